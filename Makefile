@@ -1,0 +1,40 @@
+# The environment is made on first use and again when what it is made from changes.
+# pip's own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS) choose the build of torch.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: sweep test slow lint types bench clean
+
+sweep: .venv/.installed
+	$(BIN)/sweeps run quickstart
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: .venv/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/.installed-dev
+	$(BIN)/mypy
+
+bench: .venv/.installed
+	$(BIN)/python -m benchmarks.training_speed
+	$(BIN)/python -m benchmarks.trial_overhead
+
+clean:
+	rm -rf .venv
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(INSTALL) --editable ".[dev]"
+	touch $@

@@ -1,0 +1,118 @@
+"""From MLflow to a table with a row for each trial."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.errors import AnalysisError
+
+PAGE = 1_000
+METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
+# Settings in the order in which people read them; others follow in the order of the alphabet.
+FIRST_PARAMS = ("variant", "pe_type", "n_embd", "block_size")
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of an experiment.
+
+    ``table`` has one row a trial: ``run_id``, ``name``, ``key``, ``status``, ``failure``, a column
+    for each name in ``params`` (numbers where all values are), and the metrics of the last step:
+    losses in nats per character, ``tokens_per_second``, ``training_seconds``.
+    """
+
+    experiment: str
+    table: pd.DataFrame
+    params: tuple[str, ...]
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """The params that differ between trials, one that some trials lack included."""
+        return tuple(name for name in self.params if self.table[name].nunique(dropna=False) > 1)
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The rows that count in a ranking."""
+        return self.table[self.table["status"] == "FINISHED"]
+
+
+def load_trials(experiment: str, tracking_uri: str) -> Trials:
+    """Read the trials of an experiment, page by page.
+
+    Args:
+        experiment: its name, which is the sweep's.
+        tracking_uri: of the MLflow store.
+
+    Raises:
+        AnalysisError: the store does not answer, has no such experiment, or it has no trials.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    client = MlflowClient(tracking_uri=tracking_uri)
+    try:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            names = sorted(one.name for one in client.search_experiments())
+            raise AnalysisError(
+                f"{tracking_uri} has no experiment {experiment!r}; there are: {', '.join(names)}"
+            )
+        return trials_of(experiment, list(_runs(client, found.experiment_id)))
+    except MlflowException as error:
+        raise AnalysisError(f"the MLflow store {tracking_uri} does not answer: {error}") from None
+
+
+def trials_of(experiment: str, runs: list[Any]) -> Trials:
+    """Make the table from MLflow's runs.
+
+    Raises:
+        AnalysisError: there are none.
+    """
+    if not runs:
+        raise AnalysisError(f"experiment {experiment!r} has no trials")
+    params = sorted({name for run in runs for name in run.data.params}, key=_reading_order)
+    table = pd.DataFrame([_row(run) for run in runs])
+    for name in params:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if (numbers.notna() == table[name].notna()).all():
+            table[name] = numbers.convert_dtypes()
+    return Trials(experiment, table, tuple(params))
+
+
+def _runs(client: Any, experiment_id: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], "tags.role = 'trial'", max_results=PAGE, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _row(run: Any) -> dict[str, Any]:
+    metrics = {name: run.data.metrics.get(name, float("nan")) for name in METRICS}
+    identity = {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "key": run.data.tags.get("key"),
+        "status": run.info.status,
+        "failure": run.data.tags.get("failure", ""),
+    }
+    return {**identity, **run.data.params, **metrics}
+
+
+def _reading_order(name: str) -> tuple[int, str]:
+    known = FIRST_PARAMS.index(name) if name in FIRST_PARAMS else len(FIRST_PARAMS)
+    return known, name

@@ -1,0 +1,86 @@
+"""What every variant is. Shapes: B batch, T time, V vocabulary, N tokens of a text."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class LanguageModel(nn.Module, ABC):
+    """Next-token logits from the tokens so far.
+
+    A variant is a subclass with
+
+    * ``Config``: a frozen dataclass of its settings, whose ``__post_init__`` raises `ValueError`
+      for values that cannot be; and
+    * ``__init__(config, vocab_size, block_size, generator)``: every random initial value is drawn
+      from ``generator``, never from the global state.
+    """
+
+    Config: ClassVar[type[Any]]
+
+    def __init__(self, vocab_size: int, context_size: int) -> None:
+        """Remember the number of tokens V and how many past tokens the model can use."""
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.context_size = context_size
+
+    @abstractmethod
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Map token ids (B, T) int64 to next-token logits (B, T, V) float32, T <= context_size."""
+
+    @torch.no_grad()
+    def generate(self, prompt_BT: Tensor, length: int, generator: torch.Generator) -> Tensor:
+        """Continue each prompt by ancestral sampling.
+
+        Args:
+            prompt_BT: token ids (B, T) int64, T >= 1, on the model's device.
+            length: tokens to add to each row.
+            generator: the source of chance, on the model's device.
+
+        Returns:
+            Ids (B, T + length) int64: the prompts and their continuations.
+
+        Raises:
+            ValueError: the prompt is empty.
+        """
+        if prompt_BT.shape[-1] == 0:
+            raise ValueError("a prompt needs at least one token")
+        ids_BT = prompt_BT
+        for _ in range(length):
+            logits_BV = self(ids_BT[:, -self.context_size :])[:, -1]
+            next_B1 = torch.multinomial(logits_BV.softmax(-1), 1, generator=generator)
+            ids_BT = torch.cat([ids_BT, next_B1], dim=1)
+        return ids_BT
+
+
+class FittedModel(LanguageModel):
+    """A model that is computed from the text in one pass instead of trained by gradients."""
+
+    @abstractmethod
+    def fit(self, tokens_N: Tensor) -> None:
+        """Fit to the token ids (N,) of the training split, N >= 2."""
+
+
+def linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
+    """`nn.Linear` with PyTorch's own initial distribution, U(-1/sqrt(in), 1/sqrt(in)), seeded."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features)  # type: ignore[no-untyped-call]
+    bound = in_features**-0.5
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+    return layer
+
+
+def normal_parameter(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
+    """A trainable (rows, columns) float32 table drawn from N(0, 1)."""
+    return nn.Parameter(torch.randn(rows, columns, generator=generator))
+
+
+def require_positive(**settings: int) -> None:
+    """Raise `ValueError` for the first setting that is not at least 1."""
+    for name, value in settings.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")

@@ -1,0 +1,121 @@
+"""The statistical bigram: what follows what, counted.
+
+Shapes: B batch, T time, V vocabulary, N tokens, P distinct pairs, U distinct ids in a batch.
+
+The counts are kept as compressed sparse rows, so that they take memory by the pairs that occur and
+not by V * V. Counting is one pass: a histogram of the pair codes where a V x V histogram is small,
+otherwise a sort of the codes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bigram_models.base import FittedModel
+
+DENSE_CELLS = 1 << 24  # the largest V * V that is counted by a histogram: 128 MiB of int64
+
+
+class CountBigram(FittedModel):
+    """p(next | id) = (count(id, next) + k) / (count(id) + k V), fitted by counting.
+
+    Without smoothing (k = 0) a row that was never seen is uniform.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        smoothing: float = 1.0  # k, added to every count (Laplace 1814 for k = 1)
+
+        def __post_init__(self) -> None:
+            if not (0 <= self.smoothing < math.inf):
+                raise ValueError(f"smoothing must be zero or more, not {self.smoothing}")
+
+    def __init__(
+        self, config: Config, vocab_size: int, block_size: int, generator: torch.Generator
+    ) -> None:
+        super().__init__(vocab_size, context_size=1)
+        self.smoothing = float(config.smoothing)
+        self.register_buffer("row_start_V1", torch.zeros(vocab_size + 1, dtype=torch.int64))
+        self.register_buffer("successor_P", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("count_P", torch.zeros(0, dtype=torch.int64))
+        self.row_start_V1: Tensor
+        self.successor_P: Tensor
+        self.count_P: Tensor
+
+    def fit(self, tokens_N: Tensor) -> None:
+        pair_P, self.count_P = count_pairs(tokens_N, self.vocab_size)
+        self.successor_P = pair_P % self.vocab_size
+        first_of_row_V1 = torch.arange(self.vocab_size + 1, device=pair_P.device) * self.vocab_size
+        self.row_start_V1 = torch.searchsorted(pair_P, first_of_row_V1)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Log-probabilities, which are logits too; only rows of ids that occur are made dense."""
+        ids_U, position_BT = torch.unique(ids_BT, return_inverse=True)
+        return self._log_probabilities(ids_U)[position_BT]
+
+    def _log_probabilities(self, ids_U: Tensor) -> Tensor:
+        """Rows (U, V) of log p(next | id)."""
+        start_U = self.row_start_V1[ids_U]
+        pairs_U = self.row_start_V1[ids_U + 1] - start_U
+        row = torch.arange(len(ids_U), device=ids_U.device).repeat_interleave(pairs_U)
+        offset_in_row = (
+            torch.arange(len(row), device=row.device) - (pairs_U.cumsum(0) - pairs_U)[row]
+        )
+        pair = start_U[row] + offset_in_row
+        weight_UV = torch.full((len(ids_U), self.vocab_size), self.smoothing, device=ids_U.device)
+        weight_UV[row, self.successor_P[pair]] += self.count_P[pair]
+        total_U1 = weight_UV.sum(-1, keepdim=True)
+        uniform = 1 / self.vocab_size
+        return torch.where(total_U1 > 0, weight_UV / total_U1, uniform).log()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take the number of distinct pairs from what is loaded: it is a property of the text."""
+        for name in ("successor_P", "count_P"):
+            setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def count_pairs(tokens_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """Count each distinct pair of neighbouring tokens.
+
+    Returns:
+        pair_P: id * V + next of each pair that occurs, ascending, int64.
+        count_P: how often each occurs, int64.
+
+    Raises:
+        ValueError: the text holds no pair.
+    """
+    if len(tokens_N) < 2:
+        raise ValueError(f"counting pairs needs at least 2 tokens, not {len(tokens_N)}")
+    tokens_N = tokens_N.long()
+    pair_N = tokens_N[:-1] * vocab_size + tokens_N[1:]
+    if vocab_size**2 > DENSE_CELLS:
+        pair_P, count_P = torch.unique(pair_N, return_counts=True)
+        return pair_P, count_P
+    histogram = torch.bincount(pair_N, minlength=vocab_size**2)
+    pair_P = histogram.nonzero().squeeze(-1)
+    return pair_P, histogram[pair_P]
+
+
+def conditional_entropy(count_P: Tensor, pair_P: Tensor, vocab_size: int) -> float:
+    """Entropy of a token given the one before it, from the pairs that `count_pairs` returns.
+
+    No bigram model can have a lower loss on the counted text: the oracle for all of them.
+
+    Returns:
+        Nats per predicted token (Shannon 1951, F_2 with the natural logarithm).
+
+    Raises:
+        ValueError: the counts are empty.
+    """
+    if count_P.sum() == 0:
+        raise ValueError("the conditional entropy of no pairs is not defined")
+    count_P = count_P.double()
+    row_P = pair_P // vocab_size
+    total_V = torch.zeros(vocab_size, dtype=torch.float64).index_add_(0, row_P, count_P)
+    return float((count_P * (total_V[row_P] / count_P).log()).sum() / count_P.sum())

@@ -1,0 +1,116 @@
+"""What a sweep will take, from a few real steps of each shape on this machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bigram_models import FittedModel
+from trainables.batches import WindowSampler
+from trainables.config import TrainingConfig, TrialConfig
+from trainables.corpus import Corpus
+from trainables.evaluation import EVALUATION_TOKENS, exact_loss, next_token_loss
+from trainables.training import Splits, TrainingState, initial_state, take_steps
+
+TIMED_STEPS = 3
+PROBING_S = 15.0  # shapes that come later than this are taken to cost what the others do
+WORKER_BYTES = 450 << 20  # of a Ray worker with torch, before its trial
+STARTUP_S = 10.0  # Ray, the workers and the tracking store
+TRIAL_OVERHEAD_S = 0.15
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one trial: seconds on one slot, bytes of memory beyond the worker itself."""
+
+    seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a sweep: the cost by trial key, and of the whole with a number of trials at once."""
+
+    costs: Mapping[str, Cost]
+    concurrency: int
+    seconds: float
+    memory_bytes: int
+
+
+def estimate(trials: Sequence[TrialConfig], corpus: Corpus, concurrency: int) -> Estimate:
+    """Time some steps and one batch of evaluation for each shape of the sweep.
+
+    Args:
+        trials: at least one.
+        corpus: what they train on.
+        concurrency: how many run at once.
+    """
+    splits = Splits.of(corpus, torch.device("cpu"))
+    probes: dict[str, Cost] = {}
+    costs = {}
+    deadline = time.perf_counter() + PROBING_S
+    for trial in trials:
+        shape = repr((trial.model, trial.training))
+        if shape not in probes and (not probes or time.perf_counter() < deadline):
+            probes[shape] = probe(trial, corpus.vocab_size, splits)
+        costs[trial.key] = probes.get(shape) or next(iter(probes.values()))
+    seconds = [cost.seconds for cost in costs.values()]
+    memory = max(cost.memory_bytes for cost in costs.values())
+    return Estimate(
+        costs=costs,
+        concurrency=concurrency,
+        seconds=STARTUP_S + max(sum(seconds) / concurrency, *seconds),
+        memory_bytes=concurrency * (WORKER_BYTES + memory),
+    )
+
+
+def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Cost:
+    """The cost of one trial, from a few of its steps and a slice of its evaluation."""
+    training = trial.training
+    state = initial_state(trial, vocab_size)
+    evaluations = 1
+    memory_bytes = 0
+    seconds = TRIAL_OVERHEAD_S
+    if isinstance(state.model, FittedModel):
+        state.model.fit(splits.train)
+    else:
+        sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
+        take_steps(state, sampler, 1)
+        warm_s = state.training_s
+        take_steps(state, sampler, TIMED_STEPS)
+        seconds += (state.training_s - warm_s) / TIMED_STEPS * training.max_steps
+        evaluations = math.ceil(training.max_steps / training.eval_every)
+        memory_bytes = training_bytes(state, sampler)
+    seconds += evaluations * _evaluation_s(state, splits, training)
+    return Cost(seconds, memory_bytes)
+
+
+def training_bytes(state: TrainingState, sampler: WindowSampler) -> int:
+    """Weights, gradients, both moments, and what a step keeps for its backward pass."""
+    saved = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal saved
+        saved += tensor.nbytes
+        return tensor
+
+    inputs_BT, targets_BT = sampler.draw(state.batches)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        next_token_loss(state.model(inputs_BT), targets_BT)
+    return saved + 4 * sum(parameter.nbytes for parameter in state.model.parameters())
+
+
+def _evaluation_s(state: TrainingState, splits: Splits, training: TrainingConfig) -> float:
+    """Seconds of evaluating both splits once, from a slice of the validation split."""
+    piece = splits.validation[: 1 + max(EVALUATION_TOKENS, training.block_size)]
+    started = time.perf_counter()
+    exact_loss(state.model, piece, training.block_size)
+    seconds_per_token = (time.perf_counter() - started) / (len(piece) - 1)
+    if training.evaluation == "exact":
+        return seconds_per_token * (len(splits.train) + len(splits.validation))
+    return seconds_per_token * 2 * training.eval_batches * training.batch_size * training.block_size

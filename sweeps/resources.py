@@ -1,0 +1,52 @@
+"""What machines have, and how many trials fit on them at once. Knows no Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sweeps.spec import Resources
+from trainables.errors import UserError
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine of the cluster has in all."""
+
+    cpus: float
+    gpus: float
+
+
+def local_node() -> Node:
+    """What Ray would find on this machine."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Node(cpus or 1, torch.cuda.device_count())
+
+
+def concurrency(resources: Resources, nodes: Sequence[Node]) -> int:
+    """How many trials run at once.
+
+    Raises:
+        UserError: no machine can ever place one.
+    """
+    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+    places = sum(_places(node, cpus, gpus) for node in nodes)
+    if places == 0:
+        has = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in nodes)
+        raise UserError(
+            f"a trial wants {cpus:g} CPUs and {gpus:g} GPUs on one machine, and no machine has"
+            f" them (there is: {has}); lower resources.cpus_per_trial or resources.gpus_per_trial"
+        )
+    return min(places, resources.max_concurrent or places)
+
+
+def _places(node: Node, cpus: float, gpus: float) -> int:
+    by_cpu = int(node.cpus / cpus + 1e-9)
+    if gpus == 0:
+        return by_cpu
+    on_one_gpu = int(1 / gpus + 1e-9)  # a fraction never spans two GPUs
+    by_gpu = int(node.gpus) * on_one_gpu if gpus <= 1 else int(node.gpus // gpus)
+    return min(by_cpu, by_gpu)

@@ -1,0 +1,99 @@
+"""The sweep file: what to try, on what, with which resources."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+
+from sweeps.yaml_file import read_yaml
+from trainables.config import Frozen, Seed
+from trainables.errors import UserError, validate
+
+PRESETS = resources.files("sweeps") / "presets"
+
+
+class Arm(Frozen):
+    """A model with fixed values, and a grid over some of its settings or the training's.
+
+    The keys of the grid are dotted paths (``model.n_embd``, ``training.block_size``, ``seed``),
+    each with the list of values to try; the arm's trials are all combinations.
+    """
+
+    model: dict[str, Any]
+    training: dict[str, Any] = Field(default_factory=dict)
+    grid: dict[str, list[Any]] = Field(default_factory=dict)
+
+
+class Resources(Frozen):
+    """What one trial gets, and how many may run at once (as many as fit by default)."""
+
+    cpus_per_trial: PositiveFloat = 1
+    gpus_per_trial: NonNegativeFloat = 0  # a fraction shares a GPU; above 1 whole numbers only
+    max_concurrent: PositiveInt | None = None
+
+    @field_validator("gpus_per_trial", "cpus_per_trial")
+    @classmethod
+    def _whole_above_one(cls, amount: float) -> float:
+        if amount > 1 and amount != int(amount):
+            raise ValueError(f"must be at most 1 or a whole number, not {amount}")
+        return amount
+
+
+class Tracking(Frozen):
+    """Where the runs go: an MLflow tracking URI, or a store in the state directory by default."""
+
+    uri: str | None = None
+
+
+class SweepFile(Seed):
+    """A sweep as its author wrote it, with the shape checked; `sweeps.plan` checks the values."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    description: str = ""
+    corpus: str = "tinyshakespeare"
+    training: dict[str, Any] = Field(default_factory=dict)
+    arms: Annotated[list[Arm], Field(min_length=1)]
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+
+
+def load_sweep(name_or_path: str) -> tuple[SweepFile, str]:
+    """Read a sweep file, or a preset by its name.
+
+    Returns:
+        The sweep, and what to call its source in messages.
+
+    Raises:
+        UserError: there is no such file or preset, or its content is refused.
+    """
+    path = find_sweep(name_or_path)
+    return validate(SweepFile, read_yaml(path), path.name), path.name
+
+
+def find_sweep(name_or_path: str) -> Path:
+    """The file of a preset's name or of a path.
+
+    Raises:
+        UserError: there is neither; the message names the presets.
+    """
+    presets = preset_files()
+    if name_or_path in presets:
+        return presets[name_or_path]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise UserError(f"there is no sweep file {name_or_path}")
+    raise UserError(
+        f"there is no preset {name_or_path!r} (presets: {', '.join(presets)}) and no file of"
+        " that name"
+    )
+
+
+def preset_files() -> dict[str, Path]:
+    """The presets that come with the package, by name."""
+    paths = sorted(Path(str(PRESETS)).glob("*.yaml"))
+    return {path.stem: path for path in paths}

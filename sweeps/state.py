@@ -1,0 +1,66 @@
+"""Where a local run writes: one directory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.errors import UserError
+
+
+@dataclass(frozen=True)
+class State:
+    """The state directory: runs, artifacts, checkpoints, corpora and reports lie under it."""
+
+    root: Path
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow store of this directory."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    def artifacts(self, sweep: str) -> Path:
+        return self.root / "artifacts" / sweep
+
+    @property
+    def corpora(self) -> Path:
+        """The cache of downloaded corpora; SWEEPS_CORPORA names another one."""
+        return Path(os.environ.get("SWEEPS_CORPORA") or self.root / "corpora")
+
+    def sweep(self, name: str) -> Path:
+        """Checkpoints and what trials leave behind."""
+        return self.root / "sweeps" / name
+
+    def reports(self, sweep: str) -> Path:
+        return self.root / "reports" / sweep
+
+
+def state_at(root: Path) -> State:
+    """The state of a directory, which need not exist.
+
+    Raises:
+        UserError: something else lies there.
+    """
+    root = root.expanduser().absolute()
+    if root.exists() and not root.is_dir():
+        raise UserError(f"the state directory {root} is a file; choose another with --state")
+    return State(root)
+
+
+def make_writable(state: State) -> None:
+    """Make the directory and try it.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    try:
+        state.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=state.root) as file:
+            file.write(b"writable")
+    except OSError as error:
+        raise UserError(
+            f"the state directory {state.root} is not writable ({error.strerror}); choose another"
+            " with --state or SWEEPS_STATE"
+        ) from None

@@ -1,0 +1,137 @@
+"""Reading an MLflow store: its sweeps, their runs, and what a trial left there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trainables.artifacts import CONFIGURATION, WEIGHTS
+from trainables.errors import UserError
+
+PAGE = 1_000
+
+# Read by MLflow when it is imported or first used.
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def mlflow_client(uri: str, must_exist: bool = False) -> Any:
+    """An `MlflowClient` that keeps quiet and gives up soon.
+
+    Args:
+        uri: of the store.
+        must_exist: do not make a new store where there is no file.
+
+    Raises:
+        UserError: the store cannot be opened.
+    """
+    if must_exist and uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
+        raise UserError(
+            f"there is no MLflow store at {uri[10:]}; run a sweep first, or name the"
+            " directory with --state"
+        )
+    os.environ.update(
+        {name: os.environ.get(name, value) for name, value in MLFLOW_ENVIRONMENT.items()}
+    )
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        client.search_experiments(max_results=1)
+    except (MlflowException, ImportError) as error:
+        raise UserError(f"the MLflow store {uri} does not answer: {first_line(error)}") from None
+    return client
+
+
+def runs_of(client: Any, experiment_id: str, role: str, also: str = "") -> Iterator[Any]:
+    """The runs of an experiment that have a role (``trial`` or ``sweep``), page by page."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], f"tags.role = '{role}'{also}", max_results=PAGE, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def sweep_experiments(client: Any, sweep: str | None) -> dict[str, str]:
+    """The experiments of sweeps, name to id; only one of them if a sweep is named.
+
+    Raises:
+        UserError: there is none, or none of that name.
+    """
+    found = {
+        one.name: one.experiment_id
+        for one in client.search_experiments()
+        if any(tag.startswith("mlflow.sharedViewState.") for tag in one.tags)
+    }
+    if not found:
+        raise UserError("the MLflow store has no sweep yet; run one first")
+    if sweep is None:
+        return found
+    if sweep not in found:
+        raise UserError(f"the MLflow store has no sweep {sweep!r}; it has: {', '.join(found)}")
+    return {sweep: found[sweep]}
+
+
+def fetch_model(client: Any, name: str, folder: Path) -> Path:
+    """Download the files of a trained model.
+
+    Args:
+        client: from `mlflow_client`.
+        name: an MLflow run id, a trial's key, or SWEEP/best.
+        folder: where to.
+
+    Returns:
+        The folder with the files.
+
+    Raises:
+        UserError: there is no such trial, or it has no model.
+    """
+    run = _find_trial(client, name)
+    if run.info.status != "FINISHED":
+        raise UserError(f"trial {name!r} has no model: it is {run.info.status}")
+    from mlflow.exceptions import MlflowException
+
+    try:
+        for file in (CONFIGURATION, WEIGHTS):
+            client.download_artifacts(run.info.run_id, file, str(folder))
+    except (MlflowException, OSError) as error:
+        raise UserError(f"the model of {name!r} cannot be fetched: {first_line(error)}") from None
+    return folder
+
+
+def _find_trial(client: Any, name: str) -> Any:
+    sweep, slash, which = name.rpartition("/")
+    if slash and which == "best":
+        (experiment_id,) = sweep_experiments(client, sweep).values()
+        order = ["metrics.val_loss ASC"]
+        query = "tags.role = 'trial' AND attributes.status = 'FINISHED'"
+        found = list(client.search_runs([experiment_id], query, max_results=1, order_by=order))
+    else:
+        quoted = name.replace("'", "")
+        ids = list(sweep_experiments(client, None).values())
+        found = [
+            run
+            for field in ("attributes.run_id", "tags.key")
+            for run in client.search_runs(ids, f"{field} = '{quoted}'", max_results=1)
+        ]
+    if not found:
+        raise UserError(f"there is no trial {name!r}; name a run id, a trial's key, or SWEEP/best")
+    return found[0]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

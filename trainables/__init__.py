@@ -1,0 +1,1 @@
+"""What a trial is: its configuration and identity, corpus, training loop, Ray adapter."""

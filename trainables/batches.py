@@ -1,0 +1,57 @@
+"""Windows of the text, and the random streams. Shapes: B batch, T time, N tokens of a split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A random stream of its own for each purpose of a seed.
+
+    What one purpose draws, and how often, changes nothing for the others.
+    """
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+class WindowSampler:
+    """Random windows with replacement from one split, by one gather on the split's device."""
+
+    def __init__(self, tokens_N: Tensor, batch_size: int, block_size: int) -> None:
+        self.windows_NT1 = tokens_N.unfold(0, block_size + 1, 1)  # a view: no copies
+        self.batch_size = batch_size
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs and next tokens, each (B, T) int64."""
+        windows_NT1 = self.windows_NT1
+        start_B = torch.randint(
+            len(windows_NT1), (self.batch_size,), generator=generator, device=windows_NT1.device
+        )
+        window_BT1 = windows_NT1.index_select(0, start_B).long()
+        return window_BT1[:, :-1], window_BT1[:, 1:]
+
+
+def consecutive_windows(
+    tokens_N: Tensor, block_size: int, batch_tokens: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every token of a split but the first as a target exactly once, in windows of T.
+
+    Yields:
+        Inputs and next tokens, each (B, T) int64 with B * T <= max(batch_tokens, T); a shorter last
+        window comes alone.
+    """
+    inputs_N, targets_N = tokens_N[:-1], tokens_N[1:]
+    whole = len(inputs_N) // block_size * block_size
+    step = max(1, batch_tokens // block_size) * block_size
+    for start in range(0, whole, step):
+        end = min(start + step, whole)
+        yield (
+            inputs_N[start:end].view(-1, block_size).long(),
+            targets_N[start:end].view(-1, block_size).long(),
+        )
+    if whole < len(inputs_N):
+        yield inputs_N[None, whole:].long(), targets_N[None, whole:].long()

@@ -1,0 +1,104 @@
+"""Saving a training state and bringing it back bit for bit, without unpickling anything.
+
+A checkpoint is one safetensors file: tensors (model, optimizer, random state) and a JSON header
+(step, best so far, time spent, the trial's key).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from trainables.training import TrainingState
+
+
+class CheckpointError(ValueError):
+    """The file is not a whole checkpoint of this trial."""
+
+
+def save_checkpoint(state: TrainingState, path: Path, key: str) -> None:
+    """Write a state so that the file is either the old one or the new one, whole.
+
+    Args:
+        state: a state between two steps.
+        path: the file; its folder is made.
+        key: the key of the trial.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors["random.batches"] = state.batches.get_state()
+    for parameter, moments in _optimizer_state(state).items():
+        tensors |= {f"optimizer.{parameter}.{name}": value for name, value in moments.items()}
+    header = {
+        "key": key,
+        "step": state.step,
+        "best_val_nats": state.best_val_nats,
+        "training_s": state.training_s,
+    }
+    write_atomically(
+        path,
+        save(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            {"state": json.dumps(header)},
+        ),
+    )
+
+
+def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
+    """Bring a trial's initial state to where its checkpoint stands, in place.
+
+    Raises:
+        CheckpointError: the file is cut, of another trial, or not a checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint ({error})") from error
+    if header["key"] != key:
+        raise CheckpointError(f"{path} belongs to trial {header['key']}, not to {key}")
+    state.model.load_state_dict(_below("model.", tensors))
+    state.batches.set_state(tensors["random.batches"])
+    if state.optimizer is not None:
+        names = [name for name, _ in state.model.named_parameters()]
+        moments = {i: _below(f"optimizer.{name}.", tensors) for i, name in enumerate(names)}
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state.step = header["step"]
+    state.best_val_nats = header["best_val_nats"]
+    state.training_s = header["training_s"]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file by new content, on the disk before it gets its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _optimizer_state(state: TrainingState) -> dict[str, dict[str, Tensor]]:
+    """The optimizer's tensors (moments and step count) by parameter name."""
+    if state.optimizer is None:
+        return {}
+    return {
+        name: dict(state.optimizer.state[parameter])
+        for name, parameter in state.model.named_parameters()
+        if parameter in state.optimizer.state
+    }
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

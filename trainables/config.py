@@ -1,0 +1,122 @@
+"""A trial's configuration and its identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+
+from bigram_models import FittedModel
+from trainables.errors import validate
+from trainables.variants import ModelConfig, parse_model
+
+RESULT_VERSION = 1  # bumped when a change of the code alters the losses of a configuration
+
+
+class Frozen(BaseModel):
+    """Settings that are valid from the moment they exist; unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class TrainingConfig(Frozen):
+    """Everything about optimisation and evaluation that decides a result, and nothing else."""
+
+    block_size: PositiveInt = 8  # tokens T of a training sequence, and the longest context
+    batch_size: PositiveInt = 64  # sequences per step
+    learning_rate: PositiveFloat = 1e-2  # AdamW, constant
+    max_steps: PositiveInt = 5_000  # optimizer updates
+    eval_every: PositiveInt = 500  # steps; the last step is always evaluated
+    evaluation: Literal["exact", "sampled"] = "exact"
+    eval_batches: PositiveInt = 200  # random batches per split, where evaluation is sampled
+
+    def deciding(self, fitted: bool) -> dict[str, Any]:
+        """The settings that can change a loss, for a fitted or a trained model."""
+        idle = {"eval_batches"} if self.evaluation == "exact" else set()
+        if fitted:
+            idle |= {"learning_rate", "max_steps", "eval_every"}
+            idle |= {"batch_size"} if self.evaluation == "exact" else set()
+        return self.model_dump(exclude=idle)
+
+
+class Seed(Frozen):
+    """The seed of a trial: initial values, batches, sampled evaluation and text come from it."""
+
+    seed: NonNegativeInt = 1337
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """One trial: what is trained, how, on what, and from which seed.
+
+    ``corpus_digest`` is the sha256 of the text; ``corpus`` is only the name it goes by.
+    """
+
+    model: ModelConfig
+    training: TrainingConfig
+    seed: int
+    corpus: str
+    corpus_digest: str
+
+    @cached_property
+    def key(self) -> str:
+        """16 hexadecimal digits that name the result: equal keys have equal losses."""
+        deciding = {
+            "result_version": RESULT_VERSION,
+            "variant": self.model.variant,
+            "model": dataclasses.asdict(self.model.settings),
+            "code": self.model.code_digest,
+            "training": self.training.deciding(issubclass(self.model.model_class, FittedModel)),
+            "seed": self.seed,
+            "corpus": self.corpus_digest,
+        }
+        canonical = json.dumps(deciding, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """All settings by their short names, as MLflow's params and the tables show them."""
+        return {
+            "variant": self.model.variant,
+            **dataclasses.asdict(self.model.settings),
+            **self.training.model_dump(),
+            "seed": self.seed,
+            "corpus": self.corpus,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` reads back, for a checkpoint, an artifact or a worker."""
+        return {
+            "model": self.model.to_dict(),
+            "training": self.training.model_dump(),
+            "seed": self.seed,
+            "corpus": self.corpus,
+            "corpus_digest": self.corpus_digest,
+        }
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any], where: str = "trial") -> TrialConfig:
+        """Read what `to_dict` gave.
+
+        Raises:
+            UserError: a setting is unknown or has a wrong value.
+        """
+        return TrialConfig(
+            model=parse_model(data["model"], f"{where}.model", TrainingConfig.model_fields),
+            training=validate(TrainingConfig, data["training"], f"{where}.training"),
+            seed=validate(Seed, {"seed": data["seed"]}, where).seed,
+            corpus=data["corpus"],
+            corpus_digest=data["corpus_digest"],
+        )
+
+
+def trial_folder(root: Path, key: str) -> Path:
+    """Where a trial keeps its checkpoint and what it leaves behind."""
+    return root / "trials" / key

@@ -1,0 +1,191 @@
+"""The text that models are trained on, as token ids."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.errors import UserError
+from trainables.verse import write_play
+
+TINYSHAKESPEARE_URL = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
+TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+DOWNLOAD_TIMEOUT_S = 30
+TRAIN_SHARE = 0.9
+
+Tokens = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A tokenised text: the first 90 % for training, the rest for validation.
+
+    A token is a character, and its id the rank of the character among the sorted characters of
+    the text.
+    """
+
+    name: str
+    digest: str  # sha256 of the text as UTF-8, hexadecimal
+    vocabulary: str  # the V distinct characters, sorted
+    train: Tokens
+    validation: Tokens
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.vocabulary)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text.
+
+        Raises:
+            UserError: a character is not in the vocabulary.
+        """
+        return encode(text, self.vocabulary)
+
+    def check_block(self, block_size: int) -> None:
+        """Refuse a block that one of the splits is too short for.
+
+        Raises:
+            UserError: the validation split has no window of block_size tokens and a next one.
+        """
+        longest = min(len(self.train), len(self.validation)) - 1
+        if block_size > longest:
+            raise UserError(
+                f"block_size={block_size} is longer than the validation split of corpus"
+                f" {self.name!r} allows ({max(longest, 0)} tokens and one to predict);"
+                " choose a shorter block or a longer text"
+            )
+
+
+def encode(text: str, vocabulary: str) -> list[int]:
+    """Token ids of a text, by the place of each character in the vocabulary.
+
+    Raises:
+        UserError: a character is not in the vocabulary.
+    """
+    ids = {character: id for id, character in enumerate(vocabulary)}
+    for character in text:
+        if character not in ids:
+            raise UserError(
+                f"the character {character!r} does not occur in the training text;"
+                f" the model knows {vocabulary!r}"
+            )
+    return [ids[character] for character in text]
+
+
+def decode(ids: list[int], vocabulary: str) -> str:
+    """The text of token ids."""
+    return "".join(vocabulary[id] for id in ids)
+
+
+def load_corpus(name: str, cache: Path) -> Corpus:
+    """Read and tokenise a corpus.
+
+    Args:
+        name: ``tinyshakespeare``, ``embedded`` or ``file:PATH``.
+        cache: the folder of downloaded corpora; ``NAME/input.txt`` in it is used if it is there.
+
+    Raises:
+        UserError: the corpus does not exist, cannot be had, or cannot be trained on.
+    """
+    if name == "embedded":
+        return tokenise(name, write_play())
+    if name == "tinyshakespeare":
+        return tokenise(name, _decode(name, _tinyshakespeare(cache / name / "input.txt")))
+    kind, _, path = name.partition(":")
+    if kind != "file" or not path:
+        raise UserError(
+            f"corpus {name!r} does not exist; choose tinyshakespeare, embedded or file:PATH"
+        )
+    return tokenise(name, _decode(name, _read(name, Path(path).expanduser())))
+
+
+def tokenise(name: str, text: str) -> Corpus:
+    """Split a text into training and validation tokens.
+
+    Raises:
+        UserError: the text is too short, or its validation split has characters that the training
+            split does not have.
+    """
+    if not text:
+        raise UserError(f"corpus {name!r} is empty")
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    vocabulary, ids = np.unique(points, return_inverse=True)
+    tokens = ids.astype(np.int32)
+    train, validation = np.split(tokens, [int(TRAIN_SHARE * len(tokens))])
+    if len(train) < 2 or len(validation) < 2:
+        raise UserError(
+            f"corpus {name!r} is too short: {len(text)} characters leave"
+            f" {len(train)} for training and {len(validation)} for validation,"
+            " and each needs 2"
+        )
+    if len(unseen := np.setdiff1d(validation, train)):
+        shown = " ".join(repr(chr(vocabulary[id])) for id in unseen[:8])
+        raise UserError(
+            f"corpus {name!r}: its validation split (the last 10 %) has {len(unseen)} characters"
+            f" that training never saw: {shown}; remove or replace them, or reorder the text"
+        )
+    return Corpus(
+        name=name,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        vocabulary="".join(map(chr, vocabulary)),
+        train=train,
+        validation=validation,
+    )
+
+
+def _decode(name: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"corpus {name!r} is not UTF-8 (byte {error.start}: {error.reason});"
+            " convert it, for instance with iconv"
+        ) from None
+
+
+def _read(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"corpus {name!r} cannot be read ({error.strerror}): {path}") from None
+
+
+def _tinyshakespeare(path: Path) -> bytes:
+    """From the cache, else downloaded into it; checked either way."""
+    if path.exists():
+        return _checked(_read("tinyshakespeare", path), str(path))
+    try:
+        with urllib.request.urlopen(TINYSHAKESPEARE_URL, timeout=DOWNLOAD_TIMEOUT_S) as answer:
+            content = _checked(answer.read(), TINYSHAKESPEARE_URL)
+    except OSError as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise UserError(
+            f"corpus 'tinyshakespeare' is not cached and could not be downloaded ({reason}).\n"
+            f"Put the file at {path}, or run with corpus=embedded."
+        ) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    os.replace(file.name, path)
+    return content
+
+
+def _checked(content: bytes, source: str) -> bytes:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != TINYSHAKESPEARE_SHA256:
+        raise UserError(
+            f"{source} is not tinyshakespeare: its sha256 is {digest},"
+            f" not {TINYSHAKESPEARE_SHA256}; remove it, or put the right file there"
+        )
+    return content

@@ -1,0 +1,78 @@
+"""Errors that a user can act on, and how a refused value becomes one."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class UserError(ValueError):
+    """The user's mistake; the message says what, where, and the remedy. Commands exit with 2."""
+
+
+def validate(model: type[Model], data: object, where: str) -> Model:
+    """Build a settings object from plain data.
+
+    Args:
+        model: what the data should be.
+        data: mappings, lists and scalars, as read from YAML.
+        where: what the user knows the data by, such as a file's name or ``arms[2].model``.
+
+    Raises:
+        UserError: naming the first setting that is wrong, by its path.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as refused:
+        error = refused.errors(include_url=False)[0]
+        path = where + "".join(_step(part) for part in error["loc"])
+        raise UserError(f"{path.removeprefix('.')}: {_explain(model, error)}") from None
+
+
+def unknown_setting(name: str, known: Iterable[str]) -> str:
+    """Say that a setting does not exist, with the nearest known one or else all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+    return f"unknown setting {name!r}; {remedy}"
+
+
+def _step(part: int | str) -> str:
+    return f"[{part}]" if isinstance(part, int) else f".{part}"
+
+
+def _explain(model: type[BaseModel], error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        *parents, name = error["loc"]
+        return unknown_setting(str(name), _fields_at(model, parents))
+    message = str(error["msg"])
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    if error["type"] in ("missing", "value_error"):
+        return message[0].lower() + message[1:]
+    return f"{message}, not {error['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """The settings that exist at a path inside a model."""
+    annotation: Any = model
+    for part in path:
+        if isinstance(part, int):
+            annotation = get_args(annotation)[0]
+        else:
+            annotation = _model_in(annotation).model_fields[part].annotation
+    return list(_model_in(annotation).model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel]:
+    """The settings class of an annotation such as ``Tracking`` or ``Tracking | None``."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
+    assert isinstance(annotation, type)
+    assert issubclass(annotation, BaseModel)
+    return annotation

@@ -1,0 +1,133 @@
+"""From the ``model`` of a sweep file to a model class and its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from pydantic import BaseModel, ConfigDict, create_model
+
+from bigram_models import VARIANTS, LanguageModel
+from trainables.errors import UserError, unknown_setting, validate
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A variant by name, and its settings, an instance of the variant's ``Config``."""
+
+    variant: str
+    settings: Any
+
+    @property
+    def model_class(self) -> type[LanguageModel]:
+        return model_class(self.variant)
+
+    def build(self, vocab_size: int, block_size: int, generator: torch.Generator) -> LanguageModel:
+        """A new model with initial values from the generator."""
+        make: Callable[..., LanguageModel] = self.model_class
+        return make(self.settings, vocab_size, block_size, generator)
+
+    @property
+    def code_digest(self) -> str | None:
+        """sha256 of a user's own module; the shipped variants are covered by the result version."""
+        if self.variant in VARIANTS:
+            return None
+        source = inspect.getsourcefile(self.model_class)
+        assert source is not None
+        return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"variant": self.variant, **dataclasses.asdict(self.settings)}
+
+
+def parse_model(data: Mapping[str, Any], where: str, reserved: Collection[str]) -> ModelConfig:
+    """Read ``{variant: ..., **settings}``.
+
+    Args:
+        data: the mapping from the sweep file.
+        where: its path there, for messages.
+        reserved: names that settings of a model may not have.
+
+    Raises:
+        UserError: the variant or a setting does not exist, or a value cannot be.
+    """
+    config = config_class(data, where)
+    schema = settings_schema(config)
+    if clash := sorted(set(schema.model_fields) & set(reserved)):
+        raise UserError(
+            f"{where}.variant: {data['variant']} has a setting {clash[0]!r}, which is"
+            " a setting of the training; give it another name"
+        )
+    settings = {name: value for name, value in data.items() if name != "variant"}
+    values = validate(schema, settings, where).model_dump()
+    try:
+        return ModelConfig(data["variant"], config(**values))
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def config_class(data: Mapping[str, Any], where: str) -> type[Any]:
+    """The ``Config`` dataclass of the variant that a ``model`` mapping names.
+
+    Raises:
+        UserError: it names none, or one that does not exist.
+    """
+    variant = data.get("variant")
+    if not isinstance(variant, str):
+        raise UserError(f"{where}.variant: name one of {', '.join(VARIANTS)}, or MODULE:CLASS")
+    try:
+        return model_class(variant).Config
+    except UserError as error:
+        raise UserError(f"{where}.variant: {error}") from error.__cause__
+
+
+@functools.cache
+def model_class(variant: str) -> type[LanguageModel]:
+    """The class of a shipped variant, or of ``MODULE:CLASS`` for one of the user's own.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if variant in VARIANTS:
+        return VARIANTS[variant]
+    module_name, colon, class_name = variant.partition(":")
+    if not colon:
+        raise UserError(
+            unknown_setting(variant, VARIANTS).replace("setting", "variant", 1)
+            + "; a model of your own is MODULE:CLASS"
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"cannot import {variant!r} ({error}); the module must lie in the working"
+            " directory or be installed"
+        ) from error
+    if not (inspect.isclass(found) and issubclass(found, LanguageModel)):
+        raise UserError(f"{variant!r} is not a subclass of bigram_models.LanguageModel")
+    if not dataclasses.is_dataclass(getattr(found, "Config", None)):
+        raise UserError(f"{variant!r} has no dataclass Config for its settings")
+    return found
+
+
+def settings_schema(config: type[Any]) -> type[BaseModel]:
+    """A strict schema of the fields of a variant's ``Config`` dataclass."""
+    hints = get_type_hints(config, include_extras=True)
+    fields: dict[str, Any] = {
+        field.name: (hints[field.name], _default(field)) for field in dataclasses.fields(config)
+    }
+    strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return create_model(config.__qualname__, __config__=strict, **fields)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """The default of a dataclass field, as pydantic wants it: ``...`` for none."""
+    return ... if field.default is dataclasses.MISSING else field.default

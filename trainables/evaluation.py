@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from bigram_models import LanguageModel
 from trainables.batches import WindowSampler, consecutive_windows
 
-EVALUATION_TOKENS = 4_096  # per forward pass on a CPU: what fits in its caches
+EVALUATION_TOKENS = 2_048  # per forward pass on a CPU: what fits in its caches
 EVALUATION_TOKENS_GPU = 262_144
 
 

@@ -98,7 +98,8 @@ def write_tables(named: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
 def markdown(table: pd.DataFrame) -> str:
     """A table for people: losses with five decimals, empty cells where a setting is missing."""
     text = table.astype(object).where(table.notna(), "")
-    for name in table.select_dtypes("float").columns:
-        if name in LOSSES:
-            text[name] = [f"{value:.{DECIMALS}f}" for value in table[name]]
-    return str(text.to_markdown(index=False, disable_numparse=True)) + "\n"
+    for name, decimals in {**dict.fromkeys(LOSSES, DECIMALS), "training_seconds": 1}.items():
+        if name in table:
+            text[name] = [f"{value:.{decimals}f}" for value in table[name]]
+    sides = ["right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table]
+    return str(text.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"

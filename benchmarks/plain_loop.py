@@ -1,7 +1,7 @@
 """A trial as one writes it from the protocol alone: what ours is measured against.
 
-A batch is stacked from slices, rotary pairs are taken apart and stacked again, attention is PyTorch's
-fused kernel, AdamW has its defaults, and a loss is the mean over 200 random batches.
+A batch is stacked from slices, rotary pairs are taken apart and stacked again, attention is
+PyTorch's fused kernel, AdamW has its defaults, and a loss is the mean over 200 random batches.
 
 Shapes: B batch, T time, D width, V vocabulary.
 """

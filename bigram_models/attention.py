@@ -48,7 +48,7 @@ class AttentionBigram(LanguageModel):
     def forward(self, ids_BT: Tensor) -> Tensor:
         V, T = self.vocab_size, ids_BT.shape[1]
         # Both sides count products of length D; a lookup costs about as much again.
-        if isinstance(self.position, AddedTable) and 4 * V * V <= ids_BT.numel() * (T + V):
+        if isinstance(self.position, AddedTable) and ids_BT.numel() * (T + V) >= 4 * V * V:
             return self._by_tables(ids_BT, self.position.table_TD[:T])
         x_BTD = self.position(F.embedding(ids_BT, self.embed_VD))
         weight_BTS = self._weights(x_BTD @ x_BTD.mT)

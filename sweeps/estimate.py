@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,15 @@ from trainables.batches import WindowSampler
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus
 from trainables.evaluation import EVALUATION_TOKENS, exact_loss, next_token_loss
-from trainables.training import Splits, TrainingState, initial_state, take_steps
+from trainables.training import (
+    Splits,
+    TrainingDivergedError,
+    TrainingState,
+    initial_state,
+    take_steps,
+)
+
+logger = logging.getLogger(__name__)
 
 TIMED_STEPS = 3
 PROBING_S = 15.0  # shapes that come later than this are taken to cost what the others do
@@ -57,7 +67,11 @@ def estimate(trials: Sequence[TrialConfig], corpus: Corpus, concurrency: int) ->
     for trial in trials:
         shape = repr((trial.model, trial.training))
         if shape not in probes and (not probes or time.perf_counter() < deadline):
-            probes[shape] = probe(trial, corpus.vocab_size, splits)
+            try:
+                probes[shape] = probe(trial, corpus.vocab_size, splits)
+            except Exception as error:  # the trial itself will fail by it, alone and legibly
+                logger.warning("%s cannot be timed: %s", trial.model.variant, error)
+                probes[shape] = Cost(TRIAL_OVERHEAD_S, 0)
         costs[trial.key] = probes.get(shape) or next(iter(probes.values()))
     seconds = [cost.seconds for cost in costs.values()]
     memory = max(cost.memory_bytes for cost in costs.values())
@@ -80,9 +94,11 @@ def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Cost:
         state.model.fit(splits.train)
     else:
         sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-        take_steps(state, sampler, 1)
+        with contextlib.suppress(TrainingDivergedError):  # its steps took their time
+            take_steps(state, sampler, 1)
         warm_s = state.training_s
-        take_steps(state, sampler, TIMED_STEPS)
+        with contextlib.suppress(TrainingDivergedError):
+            take_steps(state, sampler, TIMED_STEPS)
         seconds += (state.training_s - warm_s) / TIMED_STEPS * training.max_steps
         evaluations = math.ceil(training.max_steps / training.eval_every)
         memory_bytes = training_bytes(state, sampler)

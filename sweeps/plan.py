@@ -34,7 +34,8 @@ class Plan:
         A setting that some trials lack differs too.
         """
         flats = [trial.flat for trial in self.trials]
-        names = dict.fromkeys(name for flat in flats for name in flat)
+        settings = [trial.model.to_dict() for trial in self.trials]  # before the training's
+        names = dict.fromkeys(itertools.chain(*settings, *flats))
         differing = [n for n in names if len({repr(flat.get(n)) for flat in flats}) > 1]
         in_words = {n for n in differing if any(isinstance(flat.get(n), str) for flat in flats)}
         return tuple(sorted(differing, key=lambda name: name not in in_words))
@@ -71,7 +72,7 @@ def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
             for arm, raw in zip(sweep.arms, data["arms"], strict=True):
                 if arm in arms:
                     raw["grid"][path] = values
-        sweep = validate(SweepFile, data, where)
+        sweep = validate(SweepFile, data, f"{where}: ")
     return sweep
 
 

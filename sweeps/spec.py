@@ -70,7 +70,7 @@ def load_sweep(name_or_path: str) -> tuple[SweepFile, str]:
         UserError: there is no such file or preset, or its content is refused.
     """
     path = find_sweep(name_or_path)
-    return validate(SweepFile, read_yaml(path), path.name), path.name
+    return validate(SweepFile, read_yaml(path), f"{path.name}: "), path.name
 
 
 def find_sweep(name_or_path: str) -> Path:

@@ -48,13 +48,14 @@ def load_model(folder: Path) -> tuple[LanguageModel, str, TrialConfig]:
     """
     try:
         configuration = json.loads((folder / CONFIGURATION).read_text(encoding="utf-8"))
-        weights = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
+        vocabulary: str = configuration["vocabulary"]
+        trial = TrialConfig.from_dict(configuration["trial"], str(folder / CONFIGURATION))
+        model = initial_state(trial, len(vocabulary)).model
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except UserError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} holds no whole model: {error}") from None
-    trial = TrialConfig.from_dict(configuration["trial"], str(folder / CONFIGURATION))
-    vocabulary: str = configuration["vocabulary"]
-    model = initial_state(trial, len(vocabulary)).model
-    model.load_state_dict(weights)
     return model.eval(), vocabulary, trial
 
 

@@ -18,6 +18,14 @@ def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def initial_stream(seed: int) -> torch.Generator:
+    """The stream of a model's initial values: what `torch.manual_seed(seed)` before it would give.
+
+    So seed 1337 starts from the very weights of the published study.
+    """
+    return torch.Generator().manual_seed(seed)
+
+
 class WindowSampler:
     """Random windows with replacement from one split, by one gather on the split's device."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -58,10 +59,15 @@ def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
+        if header["key"] == key:
+            _restore(state, header, tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint ({error})") from error
     if header["key"] != key:
         raise CheckpointError(f"{path} belongs to trial {header['key']}, not to {key}")
+
+
+def _restore(state: TrainingState, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     state.model.load_state_dict(_below("model.", tensors))
     state.batches.set_state(tensors["random.batches"])
     if state.optimizer is not None:

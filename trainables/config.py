@@ -46,6 +46,9 @@ class TrainingConfig(Frozen):
         return self.model_dump(exclude=idle)
 
 
+RESERVED = {"variant", "seed", "corpus", *TrainingConfig.model_fields}  # no setting of a model
+
+
 class Seed(Frozen):
     """The seed of a trial: initial values, batches, sampled evaluation and text come from it."""
 
@@ -109,7 +112,7 @@ class TrialConfig:
             UserError: a setting is unknown or has a wrong value.
         """
         return TrialConfig(
-            model=parse_model(data["model"], f"{where}.model", TrainingConfig.model_fields),
+            model=parse_model(data["model"], f"{where}.model", RESERVED),
             training=validate(TrainingConfig, data["training"], f"{where}.training"),
             seed=validate(Seed, {"seed": data["seed"]}, where).seed,
             corpus=data["corpus"],

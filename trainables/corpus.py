@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import tempfile
 import urllib.error
@@ -168,7 +169,7 @@ def _tinyshakespeare(path: Path) -> bytes:
     try:
         with urllib.request.urlopen(TINYSHAKESPEARE_URL, timeout=DOWNLOAD_TIMEOUT_S) as answer:
             content = _checked(answer.read(), TINYSHAKESPEARE_URL)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UserError(
             f"corpus 'tinyshakespeare' is not cached and could not be downloaded ({reason}).\n"

@@ -22,7 +22,8 @@ def validate(model: type[Model], data: object, where: str) -> Model:
     Args:
         model: what the data should be.
         data: mappings, lists and scalars, as read from YAML.
-        where: what the user knows the data by, such as a file's name or ``arms[2].model``.
+        where: what the user knows the data by: a path such as ``arms[2].model``, or a source that
+            ends with a colon and a space.
 
     Raises:
         UserError: naming the first setting that is wrong, by its path.
@@ -31,8 +32,10 @@ def validate(model: type[Model], data: object, where: str) -> Model:
         return model.model_validate(data)
     except ValidationError as refused:
         error = refused.errors(include_url=False)[0]
-        path = where + "".join(_step(part) for part in error["loc"])
-        raise UserError(f"{path.removeprefix('.')}: {_explain(model, error)}") from None
+        path = "".join(_step(part) for part in error["loc"])
+        if where.endswith(": "):
+            path = path.removeprefix(".")
+        raise UserError(f"{where}{path}: {_explain(model, error)}") from None
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bigram_models import FittedModel, LanguageModel
-from trainables.batches import WindowSampler, stream
+from trainables.batches import WindowSampler, initial_stream, stream
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus
 from trainables.evaluation import exact_loss, next_token_loss, sampled_loss
@@ -77,7 +77,7 @@ def initial_state(
     The initial values are drawn on the CPU, so they do not depend on the device.
     """
     training = trial.training
-    model = trial.model.build(vocab_size, training.block_size, stream(trial.seed, "model"))
+    model = trial.model.build(vocab_size, training.block_size, initial_stream(trial.seed))
     model.to(device)
     optimizer = None
     if not isinstance(model, FittedModel):

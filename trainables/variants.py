@@ -64,7 +64,7 @@ def parse_model(data: Mapping[str, Any], where: str, reserved: Collection[str]) 
     if clash := sorted(set(schema.model_fields) & set(reserved)):
         raise UserError(
             f"{where}.variant: {data['variant']} has a setting {clash[0]!r}, which is"
-            " a setting of the training; give it another name"
+            " one of the trial itself; give it another name"
         )
     settings = {name: value for name, value in data.items() if name != "variant"}
     values = validate(schema, settings, where).model_dump()
@@ -99,14 +99,14 @@ def model_class(variant: str) -> type[LanguageModel]:
     if variant in VARIANTS:
         return VARIANTS[variant]
     module_name, colon, class_name = variant.partition(":")
-    if not colon:
+    if not colon or module_name[:1] in ("", "."):
         raise UserError(
             unknown_setting(variant, VARIANTS).replace("setting", "variant", 1)
             + "; a model of your own is MODULE:CLASS"
         )
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(
             f"cannot import {variant!r} ({error}); the module must lie in the working"
             " directory or be installed"

@@ -1,0 +1,56 @@
+"""What tests of several packages share: corpora, and trials from short keyword arguments."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.config import TrainingConfig, TrialConfig
+from trainables.corpus import Corpus, load_corpus
+
+SHARED_CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
+
+MakeTrial = Callable[..., TrialConfig]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # tiny models: more threads cost time
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The folder that holds tinyshakespeare/input.txt; without it, skip here and fail in CI."""
+    folder = Path(os.environ.get("SWEEPS_CORPORA") or SHARED_CORPORA)
+    file = folder / "tinyshakespeare" / "input.txt"
+    if not file.is_file():
+        reason = f"tinyshakespeare is not at {file}; SWEEPS_CORPORA names another folder"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tinyshakespeare(corpora: Path) -> Corpus:
+    return load_corpus("tinyshakespeare", corpora)
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Corpus:
+    return load_corpus("embedded", Path("no cache is needed"))
+
+
+@pytest.fixture(scope="session")
+def make_trial() -> MakeTrial:
+    """Settings by their short names, as in `make_trial("attention", n_embd=8, max_steps=20)`."""
+
+    def make(variant: str = "bigram", seed: int = 1337, **settings: Any) -> TrialConfig:
+        about = {name: settings.pop(name, name) for name in ("corpus", "corpus_digest")}
+        names = TrainingConfig.model_fields.keys() & settings
+        training = TrainingConfig().model_dump() | {name: settings.pop(name) for name in names}
+        model = {"variant": variant, **settings}
+        return TrialConfig.from_dict({"model": model, "training": training, "seed": seed, **about})
+
+    return make

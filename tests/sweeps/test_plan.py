@@ -1,0 +1,129 @@
+"""From a sweep file to trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sweeps.command import main
+from sweeps.plan import Plan, expand, override
+from sweeps.spec import SweepFile, load_sweep, preset_files
+from sweeps.yaml_file import parse_yaml
+from trainables.corpus import Corpus, tokenise
+from trainables.errors import validate
+from trainables.verse import write_play
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return tokenise("play", write_play(characters=50_000))
+
+
+def plan(text: str, corpus: Corpus, *overrides: str) -> Plan:
+    sweep = override(validate(SweepFile, parse_yaml(text), "test"), overrides)
+    return expand(sweep, corpus, "test")
+
+
+@pytest.mark.parametrize("name", ["published", "quickstart"])
+def test_the_presets_are_the_38_published_configurations(name: str, corpus: Corpus) -> None:
+    made = expand(load_sweep(name)[0], corpus, name)
+    cells = {
+        (t.flat["variant"], t.flat.get("pe_type"), t.flat.get("n_embd"), t.flat["block_size"])
+        for t in made.trials
+    }
+    attention = {
+        ("attention", pe_type, n_embd, block_size)
+        for pe_type in ("randn", "sinpe", "rope")
+        for n_embd in (64, 128, 256)
+        for block_size in (8, 16, 32, 64)
+    }
+    assert len(made.trials) == 38
+    assert cells == attention | {("bigram", None, None, 8), ("factorized", None, 384, 8)}
+    assert made.varying == ("variant", "pe_type", "n_embd", "block_size")
+    assert made.run_name(made.trials[-1]) == "attention rope 256 64"
+
+
+def test_the_published_preset_is_the_published_protocol(corpus: Corpus) -> None:
+    sweep, _ = load_sweep("published")
+    training = expand(sweep, corpus, "published").trials[0].training
+    assert sweep.corpus == "tinyshakespeare"
+    assert sweep.seed == 1337
+    assert (training.max_steps, training.eval_every, training.batch_size) == (5000, 500, 64)
+    assert (training.learning_rate, training.evaluation) == (1e-2, "exact")
+
+
+def test_numbers_in_the_string_form_of_yaml_1_1_are_numbers(corpus: Corpus) -> None:
+    made = plan(
+        "{name: s, training: {learning_rate: 1e-2}, arms: [{model: {variant: bigram},"
+        " grid: {training.learning_rate: [1e-3, 2E-3, 1.e-4, +.5e-1]}}]}",
+        corpus,
+    )
+    rates = [trial.training.learning_rate for trial in made.trials]
+    assert rates == [1e-3, 2e-3, 1e-4, 5e-2]
+
+
+def test_arms_override_the_shared_training_and_the_grid_overrides_the_arm(corpus: Corpus) -> None:
+    made = plan(
+        """
+        name: s
+        training: {max_steps: 10, batch_size: 3, eval_every: 7}
+        arms:
+          - model: {variant: bigram}
+            training: {max_steps: 20, batch_size: 4}
+            grid: {training.batch_size: [5, 6], seed: [1, 2]}
+        """,
+        corpus,
+    )
+    got = [(t.training.max_steps, t.training.batch_size, t.training.eval_every, t.seed)
+           for t in made.trials]  # fmt: skip
+    assert got == [(20, 5, 7, 1), (20, 5, 7, 2), (20, 6, 7, 1), (20, 6, 7, 2)]
+
+
+def test_an_override_replaces_the_grid_of_every_arm_that_has_the_setting(corpus: Corpus) -> None:
+    sweep, _ = load_sweep("published")
+    one = expand(override(sweep, ["model.pe_type=rope", "model.n_embd=64"]), corpus, "")
+    assert [t.flat["block_size"] for t in one.trials if t.model.variant == "attention"] == [
+        8, 16, 32, 64,
+    ]  # fmt: skip
+    assert {t.flat.get("n_embd") for t in one.trials} == {None, 64}
+    two = expand(
+        override(sweep, ["training.block_size=8,16", "training.max_steps=100"]), corpus, ""
+    )
+    assert len(two.trials) == 2 + 2 + 18
+    assert expand(override(sweep, ["seed=[1,2]"]), corpus, "").trials[-1].seed == 2
+    again = override(sweep, ["name=other", "resources.cpus_per_trial=2", "tracking.uri=http://x"])
+    assert (again.name, again.resources.cpus_per_trial, again.tracking.uri) == (
+        "other",
+        2,
+        "http://x",
+    )
+
+
+def test_names_and_resources_do_not_change_keys(corpus: Corpus) -> None:
+    sweep, _ = load_sweep("published")
+    plain = expand(sweep, corpus, "").trials
+    other = override(sweep, ["name=other", "resources.max_concurrent=1", "description=x"])
+    assert [t.key for t in expand(other, corpus, "").trials] == [t.key for t in plain]
+
+
+def test_plan_counts_and_estimates_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    arguments = ["plan", "quickstart", "model.n_embd=16", "training.block_size=8", "--trials"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "5 (1 bigram, 1 factorized, 3 attention)" in result.output
+    assert "embedded: 1,115,000 characters" in result.output
+    assert "GiB of memory" in result.output
+    assert "takes   about" in result.output
+    assert result.output.count("attention  ") == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_list_names_every_preset() -> None:
+    output = CliRunner().invoke(main, ["list"]).output
+    assert all(name in output for name in preset_files())

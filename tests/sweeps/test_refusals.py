@@ -1,0 +1,125 @@
+"""Bad input: a clear error, exit code 2, no traceback, and Ray is not even imported."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sweeps.command import main
+from trainables.verse import write_play
+
+ATTENTION = "arms: [{model: {variant: attention}, grid: {model.n_embd: [8, 16]}}]"
+
+
+@pytest.fixture(autouse=True)
+def _no_engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # importing it fails
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SWEEPS_STATE", raising=False)
+    Path("play.txt").write_text(write_play(characters=2_000))
+
+
+def run(content: str, *arguments: str, command: str = "run") -> Result:
+    Path("sweep.yaml").write_text(f"name: study\ncorpus: file:play.txt\n{content}\n")
+    return CliRunner().invoke(main, [command, "sweep.yaml", *arguments])
+
+
+def refused(result: Result, *parts: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("arms: [{model: {variant: attention}, grid: {model.pe_typ: [rope]}}]",
+         ["sweep.yaml: arms[0].grid.model.pe_typ", "unknown setting", "did you mean 'pe_type'?"]),
+        ("trainin: {}\n" + ATTENTION,
+         ["sweep.yaml: trainin: unknown setting 'trainin'", "'training'"]),
+        ("training: {max_step: 3}\n" + ATTENTION, ["training.max_step", "'max_steps'"]),
+        ("arms: [{model: {variant: attention, n_emb: 8}}]", ["arms[0].model.n_emb", "'n_embd'"]),
+        ("arms: [{model: {variant: atention}}]", ["arms[0].model.variant", "'attention'"]),
+        ("arms: [{model: {}}]", ["arms[0].model.variant", "attention"]),
+        ("arms: [{model: {variant: 'my_model:Net'}}]", ["arms[0].model.variant", "my_model"]),
+        ("resources: {cpu_per_trial: 1}\n" + ATTENTION, ["resources.cpu_per_trial", "'cpus_per"]),
+        ("arms: [{model: {variant: attention, n_embd: '64'}}]", ["arms[0].model.n_embd", "'64'"]),
+        ("arms: [{model: {variant: attention}, grid: {model.n_embd: [8, 1.5]}}]",
+         ["arms[0].model.n_embd", "1.5"]),
+        ("arms: [{model: {variant: attention}, grid: {model.n_embd: 8}}]",
+         ["arms[0].grid.model.n_embd", "list"]),
+        ("training: {max_steps: true}\n" + ATTENTION, ["training.max_steps", "True"]),
+        ("training: {learning_rate: .inf}\n" + ATTENTION, ["training.learning_rate", "finite"]),
+        ("training: {learning_rate: -1e-2}\n" + ATTENTION, ["training.learning_rate", "-0.01"]),
+        ("seed: -1\n" + ATTENTION, ["seed", "-1"]),
+        ("arms: [{model: {variant: attention, pe_type: rope, n_embd: 7}}]",
+         ["arms[0].model", "n_embd=7 is odd", "rope"]),
+        ("training: {block_size: 200}\n" + ATTENTION,
+         ["block_size=200", "validation split", "199"]),
+        ("arms: [{model: {variant: attention}, grid: {model.n_embd: [8, 8]}}]",
+         ["repeats a trial of arms[0]", "n_embd=8"]),
+        ("arms: [{model: {variant: bigram}}, {model: {variant: bigram}}]",
+         ["arms[1] repeats a trial of arms[0]"]),
+        ("arms: [{model: {variant: attention}, grid: {model.n_embd: []}}]",
+         ["arms[0].grid.model.n_embd", "empty"]),
+        ("arms: []", ["arms", "at least 1"]),
+        ("description: no arms", ["arms", "required"]),
+        ("name: study\n" + ATTENTION, ["sweep.yaml: line 3: 'name' is given twice"]),
+        ("arms: [", ["sweep.yaml: line", "not YAML"]),
+        ("resources: {gpus_per_trial: 1.5}\n" + ATTENTION, ["gpus_per_trial", "1.5", "whole"]),
+        ("resources: {cpus_per_trial: 9999}\n" + ATTENTION, ["9999 CPUs", "there is"]),
+        ("resources: {gpus_per_trial: 64}\n" + ATTENTION, ["64 GPUs", "there is"]),
+        ("corpus: nowhere\n" + ATTENTION, ["'corpus' is given twice"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_with_what_where_and_the_remedy(
+    content: str, parts: list[str]
+) -> None:
+    refused(run(content), *parts)
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("model.pe_typ=rope", ["override 'model.pe_typ=rope'", "'model.pe_type'"]),
+        ("training.max_steps", ["path=value"]),
+        ("corpus=nowhere", ["'nowhere' does not exist", "embedded"]),
+        ("corpus=file:absent.txt", ["absent.txt", "No such file"]),
+        ("resources.cpus=2", ["override", "unknown setting 'cpus'", "cpus_per_trial"]),
+        ("name=a/b", ["override", "name"]),
+        ("model.n_embd=", ["model.n_embd", "empty"]),
+        ("model.n_embd=x,8", ["model.n_embd", "'x'"]),
+    ],
+)
+def test_a_wrong_override_is_refused(override: str, parts: list[str]) -> None:
+    refused(run(ATTENTION, override), *parts)
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("absent.yaml", ["there is no sweep file absent.yaml"]),
+        ("publishd", ["no preset 'publishd'", "published", "quickstart"]),
+    ],
+)
+def test_a_missing_file_or_preset_is_refused(command: str, name: str, parts: list[str]) -> None:
+    refused(CliRunner().invoke(main, [command, name]), *parts)
+
+
+def test_a_state_directory_that_cannot_be_written_is_refused() -> None:
+    refused(run(ATTENTION, "--state", "/proc/state"), "/proc/state", "not writable", "--state")
+    refused(run(ATTENTION, "--state", "play.txt"), "play.txt is a file", "--state")
+
+
+def test_a_command_that_reads_runs_needs_a_store() -> None:
+    for arguments in (["ui"], ["sample", "study/best"]):
+        result = CliRunner().invoke(main, arguments)
+        refused(result, "there is no MLflow store", "run a sweep first")
+    assert not Path("state").exists()

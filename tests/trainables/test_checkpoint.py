@@ -1,0 +1,274 @@
+"""Interrupted trials go on bit for bit; damaged files are refused; nothing is unpickled."""
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from trainables.batches import stream
+from trainables.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
+from trainables.config import TrialConfig
+from trainables.training import Evaluation, Splits, TrainingState, initial_state, train
+
+MakeTrial = Callable[..., TrialConfig]
+V = 11
+SPLITS = Splits(
+    *(
+        torch.randint(V, (length,), generator=stream(length, "text"), dtype=torch.int32)
+        for length in (300, 60)
+    )
+)
+TRAINED = pytest.mark.parametrize(
+    ("variant", "settings"),
+    [
+        ("bigram", {}),
+        ("factorized", {"n_embd": 4}),
+        *[
+            ("attention", {"pe_type": pe_type, "n_embd": n_embd})
+            for pe_type in ("randn", "sinpe", "rope")
+            for n_embd in (4, 16)
+        ],
+    ],
+    ids=str,
+)
+
+
+def run(state: TrainingState, trial: TrialConfig) -> Iterator[Evaluation]:
+    """The evaluations, without what the clock says."""
+    for each in train(state, SPLITS, trial.training, trial.seed):
+        yield replace(each, training_s=0, tokens_per_s=0)
+
+
+def restored(trial: TrialConfig, path: Path) -> TrainingState:
+    state = initial_state(trial, V)
+    load_checkpoint(state, path, trial.key)
+    return state
+
+
+def all_tensors(state: TrainingState) -> dict[str, Tensor]:
+    moments = state.optimizer.state if state.optimizer else {}
+    return {
+        **state.model.state_dict(),
+        "batches": state.batches.get_state(),
+        **{
+            f"{i}.{name}": value
+            for i, parameter in enumerate(state.model.parameters())
+            for name, value in moments[parameter].items()
+        },
+    }
+
+
+def assert_equal_states(one: TrainingState, two: TrainingState) -> None:
+    first, second = all_tensors(one), all_tensors(two)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (one.step, one.best_val_nats) == (two.step, two.best_val_nats)
+
+
+@pytest.fixture
+def trial(make_trial: MakeTrial) -> TrialConfig:
+    return make_trial("attention", n_embd=4, max_steps=6, eval_every=2, batch_size=4)
+
+
+@pytest.fixture
+def saved(trial: TrialConfig, tmp_path: Path) -> Path:
+    """The checkpoint of a trial after its first evaluation."""
+    state, path = initial_state(trial, V), tmp_path / "trial" / "checkpoint.safetensors"
+    next(run(state, trial))
+    save_checkpoint(state, path, trial.key)
+    return path
+
+
+@TRAINED
+@pytest.mark.parametrize("evaluation", ["exact", "sampled"])
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_an_interrupted_trial_ends_as_if_it_had_not_been(
+    variant: str,
+    settings: dict[str, Any],
+    evaluation: str,
+    stop_after: int,
+    make_trial: MakeTrial,
+    tmp_path: Path,
+) -> None:
+    trial = make_trial(
+        variant,
+        max_steps=23,
+        eval_every=5,
+        batch_size=4,
+        learning_rate=0.05,
+        evaluation=evaluation,
+        eval_batches=3,
+        **settings,
+    )
+    whole = initial_state(trial, V)
+    expected = list(run(whole, trial))
+    stopped, path = initial_state(trial, V), tmp_path / "checkpoint"
+    for _, _evaluation in zip(range(stop_after), run(stopped, trial), strict=False):
+        save_checkpoint(stopped, path, trial.key)
+    state = restored(trial, path)
+    assert state.step == 5 * stop_after
+    assert list(run(state, trial)) == expected[stop_after:]
+    assert_equal_states(state, whole)
+
+
+def test_saving_changes_nothing(trial: TrialConfig, tmp_path: Path) -> None:
+    untouched, saved = initial_state(trial, V), initial_state(trial, V)
+    expected = list(run(untouched, trial))
+    evaluations = []
+    for each in run(saved, trial):
+        save_checkpoint(saved, tmp_path / "checkpoint", trial.key)
+        evaluations.append(each)
+    assert evaluations == expected
+    assert_equal_states(saved, untouched)
+
+
+@pytest.mark.parametrize("variant", ["bigram", "attention", "count"])
+@pytest.mark.parametrize("evaluation", ["exact", "sampled"])
+def test_a_finished_state_gives_its_last_evaluation_again(
+    variant: str, evaluation: str, make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    trial = make_trial(
+        variant, max_steps=7, eval_every=3, batch_size=4, evaluation=evaluation, eval_batches=3
+    )
+    state, path = initial_state(trial, V), tmp_path / "checkpoint"
+    *_, last = run(state, trial)
+    save_checkpoint(state, path, trial.key)
+    again = restored(trial, path)
+    assert again.finished(trial.training)
+    assert list(run(again, trial)) == [last]
+    assert_equal_states(again, state)
+
+
+def test_a_state_before_its_first_step_can_be_saved(trial: TrialConfig, tmp_path: Path) -> None:
+    save_checkpoint(initial_state(trial, V), tmp_path / "checkpoint", trial.key)
+    state = restored(trial, tmp_path / "checkpoint")
+    assert state.step == 0
+    assert state.best_val_nats == float("inf")
+    assert list(run(state, trial)) == list(run(initial_state(trial, V), trial))
+
+
+def test_time_spent_and_the_best_loss_come_back(trial: TrialConfig, tmp_path: Path) -> None:
+    state = initial_state(trial, V)
+    state.training_s, state.best_val_nats, state.step = 12.5, 1.25, 2
+    save_checkpoint(state, tmp_path / "checkpoint", trial.key)
+    again = restored(trial, tmp_path / "checkpoint")
+    assert (again.training_s, again.best_val_nats, again.step) == (12.5, 1.25, 2)
+
+
+def test_a_crash_before_the_rename_leaves_the_old_file(
+    saved: Path, trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = saved.read_bytes()
+    state = restored(trial, saved)
+    next(run(state, trial))
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        for owner, name in ((Path, "replace"), (Path, "rename")):
+            patch.setattr(owner, name, crash)
+        for name in ("os.replace", "os.rename"):
+            patch.setattr(name, crash)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(state, saved, trial.key)
+    assert saved.read_bytes() == before
+    save_checkpoint(state, saved, trial.key)
+    assert restored(trial, saved).step == 4
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_content_is_whole_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rename, seen = tmp_path / "new" / "file", Path.replace, []
+
+    def spy(partial: Path, target: Path) -> Path:
+        seen.append((partial.read_bytes(), partial.parent == target.parent, target.exists()))
+        return rename(partial, target)
+
+    monkeypatch.setattr(Path, "replace", spy)
+    write_atomically(path, b"content")
+    assert seen == [(b"content", True, False)]
+    assert path.read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:4],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: content + b"\0",
+        lambda content: bytes(torch.randint(256, (500,), generator=stream(0, "x")).tolist()),
+        lambda content: pickle.dumps({"step": 3}),
+        lambda content: safetensors.torch.save({"x": torch.zeros(3)}),
+        lambda content: safetensors.torch.save({"x": torch.zeros(3)}, {"state": "{"}),
+        lambda content: safetensors.torch.save({"x": torch.zeros(3)}, {"state": "[]"}),
+        lambda content: safetensors.torch.save({"x": torch.zeros(3)}, {"state": "{}"}),
+    ],
+    ids=[
+        "empty",
+        "four bytes",
+        "half",
+        "cut by a byte",
+        "longer by a byte",
+        "random bytes",
+        "a pickle",
+        "other tensors",
+        "broken header",
+        "a list for a header",
+        "an empty header",
+    ],
+)
+def test_a_damaged_file_is_refused(
+    damage: Callable[[bytes], bytes], saved: Path, trial: TrialConfig
+) -> None:
+    saved.write_bytes(damage(saved.read_bytes()))
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        restored(trial, saved)
+
+
+@pytest.mark.parametrize("lost", ["random.batches", "model.embed_VD", "optimizer.head.bias.step"])
+def test_a_file_without_one_of_its_tensors_is_refused(
+    lost: str, saved: Path, trial: TrialConfig
+) -> None:
+    tensors = safetensors.torch.load_file(saved)
+    header = {"key": trial.key, "step": 2, "best_val_nats": 1.0, "training_s": 1.0}
+    del tensors[lost]
+    saved.write_bytes(safetensors.torch.save(tensors, {"state": json.dumps(header)}))
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        restored(trial, saved)
+
+
+def test_the_checkpoint_of_another_trial_is_refused(saved: Path, make_trial: MakeTrial) -> None:
+    other = make_trial("attention", n_embd=4, max_steps=7, eval_every=2, batch_size=4)
+    state = initial_state(other, V)
+    with pytest.raises(CheckpointError, match=f"belongs to trial .*, not to {other.key}"):
+        load_checkpoint(state, saved, other.key)
+    assert state.step == 0
+    assert_equal_states(state, initial_state(other, V))
+
+
+def test_loading_unpickles_nothing(
+    saved: Path, trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("unpickled")
+
+    for name in ("torch.load", "pickle.load", "pickle.loads", "pickle.Unpickler"):
+        monkeypatch.setattr(name, refuse)
+    assert restored(trial, saved).step == 2

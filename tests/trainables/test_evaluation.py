@@ -1,0 +1,104 @@
+"""Losses against a sum over characters, one after another."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables import evaluation
+from trainables.batches import WindowSampler, stream
+from trainables.config import TrialConfig
+from trainables.evaluation import exact_loss, next_token_loss, sampled_loss
+from trainables.training import Splits, initial_state, train
+
+MakeTrial = Callable[..., TrialConfig]
+V = 11
+
+
+def text_of(length: int, seed: int = 0) -> Tensor:
+    return torch.randint(V, (length,), generator=stream(seed, "text"), dtype=torch.int32)
+
+
+def naive_loss(model: torch.nn.Module, tokens: Tensor, block_size: int) -> float:
+    """The mean over tokens of -log p, each from what its window shows before it."""
+    nats = []
+    for target in range(1, len(tokens)):
+        first = (target - 1) // block_size * block_size
+        context = tokens[None, first:target].long()
+        log_p = model(context)[0, -1].detach().double().log_softmax(-1)
+        nats.append(-float(log_p[int(tokens[target])]))
+    return math.fsum(nats) / len(nats)
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings"),
+    [("bigram", {}), ("factorized", {"n_embd": 4})]
+    + [("attention", {"n_embd": D, "pe_type": pe}) for D in (4, 16) for pe in ("randn", "rope")],
+    ids=str,
+)
+@pytest.mark.parametrize("length", [2, 6, 7, 90])
+def test_exact_loss_is_the_mean_over_every_token(
+    variant: str,
+    settings: dict[str, object],
+    length: int,
+    make_trial: MakeTrial,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "EVALUATION_TOKENS", 32)  # several batches and a remainder
+    model = initial_state(make_trial(variant, block_size=6, **settings), V).model
+    tokens = text_of(length)
+    assert exact_loss(model, tokens, 6) == pytest.approx(naive_loss(model, tokens, 6), rel=1e-5)
+
+
+def test_next_token_loss_by_hand() -> None:
+    logits = torch.tensor([[[0.0, math.log(3)], [5.0, 5.0]]])
+    targets = torch.tensor([[0, 1]])
+    assert float(next_token_loss(logits, targets)) == pytest.approx((math.log(4) + math.log(2)) / 2)
+    total = next_token_loss(logits, targets, reduction="sum")
+    assert float(total) == pytest.approx(math.log(8))
+
+
+def test_sampled_loss_comes_near_the_exact_one(make_trial: MakeTrial) -> None:
+    """Within 4 standard errors; the loss of a bigram does not depend on the windows' edges."""
+    model = initial_state(make_trial("bigram"), V).model
+    tokens = text_of(2_000)
+    exact = exact_loss(model, tokens, 8)
+    sampled = sampled_loss(model, WindowSampler(tokens, 32, 8), 300, stream(0, "evaluation"))
+    deviation = model(tokens[None, :-1].long()).log_softmax(-1).std().item()
+    assert sampled == pytest.approx(exact, abs=4 * deviation / math.sqrt(32 * 300))
+    assert sampled != exact
+
+
+@pytest.mark.parametrize("variant", ["factorized", "attention"])
+@pytest.mark.parametrize(
+    "looking",
+    [{"eval_every": 1}, {"eval_every": 7}, {"evaluation": "sampled", "eval_batches": 3}],
+    ids=str,
+)
+def test_how_one_looks_does_not_change_what_is_trained(
+    variant: str, looking: dict[str, object], make_trial: MakeTrial
+) -> None:
+    def weights(**more: object) -> dict[str, Tensor]:
+        trial = make_trial(variant, n_embd=4, max_steps=20, batch_size=4, **more)
+        state = initial_state(trial, V)
+        splits = Splits(text_of(300), text_of(40, seed=1))
+        for _ in train(state, splits, trial.training, trial.seed):
+            pass
+        return state.model.state_dict()
+
+    expected, looked = weights(eval_every=20), weights(**looking)
+    assert all(torch.equal(expected[name], looked[name]) for name in expected)
+
+
+def test_sampled_losses_do_not_depend_on_how_often_one_looks(make_trial: MakeTrial) -> None:
+    def last(eval_every: int) -> tuple[float, float]:
+        trial = make_trial(
+            max_steps=12, eval_every=eval_every, evaluation="sampled", eval_batches=2, batch_size=4
+        )
+        splits = Splits(text_of(300), text_of(40, seed=1))
+        *_, end = train(initial_state(trial, V), splits, trial.training, trial.seed)
+        return end.train_nats, end.val_nats
+
+    assert last(3) == last(4) == last(12)

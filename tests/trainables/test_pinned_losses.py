@@ -1,0 +1,59 @@
+"""The losses of tiny trials as they were: what changes them must bump the result version."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.config import RESULT_VERSION, TrialConfig
+from trainables.corpus import Corpus
+from trainables.training import Splits, initial_state, train
+
+MakeTrial = Callable[..., TrialConfig]
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings", "train_nats", "val_nats"),
+    [
+        ("bigram", {}, 4.107217096, 4.111139810),
+        ("factorized", {"n_embd": 16, "batch_size": 32}, 2.911750847, 2.917785638),
+        (
+            "attention",
+            {"pe_type": "randn", "n_embd": 8, "block_size": 16},
+            3.210931022,
+            3.215248264,
+        ),
+        (
+            "attention",
+            {"pe_type": "sinpe", "n_embd": 64, "evaluation": "sampled"},
+            2.472044551,
+            2.492826211,
+        ),
+        (
+            "attention",
+            {"pe_type": "rope", "n_embd": 64, "block_size": 16},
+            2.465717103,
+            2.470110810,
+        ),
+        ("count", {"smoothing": 1}, 2.293768123, 2.297154505),
+    ],
+    ids=str,
+)
+def test_losses_are_pinned(
+    variant: str,
+    settings: dict[str, Any],
+    train_nats: float,
+    val_nats: float,
+    embedded: Corpus,
+    make_trial: MakeTrial,
+) -> None:
+    trial = make_trial(variant, max_steps=40, eval_batches=20, seed=42, **settings)
+    state = initial_state(trial, embedded.vocab_size)
+    splits = Splits.of(embedded, torch.device("cpu"))
+    *_, last = train(state, splits, trial.training, trial.seed)
+    expected = pytest.approx((train_nats, val_nats), rel=2e-6)
+    assert (last.train_nats, last.val_nats) == expected, (
+        f"the losses changed: bump RESULT_VERSION (now {RESULT_VERSION}) in trainables/config.py"
+        " and pin the new ones, or undo the change"
+    )

@@ -102,7 +102,7 @@ def count_pairs(tokens_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     return pair_P, histogram[pair_P]
 
 
-def conditional_entropy(count_P: Tensor, pair_P: Tensor, vocab_size: int) -> float:
+def conditional_entropy(pair_P: Tensor, count_P: Tensor, vocab_size: int) -> float:
     """Entropy of a token given the one before it, from the pairs that `count_pairs` returns.
 
     No bigram model can have a lower loss on the counted text: the oracle for all of them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from trainables.training import (
 
 logger = logging.getLogger(__name__)
 
-TIMED_STEPS = 3
+TIMED_STEPS = 5
 PROBING_S = 15.0  # shapes that come later than this are taken to cost what the others do
 WORKER_BYTES = 450 << 20  # of a Ray worker with torch, before its trial
 STARTUP_S = 10.0  # Ray, the workers and the tracking store
@@ -94,12 +95,8 @@ def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Cost:
         state.model.fit(splits.train)
     else:
         sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-        with contextlib.suppress(TrainingDivergedError):  # its steps took their time
-            take_steps(state, sampler, 1)
-        warm_s = state.training_s
-        with contextlib.suppress(TrainingDivergedError):
-            take_steps(state, sampler, TIMED_STEPS)
-        seconds += (state.training_s - warm_s) / TIMED_STEPS * training.max_steps
+        times = [_step_s(state, sampler) for _ in range(1 + TIMED_STEPS)][1:]  # the first warms up
+        seconds += statistics.median(times) * training.max_steps
         evaluations = math.ceil(training.max_steps / training.eval_every)
         memory_bytes = training_bytes(state, sampler)
     seconds += evaluations * _evaluation_s(state, splits, training)
@@ -119,6 +116,14 @@ def training_bytes(state: TrainingState, sampler: WindowSampler) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         next_token_loss(state.model(inputs_BT), targets_BT)
     return saved + 4 * sum(parameter.nbytes for parameter in state.model.parameters())
+
+
+def _step_s(state: TrainingState, sampler: WindowSampler) -> float:
+    """Seconds of one step."""
+    before_s = state.training_s
+    with contextlib.suppress(TrainingDivergedError):  # it took its time all the same
+        take_steps(state, sampler, 1)
+    return state.training_s - before_s
 
 
 def _evaluation_s(state: TrainingState, splits: Splits, training: TrainingConfig) -> float:

@@ -73,12 +73,14 @@ class Progress:
         )
 
     def time_left(self) -> str:
-        """From the cost of what is done and what is not; "?" before a first trial is done."""
-        ended = sum(self._costs[key].seconds for key in {*self.finished, *self.failures})
-        if ended == 0:
+        """From the cost of what is done and what is not; "?" before a first evaluation."""
+        done = sum(self._costs[key].seconds for key in {*self.finished, *self.failures})
+        for key, step in self._steps.items():
+            done += self._costs[key].seconds * step / self._trials[key].training.max_steps
+        if done == 0:
             return "?"
-        left = sum(cost.seconds for cost in self._costs.values()) - ended
-        return duration((time.monotonic() - self._started_s) * left / ended)
+        left = sum(cost.seconds for cost in self._costs.values()) - done
+        return duration((time.monotonic() - self._started_s) * left / done)
 
     def _table(self) -> Table:
         table = Table(title=self._plan.sweep.name, caption=self.summary(), min_width=60)

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save
 
 from bigram_models import LanguageModel
 from trainables.batches import stream
-from trainables.checkpoint import write_atomically
 from trainables.config import TrialConfig
 from trainables.corpus import decode, encode
 from trainables.errors import UserError
+from trainables.files import write_atomically
 from trainables.training import initial_state
 
 WEIGHTS = "weights.safetensors"

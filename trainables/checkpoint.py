@@ -7,7 +7,6 @@ A checkpoint is one safetensors file: tensors (model, optimizer, random state) a
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from trainables.files import write_atomically
 from trainables.training import TrainingState
 
 
@@ -78,17 +78,6 @@ def _restore(state: TrainingState, header: dict[str, Any], tensors: dict[str, Te
     state.step = header["step"]
     state.best_val_nats = header["best_val_nats"]
     state.training_s = header["training_s"]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file by new content, on the disk before it gets its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _optimizer_state(state: TrainingState) -> dict[str, dict[str, Tensor]]:

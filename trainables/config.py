@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from bigram_models import FittedModel
 from trainables.errors import validate
@@ -52,7 +52,7 @@ RESERVED = {"variant", "seed", "corpus", *TrainingConfig.model_fields}  # no set
 class Seed(Frozen):
     """The seed of a trial: initial values, batches, sampled evaluation and text come from it."""
 
-    seed: NonNegativeInt = 1337
+    seed: int = Field(default=1337, ge=0, lt=2**64)  # what a torch.Generator takes
 
 
 @dataclass(frozen=True)

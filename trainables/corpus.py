@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.errors import UserError
+from trainables.files import write_atomically
 from trainables.verse import write_play
 
 TINYSHAKESPEARE_URL = (
@@ -165,28 +164,31 @@ def _read(name: str, path: Path) -> bytes:
 def _tinyshakespeare(path: Path) -> bytes:
     """From the cache, else downloaded into it; checked either way."""
     if path.exists():
-        return _checked(_read("tinyshakespeare", path), str(path))
+        return _checked(_read("tinyshakespeare", path), "the cached file", path)
     try:
         with urllib.request.urlopen(TINYSHAKESPEARE_URL, timeout=DOWNLOAD_TIMEOUT_S) as answer:
-            content = _checked(answer.read(), TINYSHAKESPEARE_URL)
+            content = _checked(answer.read(), f"what came from {TINYSHAKESPEARE_URL}", path)
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UserError(
             f"corpus 'tinyshakespeare' is not cached and could not be downloaded ({reason}).\n"
             f"Put the file at {path}, or run with corpus=embedded."
         ) from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(
+            f"corpus 'tinyshakespeare' was downloaded but cannot be kept ({error.strerror}): {path};"
+            " SWEEPS_CORPORA names another cache"
+        ) from None
     return content
 
 
-def _checked(content: bytes, source: str) -> bytes:
+def _checked(content: bytes, source: str, path: Path) -> bytes:
     digest = hashlib.sha256(content).hexdigest()
     if digest != TINYSHAKESPEARE_SHA256:
         raise UserError(
             f"{source} is not tinyshakespeare: its sha256 is {digest},"
-            f" not {TINYSHAKESPEARE_SHA256}; remove it, or put the right file there"
+            f" not {TINYSHAKESPEARE_SHA256}; put the right file at {path}"
         )
     return content

@@ -13,9 +13,10 @@ import torch
 from ray import tune
 
 from trainables.artifacts import write_artifacts
-from trainables.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.config import TrialConfig, trial_folder
 from trainables.corpus import Corpus
+from trainables.files import write_atomically
 from trainables.training import Splits, initial_state, train
 
 

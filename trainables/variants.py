@@ -130,4 +130,6 @@ def settings_schema(config: type[Any]) -> type[BaseModel]:
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     """The default of a dataclass field, as pydantic wants it: ``...`` for none."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
     return ... if field.default is dataclasses.MISSING else field.default

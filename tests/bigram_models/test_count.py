@@ -30,7 +30,7 @@ def probabilities(model: CountBigram) -> Tensor:
 
 def entropy(text: list[int], vocab_size: int) -> float:
     pair_P, count_P = count_pairs(torch.tensor(text), vocab_size)
-    return conditional_entropy(count_P, pair_P, vocab_size)
+    return conditional_entropy(pair_P, count_P, vocab_size)
 
 
 def random_text(vocab_size: int, length: int) -> list[int]:
@@ -144,7 +144,7 @@ def test_tinyshakespeare_has_its_known_facts(tinyshakespeare: Corpus) -> None:
     train, validation = map(torch.from_numpy, (tinyshakespeare.train, tinyshakespeare.validation))
     V = tinyshakespeare.vocab_size
     pair_P, count_P = count_pairs(train, V)
-    assert round(conditional_entropy(count_P, pair_P, V), 4) == 2.4519
+    assert round(conditional_entropy(pair_P, count_P, V), 4) == 2.4519
     model = fitted(tinyshakespeare.train.tolist(), V, 1.0)
     log_p = model(torch.arange(V)[None])[0].double()
     assert round(-float(log_p[validation[:-1], validation[1:]].mean()), 4) == 2.4819

@@ -17,9 +17,9 @@ from trainables.checkpoint import (
     CheckpointError,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 from trainables.config import TrialConfig
+from trainables.files import write_atomically
 from trainables.training import Evaluation, Splits, TrainingState, initial_state, train
 
 MakeTrial = Callable[..., TrialConfig]

@@ -150,6 +150,7 @@ def refusal(trial: TrialConfig, part: str, settings: Any) -> str:
         ("training", {"learning_rate": 0.0}, "training.learning_rate: "),
         ("training", {"evaluation": "never"}, "training.evaluation: "),
         ("seed", -1, "seed: "),
+        ("seed", 2**64, "seed: "),
         ("seed", True, "seed: "),
         ("seed", "1337", "seed: "),
     ],

@@ -86,7 +86,9 @@ def test_a_wrong_cached_file_is_refused_and_kept(serve: Serve, tmp_path: Path) -
     file = tmp_path / "tinyshakespeare" / "input.txt"
     file.parent.mkdir()
     file.write_text("to be or not to be")
-    with pytest.raises(UserError, match=r"input.txt is not tinyshakespeare.*remove it"):
+    with pytest.raises(
+        UserError, match=r"the cached file is not tinyshakespeare.*put the right file at"
+    ):
         load_corpus("tinyshakespeare", tmp_path)
     assert file.read_text() == "to be or not to be"
     assert not asked

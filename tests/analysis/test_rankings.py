@@ -1,0 +1,142 @@
+"""The ranking tables, held against the published ones and against small ones made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis import (
+    AnalysisError,
+    Trials,
+    markdown,
+    pivot,
+    ranking,
+    tables,
+    trials_of,
+    write_tables,
+)
+
+# The published attention losses for n_embd 64 and 128, in the order of the published table.
+PUBLISHED = """
+rope 128 64 2.34159|rope 128 32 2.35512|rope 128 16 2.3811|rope 128 8 2.40827
+rope 64 64 2.35685|rope 64 32 2.36591|rope 64 16 2.37046|rope 64 8 2.40226
+sinpe 128 64 2.39416|sinpe 128 32 2.40295|sinpe 128 16 2.41932|sinpe 128 8 2.43876
+sinpe 64 64 2.39928|sinpe 64 32 2.40418|sinpe 64 16 2.40813|sinpe 64 8 2.43779
+randn 64 16 2.44766|randn 64 8 2.46126|randn 64 32 2.46568|randn 64 64 2.47043
+randn 128 32 2.46413|randn 128 16 2.46648|randn 128 8 2.46785|randn 128 64 2.4764
+"""
+
+
+def run(number: int, status: str = "FINISHED", val_loss: float | None = None, **params: Any) -> Any:
+    metrics = {} if val_loss is None else {"val_loss": val_loss, "train_loss": val_loss - 0.1}
+    return SimpleNamespace(
+        info=SimpleNamespace(run_id=f"run{number}", run_name=f"trial {number}", status=status),
+        data=SimpleNamespace(
+            tags={"key": f"key{number}"},
+            params={name: str(value) for name, value in params.items()},
+            metrics=metrics,
+        ),
+    )
+
+
+@pytest.fixture
+def published() -> Trials:
+    rows = [row.split() for row in PUBLISHED.replace("\n", "|").split("|") if row]
+    runs = [
+        run(i, val_loss=float(loss), variant="attention", pe_type=pe_type, n_embd=n_embd,
+            block_size=block_size)
+        for i, (pe_type, n_embd, block_size, loss) in enumerate(rows)
+    ]  # fmt: skip
+    runs += [
+        run(98, val_loss=2.48322, variant="bigram", block_size=8),
+        run(99, val_loss=2.50986, variant="factorized", n_embd=384, block_size=8),
+    ]
+    return trials_of("study", list(reversed(runs)))
+
+
+def cells(table: pd.DataFrame) -> list[str]:
+    names = ["pe_type", "n_embd", "block_size", "val_loss"]
+    return [" ".join(map(str, row)) for row in table[names].itertuples(index=False)]
+
+
+def test_the_pivot_by_block_size_is_the_published_table_row_by_row(published: Trials) -> None:
+    expected = [row for row in PUBLISHED.replace("\n", "|").split("|") if row]
+    assert cells(pivot(published, "block_size")) == expected
+
+
+def test_the_pivot_by_n_embd_groups_what_differs_in_nothing_else(published: Trials) -> None:
+    table = pivot(published, "n_embd")
+    assert cells(table)[:4] == [
+        "rope 128 64 2.34159",
+        "rope 64 64 2.35685",
+        "rope 128 32 2.35512",
+        "rope 64 32 2.36591",
+    ]
+    assert list(table.columns[:4]) == ["variant", "pe_type", "block_size", "n_embd"]
+    assert len(table) == 24  # bigram and factorized have no other width to be compared with
+
+
+def test_the_ranking_has_every_finished_trial_best_first(published: Trials) -> None:
+    table = ranking(published)
+    assert list(table["rank"]) == list(range(1, 27))
+    assert table["val_loss"].is_monotonic_increasing
+    assert list(table.columns[:5]) == ["rank", "variant", "pe_type", "n_embd", "block_size"]
+    assert list(table["variant"])[-2:] == ["bigram", "factorized"]
+
+
+def test_what_is_not_finished_is_not_ranked() -> None:
+    runs = [
+        run(0, val_loss=3.0, lr=0.1),
+        run(1, "FAILED", val_loss=0.5, lr=0.2),
+        run(2, "RUNNING", val_loss=0.4, lr=0.3),
+        run(3, "KILLED", lr=0.4),
+    ]
+    assert list(ranking(trials_of("study", runs))["run_id"]) == ["run0"]
+    with pytest.raises(AnalysisError, match="no trial of 'study' is finished"):
+        ranking(trials_of("study", runs[1:]))
+
+
+def test_the_default_pivots_are_the_numbers_that_differ(published: Trials) -> None:
+    assert list(tables(published)) == ["ranking", "by_n_embd", "by_block_size"]
+    assert list(tables(published, ["pe_type"])) == ["ranking", "by_pe_type"]
+
+
+def test_any_sweep_can_be_ranked() -> None:
+    runs = [
+        run(i, val_loss=2 + rate, variant="own:Net", learning_rate=rate, seed=seed)
+        for i, (rate, seed) in enumerate([(0.1, 1), (0.1, 2), (0.01, 1), (0.01, 2)])
+    ]
+    named = tables(trials_of("study", runs))
+    assert list(named) == ["ranking", "by_learning_rate"]
+    assert list(named["by_learning_rate"]["seed"]) == [1, 1, 2, 2]
+    assert list(named["by_learning_rate"]["learning_rate"]) == [0.01, 0.1, 0.01, 0.1]
+
+
+def test_one_setting_alone_is_one_group() -> None:
+    runs = [run(i, val_loss=loss, n_embd=n) for i, (n, loss) in enumerate([(8, 2.0), (16, 1.0)])]
+    assert list(pivot(trials_of("study", runs), "n_embd")["n_embd"]) == [16, 8]
+
+
+def test_a_pivot_needs_a_setting_that_differs(published: Trials) -> None:
+    with pytest.raises(AnalysisError, match=r"'seed' does not differ.*variant, pe_type"):
+        pivot(published, "seed")
+
+
+def test_an_experiment_without_trials_is_refused() -> None:
+    with pytest.raises(AnalysisError, match="'study' has no trials"):
+        trials_of("study", [])
+
+
+def test_csv_keeps_all_digits_and_markdown_five(tmp_path: Path) -> None:
+    loss = 2.3456789012345678
+    named = tables(trials_of("study", [run(0, val_loss=loss, n=1), run(1, val_loss=3.0)]))
+    write_tables(named, tmp_path / "new")
+    assert pd.read_csv(tmp_path / "new/ranking.csv")["val_loss"][0] == loss
+    text = (tmp_path / "new/ranking.md").read_text()
+    assert text == markdown(named["ranking"])
+    assert " 2.34568 |" in text
+    assert "nan" not in text.replace("train_loss", "").split("\n")[0]

@@ -178,7 +178,7 @@ def _tinyshakespeare(path: Path) -> bytes:
         write_atomically(path, content)
     except OSError as error:
         raise UserError(
-            f"corpus 'tinyshakespeare' was downloaded but cannot be kept ({error.strerror}): {path};"
+            f"corpus 'tinyshakespeare' cannot be kept at {path} ({error.strerror});"
             " SWEEPS_CORPORA names another cache"
         ) from None
     return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -139,22 +140,28 @@ def run(
     state = state_at(state_root)
     made = make_plan(file, overrides, state)
     outcome = run_sweep(made, state, tracking_uri, address, console.print)
-    again = " ".join(["sweeps run", file, *overrides])
     if outcome.ranking is not None:
         _show_ranking(outcome.ranking.head(TOP))
         console.print(f"tables  {outcome.reports}")
-    console.print(f"browse  sweeps ui {made.sweep.name}")
+    console.print(f"browse  {_command('ui', made.sweep.name, '--state', state_root)}")
     for reason, count in Counter(outcome.failures.values()).items():
         first = next(key for key, why in outcome.failures.items() if why == reason)
         trial = next(trial for trial in made.trials if trial.key == first)
         console.print(f"failed  {count} x {reason}; first: {made.run_name(trial)}", markup=False)
     if outcome.unsent:
         console.print(f"unsent  {outcome.unsent} trials: the MLflow store did not take them")
-    if outcome.complete(made) and not outcome.unsent:
+    if outcome.status == "FINISHED" and not outcome.unsent:
         return
-    console.print(f"again   {again}")
-    ended = outcome.done + len(outcome.failures) == len(made.trials)
-    context.exit(1 if ended else INTERRUPTED)
+    console.print(f"again   {_command(*sys.argv[1:])}", markup=False)
+    context.exit(INTERRUPTED if outcome.status == "KILLED" else 1)
+
+
+def _command(*arguments: object) -> str:
+    """A `sweeps` command that can be pasted into a shell."""
+    words = [str(argument) for argument in arguments]
+    if words[-2:] == ["--state", "state"]:
+        words = words[:-2]
+    return shlex.join(["sweeps", *words])
 
 
 @main.command()

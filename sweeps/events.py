@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["started", "evaluated", "finished", "failed"]
+Kind = Literal["started", "evaluated", "finished", "failed", "stopped"]
 
 
 @dataclass(frozen=True)

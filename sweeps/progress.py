@@ -27,7 +27,7 @@ class Progress:
         self._costs = costs
         self._done_before = done_before
         self._started_s = time.monotonic()
-        self._steps: dict[str, int] = {}  # of the trials that run
+        self.running: dict[str, int] = {}  # key to step
         self._console = Console()
         self.finished: set[str] = set()
         self.failures: dict[str, str] = {}  # key to reason
@@ -38,17 +38,17 @@ class Progress:
         name = self._name(event.key)
         match event.kind:
             case "started":
-                self._steps[event.key] = 0
+                self.running[event.key] = 0
             case "evaluated":
-                self._steps[event.key] = event.evaluation["step"]
+                self.running[event.key] = event.evaluation["step"]
                 loss = event.evaluation["val_nats"]
                 if self._best is None or loss < self._best[0]:
                     self._best = (loss, name)
             case "finished":
-                self._steps.pop(event.key, None)
+                self.running.pop(event.key, None)
                 self.finished.add(event.key)
             case "failed":
-                self._steps.pop(event.key, None)
+                self.running.pop(event.key, None)
                 self.failures[event.key] = event.reason
         if not self._console.is_terminal and event.kind in ("finished", "failed"):
             said = f"failed: {event.reason}" if event.kind == "failed" else "finished"
@@ -68,14 +68,14 @@ class Progress:
         done = self._done_before + len(self.finished)
         best = f"{self._best[0]:.4f} ({self._best[1]})" if self._best else "-"
         return (
-            f"{done}/{len(self._plan.trials)} done, {len(self._steps)} running,"
+            f"{done}/{len(self._plan.trials)} done, {len(self.running)} running,"
             f" {len(self.failures)} failed, best val_loss {best}, {self.time_left()} left"
         )
 
     def time_left(self) -> str:
         """From the cost of what is done and what is not; "?" before a first evaluation."""
         done = sum(self._costs[key].seconds for key in {*self.finished, *self.failures})
-        for key, step in self._steps.items():
+        for key, step in self.running.items():
             done += self._costs[key].seconds * step / self._trials[key].training.max_steps
         if done == 0:
             return "?"
@@ -86,7 +86,7 @@ class Progress:
         table = Table(title=self._plan.sweep.name, caption=self.summary(), min_width=60)
         table.add_column("running")
         table.add_column("step", justify="right")
-        for key, step in list(self._steps.items())[:RUNNING_SHOWN]:
+        for key, step in list(self.running.items())[:RUNNING_SHOWN]:
             table.add_row(self._name(key), f"{step}/{self._trials[key].training.max_steps}")
         return table
 

@@ -32,6 +32,7 @@ GATHER_S = 0.3  # events that come within this time travel together
 RETRY_S = 5.0
 CLOSE_S = 60.0  # how long the end of a sweep waits for its tracking store
 RANKING_TABLE = "ranking.json"
+STATUSES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 METRICS = {  # MLflow's name and ours
     "train_loss": "train_nats",
     "val_loss": "val_nats",
@@ -181,8 +182,10 @@ class Tracker:
             self._evaluations[trial.key] = evaluated[-1].evaluation
         last = events[-1]
         tags = {"hardware": evaluated[-1].hardware} if evaluated else {}
-        if last.kind in ("finished", "failed"):
-            tags |= {"failure": last.reason, "mlflow.note.content": self._note(trial, last)}
+        if last.kind in STATUSES:
+            tags["mlflow.note.content"] = self._note(trial, last)
+        if last.kind == "failed" or trial.key in self._reopen:
+            tags["failure"] = last.reason
         self._client.log_batch(
             run_id,
             metrics,
@@ -192,8 +195,8 @@ class Tracker:
         self._described.add(trial.key)
         if last.kind == "finished":
             self._client.log_artifacts(run_id, str(self._artifacts(trial)))
-        if last.kind in ("finished", "failed"):
-            self._client.set_terminated(run_id, last.kind.upper(), last.time_ms)
+        if last.kind in STATUSES:
+            self._client.set_terminated(run_id, STATUSES[last.kind], last.time_ms)
         elif trial.key in self._reopen:
             self._client.update_run(run_id, status="RUNNING")
             self._reopen.discard(trial.key)

@@ -37,9 +37,9 @@ class WindowSampler:
         """Inputs and next tokens, each (B, T) int64."""
         windows_NT1 = self.windows_NT1
         start_B = torch.randint(
-            len(windows_NT1), (self.batch_size,), generator=generator, device=windows_NT1.device
+            len(windows_NT1), (self.batch_size,), generator=generator, device=generator.device
         )
-        window_BT1 = windows_NT1.index_select(0, start_B).long()
+        window_BT1 = windows_NT1.index_select(0, start_B.to(windows_NT1.device)).long()
         return window_BT1[:, :-1], window_BT1[:, 1:]
 
 

@@ -1,12 +1,13 @@
 """Saving a training state and bringing it back bit for bit, without unpickling anything.
 
 A checkpoint is one safetensors file: tensors (model, optimizer, random state) and a JSON header
-(step, best so far, time spent, the trial's key).
+(step, last losses, time spent, the trial's key).
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trainables.files import write_atomically
-from trainables.training import TrainingState
+from trainables.training import Evaluation, TrainingState
 
 
 class CheckpointError(ValueError):
@@ -37,8 +38,8 @@ def save_checkpoint(state: TrainingState, path: Path, key: str) -> None:
     header = {
         "key": key,
         "step": state.step,
-        "best_val_nats": state.best_val_nats,
         "training_s": state.training_s,
+        "last": asdict(state.last) if state.last else None,
     }
     write_atomically(
         path,
@@ -76,8 +77,8 @@ def _restore(state: TrainingState, header: dict[str, Any], tensors: dict[str, Te
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.step = header["step"]
-    state.best_val_nats = header["best_val_nats"]
     state.training_s = header["training_s"]
+    state.last = Evaluation(**header["last"]) if header["last"] else None
 
 
 def _optimizer_state(state: TrainingState) -> dict[str, dict[str, Tensor]]:

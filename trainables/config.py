@@ -20,6 +20,12 @@ from trainables.variants import ModelConfig, parse_model
 RESULT_VERSION = 1  # bumped when a change of the code alters the losses of a configuration
 
 
+# exact: every token of both splits once. sampled: random batches from a stream of their own.
+# published: random batches from the stream of the training batches and the initial values, before
+# the steps 0, eval_every, ... and the last; so seed 1337 draws the random numbers of the study.
+Evaluating = Literal["exact", "sampled", "published"]
+
+
 class Frozen(BaseModel):
     """Settings that are valid from the moment they exist; unknown ones are refused."""
 
@@ -34,8 +40,13 @@ class TrainingConfig(Frozen):
     learning_rate: PositiveFloat = 1e-2  # AdamW, constant
     max_steps: PositiveInt = 5_000  # optimizer updates
     eval_every: PositiveInt = 500  # steps; the last step is always evaluated
-    evaluation: Literal["exact", "sampled"] = "exact"
-    eval_batches: PositiveInt = 200  # random batches per split, where evaluation is sampled
+    evaluation: Evaluating = "exact"
+    eval_batches: PositiveInt = 200  # random batches per split, unless evaluation is exact
+
+    @property
+    def last_step(self) -> int:
+        """The updates before the last evaluation: the study measured before its last update."""
+        return self.max_steps - 1 if self.evaluation == "published" else self.max_steps
 
     def deciding(self, fitted: bool) -> dict[str, Any]:
         """The settings that can change a loss, for a fitted or a trained model."""

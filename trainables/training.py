@@ -41,22 +41,6 @@ class Splits:
         return Splits(*(_shared(split).to(device) for split in (corpus.train, corpus.validation)))
 
 
-@dataclass
-class TrainingState:
-    """All that a trial needs to go on exactly where it stands."""
-
-    model: LanguageModel
-    optimizer: torch.optim.Optimizer | None  # None for a model that is fitted, not trained
-    batches: torch.Generator
-    step: int = 0  # optimizer updates so far
-    best_val_nats: float = float("inf")
-    training_s: float = 0.0  # spent in steps, without evaluation
-
-    def finished(self, training: TrainingConfig) -> bool:
-        """Whether no step is left."""
-        return self.optimizer is None or self.step >= training.max_steps
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """Losses after a step, in nats per character."""
@@ -69,6 +53,27 @@ class Evaluation:
     tokens_per_s: float
 
 
+@dataclass
+class TrainingState:
+    """All that a trial needs to go on exactly where it stands."""
+
+    model: LanguageModel
+    optimizer: torch.optim.Optimizer | None  # None for a model that is fitted, not trained
+    batches: torch.Generator
+    step: int = 0  # optimizer updates so far
+    training_s: float = 0.0  # spent in steps, without evaluation
+    last: Evaluation | None = None  # the newest evaluation, which has the best so far
+
+    @property
+    def best_val_nats(self) -> float:
+        return math.inf if self.last is None else self.last.best_val_nats
+
+    def finished(self, training: TrainingConfig) -> bool:
+        """Whether nothing is left to do."""
+        done = self.optimizer is None or self.step == training.last_step
+        return self.last is not None and done
+
+
 def initial_state(
     trial: TrialConfig, vocab_size: int, device: torch.device | str = "cpu"
 ) -> TrainingState:
@@ -77,12 +82,15 @@ def initial_state(
     The initial values are drawn on the CPU, so they do not depend on the device.
     """
     training = trial.training
-    model = trial.model.build(vocab_size, training.block_size, initial_stream(trial.seed))
+    chance = initial_stream(trial.seed)
+    model = trial.model.build(vocab_size, training.block_size, chance)
     model.to(device)
     optimizer = None
     if not isinstance(model, FittedModel):
         optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, fused=True)
-    return TrainingState(model, optimizer, stream(trial.seed, "batches", device))
+    if training.evaluation != "published":
+        chance = stream(trial.seed, "batches", device)
+    return TrainingState(model, optimizer, chance)
 
 
 def train(
@@ -97,25 +105,31 @@ def train(
         seed: the seed of the trial, for sampled evaluation.
 
     Yields:
-        The losses every ``eval_every`` steps and after the last one; once for a fitted model.
+        The losses every ``eval_every`` steps and after the last one (`Evaluating` says where the
+        study looked); once for a fitted model; a finished state yields its last ones again.
 
     Raises:
         TrainingDivergedError: a loss is not finite.
     """
-    if isinstance(state.model, FittedModel):
+    if state.last is not None and state.finished(training):
+        yield state.last
+    elif isinstance(state.model, FittedModel):
         started = time.perf_counter()
         state.model.fit(splits.train)
         state.training_s = time.perf_counter() - started
         yield _evaluate(state, splits, training, seed, tokens=len(splits.train))
-        return
     sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-    while True:  # a state that is already at its end is evaluated once more
-        next_stop = (state.step // training.eval_every + 1) * training.eval_every
-        take_steps(state, sampler, min(next_stop, training.max_steps) - state.step)
+    while not state.finished(training):
+        take_steps(state, sampler, _steps_to_evaluation(state, training))
         tokens = state.step * training.batch_size * training.block_size
         yield _evaluate(state, splits, training, seed, tokens)
-        if state.finished(training):
-            return
+
+
+def _steps_to_evaluation(state: TrainingState, training: TrainingConfig) -> int:
+    if training.evaluation == "published" and state.last is None:
+        return 0  # the study looked before its first step
+    next_evaluation = (state.step // training.eval_every + 1) * training.eval_every
+    return min(next_evaluation, training.last_step) - state.step
 
 
 def take_steps(state: TrainingState, sampler: WindowSampler, steps: int) -> None:
@@ -157,7 +171,8 @@ def _evaluate(
             for split in (splits.train, splits.validation)
         )
     else:
-        chance = stream(seed, f"evaluation/{state.step}", splits.train.device)
+        own = stream(seed, f"evaluation/{state.step}", splits.train.device)
+        chance = state.batches if training.evaluation == "published" else own
         train_nats, val_nats = (
             sampled_loss(
                 state.model,
@@ -171,15 +186,15 @@ def _evaluate(
     for split_name, nats in (("training", train_nats), ("validation", val_nats)):
         if not math.isfinite(nats):
             raise TrainingDivergedError(f"the {split_name} loss is {nats} at step {state.step}")
-    state.best_val_nats = min(state.best_val_nats, val_nats)
-    return Evaluation(
+    state.last = Evaluation(
         step=state.step,
         train_nats=train_nats,
         val_nats=val_nats,
-        best_val_nats=state.best_val_nats,
+        best_val_nats=min(state.best_val_nats, val_nats),
         training_s=state.training_s,
-        tokens_per_s=tokens / state.training_s,
+        tokens_per_s=tokens / state.training_s if state.training_s else 0.0,
     )
+    return state.last
 
 
 def _shared(tokens: npt.NDArray[np.int32]) -> Tensor:

@@ -161,10 +161,12 @@ def test_a_state_before_its_first_step_can_be_saved(trial: TrialConfig, tmp_path
 
 def test_time_spent_and_the_best_loss_come_back(trial: TrialConfig, tmp_path: Path) -> None:
     state = initial_state(trial, V)
-    state.training_s, state.best_val_nats, state.step = 12.5, 1.25, 2
+    state.training_s, state.step = 12.5, 2
+    state.last = Evaluation(2, 1.5, 1.75, 1.25, 12.5, 1e6)
     save_checkpoint(state, tmp_path / "checkpoint", trial.key)
     again = restored(trial, tmp_path / "checkpoint")
     assert (again.training_s, again.best_val_nats, again.step) == (12.5, 1.25, 2)
+    assert again.last == state.last
 
 
 def test_a_crash_before_the_rename_leaves_the_old_file(
@@ -247,7 +249,7 @@ def test_a_file_without_one_of_its_tensors_is_refused(
     lost: str, saved: Path, trial: TrialConfig
 ) -> None:
     tensors = safetensors.torch.load_file(saved)
-    header = {"key": trial.key, "step": 2, "best_val_nats": 1.0, "training_s": 1.0}
+    header = {"key": trial.key, "step": 2, "last": None, "training_s": 1.0}
     del tensors[lost]
     saved.write_bytes(safetensors.torch.save(tensors, {"state": json.dumps(header)}))
     with pytest.raises(CheckpointError, match="not a whole checkpoint"):

@@ -275,46 +275,80 @@ def test_running_again_runs_only_what_is_not_finished(study: Study) -> None:
     assert len(study.shown_table(parent)) == 5
 
 
-def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
+LONG = """
+name: one
+corpus: file:play.txt
+training: {max_steps: 1500, eval_every: 150}
+arms: [{model: {variant: attention, n_embd: 32}}]
+"""
+
+
+@pytest.fixture
+def long_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a sweep of one trial that takes some seconds."""
     (tmp_path / "play.txt").write_text(write_play(characters=200_000))
-    (tmp_path / "one.yaml").write_text(
-        "{name: one, corpus: 'file:play.txt', training: {max_steps: 1500, eval_every: 150},"
-        " arms: [{model: {variant: attention, n_embd: 32}}]}"
-    )
+    (tmp_path / "one.yaml").write_text(LONG)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start_and_wait_for_a_checkpoint(folder: Path) -> subprocess.Popen[str]:
     driver = subprocess.Popen(
-        [str(BIN / "sweeps"), "run", "one.yaml"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        [str(BIN / "sweeps"), "run", "one.yaml"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    checkpoint = wait_for(tmp_path, "state/sweeps/one/trials/*/checkpoint.safetensors", driver)
-    for worker in descendants(driver.pid):
-        if "ResourceTrainable" in worker[1]:
-            os.kill(worker[0], signal.SIGKILL)
-            break
-    else:
-        pytest.fail("no worker was found")
-    output, _ = driver.communicate(timeout=200)
-    assert driver.returncode == 0, output
-    plan = make_plan(
-        "one.yaml" if Path("one.yaml").exists() else str(tmp_path / "one.yaml"),
-        [f"corpus=file:{tmp_path}/play.txt"],
-        State(tmp_path / "state"),
-    )
-    assert checkpoint.parent.name == plan.trials[0].key
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/state/mlflow.db")
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("state/sweeps/one/trials/*/checkpoint.safetensors")):
+        assert driver.poll() is None, "the sweep ended before its first checkpoint"
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.02)
+    return driver
+
+
+def only_run(folder: Path) -> tuple[Any, list[tuple[int, float]]]:
+    """The one trial's run, and its val_loss by step."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/state/mlflow.db")
     experiment = client.get_experiment_by_name("one").experiment_id
     (run,) = client.search_runs([experiment], "tags.role = 'trial'")
     history = client.get_metric_history(run.info.run_id, "val_loss")
-    expected = in_process(plan, plan.trials[0].key)
-    assert [(m.step, m.value) for m in history] == [(e.step, e.val_nats) for e in expected]
+    return run, [(metric.step, metric.value) for metric in history]
 
 
-def wait_for(folder: Path, pattern: str, driver: subprocess.Popen[str]) -> Path:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if found := list(folder.glob(pattern)):
-            return found[0]
-        assert driver.poll() is None, "the sweep ended before its first checkpoint"
-        time.sleep(0.02)
-    raise AssertionError(f"no {pattern}")
+def undisturbed(folder: Path) -> list[tuple[int, float]]:
+    plan = make_plan("one.yaml", [], State(folder / "state"))
+    return [(e.step, e.val_nats) for e in in_process(plan, plan.trials[0].key)]
+
+
+def test_a_killed_worker_costs_nothing_but_time(long_sweep: Path) -> None:
+    driver = start_and_wait_for_a_checkpoint(long_sweep)
+    workers = [pid for pid, title in descendants(driver.pid) if "ResourceTrainable" in title]
+    assert workers
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, output
+    run, history = only_run(long_sweep)
+    assert run.info.status == "FINISHED"
+    assert history == undisturbed(long_sweep)
+
+
+def test_an_interrupted_sweep_says_so_and_goes_on_when_run_again(long_sweep: Path) -> None:
+    driver = start_and_wait_for_a_checkpoint(long_sweep)
+    driver.send_signal(signal.SIGINT)
+    output, _ = driver.communicate(timeout=100)
+    assert driver.returncode == 130, output
+    assert "again   sweeps run one.yaml" in output
+    run, history = only_run(long_sweep)
+    assert run.info.status == "KILLED"
+    assert len(history) < 10
+    again = command("sweeps", "run", "one.yaml", cwd=long_sweep)
+    assert again.returncode == 0, again.stdout + again.stderr
+    run, history = only_run(long_sweep)
+    assert run.info.status == "FINISHED"
+    assert history == undisturbed(long_sweep)
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:

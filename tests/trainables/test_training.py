@@ -230,3 +230,41 @@ def test_add_one_counts_score_2_4819_on_validation(
 ) -> None:
     last = train_on(tinyshakespeare, make_trial("count", smoothing=1))
     assert round(last.val_nats, 4) == 2.4819
+
+
+def test_published_evaluation_draws_in_the_order_of_the_study(make_trial: MakeTrial) -> None:
+    """The study as one writes it, with PyTorch's global stream, gives the same numbers."""
+    trial = make_trial(
+        "bigram", evaluation="published", max_steps=11, eval_every=5, eval_batches=3, batch_size=4
+    )
+    evaluations = list(begin(trial)[1])
+    T, B = trial.training.block_size, 4
+
+    def batch(tokens: Tensor) -> tuple[Tensor, Tensor]:
+        starts = torch.randint(len(tokens) - T, (B,))
+        inputs = torch.stack([tokens[i : i + T] for i in starts]).long()
+        return inputs, torch.stack([tokens[i + 1 : i + T + 1] for i in starts]).long()
+
+    def loss(tokens: Tensor) -> Tensor:
+        inputs, targets = batch(tokens)
+        return torch.nn.functional.cross_entropy(table(inputs).flatten(0, 1), targets.flatten())
+
+    with torch.random.fork_rng():
+        torch.manual_seed(trial.seed)
+        table = torch.nn.Embedding(V, V)
+        optimizer = torch.optim.AdamW(table.parameters(), lr=trial.training.learning_rate)
+        expected = []
+        for step in range(11):
+            if step % 5 == 0 or step == 10:
+                means = [
+                    sum(loss(split).item() for _ in range(3)) / 3
+                    for split in (SPLITS.train, SPLITS.validation)
+                ]
+                expected.append((step, *means))
+            optimizer.zero_grad()
+            loss(SPLITS.train).backward()
+            optimizer.step()
+    assert [(e.step, e.train_nats, e.val_nats) for e in evaluations] == [
+        (step, pytest.approx(train_nats, rel=1e-6), pytest.approx(val_nats, rel=1e-6))
+        for step, train_nats, val_nats in expected
+    ]

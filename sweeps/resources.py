@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import torch
 
 from sweeps.spec import Resources
 from trainables.errors import UserError
+
+CONNECT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,21 @@ def _places(node: Node, cpus: float, gpus: float) -> int:
     on_one_gpu = int(1 / gpus + 1e-9)  # a fraction never spans two GPUs
     by_gpu = int(node.gpus) * on_one_gpu if gpus <= 1 else int(node.gpus // gpus)
     return min(by_cpu, by_gpu)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address where nothing listens; Ray itself would wait there for minutes.
+
+    Args:
+        address: of a Ray cluster, ``host:port`` or ``ray://host:port``; ``auto`` is left to Ray.
+
+    Raises:
+        UserError: no connection can be made.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"no Ray cluster answers at {address} ({error})") from None

@@ -14,7 +14,7 @@ from sweeps.estimate import estimate
 from sweeps.events import TrialEvent
 from sweeps.plan import Plan, expand, override
 from sweeps.progress import Progress
-from sweeps.resources import concurrency, local_node
+from sweeps.resources import check_address, concurrency, local_node
 from sweeps.spec import load_sweep
 from sweeps.state import State, make_writable
 from trainables.config import TrialConfig
@@ -67,6 +67,8 @@ def run_sweep(
     """
     if address is None:
         concurrency(plan.sweep.resources, [local_node()])
+    else:
+        check_address(address)
     make_writable(state)
     # MLflow is imported late: neither `--help` nor a refused sweep file waits for it.
     from sweeps.store import mlflow_client

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
+from analysis.command import main as analysis
+from sweeps.command import main as sweeps
 from sweeps.plan import Plan
 from sweeps.service import make_plan
 from sweeps.state import State
@@ -234,31 +237,33 @@ def test_the_experiment_opens_on_its_own_views(study: Study) -> None:
 
 
 def test_rankings_reads_the_same_from_the_store(study: Study) -> None:
-    result = command("analysis", "rankings", "small", "--out", "tables", cwd=study.folder)
-    assert result.returncode == 0, result.stderr
-    assert "not ranked: 1 trials" in result.stdout
+    arguments = ["rankings", "small", "--out", str(study.folder / "tables")]
+    result = CliRunner().invoke(analysis, arguments)
+    assert result.exit_code == 0, result.output
+    assert "not ranked: 1 trials" in result.output
     written = (study.folder / "tables" / "ranking.csv").read_bytes()
     assert written == (study.folder / "state/reports/small/ranking.csv").read_bytes()
-    refused = command("analysis", "rankings", "nowhere", cwd=study.folder)
-    assert refused.returncode == 2
-    assert "no experiment 'nowhere'; there are: " in refused.stderr
+    refused = CliRunner().invoke(analysis, ["rankings", "nowhere"])
+    assert refused.exit_code == 2
+    assert "no experiment 'nowhere'; there are: " in refused.output
 
 
 def test_sample_writes_text_from_a_finished_trial(study: Study) -> None:
+    def sample(*arguments: str) -> Result:
+        return CliRunner().invoke(sweeps, ["sample", *arguments])
+
     rope = next(t.key for t in study.plan.trials if t.flat.get("pe_type") == "rope")
-    texts = [
-        command("sweeps", "sample", name, "--prompt", "The ", "--length", "40", cwd=study.folder)
-        for name in (rope, study.by_key()[rope].info.run_id, "small/best")
-    ]
-    assert [text.returncode for text in texts] == [0, 0, 0], texts
-    assert texts[0].stdout == texts[1].stdout
-    assert len(texts[0].stdout) == 4 + 40 + 1
-    assert texts[0].stdout.startswith("The ")
+    names = (rope, study.by_key()[rope].info.run_id, "small/best")
+    texts = [sample(name, "--prompt", "The ", "--length", "40") for name in names]
+    assert [text.exit_code for text in texts] == [0, 0, 0], texts
+    assert texts[0].output == texts[1].output
+    assert len(texts[0].output) == 4 + 40 + 1
+    assert texts[0].output.startswith("The ")
     failed = next(key for key, run in study.by_key().items() if is_diverging(run))
     for arguments in (["absent"], ["small/best", "--prompt", "é"], ["x/best"], [failed]):
-        refused = command("sweeps", "sample", *arguments, cwd=study.folder)
-        assert refused.returncode == 2, arguments
-        assert "Traceback" not in refused.stderr
+        refused = sample(*arguments)
+        assert refused.exit_code == 2, arguments
+        assert refused.output.startswith("sweeps: ")
 
 
 def test_running_again_runs_only_what_is_not_finished(study: Study) -> None:
@@ -278,7 +283,7 @@ def test_running_again_runs_only_what_is_not_finished(study: Study) -> None:
 LONG = """
 name: one
 corpus: file:play.txt
-training: {max_steps: 1500, eval_every: 150}
+training: {max_steps: 4000, eval_every: 200}
 arms: [{model: {variant: attention, n_embd: 32}}]
 """
 
@@ -300,12 +305,17 @@ def start_and_wait_for_a_checkpoint(folder: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("state/sweeps/one/trials/*/checkpoint.safetensors")):
-        assert driver.poll() is None, "the sweep ended before its first checkpoint"
-        assert time.monotonic() < deadline, "no checkpoint came"
-        time.sleep(0.02)
+    checkpoints = "state/sweeps/one/trials/*/checkpoint.safetensors"
+    wait_for(lambda: bool(list(folder.glob(checkpoints))), driver)
     return driver
+
+
+def wait_for(condition: Callable[[], bool], driver: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert driver.poll() is None, "the sweep ended too early"
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
 
 
 def only_run(folder: Path) -> tuple[Any, list[tuple[int, float]]]:
@@ -322,33 +332,30 @@ def undisturbed(folder: Path) -> list[tuple[int, float]]:
     return [(e.step, e.val_nats) for e in in_process(plan, plan.trials[0].key)]
 
 
-def test_a_killed_worker_costs_nothing_but_time(long_sweep: Path) -> None:
+def test_a_trial_survives_its_worker_and_an_interrupted_driver(long_sweep: Path) -> None:
     driver = start_and_wait_for_a_checkpoint(long_sweep)
     workers = [pid for pid, title in descendants(driver.pid) if "ResourceTrainable" in title]
     assert workers
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
-    output, _ = driver.communicate(timeout=200)
-    assert driver.returncode == 0, output
-    run, history = only_run(long_sweep)
-    assert run.info.status == "FINISHED"
-    assert history == undisturbed(long_sweep)
-
-
-def test_an_interrupted_sweep_says_so_and_goes_on_when_run_again(long_sweep: Path) -> None:
-    driver = start_and_wait_for_a_checkpoint(long_sweep)
+    wait_for(lambda: len(only_run(long_sweep)[1]) >= 3, driver)  # it went on
     driver.send_signal(signal.SIGINT)
     output, _ = driver.communicate(timeout=100)
     assert driver.returncode == 130, output
     assert "again   sweeps run one.yaml" in output
     run, history = only_run(long_sweep)
     assert run.info.status == "KILLED"
-    assert len(history) < 10
+    expected = undisturbed(long_sweep)
+    assert 3 <= len(history) < len(expected)
+
     again = command("sweeps", "run", "one.yaml", cwd=long_sweep)
     assert again.returncode == 0, again.stdout + again.stderr
     run, history = only_run(long_sweep)
     assert run.info.status == "FINISHED"
-    assert history == undisturbed(long_sweep)
+    # The evaluation that was under way when the driver stopped may be missing from the curve.
+    assert set(history) <= set(expected)
+    assert history[-1] == expected[-1]
+    assert len(history) >= len(expected) - 1
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:

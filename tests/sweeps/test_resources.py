@@ -17,7 +17,7 @@ from trainables.errors import UserError
         (0.1, 0, [Node(1, 0)], 10),  # 1 / 0.1 is not cut to 9
         (2, 0, [Node(3, 0), Node(4, 0)], 3),  # a trial does not span machines
         (1, 0.25, [Node(16, 1)], 4),
-        (1, 0.3, [Node(16, 2)], 6),  # nor does a fraction span GPUs
+        (1, 0.4, [Node(16, 2)], 4),  # nor does a fraction span GPUs
         (1, 0.25, [Node(2, 4)], 2),
         (1, 2, [Node(16, 5)], 2),
         (1, 1, [Node(8, 0), Node(8, 3)], 3),

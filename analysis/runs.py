@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -35,6 +35,10 @@ class Trials:
     def varying(self) -> tuple[str, ...]:
         """The params that differ between trials, one that some trials lack included."""
         return tuple(name for name in self.params if self.table[name].nunique(dropna=False) > 1)
+
+    def only(self, keys: Collection[str]) -> Trials:
+        """The trials of these keys: an experiment may hold more than one sweep file described."""
+        return replace(self, table=self.table[self.table["key"].isin(keys)])
 
     @property
     def finished(self) -> pd.DataFrame:

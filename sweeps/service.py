@@ -95,7 +95,8 @@ def run_sweep(
     finally:
         unsent = tracker.close()
         if done and not unsent:
-            named = tables(load_trials(name, uri))
+            keys = {trial.key for trial in plan.trials}
+            named = tables(load_trials(name, uri).only(keys))
             write_tables(named, state.reports(name))
             ranking = named["ranking"]
         tracker.finish(status, ranking, state.reports(name))

@@ -80,4 +80,4 @@ def hardware(device: torch.device) -> str:
     """What trains, for a tag: the GPU's name, or the kind of CPU, the threads and the host."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {platform.node()}"
+    return f"{platform.machine()} CPU, torch threads: {torch.get_num_threads()}, {platform.node()}"

@@ -13,6 +13,12 @@ import pandas as pd
 from analysis.errors import AnalysisError
 
 PAGE = 1_000
+MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
 # Settings in the order in which people read them; others follow in the order of the alphabet.
 FIRST_PARAMS = ("variant", "pe_type", "n_embd", "block_size")
@@ -56,14 +62,9 @@ def load_trials(experiment: str, tracking_uri: str) -> Trials:
     Raises:
         AnalysisError: the store does not answer, has no such experiment, or it has no trials.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    from mlflow import MlflowClient
+    client = open_store(tracking_uri)
     from mlflow.exceptions import MlflowException
 
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    client = MlflowClient(tracking_uri=tracking_uri)
     try:
         found = client.get_experiment_by_name(experiment)
         if found is None:
@@ -71,9 +72,51 @@ def load_trials(experiment: str, tracking_uri: str) -> Trials:
             raise AnalysisError(
                 f"{tracking_uri} has no experiment {experiment!r}; there are: {', '.join(names)}"
             )
-        return trials_of(experiment, list(_runs(client, found.experiment_id)))
+        return trials_of(experiment, list(runs_of(client, found.experiment_id, "trial")))
     except MlflowException as error:
-        raise AnalysisError(f"the MLflow store {tracking_uri} does not answer: {error}") from None
+        raise AnalysisError(
+            f"the MLflow store {tracking_uri} does not answer: {first_line(error)}"
+        ) from None
+
+
+def open_store(uri: str) -> Any:
+    """An `MlflowClient` that keeps quiet and gives up soon.
+
+    Raises:
+        AnalysisError: the store does not answer.
+    """
+    for name, value in MLFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        client.search_experiments(max_results=1)
+    except (MlflowException, ImportError) as error:
+        raise AnalysisError(
+            f"the MLflow store {uri} does not answer: {first_line(error)}"
+        ) from None
+    return client
+
+
+def runs_of(client: Any, experiment_id: str, role: str) -> Iterator[Any]:
+    """The runs of an experiment that have a role (``trial`` or ``sweep``), page by page."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], f"tags.role = '{role}'", max_results=PAGE, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def trials_of(experiment: str, runs: list[Any]) -> Trials:
@@ -91,18 +134,6 @@ def trials_of(experiment: str, runs: list[Any]) -> Trials:
         if (numbers.notna() == table[name].notna()).all():
             table[name] = numbers.convert_dtypes()
     return Trials(experiment, table, tuple(params))
-
-
-def _runs(client: Any, experiment_id: str) -> Iterator[Any]:
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment_id], "tags.role = 'trial'", max_results=PAGE, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _row(run: Any) -> dict[str, Any]:

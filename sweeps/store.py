@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from analysis.errors import AnalysisError
+from analysis.runs import first_line, open_store
 from trainables.artifacts import CONFIGURATION, WEIGHTS
 from trainables.errors import UserError
-
-PAGE = 1_000
-
-# Read by MLflow when it is imported or first used.
-MLFLOW_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 def mlflow_client(uri: str, must_exist: bool = False) -> Any:
@@ -37,32 +26,10 @@ def mlflow_client(uri: str, must_exist: bool = False) -> Any:
             f"there is no MLflow store at {uri[10:]}; run a sweep first, or name the"
             " directory with --state"
         )
-    os.environ.update(
-        {name: os.environ.get(name, value) for name, value in MLFLOW_ENVIRONMENT.items()}
-    )
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    client = MlflowClient(tracking_uri=uri)
     try:
-        client.search_experiments(max_results=1)
-    except (MlflowException, ImportError) as error:
-        raise UserError(f"the MLflow store {uri} does not answer: {first_line(error)}") from None
-    return client
-
-
-def runs_of(client: Any, experiment_id: str, role: str, also: str = "") -> Iterator[Any]:
-    """The runs of an experiment that have a role (``trial`` or ``sweep``), page by page."""
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment_id], f"tags.role = '{role}'{also}", max_results=PAGE, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+        return open_store(uri)
+    except AnalysisError as error:
+        raise UserError(str(error)) from None
 
 
 def sweep_experiments(client: Any, sweep: str | None) -> dict[str, str]:
@@ -130,8 +97,3 @@ def _find_trial(client: Any, name: str) -> Any:
     if not found:
         raise UserError(f"there is no trial {name!r}; name a run id, a trial's key, or SWEEP/best")
     return found[0]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

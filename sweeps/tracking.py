@@ -18,9 +18,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.runs import first_line, runs_of
 from sweeps.events import TrialEvent
 from sweeps.plan import Plan
-from sweeps.store import first_line, runs_of
 from sweeps.views import saved_views
 from trainables.artifacts import SAMPLE
 from trainables.config import TrialConfig, trial_folder

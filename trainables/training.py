@@ -171,8 +171,11 @@ def _evaluate(
             for split in (splits.train, splits.validation)
         )
     else:
-        own = stream(seed, f"evaluation/{state.step}", splits.train.device)
-        chance = state.batches if training.evaluation == "published" else own
+        chance = (
+            state.batches
+            if training.evaluation == "published"
+            else stream(seed, f"evaluation/{state.step}", splits.train.device)
+        )
         train_nats, val_nats = (
             sampled_loss(
                 state.model,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,9 @@ MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
 # Settings in the order in which people read them; others follow in the order of the alphabet.
@@ -41,10 +43,6 @@ class Trials:
     def varying(self) -> tuple[str, ...]:
         """The params that differ between trials, one that some trials lack included."""
         return tuple(name for name in self.params if self.table[name].nunique(dropna=False) > 1)
-
-    def only(self, keys: Collection[str]) -> Trials:
-        """The trials of these keys: an experiment may hold more than one sweep file described."""
-        return replace(self, table=self.table[self.table["key"].isin(keys)])
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -89,25 +87,29 @@ def open_store(uri: str) -> Any:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    client = MlflowClient(tracking_uri=uri)
     try:
+        client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, ImportError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
         raise AnalysisError(
             f"the MLflow store {uri} does not answer: {first_line(error)}"
         ) from None
     return client
 
 
-def runs_of(client: Any, experiment_id: str, role: str) -> Iterator[Any]:
-    """The runs of an experiment that have a role (``trial`` or ``sweep``), page by page."""
+def runs_of(client: Any, experiment_id: str, role: str | None = None) -> Iterator[Any]:
+    """The runs of an experiment that have a role, page by page.
+
+    Roles are ``trial``, ``sweep``, and ``removed`` for a trial that its sweep does not describe any
+    more; None takes all runs.
+    """
+    query = f"tags.role = '{role}'" if role else ""
     token = None
     while True:
-        page = client.search_runs(
-            [experiment_id], f"tags.role = '{role}'", max_results=PAGE, page_token=token
-        )
+        page = client.search_runs([experiment_id], query, max_results=PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:

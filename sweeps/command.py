@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -11,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -18,8 +20,13 @@ from rich.table import Table
 
 from trainables.errors import UserError
 
+if TYPE_CHECKING:
+    from sweeps.outbox import TrialRecord
+    from sweeps.service import Outcome
+
 INTERRUPTED = 130
 TOP = 10
+NUMBER = re.compile(r"-?\b(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf)\b")
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -56,7 +63,8 @@ tracking_option = click.option(
 def main() -> None:
     """Hyperparameter sweeps for small character language models.
 
-    Exit codes: 0 all trials finished; 1 some failed; 2 the request is wrong; 130 interrupted.
+    Exit codes: 0 all trials finished; 1 some failed, or the sweep had to stop; 2 the request is
+    wrong; 130 interrupted.
     """
     logging.basicConfig(level=logging.WARNING, format="sweeps: %(message)s")
     sys.path.insert(0, os.getcwd())  # a model of your own is imported from here
@@ -104,7 +112,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     console.print(f"trials  {len(made.trials)} ({parts}), {at_once} at once on this machine")
     console.print(f"varies  {', '.join(made.varying) or 'nothing'}")
     console.print(
-        f"takes   about {duration(cost.seconds)} and {cost.memory_bytes / 2**30:.1f} GiB of memory"
+        f"takes   about {duration(cost.seconds)}, {cost.memory_bytes / 2**30:.1f} GiB of memory and"
+        f" {cost.disk_bytes / 2**20:,.0f} MiB of disk"
         " (from a few timed steps of each shape on this machine's CPU)"
     )
     if list_trials:
@@ -119,6 +128,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
 @click.argument("file")
 @click.argument("overrides", nargs=-1)
 @click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster to use (RAY_ADDRESS).")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
+@click.option("--retry-failed", is_flag=True, help="Try trials again that failed too often.")
 @tracking_option
 @state_option
 @click.pass_context
@@ -127,33 +138,103 @@ def run(
     file: str,
     overrides: Sequence[str],
     address: str | None,
+    fail_fast: bool,
+    retry_failed: bool,
     tracking_uri: str | None,
     state_root: Path,
 ) -> None:
     """Train every trial of FILE (a path or a preset) that is not finished yet, and rank them.
 
+    What was interrupted goes on, whatever interrupted it: run the same command again. Ctrl-C stops
+    gently, a second one at once.
+
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
-    from sweeps.service import make_plan, run_sweep
+    from sweeps.service import Options, make_plan, run_sweep
+    from sweeps.state import state_at
+    from sweeps.stopping import interruptible
+
+    state = state_at(state_root)
+    again = shlex.join(["sweeps", *sys.argv[1:]])
+    try:
+        with interruptible():
+            made = make_plan(file, overrides, state)
+            options = Options(tracking_uri, address, fail_fast, retry_failed)
+            outcome = run_sweep(made, state, options, _say)
+    except KeyboardInterrupt:
+        _say(f"stopped at once; what is saved goes on\nagain   {again}")
+        context.exit(INTERRUPTED)
+    if outcome.ranking is not None:
+        _show_ranking(outcome.ranking.head(TOP))
+        _say(f"tables  {outcome.reports}")
+    if not outcome.unsent:
+        _say(f"browse  {_command('ui', made.sweep.name, '--state', state_root)}")
+    _show_faults(outcome)
+    if outcome.failed:
+        _show_failures(outcome.failed, state.sweep(made.sweep.name))
+        limit = made.sweep.resources.max_failures
+        if all(record.failures >= limit for record in outcome.failed) and not retry_failed:
+            again += " --retry-failed"
+    if outcome.unsent:
+        tracking = ["--tracking-uri", tracking_uri] if tracking_uri else []
+        sync = _command("sync", made.sweep.name, *tracking, "--state", state_root)
+        _say(f"unsent  {outcome.unsent} runs are not in MLflow yet, they are kept"
+             f" ({outcome.problem})\nsend    {sync}")  # fmt: skip
+    if outcome.status == "FINISHED":
+        return
+    if outcome.status == "KILLED":
+        _say(f"stopped before the end: {outcome.stop.message or outcome.stop.cause}")
+    _say(f"again   {again}")
+    context.exit(INTERRUPTED if outcome.stop.cause == "interrupted" else 1)
+
+
+@main.command()
+@click.argument("sweeps", nargs=-1)
+@tracking_option
+@state_option
+@click.pass_context
+def sync(
+    context: click.Context, sweeps: Sequence[str], tracking_uri: str | None, state_root: Path
+) -> None:
+    """Send what MLflow does not have yet of SWEEPS (or of all in the state directory)."""
+    from sweeps.service import sweep_names, sync_sweep
     from sweeps.state import state_at
 
     state = state_at(state_root)
-    made = make_plan(file, overrides, state)
-    outcome = run_sweep(made, state, tracking_uri, address, console.print)
-    if outcome.ranking is not None:
-        _show_ranking(outcome.ranking.head(TOP))
-        console.print(f"tables  {outcome.reports}")
-    console.print(f"browse  {_command('ui', made.sweep.name, '--state', state_root)}")
-    for reason, count in Counter(outcome.failures.values()).items():
-        first = next(key for key, why in outcome.failures.items() if why == reason)
-        trial = next(trial for trial in made.trials if trial.key == first)
-        console.print(f"failed  {count} x {reason}; first: {made.run_name(trial)}", markup=False)
-    if outcome.unsent:
-        console.print(f"unsent  {outcome.unsent} trials: the MLflow store did not take them")
-    if outcome.status == "FINISHED" and not outcome.unsent:
-        return
-    console.print(f"again   {_command(*sys.argv[1:])}", markup=False)
-    context.exit(INTERRUPTED if outcome.status == "KILLED" else 1)
+    unsent = 0
+    for name in sweeps or sweep_names(state):
+        outcome = sync_sweep(name, state, tracking_uri, _say)
+        said = f"{outcome.unsent} runs unsent ({outcome.problem})" if outcome.unsent else "all sent"
+        _say(f"{name}: {said}")
+        unsent += outcome.unsent
+    context.exit(1 if unsent else 0)
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False)
+
+
+def _show_faults(outcome: Outcome) -> None:
+    """What went wrong on the way, and what it cost."""
+    if outcome.restarts or outcome.recomputed:
+        _say(f"faults  workers died {outcome.restarts} times; {outcome.recomputed} steps were taken"
+             " again")  # fmt: skip
+    for note in outcome.notes.values():
+        _say(f"lost    {note}")
+
+
+def _show_failures(failed: Sequence[TrialRecord], folder: Path) -> None:
+    """The failed trials by what they died of, numbers aside."""
+    from trainables.config import trial_folder
+
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in failed:
+        groups.setdefault(NUMBER.sub("#", record.reason), []).append(record)
+    for records in groups.values():
+        first = records[0]
+        log = trial_folder(folder, first.key) / "error.txt"
+        _say(f"failed  {len(records)} x {first.reason}\n"
+             f"        first: {first.content['name']} ({first.key}), log: {log}")  # fmt: skip
 
 
 def _command(*arguments: object) -> str:

@@ -33,14 +33,17 @@ PROBING_S = 15.0  # shapes that come later than this are taken to cost what the 
 WORKER_BYTES = 450 << 20  # of a Ray worker with torch, before its trial
 STARTUP_S = 10.0  # Ray, the workers and the tracking store
 TRIAL_OVERHEAD_S = 0.15
+WEIGHTS_ON_DISK = 8  # two checkpoints with both moments, the artifact and MLflow's copy of it
+TRIAL_DISK_BYTES = 64 << 10  # text, configuration, and rows in both databases
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one trial: seconds on one slot, bytes of memory beyond the worker itself."""
+    """Of one trial: seconds on one slot, bytes of memory beyond the worker itself, and of disk."""
 
     seconds: float
     memory_bytes: int
+    disk_bytes: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Estimate:
     concurrency: int
     seconds: float
     memory_bytes: int
+    disk_bytes: int
 
 
 def estimate(trials: Sequence[TrialConfig], corpus: Corpus, concurrency: int) -> Estimate:
@@ -72,7 +76,7 @@ def estimate(trials: Sequence[TrialConfig], corpus: Corpus, concurrency: int) ->
                 probes[shape] = probe(trial, corpus.vocab_size, splits)
             except Exception as error:  # the trial itself will fail by it, alone and legibly
                 logger.warning("%s cannot be timed: %s", trial.model.variant, error)
-                probes[shape] = Cost(TRIAL_OVERHEAD_S, 0)
+                probes[shape] = Cost(TRIAL_OVERHEAD_S, 0, TRIAL_DISK_BYTES)
         costs[trial.key] = probes.get(shape) or next(iter(probes.values()))
     seconds = [cost.seconds for cost in costs.values()]
     memory = max(cost.memory_bytes for cost in costs.values())
@@ -81,6 +85,7 @@ def estimate(trials: Sequence[TrialConfig], corpus: Corpus, concurrency: int) ->
         concurrency=concurrency,
         seconds=STARTUP_S + max(sum(seconds) / concurrency, *seconds),
         memory_bytes=concurrency * (WORKER_BYTES + memory),
+        disk_bytes=sum(cost.disk_bytes for cost in costs.values()),
     )
 
 
@@ -100,7 +105,8 @@ def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Cost:
         evaluations = math.ceil(training.max_steps / training.eval_every)
         memory_bytes = training_bytes(state, sampler)
     seconds += evaluations * _evaluation_s(state, splits, training)
-    return Cost(seconds, memory_bytes)
+    weights_bytes = sum(tensor.nbytes for tensor in state.model.state_dict().values())
+    return Cost(seconds, memory_bytes, TRIAL_DISK_BYTES + WEIGHTS_ON_DISK * weights_bytes)
 
 
 def training_bytes(state: TrainingState, sampler: WindowSampler) -> int:

@@ -1,13 +1,14 @@
-"""What happens to trials, as data: the Ray run says it, tracking and progress listen."""
+"""What happens to trials, as data: the Ray run says it, the outbox and the progress listen."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["started", "evaluated", "finished", "failed", "stopped"]
+# started: a worker has it. progressed: what it came to. restarted: its worker died, it goes on.
+Kind = Literal["started", "progressed", "restarted", "finished", "failed"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,10 @@ class TrialEvent:
 
     key: str
     kind: Kind
-    evaluation: dict[str, Any] = field(default_factory=dict)  # of trainables.training.Evaluation
+    step: int = 0  # where it stands
+    evaluations: Sequence[dict[str, Any]] = ()  # of trainables.training.Evaluation
+    taken_up: bool = False  # whether the step is where it goes on from
+    notes: Sequence[str] = ()  # what could not be trusted
     hardware: str = ""
     reason: str = ""  # why it failed
     time_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)

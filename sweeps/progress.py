@@ -30,7 +30,9 @@ class Progress:
         self.running: dict[str, int] = {}  # key to step
         self._console = Console()
         self.finished: set[str] = set()
-        self.failures: dict[str, str] = {}  # key to reason
+        self.failed: set[str] = set()
+        self.notes: dict[str, str] = {}  # what could not be trusted, by key
+        self.restarts = 0  # how often a worker died
         self._best: tuple[float, str] | None = None  # val_loss in nats, and the trial's name
 
     def listen(self, event: TrialEvent) -> None:
@@ -39,17 +41,21 @@ class Progress:
         match event.kind:
             case "started":
                 self.running[event.key] = 0
-            case "evaluated":
-                self.running[event.key] = event.evaluation["step"]
-                loss = event.evaluation["val_nats"]
-                if self._best is None or loss < self._best[0]:
-                    self._best = (loss, name)
+            case "progressed":
+                self.running[event.key] = event.step
+                for evaluation in event.evaluations:
+                    if self._best is None or evaluation["val_nats"] < self._best[0]:
+                        self._best = (evaluation["val_nats"], name)
+                for note in event.notes:
+                    self.notes[event.key] = f"{name} goes on from step {event.step}: {note}"
+            case "restarted":
+                self.restarts += 1
             case "finished":
                 self.running.pop(event.key, None)
                 self.finished.add(event.key)
             case "failed":
                 self.running.pop(event.key, None)
-                self.failures[event.key] = event.reason
+                self.failed.add(event.key)
         if not self._console.is_terminal and event.kind in ("finished", "failed"):
             said = f"failed: {event.reason}" if event.kind == "failed" else "finished"
             self._console.print(f"{self.summary()} | {name} {said}", soft_wrap=True, markup=False)
@@ -69,12 +75,12 @@ class Progress:
         best = f"{self._best[0]:.4f} ({self._best[1]})" if self._best else "-"
         return (
             f"{done}/{len(self._plan.trials)} done, {len(self.running)} running,"
-            f" {len(self.failures)} failed, best val_loss {best}, {self.time_left()} left"
+            f" {len(self.failed)} failed, best val_loss {best}, {self.time_left()} left"
         )
 
     def time_left(self) -> str:
         """From the cost of what is done and what is not; "?" before a first evaluation."""
-        done = sum(self._costs[key].seconds for key in {*self.finished, *self.failures})
+        done = sum(self._costs[key].seconds for key in self.finished | self.failed)
         for key, step in self.running.items():
             done += self._costs[key].seconds * step / self._trials[key].training.max_steps
         if done == 0:

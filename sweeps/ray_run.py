@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
+import signal
+import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ RAY_ENVIRONMENT = {  # read by Ray when it is imported
     "RAY_AIR_NEW_OUTPUT": "0",  # prints a box and each error, whatever the verbosity
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours to handle
     "TUNE_WARN_THRESHOLD_S": "3600",
 }
 for name, value in RAY_ENVIRONMENT.items():
@@ -21,16 +26,22 @@ for name, value in RAY_ENVIRONMENT.items():
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from sweeps.events import Listener, TrialEvent  # noqa: E402
 from sweeps.resources import Node, local_node  # noqa: E402
 from sweeps.spec import Resources  # noqa: E402
-from trainables.config import TrialConfig  # noqa: E402
+from sweeps.stopping import Stop, gently  # noqa: E402
+from trainables.config import TrialConfig, trial_folder  # noqa: E402
 from trainables.corpus import Corpus  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
+from trainables.files import write_atomically  # noqa: E402
 from trainables.ray_trial import RayTrial  # noqa: E402
 
-MAX_FAILURES = 3  # how often a trial whose worker died goes on from its checkpoint
+# How often a worker may fail before it comes to its trial. One that dies later is counted by the
+# trial itself (trainables.durable.MAX_STARTS), which knows whether it got any further.
+MAX_FAILURES = 20
+ROUNDS = 5  # how often Tune is given the trials that it dropped: it does so when a worker dies idle
 
 
 @contextlib.contextmanager
@@ -47,6 +58,7 @@ def connected(address: str | None) -> Iterator[list[Node]]:
     paths = [working_directory, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     node = local_node()
     local = {} if address else {"num_cpus": int(node.cpus), "include_dashboard": False}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
@@ -58,10 +70,54 @@ def connected(address: str | None) -> Iterator[list[Node]]:
     except (ConnectionError, ValueError) as error:
         raise UserError(f"no Ray cluster answers at {address}: {error}") from None
     try:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place
         alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]
         yield [Node(has.get("CPU", 0), has.get("GPU", 0)) for has in alive]
     finally:
         ray.shutdown()
+
+
+def check_storage(folder: Path) -> None:
+    """Let each machine of the cluster read a file of ours and write one back.
+
+    Args:
+        folder: must be the same on all of them.
+
+    Raises:
+        UserError: naming the machines where it is not, or not writable.
+    """
+    marker, word = folder / ".marker", secrets.token_hex(8)
+    marker.write_text(word)
+    try:
+        replies = {
+            node["NodeManagerAddress"]: _visit.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(folder, marker.name, word, node["NodeID"])
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+        problems = {host: ray.get(reply) for host, reply in replies.items()}
+    finally:
+        for file in (marker, *folder.glob(f"{marker.name}.*")):
+            file.unlink(missing_ok=True)
+    said = "; ".join(f"{host}: {problem}" for host, problem in problems.items() if problem)
+    if said:
+        raise UserError(
+            f"not every machine of the cluster can use the state directory ({said}); put it on"
+            " storage that all of them share, at the same path, and name it with --state"
+        )
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _visit(folder: Path, marker: str, word: str, name: str) -> str:
+    """What keeps this machine from using the folder, or nothing."""
+    try:
+        if (folder / marker).read_text() != word:
+            return "another directory lies there"
+        (folder / f"{marker}.{name}").write_text(word)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def run_trials(
@@ -71,8 +127,12 @@ def run_trials(
     at_once: int,
     folder: Path,
     listeners: Sequence[Listener],
+    stop: Stop,
 ) -> None:
-    """Train the trials in this order, a number of them at once; return when none is left to train.
+    """Train the trials in this order, a number of them at once.
+
+    Returns when none is left to train, or when a stop was requested; trials that run then save
+    themselves.
 
     Args:
         trials: what to train.
@@ -81,6 +141,10 @@ def run_trials(
         at_once: how many trials run at the same time.
         folder: where the trials keep their state.
         listeners: called on this thread for each event.
+        stop: asked between events; requested here when the folder cannot be written any more.
+
+    Raises:
+        KeyboardInterrupt: a stop took too long, or was requested twice.
     """
     trainable = tune.with_resources(
         tune.with_parameters(
@@ -92,29 +156,66 @@ def run_trials(
         ),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
-    settings = [{"key": trial.key, "trial": trial.to_dict()} for trial in trials]
-    tuner = tune.Tuner(
-        trainable,
-        param_space={"carried": tune.grid_search(settings)},
-        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
-        run_config=tune.RunConfig(
-            name="ray",
-            storage_path=str(folder),
-            callbacks=[Recorder(listeners)],
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours go by key
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            verbose=0,
-        ),
-    )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
-    tuner.fit()
+    recorder = Recorder(listeners, stop)
+    left = list(trials)
+    with gently(stop):
+        for _ in range(ROUNDS):
+            _fit(trainable, left, at_once, recorder, Stopper(stop))
+            left = [trial for trial in left if trial.key in recorder.dropped]
+            if stop.cause or not left:
+                return
+            reasons, recorder.dropped = recorder.dropped, {}
+    for trial in left:
+        recorder.fail(trial.key, reasons[trial.key], trial_folder(folder, trial.key))
+
+
+def _fit(
+    trainable: Any, trials: Sequence[TrialConfig], at_once: int, recorder: Recorder, stop: Stopper
+) -> None:
+    """Let Tune carry the trials."""
+    settings = [{"key": trial.key, "trial": trial.to_dict()} for trial in trials]
+    with tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"carried": tune.grid_search(settings)},
+            tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="ray",
+                storage_path=scratch,  # Tune's own state: ours goes by key
+                stop=stop,
+                callbacks=[recorder],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+
+
+class Stopper(tune.Stopper):  # type: ignore[misc]
+    """Tells Tune to stop, when a stop was requested."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return bool(self._stop.cause)
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
     """Turns what Tune says into events."""
 
-    def __init__(self, listeners: Sequence[Listener]) -> None:
+    def __init__(self, listeners: Sequence[Listener], stop: Stop) -> None:
+        self.dropped: dict[str, str] = {}  # trials that Tune gave up, and why
         self._listeners = listeners
+        self._stop = stop
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks; listeners stay in this process
@@ -125,29 +226,39 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if "evaluation" in result:
-            self._say(
-                trial, "evaluated", evaluation=result["evaluation"], hardware=result["hardware"]
-            )
+        if "step" in result:
+            names = ("step", "evaluations", "taken_up", "notes", "hardware")
+            self._say(trial, "progressed", **{name: result[name] for name in names})
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._say(trial, "restarted")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         result = trial.last_result or {}
-        if "failure" in result:
+        if "storage" in result:
+            self._stop.request("storage", result["storage"])
+        elif "failure" in result:
             self._say(trial, "failed", reason=result["failure"])
         elif result.get("done"):
             self._say(trial, "finished")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._say(trial, "failed", reason=_reason(trial))
+        error = trial.get_pickled_error() or trial.get_error() or "the worker died"
+        self.dropped[trial.config["carried"]["key"]] = str(error).strip()
+        self._say(trial, "restarted")
+
+    def fail(self, key: str, error: str, folder: Path) -> None:
+        """Give a trial up that no worker could take."""
+        with contextlib.suppress(OSError):
+            write_atomically(folder / "error.txt", error.encode())
+        self._tell(TrialEvent(key, "failed", reason=error.splitlines()[-1].strip()))
 
     def _say(self, trial: Any, kind: Any, **more: Any) -> None:
-        event = TrialEvent(trial.config["carried"]["key"], kind, **more)
-        for listener in self._listeners:
-            listener(event)
+        self._tell(TrialEvent(trial.config["carried"]["key"], kind, **more))
 
-
-def _reason(trial: Any) -> str:
-    """The last line of what a trial died of."""
-    error = trial.get_pickled_error() or trial.get_error()
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else "the worker died"
+    def _tell(self, event: TrialEvent) -> None:
+        try:
+            for listener in self._listeners:
+                listener(event)
+        except sqlite3.Error as error:  # the trial has it in its checkpoint, and says it again
+            self._stop.request("storage", f"the outbox cannot be written: {error}")

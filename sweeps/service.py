@@ -1,38 +1,66 @@
-"""Bringing about what a sweep file describes: plan, train, track, rank."""
+"""Bringing about what a sweep file describes, whatever happened before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import load_trials, tables, write_tables
-from sweeps.estimate import estimate
+from analysis import AnalysisError, load_trials, tables, write_tables
+from sweeps.description import code_version, describe_sweep, describe_trial
+from sweeps.estimate import Cost, estimate
 from sweeps.events import TrialEvent
+from sweeps.lock import only_driver
+from sweeps.outbox import Outbox, TrialRecord
 from sweeps.plan import Plan, expand, override
 from sweeps.progress import Progress
 from sweeps.resources import check_address, concurrency, local_node
 from sweeps.spec import load_sweep
-from sweeps.state import State, make_writable
-from trainables.config import TrialConfig
+from sweeps.state import State, check_disk, make_writable
+from sweeps.stopping import Stop
+from trainables.config import TrialConfig, trial_folder
 from trainables.corpus import load_corpus
+from trainables.durable import has_checkpoint
+from trainables.errors import UserError
 
 if TYPE_CHECKING:
-    from sweeps.tracking import Tracker
+    from sweeps.delivery import Delivery
+
+OUTBOX = "outbox.db"
+STORE_S = 30.0  # how long the start of a sweep waits for its tracking store
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Options:
+    """How to run a sweep; nothing here decides a result."""
+
+    tracking_uri: str | None = None  # of an MLflow store other than the one in the state directory
+    address: str | None = None  # of a Ray cluster; None starts Ray on this machine
+    fail_fast: bool = False  # stop at the first trial that fails
+    retry_failed: bool = False  # forget how often trials failed
+
+
+@dataclass
 class Outcome:
     """What a run of a sweep came to."""
 
-    status: str  # FINISHED: all trials are; FAILED: some failed; KILLED: interrupted
-    failures: dict[str, str]  # trial key to reason
-    unsent: int  # trials with events that the tracking store did not take
-    ranking: pd.DataFrame | None  # None when no trial is finished
+    stop: Stop
     reports: Path
+    status: str = "KILLED"  # FINISHED: all trials are; FAILED: some failed; KILLED: stopped
+    failed: list[TrialRecord] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)  # what could not be trusted, by trial key
+    restarts: int = 0  # how often a worker of this run died
+    recomputed: int = 0  # steps that were taken again for it, or for an earlier driver
+    unsent: int = 0  # runs that the tracking store does not have as they are
+    problem: str = ""  # why
+    ranking: pd.DataFrame | None = None  # None when no trial is finished or some are unsent
 
 
 def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan:
@@ -46,87 +74,210 @@ def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan
     return expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
 
 
-def run_sweep(
-    plan: Plan,
-    state: State,
-    tracking_uri: str | None,
-    address: str | None,
-    say: Callable[[str], None],
-) -> Outcome:
+def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     """Train every trial that is not finished yet, and rank all of them.
 
     Args:
         plan: from `make_plan`.
         state: where everything is written.
-        tracking_uri: of an MLflow store other than the one in the state directory.
-        address: of a Ray cluster; None starts Ray on this machine.
+        options: how to run.
         say: shows a line to the user.
 
     Raises:
-        UserError: the state directory, the store or the resources do not permit a run.
+        UserError: the state directory, the store or the resources do not permit a run, or another
+            process runs the sweep.
+        KeyboardInterrupt: it was interrupted twice.
     """
-    if address is None:
+    if options.address is None:
         concurrency(plan.sweep.resources, [local_node()])
     else:
-        check_address(address)
+        check_address(options.address)
     make_writable(state)
-    # MLflow is imported late: neither `--help` nor a refused sweep file waits for it.
-    from sweeps.store import mlflow_client
-    from sweeps.tracking import Tracker
-
     name = plan.sweep.name
-    uri = tracking_uri or plan.sweep.tracking.uri or state.tracking_uri
-    artifacts = state.artifacts(name) if uri == state.tracking_uri else None
-    tracker = Tracker(mlflow_client(uri), plan, artifacts, state.sweep(name))
-    done = len({trial.key for trial in plan.trials} & tracker.finished_keys)
-    to_run = [trial for trial in plan.trials if trial.key not in tracker.finished_keys]
-    say(f"{name}: {done} done, {len(to_run)} to run")
-    failures: dict[str, str] = {}
-    status, ranking = "KILLED", None
+    uri = options.tracking_uri or plan.sweep.tracking.uri or state.tracking_uri
+    outcome = Outcome(Stop(), state.reports(name))
+    with only_driver(state.sweep(name), name), _outbox(state, name, say) as outbox:
+        removed = _describe(plan, outbox)
+        if options.retry_failed:
+            outbox.forgive()
+        with _delivery(outbox, state, uri, say) as delivery:
+            to_run = _to_run(plan, outbox, state, removed, say)
+            try:
+                if to_run:
+                    _train(plan, to_run, state, options, outbox, delivery, outcome)
+            except KeyboardInterrupt:
+                outcome.stop.interrupt()
+            finally:
+                _conclude(outbox, delivery, uri, outcome)
+    return outcome
+
+
+def sync_sweep(name: str, state: State, tracking_uri: str | None, say: Say) -> Outcome:
+    """Send what the tracking store does not have of a sweep; train nothing.
+
+    Raises:
+        UserError: there is no such sweep in the state directory, or a process runs it.
+    """
+    if name not in (known := sweep_names(state)):
+        raise UserError(
+            f"there is no sweep {name!r} in {state.root}; it has: {', '.join(known) or 'none'}"
+        )
+    outcome = Outcome(Stop(), state.reports(name))
+    with only_driver(state.sweep(name), name), _outbox(state, name, say) as outbox:
+        uri = tracking_uri or outbox.sweep.content["uri"] or state.tracking_uri
+        with _delivery(outbox, state, uri, say) as delivery:
+            _conclude(outbox, delivery, uri, outcome)
+    return outcome
+
+
+def sweep_names(state: State) -> list[str]:
+    """The sweeps that were run in a state directory."""
+    return sorted(path.parent.name for path in state.sweeps.glob(f"*/{OUTBOX}"))
+
+
+@contextlib.contextmanager
+def _outbox(state: State, name: str, say: Say) -> Iterator[Outbox]:
+    outbox = Outbox(state.sweep(name) / OUTBOX, name)
     try:
-        if to_run:
-            progress = _train(plan, to_run, state, address, tracker)
-            failures = progress.failures
-            done += len(progress.finished)
-        if done == len(plan.trials):
-            status = "FINISHED"
-        elif done + len(failures) == len(plan.trials):
-            status = "FAILED"
+        if outbox.lost:
+            say(f"lost    {outbox.lost}; its content comes back from the checkpoints and MLflow")
+        yield outbox
     finally:
-        unsent = tracker.close()
-        if done and not unsent:
-            keys = {trial.key for trial in plan.trials}
-            named = tables(load_trials(name, uri).only(keys))
-            write_tables(named, state.reports(name))
-            ranking = named["ranking"]
-        tracker.finish(status, ranking, state.reports(name))
-    return Outcome(status, failures, unsent, ranking, state.reports(name))
+        outbox.close()
+
+
+@contextlib.contextmanager
+def _delivery(outbox: Outbox, state: State, uri: str, say: Say) -> Iterator[Delivery]:
+    # MLflow is imported late: neither `--help` nor a refused sweep file waits for it.
+    from sweeps.delivery import Delivery
+    from sweeps.tracking import SweepRuns
+
+    name = outbox.sweep.name
+    artifacts = state.artifacts(name) if uri == state.tracking_uri else None
+
+    def connect() -> SweepRuns:
+        return SweepRuns(uri, outbox, artifacts, state.sweep(name), state.reports(name))
+
+    delivery = Delivery(outbox, connect)
+    try:
+        delivery.wait_until_tried(STORE_S)
+        if delivery.problem:
+            say(f"offline MLflow takes no events now, they are kept: {delivery.problem}")
+        yield delivery
+    finally:
+        delivery.close()
+
+
+def _describe(plan: Plan, outbox: Outbox) -> int:
+    """Tell the outbox what the sweep is; return how many trials with a run were removed."""
+    version = code_version()
+    trials = {trial.key: describe_trial(plan, trial, version) for trial in plan.trials}
+    content = describe_sweep(plan) | {"uri": plan.sweep.tracking.uri}
+    return outbox.describe(content, trials)
+
+
+def _to_run(plan: Plan, outbox: Outbox, state: State, removed: int, say: Say) -> list[TrialConfig]:
+    """What is left to do, which is said."""
+    records = {record.key: record for record in outbox.trials()}
+    counts = dict.fromkeys(("done", "to continue", "to run", "failed to retry", "given up"), 0)
+    to_run = []
+    for trial in plan.trials:
+        record = records[trial.key]
+        if record.status == "FINISHED":
+            counts["done"] += 1
+        elif record.failures >= plan.sweep.resources.max_failures:
+            counts["given up"] += 1
+        else:
+            to_run.append(trial)
+            folder = trial_folder(state.sweep(plan.sweep.name), trial.key)
+            if record.status == "FAILED":
+                counts["failed to retry"] += 1
+            elif has_checkpoint(folder):
+                counts["to continue"] += 1
+            else:
+                counts["to run"] += 1
+    counts["no longer part of the sweep"] = removed
+    shown = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
+    say(f"{plan.sweep.name}: {', '.join(shown)}")
+    return to_run
 
 
 def _train(
     plan: Plan,
     to_run: list[TrialConfig],
     state: State,
-    address: str | None,
-    tracker: Tracker,
-) -> Progress:
-    """Train on a Ray cluster, while the progress is shown; return what it came to."""
-    from sweeps.ray_run import connected, run_trials  # Ray is imported late as well
+    options: Options,
+    outbox: Outbox,
+    delivery: Delivery,
+    outcome: Outcome,
+) -> None:
+    """Train on a Ray cluster, while the progress is shown."""
+    from sweeps.ray_run import check_storage, connected, run_trials  # Ray is imported late as well
 
-    with connected(address) as nodes:
+    folder = state.sweep(plan.sweep.name)
+    recomputed = sum(record.recomputed for record in outbox.trials())
+    with connected(options.address) as nodes:
+        if options.address is not None:
+            check_storage(folder)
         at_once = concurrency(plan.sweep.resources, nodes)
-        costs = estimate(to_run, plan.corpus, at_once).costs
-        progress = Progress(plan, len(plan.trials) - len(to_run), costs)
-        longest_first = sorted(to_run, key=lambda trial: -costs[trial.key].seconds)
-        with progress.shown():
-            run_trials(
-                longest_first,
-                plan.corpus,
-                plan.sweep.resources,
-                at_once,
-                state.sweep(plan.sweep.name),
-                [tracker.listen, progress.listen],
-            )
-    for key in progress.running:  # an interrupted sweep leaves them
-        tracker.listen(TrialEvent(key, "stopped"))
-    return progress
+        cost = estimate(to_run, plan.corpus, at_once)
+        check_disk(state, cost.disk_bytes)
+        progress = Progress(plan, len(plan.trials) - len(to_run), cost.costs)
+
+        def fail_fast(event: TrialEvent) -> None:
+            if options.fail_fast and event.kind == "failed":
+                outcome.stop.request("failed", f"a trial failed: {event.reason}")
+
+        try:
+            with progress.shown():
+                run_trials(
+                    longest_first(to_run, cost.costs),
+                    plan.corpus,
+                    plan.sweep.resources,
+                    at_once,
+                    folder,
+                    [outbox.record, delivery.listen, progress.listen, fail_fast],
+                    outcome.stop,
+                )
+        finally:
+            outcome.notes, outcome.restarts = progress.notes, progress.restarts
+            again = sum(record.recomputed for record in outbox.trials())
+            outcome.recomputed = again - recomputed
+
+
+def longest_first(trials: Sequence[TrialConfig], costs: Mapping[str, Cost]) -> list[TrialConfig]:
+    """The order in which the last trials leave the fewest places idle."""
+    return sorted(trials, key=lambda trial: -costs[trial.key].seconds)
+
+
+def _conclude(outbox: Outbox, delivery: Delivery, uri: str, outcome: Outcome) -> None:
+    """Say in the store how the sweep ended, and rank what is finished.
+
+    What cannot be sent stays in the outbox.
+    """
+    try:
+        outbox.settle()
+        trials = outbox.trials()
+        statuses = {record.status for record in trials}
+        outcome.failed = [record for record in trials if record.status == "FAILED"]
+        if statuses == {"FINISHED"}:
+            outcome.status = "FINISHED"
+        elif statuses <= {"FINISHED", "FAILED"}:
+            outcome.status = "FAILED"
+        if not delivery.flush(outcome.stop.patience_s) and "FINISHED" in statuses:
+            outcome.ranking = _rank(outbox.sweep.name, uri, outcome.reports)
+        outbox.end(outcome.status)
+        outcome.unsent = delivery.flush(outcome.stop.patience_s)
+        outcome.problem = delivery.problem
+    except sqlite3.Error as error:  # the disk is full, say; the checkpoints have it all
+        outcome.stop.request("storage", f"the outbox cannot be written: {error}")
+
+
+def _rank(name: str, uri: str, reports: Path) -> pd.DataFrame | None:
+    """Write the tables; none where the store went away just now."""
+    try:
+        named = tables(load_trials(name, uri))
+    except AnalysisError:
+        return None
+    write_tables(named, reports)
+    return named["ranking"]

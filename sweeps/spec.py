@@ -33,6 +33,7 @@ class Resources(Frozen):
     cpus_per_trial: PositiveFloat = 1
     gpus_per_trial: NonNegativeFloat = 0  # a fraction shares a GPU; above 1 whole numbers only
     max_concurrent: PositiveInt | None = None
+    max_failures: PositiveInt = 3  # a trial that failed so often by itself is not tried again
 
     @field_validator("gpus_per_trial", "cpus_per_trial")
     @classmethod

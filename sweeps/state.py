@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,13 @@ class State:
         """The cache of downloaded corpora; SWEEPS_CORPORA names another one."""
         return Path(os.environ.get("SWEEPS_CORPORA") or self.root / "corpora")
 
+    @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
+
     def sweep(self, name: str) -> Path:
-        """Checkpoints and what trials leave behind."""
-        return self.root / "sweeps" / name
+        """The outbox and the lock of a sweep, checkpoints and what trials leave behind."""
+        return self.sweeps / name
 
     def reports(self, sweep: str) -> Path:
         return self.root / "reports" / sweep
@@ -64,3 +69,18 @@ def make_writable(state: State) -> None:
             f"the state directory {state.root} is not writable ({error.strerror}); choose another"
             " with --state or SWEEPS_STATE"
         ) from None
+
+
+def check_disk(state: State, needed_bytes: int) -> None:
+    """Refuse a sweep that will not fit on the disk.
+
+    Raises:
+        UserError: less is free.
+    """
+    free_bytes = shutil.disk_usage(state.root).free
+    if free_bytes < needed_bytes:
+        raise UserError(
+            f"the sweep needs about {needed_bytes / 2**20:,.0f} MiB below {state.root}, where"
+            f" {free_bytes / 2**20:,.0f} MiB are free; free some, or choose another directory with"
+            " --state"
+        )

@@ -1,278 +1,264 @@
-"""Every trial is one MLflow run, written by the driver alone, from a thread that training never
-waits for."""
+"""A sweep in MLflow: one experiment, one run for the sweep, one for each trial key.
+
+`SweepRuns` makes the store agree with records of the outbox, whatever it holds: a run is looked for
+before it is made, and what it has is not sent again.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import logging
-import math
-import queue
-import subprocess
-import threading
-import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.runs import first_line, runs_of
-from sweeps.events import TrialEvent
-from sweeps.plan import Plan
-from sweeps.views import saved_views
+from analysis.runs import METRICS, runs_of
+from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
+from sweeps.store import mlflow_client
 from trainables.artifacts import SAMPLE
-from trainables.config import TrialConfig, trial_folder
+from trainables.config import trial_folder
 from trainables.errors import UserError
 
-logger = logging.getLogger(__name__)
-
-GATHER_S = 0.3  # events that come within this time travel together
-RETRY_S = 5.0
-CLOSE_S = 60.0  # how long the end of a sweep waits for its tracking store
 RANKING_TABLE = "ranking.json"
-STATUSES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
-METRICS = {  # MLflow's name and ours
-    "train_loss": "train_nats",
-    "val_loss": "val_nats",
-    "best_val_loss": "best_val_nats",
-    "tokens_per_second": "tokens_per_s",
-    "training_seconds": "training_s",
-}
+SOURCES = dict(  # what an evaluation calls the metrics
+    zip(
+        METRICS,
+        ("train_nats", "val_nats", "best_val_nats", "tokens_per_s", "training_s"),
+        strict=True,
+    )
+)
+MAX_METRICS = 1_000  # in one request to MLflow
+STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
-class Tracker:
-    """The runs of a sweep: one parent for its tables, one child for each trial key.
+class RefusedError(UserError):
+    """The store cannot take this sweep, and asking again will not help."""
 
-    `listen` only puts an event into a queue. A thread sends what came together in one batch for
-    each run, and sends again what the store did not take.
-    """
 
-    def __init__(self, client: Any, plan: Plan, artifact_root: Path | None, folder: Path) -> None:
-        """Open the sweep's experiment, made if need be, and find the runs that it has.
+class SweepRuns:
+    """The runs of a sweep in an MLflow store. Its methods raise what MLflow raises."""
+
+    def __init__(
+        self, uri: str, outbox: Outbox, artifact_root: Path | None, folder: Path, reports: Path
+    ) -> None:
+        """Open the sweep's experiment, made if need be, and compare its runs with the outbox.
 
         Args:
-            client: from `mlflow_client`.
-            plan: the sweep and its trials.
+            uri: of the store.
+            outbox: of the sweep; learns what the store has and what it lacks.
             artifact_root: where a new experiment keeps artifacts; None leaves it to the server.
             folder: where the trials keep their state.
+            reports: a folder of tables, for the sweep's run.
+
+        Raises:
+            RefusedError: the experiment is deleted, or MLflow has no such kind of store.
+            UserError: the store does not answer.
         """
-        self._client = client
-        self._plan = plan
+        if uri.partition("://")[0].partition("+")[0] not in STORES:
+            raise RefusedError(f"{uri} is no MLflow store; known: {', '.join(STORES)}")
+        self._client = mlflow_client(uri)
+        self._is_remote = uri.startswith("http")
+        self._outbox = outbox
         self._folder = folder
-        self._trials = {trial.key: trial for trial in plan.trials}
-        self.experiment_id = self._open_experiment(artifact_root)
-        self._run_ids: dict[str, str] = {}
-        self._code_version = code_version()
-        self._reopen: set[str] = set()  # keys whose run was left unfinished by an earlier driver
-        self.finished_keys: set[str] = set()
-        for run in runs_of(client, self.experiment_id, "trial"):
-            key = run.data.tags.get("key")
-            self._run_ids[key] = run.info.run_id
-            if run.info.status == "FINISHED":
-                self.finished_keys.add(key)
-            else:
-                self._reopen.add(key)
-        self.parent_id = self._open_parent()
-        self._evaluations: dict[str, dict[str, Any]] = {}  # the last one of each trial
-        self._described: set[str] = set()  # keys whose run has its params
-        self._pending: dict[str, list[TrialEvent]] = defaultdict(list)
-        self._give_up_s = math.inf  # on the monotonic clock, once closed
-        self._queue: queue.SimpleQueue[TrialEvent | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._send_all, name="tracking", daemon=True)
-        self._thread.start()
+        self._reports = reports
+        self._sweep = outbox.sweep
+        self._experiment_id = self._open_experiment(artifact_root)
+        self._params: dict[str, set[str]] = {}  # those that runs have, by run id
+        self._names: dict[str, str] = {}
+        self._with_artifacts: set[str] = set()  # run ids
+        runs = defaultdict(list)
+        for run in runs_of(self._client, self._experiment_id):
+            if run.data.tags.get("role") == "sweep":
+                runs["sweep"].append(run)
+            elif "key" in run.data.tags:
+                runs[run.data.tags["key"]].append(run)
+        parents = runs.pop("sweep", [])
+        self._parent_id = self._keep_one(parents, None) if parents else self._create_parent()
+        for key, found in runs.items():
+            self._compare(key, found)
+        for record in outbox.trials():
+            if record.run_id and record.key not in runs:
+                outbox.resend(record.key)
 
-    def listen(self, event: TrialEvent) -> None:
-        """Take an event; returns at once."""
-        self._queue.put(event)
+    def send_trial(self, record: TrialRecord) -> None:
+        """Make the run of a trial agree with its record, and tell the outbox."""
+        from mlflow.entities import Metric, Param, RunTag
 
-    def close(self) -> int:
-        """Wait until the store has all events.
+        run_id = record.run_id or self._create(record)
+        content = record.content
+        evaluations = self._outbox.evaluations(record.key, unsent=True)
+        metrics = [
+            Metric(name, each[source], time_ms, each["step"])
+            for time_ms, each in evaluations
+            for name, source in SOURCES.items()
+        ]
+        known = self._params.setdefault(run_id, set())
+        params = [Param(name, value) for name, value in content["params"].items()
+                  if name not in known]  # fmt: skip
+        tags = {"role": record.role, "hardware": record.hardware}
+        if record.failures:
+            tags["failure"] = record.reason
+        if record.status != "RUNNING":
+            tags["mlflow.note.content"] = self._note(record)
+        first, *rest = _batches(metrics, MAX_METRICS)
+        tags_to_send = [RunTag(name, value) for name, value in tags.items()]
+        self._client.log_batch(run_id, first, params, tags_to_send)
+        for batch in rest:
+            self._client.log_batch(run_id, batch)
+        known |= content["params"].keys()
+        if self._names.get(run_id) != content["name"]:
+            self._client.update_run(run_id, name=content["name"])
+            self._names[run_id] = content["name"]
+        if record.status == "FINISHED":
+            self._send_artifacts(run_id, record)
+        if record.status == "RUNNING":
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            self._client.set_terminated(run_id, record.status, record.latest_ms or None)
+        self._outbox.sent(record, run_id, [each["step"] for _, each in evaluations])
 
-        Returns:
-            How many trials have events that the store did not take within a minute.
-        """
-        self._queue.put(None)
-        self._thread.join()
-        return len(self._pending)
-
-    def finish(self, status: str, ranking: pd.DataFrame | None, reports: Path) -> None:
-        """End the parent run: its status, the ranking as a table of the UI, a folder of reports."""
-        if ranking is not None:
-            self._client.log_table(self.parent_id, data=ranking, artifact_file=RANKING_TABLE)
-            # log_table appends to the table of an earlier run of the sweep: replace the whole.
-            content = ranking.to_json(orient="split", index=False)
-            self._client.log_text(self.parent_id, content, RANKING_TABLE)
-            self._client.log_artifacts(self.parent_id, str(reports))
-        self._client.set_terminated(self.parent_id, status)
+    def send_sweep(self, record: SweepRecord) -> None:
+        """Make the experiment and the sweep's run agree with their record, tables included."""
+        for tag, value in record.content["views"].items():
+            self._client.set_experiment_tag(self._experiment_id, tag, value)
+        self._client.set_tag(self._parent_id, "mlflow.note.content", record.content["description"])
+        if record.status == "RUNNING":
+            self._client.update_run(self._parent_id, status="RUNNING")
+        else:
+            table = self._reports / "ranking.csv"
+            if table.exists():
+                ranking = pd.read_csv(table)
+                self._client.log_table(self._parent_id, data=ranking, artifact_file=RANKING_TABLE)
+                # log_table appends to the table of an earlier run of the sweep: replace the whole.
+                whole = ranking.to_json(orient="split", index=False)
+                self._client.log_text(self._parent_id, whole, RANKING_TABLE)
+                self._client.log_artifacts(self._parent_id, str(self._reports))
+            self._client.set_terminated(self._parent_id, record.status)
+        self._outbox.sweep_sent(record.revision)
 
     def _open_experiment(self, artifact_root: Path | None) -> str:
-        name = self._plan.sweep.name
+        name = self._sweep.name
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             location = artifact_root.as_uri() if artifact_root else None
             experiment_id: str = self._client.create_experiment(name, artifact_location=location)
         elif experiment.lifecycle_stage == "deleted":
-            raise UserError(
+            raise RefusedError(
                 f"the MLflow experiment {name!r} is deleted; restore it, or give the"
                 " sweep another name"
             )
         else:
             experiment_id = experiment.experiment_id
-        params = [name for name in self._plan.varying if name != "variant"]
-        group_by = next((name for name in params if self._is_factor(name)), None)
-        views = saved_views(params or ["variant"], group_by, sweep=name)
-        for tag, value in views.items():
-            self._client.set_experiment_tag(experiment_id, tag, value)
         return experiment_id
 
-    def _is_factor(self, name: str) -> bool:
-        """Whether a setting has words for values, such as pe_type."""
-        return any(isinstance(trial.flat.get(name), str) for trial in self._plan.trials)
-
-    def _open_parent(self) -> str:
-        sweep = self._plan.sweep
-        for run in runs_of(self._client, self.experiment_id, "sweep"):
-            self._client.update_run(run.info.run_id, status="RUNNING")
-            return str(run.info.run_id)
-        tags = {"role": "sweep", "sweep": sweep.name, "mlflow.note.content": sweep.description}
-        run = self._client.create_run(self.experiment_id, tags=tags, run_name=f"sweep {sweep.name}")
+    def _create_parent(self) -> str:
+        tags = {"role": "sweep", "sweep": self._sweep.name}
+        run_name = f"sweep {self._sweep.name}"
+        run = self._client.create_run(self._experiment_id, tags=tags, run_name=run_name)
         return str(run.info.run_id)
 
-    def _send_all(self) -> None:
-        """Send until closed; what the store does not take stays pending and is sent again."""
-        from mlflow.exceptions import MlflowException
+    def _keep_one(self, runs: Sequence[Any], known_id: str | None) -> str:
+        """Delete all runs but one: a request whose answer was lost was sent twice."""
+        by_age = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+        keep = next((run for run in by_age if run.info.run_id == known_id), by_age[0])
+        for run in by_age:
+            if run is not keep:
+                self._client.delete_run(run.info.run_id)
+        self._params[keep.info.run_id] = set(keep.data.params)
+        self._names[keep.info.run_id] = keep.info.run_name
+        return str(keep.info.run_id)
 
-        while self._pending or self._give_up_s == math.inf:
-            self._receive()
-            try:
-                for key in list(self._pending):
-                    self._send(self._trials[key], self._pending[key])
-                    del self._pending[key]
-            except (MlflowException, OSError) as error:
-                logger.warning("MLflow took no events, trying again: %s", first_line(error))
-                if time.monotonic() > self._give_up_s:
-                    return
+    def _compare(self, key: str, found: Sequence[Any]) -> None:
+        """Hold the runs that the store has for a key against the outbox."""
+        record = self._outbox.trial(key)
+        run_id = self._keep_one(found, record.run_id if record else None)
+        (run,) = (run for run in found if run.info.run_id == run_id)
+        if record is None:  # of an outbox that was lost, and no longer part of the sweep
+            if run.data.tags["role"] == TRIAL:
+                self._client.set_tag(run_id, "role", REMOVED)
+        elif record.run_id != run_id:
+            reason = run.data.tags.get("failure", "")
+            self._outbox.resend(key)
+            self._outbox.adopt(key, run_id, run.info.status, reason, self._evaluations(run_id))
 
-    def _receive(self) -> None:
-        """Wait for events, then for those that come soon after, and sort them by trial."""
-        events = [] if self._pending else [self._queue.get()]
-        time.sleep(RETRY_S if self._pending else GATHER_S)
-        while not self._queue.empty():
-            events.append(self._queue.get())
-        for event in events:
-            if event is None:
-                self._give_up_s = time.monotonic() + CLOSE_S
-            else:
-                self._pending[event.key].append(event)
+    def _evaluations(self, run_id: str) -> list[tuple[int, dict[str, Any]]]:
+        """What a run has of its trial's evaluations, with their times in ms."""
+        by_step: dict[int, dict[str, Any]] = defaultdict(dict)
+        times_ms = {}
+        for name, source in SOURCES.items():
+            for metric in self._client.get_metric_history(run_id, name):
+                by_step[metric.step] |= {"step": metric.step, source: metric.value}
+                times_ms[metric.step] = metric.timestamp
+        return [(times_ms[step], evaluation) for step, evaluation in sorted(by_step.items())]
 
-    def _send(self, trial: TrialConfig, events: Sequence[TrialEvent]) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        run_id = self._run_ids.get(trial.key) or self._create(trial)
-        params = {} if trial.key in self._described else trial.flat
-        evaluated = [event for event in events if event.kind == "evaluated"]
-        metrics = [
-            Metric(name, event.evaluation[source], event.time_ms, event.evaluation["step"])
-            for event in evaluated
-            for name, source in METRICS.items()
-        ]
-        if evaluated:
-            self._evaluations[trial.key] = evaluated[-1].evaluation
-        last = events[-1]
-        tags = {"hardware": evaluated[-1].hardware} if evaluated else {}
-        if last.kind in STATUSES:
-            tags["mlflow.note.content"] = self._note(trial, last)
-        if last.kind == "failed" or trial.key in self._reopen:
-            tags["failure"] = last.reason
-        self._client.log_batch(
-            run_id,
-            metrics,
-            [Param(name, canonical(value)) for name, value in params.items()],
-            [RunTag(name, value) for name, value in tags.items()],
-        )
-        self._described.add(trial.key)
-        if last.kind == "finished":
-            self._client.log_artifacts(run_id, str(self._artifacts(trial)))
-        if last.kind in STATUSES:
-            self._client.set_terminated(run_id, STATUSES[last.kind], last.time_ms)
-        elif trial.key in self._reopen:
-            self._client.update_run(run_id, status="RUNNING")
-            self._reopen.discard(trial.key)
-
-    def _create(self, trial: TrialConfig) -> str:
-        from mlflow.entities import Dataset, DatasetInput
-
+    def _create(self, record: TrialRecord) -> str:
         tags = {
-            "role": "trial",
-            "sweep": self._plan.sweep.name,
-            "key": trial.key,
-            "variant": trial.model.variant,
-            "seed": str(trial.seed),
-            "corpus_digest": trial.corpus_digest,
-            "code_version": self._code_version,
-            "mlflow.parentRunId": self.parent_id,
+            **record.content["tags"],
+            "role": record.role,
+            "sweep": self._sweep.name,
+            "key": record.key,
+            "mlflow.parentRunId": self._parent_id,
         }
-        name = self._plan.run_name(trial)
-        run = self._client.create_run(self.experiment_id, tags=tags, run_name=name)
-        run_id: str = run.info.run_id
-        self._run_ids[trial.key] = run_id
-        corpus = self._plan.corpus
-        profile = {
-            "vocabulary": corpus.vocab_size,
-            "train_tokens": len(corpus.train),
-            "validation_tokens": len(corpus.validation),
-        }
-        dataset = Dataset(
-            corpus.name,
-            corpus.digest[:36],
-            "text",
-            json.dumps({"corpus": corpus.name}),
-            profile=json.dumps(profile),
+        if self._is_remote and (found := self._find(record.key)):
+            return self._keep_one(found, None)  # made by a request whose answer was lost
+        run = self._client.create_run(
+            self._experiment_id,
+            start_time=record.started_ms,
+            tags=tags,
+            run_name=record.content["name"],
         )
-        self._client.log_inputs(run_id, [DatasetInput(dataset)])
+        run_id: str = run.info.run_id
+        if self._is_remote:
+            run_id = self._keep_one(self._find(record.key), run_id)
+        self._names[run_id] = record.content["name"]
+        self._client.log_inputs(run_id, [self._dataset()])
         return run_id
 
-    def _artifacts(self, trial: TrialConfig) -> Path:
-        return trial_folder(self._folder, trial.key) / "artifacts"
+    def _find(self, key: str) -> list[Any]:
+        return list(self._client.search_runs([self._experiment_id], f"tags.key = '{key}'"))
 
-    def _note(self, trial: TrialConfig, last: TrialEvent) -> str:
+    def _dataset(self) -> Any:
+        from mlflow.entities import Dataset, DatasetInput
+
+        about = dict(self._sweep.content["dataset"])
+        name, digest = about.pop("name"), about.pop("digest")
+        source, profile = json.dumps({"corpus": name}), json.dumps(about)
+        return DatasetInput(Dataset(name, digest[:36], "text", source, profile=profile))
+
+    def _send_artifacts(self, run_id: str, record: TrialRecord) -> None:
+        folder = self._artifacts(record.key)
+        if run_id not in self._with_artifacts and folder.is_dir():
+            self._client.log_artifacts(run_id, str(folder))
+            self._with_artifacts.add(run_id)
+
+    def _artifacts(self, key: str) -> Path:
+        return trial_folder(self._folder, key) / "artifacts"
+
+    def _note(self, record: TrialRecord) -> str:
         """A run page's Markdown: the outcome, the settings and some text."""
-        evaluation = self._evaluations.get(trial.key)
-        lines = [f"**{self._plan.run_name(trial)}** of sweep `{self._plan.sweep.name}`", ""]
-        if last.kind == "failed":
-            lines += [f"Failed: {last.reason}", ""]
-        elif evaluation:
+        lines = [f"**{record.content['name']}** of sweep `{self._sweep.name}`", ""]
+        evaluations = self._outbox.evaluations(record.key)
+        if record.status == "FAILED":
+            lines += [f"Failed: {record.reason}", ""]
+        elif evaluations:
+            _, last = evaluations[-1]
             lines += [
-                f"Validation loss **{evaluation['val_nats']:.5f}** nats per character"
-                f" (training {evaluation['train_nats']:.5f}) after {evaluation['step']} steps.",
+                f"Validation loss **{last['val_nats']:.5f}** nats per character"
+                f" (training {last['train_nats']:.5f}) after {last['step']} steps.",
                 "",
             ]
         lines += ["| setting | value |", "|---|---|"]
-        lines += [f"| {name} | {canonical(value)} |" for name, value in trial.flat.items()]
-        if last.kind == "finished":
-            sample = (self._artifacts(trial) / SAMPLE).read_text(encoding="utf-8")
-            lines += [
-                "",
-                "Text that it writes:",
-                "",
-                *(f"    {line}" for line in sample.split("\n")),
-            ]
+        lines += [f"| {name} | {value} |" for name, value in record.content["params"].items()]
+        sample = self._artifacts(record.key) / SAMPLE
+        if record.status == "FINISHED" and sample.is_file():
+            lines += ["", "Text that it writes:", ""]
+            lines += [f"    {line}" for line in sample.read_text(encoding="utf-8").split("\n")]
         return "\n".join(lines)
 
 
-def canonical(value: Any) -> str:
-    """One spelling for each value: MLflow refuses to log 0.001 where it has 1e-3."""
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def code_version() -> str:
-    """The installed version, and the commit where the code is a git checkout."""
-    version = importlib.metadata.version("bigram-sweeps")
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        described = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return version
-    return f"{version}+{described.stdout.strip()}" if described.returncode == 0 else version
+def _batches(metrics: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """At least one, which may be empty."""
+    for start in range(0, max(1, len(metrics)), size):
+        yield metrics[start : start + size]

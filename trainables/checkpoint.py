@@ -1,16 +1,19 @@
 """Saving a training state and bringing it back bit for bit, without unpickling anything.
 
 A checkpoint is one safetensors file: tensors (model, optimizer, random state) and a JSON header
-(step, last losses, time spent, the trial's key).
+(step, all losses so far, time spent, the trial's key, a sha256 of the tensors).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -39,15 +42,11 @@ def save_checkpoint(state: TrainingState, path: Path, key: str) -> None:
         "key": key,
         "step": state.step,
         "training_s": state.training_s,
-        "last": asdict(state.last) if state.last else None,
+        "history": [asdict(evaluation) for evaluation in state.history],
     }
-    write_atomically(
-        path,
-        save(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            {"state": json.dumps(header)},
-        ),
-    )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header["sha256"] = _digest(tensors)
+    write_atomically(path, save(tensors, {"state": json.dumps(header)}))
 
 
 def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
@@ -60,9 +59,11 @@ def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header["sha256"] != _digest(tensors):
+            raise ValueError("its tensors are not those that were saved")
         if header["key"] == key:
             _restore(state, header, tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint ({error})") from error
     if header["key"] != key:
         raise CheckpointError(f"{path} belongs to trial {header['key']}, not to {key}")
@@ -78,7 +79,15 @@ def _restore(state: TrainingState, header: dict[str, Any], tensors: dict[str, Te
         state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.step = header["step"]
     state.training_s = header["training_s"]
-    state.last = Evaluation(**header["last"]) if header["last"] else None
+    state.history = [Evaluation(**evaluation) for evaluation in header["history"]]
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _optimizer_state(state: TrainingState) -> dict[str, dict[str, Tensor]]:

@@ -1,7 +1,8 @@
-"""Writing files that are whole or not there."""
+"""Files that are whole or not there, and files that cannot be trusted."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -10,8 +11,23 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file by new content, on the disk before it gets its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file that cannot be used, for people to look at; nothing reads it again.
+
+    Returns:
+        Its new path, which ends with ``.unusable-1`` or a higher number.
+    """
+    names = (path.with_name(f"{path.name}.unusable-{number}") for number in itertools.count(1))
+    target = next(name for name in names if not name.exists())
+    return path.rename(target)

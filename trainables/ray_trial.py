@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import traceback
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,19 @@ from typing import Any
 import torch
 from ray import tune
 
-from trainables.artifacts import write_artifacts
-from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.config import TrialConfig, trial_folder
 from trainables.corpus import Corpus
+from trainables.durable import DurableTrial, StorageError
 from trainables.files import write_atomically
-from trainables.training import Splits, initial_state, train
+from trainables.training import Splits
+
+STEP_S = 2.0  # how long a call of `step` trains: a sweep that is to stop waits for it
+
+logger = logging.getLogger(__name__)
 
 
 class RayTrial(tune.Trainable):  # type: ignore[misc]
-    """Moves a trial from one evaluation to the next, saving its state at each.
+    """Carries a trial from one evaluation to the next, or for some seconds of training.
 
     Tune's own checkpoints are not used: the state of a trial lies under its key, so that it goes on
     whichever actor, or run of Tune, carries it.
@@ -31,6 +34,9 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         self, config: dict[str, Any], corpus: Corpus, root: Path, threads: int, gpu: bool
     ) -> None:
         """Take what all trials of an actor share; ``corpus`` maps the node's one copy."""
+        self.trial: DurableTrial | None = None
+        if not root.is_dir():  # else each trial would be kept where the driver cannot see it
+            raise StorageError(f"{platform.node()} does not see {root}; share the state directory")
         torch.set_num_threads(threads)
         self.corpus = corpus
         self.root = root
@@ -40,40 +46,47 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Turn to another trial: Tune reuses actors by this."""
-        carried = new_config["carried"]
-        self.folder = trial_folder(self.root, carried["key"])
-        self.results = self._results(carried["trial"])
+        self.cleanup()
+        self.carried = new_config["carried"]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the next evaluation and report it.
+        """Train for a while, and report.
 
         A trial that fails by itself reports its reason, so that it is not tried again as one whose
         worker died is; the traceback lies in its folder.
         """
+        folder = trial_folder(self.root, self.carried["key"])
         try:
-            return next(self.results)
+            if self.trial is None:
+                config = TrialConfig.from_dict(self.carried["trial"])
+                self.trial = DurableTrial(config, self.corpus, self.splits, folder, self.device)
+            return {**asdict(self.trial.advance(STEP_S)), "hardware": hardware(self.device)}
+        except StorageError as error:
+            self.trial = None
+            return {"storage": str(error), "done": True}
         except Exception as error:
-            write_atomically(self.folder / "error.txt", traceback.format_exc().encode())
-            return {"failure": f"{type(error).__name__}: {error}", "done": True}
+            reason, log = f"{type(error).__name__}: {error}", traceback.format_exc()
+        # Here the error is gone, and with it what its frames held: the next trial has the memory.
+        if self.trial:
+            self.trial.forget_starts()
+            self.trial = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            write_atomically(folder / "error.txt", log.encode())
+        except OSError as error:
+            logger.warning("%s", error)
+        return {"failure": reason, "done": True}
 
-    def _results(self, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        trial = TrialConfig.from_dict(data)
-        state = initial_state(trial, self.corpus.vocab_size, self.device)
-        checkpoint = self.folder / "checkpoint.safetensors"
-        if checkpoint.exists():
-            load_checkpoint(state, checkpoint, trial.key)
-        for evaluation in train(state, self.splits, trial.training, trial.seed):
-            save_checkpoint(state, checkpoint, trial.key)
-            done = state.finished(trial.training)
-            if done:
-                folder = self.folder / "artifacts"
-                write_artifacts(folder, trial, state.model, self.corpus.vocabulary)
-            yield {
-                "evaluation": asdict(evaluation),
-                "hardware": hardware(self.device),
-                "done": done,
-            }
+    def cleanup(self) -> None:
+        """Save a trial that is left before its end; Tune calls this when it stops an actor."""
+        if self.trial is not None:
+            try:
+                self.trial.leave()
+            except StorageError as error:
+                logger.warning("%s", error)
+            self.trial = None
 
 
 def hardware(device: torch.device) -> str:

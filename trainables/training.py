@@ -1,7 +1,8 @@
-"""The training loop: a generator that knows neither Ray nor MLflow.
+"""The training loop, which knows neither Ray nor MLflow.
 
-A trial is a `TrainingState` that `train` moves forward. Whoever iterates decides when to save,
-report or stop; between two evaluations nothing waits for the device.
+A trial is a `TrainingState` that `advance` moves forward, to its next evaluation or for so long;
+`train` goes through to the end. Whoever calls decides when to save, report or stop; in between
+nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,12 @@ class TrainingState:
     batches: torch.Generator
     step: int = 0  # optimizer updates so far
     training_s: float = 0.0  # spent in steps, without evaluation
-    last: Evaluation | None = None  # the newest evaluation, which has the best so far
+    history: list[Evaluation] = field(default_factory=list)  # of this trial, from its start
+
+    @property
+    def last(self) -> Evaluation | None:
+        """The newest evaluation, which has the best so far."""
+        return self.history[-1] if self.history else None
 
     @property
     def best_val_nats(self) -> float:
@@ -98,42 +104,74 @@ def train(
 ) -> Iterator[Evaluation]:
     """Move the state to the end of its training, pausing at each evaluation.
 
-    Args:
-        state: changed in place; a state that was saved at an evaluation goes on bit for bit.
-        splits: the text, on the device of the state.
-        training: batch, steps, learning rate and evaluation.
-        seed: the seed of the trial, for sampled evaluation.
+    The arguments and errors are those of `advance`.
 
     Yields:
         The losses every ``eval_every`` steps and after the last one (`Evaluating` says where the
-        study looked); once for a fitted model; a finished state yields its last ones again.
+        study looked); once for a fitted model; nothing for a finished state.
+    """
+    while not state.finished(training):
+        evaluation = advance(state, splits, training, seed)
+        assert evaluation is not None
+        yield evaluation
+
+
+def advance(
+    state: TrainingState,
+    splits: Splits,
+    training: TrainingConfig,
+    seed: int,
+    within_s: float = math.inf,
+) -> Evaluation | None:
+    """Move the state to its next evaluation, or by as many steps as fit into a time.
+
+    Where a state stops, is saved and goes on changes no bit of what comes after.
+
+    Args:
+        state: not finished; changed in place.
+        splits: the text, on the device of the state.
+        training: batch, steps, learning rate and evaluation.
+        seed: the seed of the trial, for sampled evaluation.
+        within_s: seconds of steps; at least one is taken, and an evaluation is never cut short.
+
+    Returns:
+        The losses; None where the time was up before.
 
     Raises:
         TrainingDivergedError: a loss is not finite.
     """
-    if state.last is not None and state.finished(training):
-        yield state.last
-    elif isinstance(state.model, FittedModel):
+    if isinstance(state.model, FittedModel):
         started = time.perf_counter()
         state.model.fit(splits.train)
         state.training_s = time.perf_counter() - started
-        yield _evaluate(state, splits, training, seed, tokens=len(splits.train))
+        return _evaluate(state, splits, training, seed, tokens=len(splits.train))
+    target = _next_evaluation(state, training)
     sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-    while not state.finished(training):
-        take_steps(state, sampler, _steps_to_evaluation(state, training))
-        tokens = state.step * training.batch_size * training.block_size
-        yield _evaluate(state, splits, training, seed, tokens)
+    take_steps(state, sampler, target - state.step, within_s)
+    if state.step < target:
+        return None
+    tokens = state.step * training.batch_size * training.block_size
+    return _evaluate(state, splits, training, seed, tokens)
 
 
-def _steps_to_evaluation(state: TrainingState, training: TrainingConfig) -> int:
-    if training.evaluation == "published" and state.last is None:
+def _next_evaluation(state: TrainingState, training: TrainingConfig) -> int:
+    """The step of the evaluation that comes next."""
+    if state.last is None and training.evaluation == "published":
         return 0  # the study looked before its first step
-    next_evaluation = (state.step // training.eval_every + 1) * training.eval_every
-    return min(next_evaluation, training.last_step) - state.step
+    looked_at = state.last.step if state.last else 0
+    return min((looked_at // training.eval_every + 1) * training.eval_every, training.last_step)
 
 
-def take_steps(state: TrainingState, sampler: WindowSampler, steps: int) -> None:
+def take_steps(
+    state: TrainingState, sampler: WindowSampler, steps: int, within_s: float = math.inf
+) -> None:
     """Take optimizer steps, then look once whether every loss was finite.
+
+    Args:
+        state: changed in place.
+        sampler: of the training split.
+        steps: how many.
+        within_s: the first step that ends after these seconds is the last one.
 
     Raises:
         TrainingDivergedError: naming the first step whose loss is not.
@@ -150,6 +188,8 @@ def take_steps(state: TrainingState, sampler: WindowSampler, steps: int) -> None
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
         losses.append(loss.detach())
+        if time.perf_counter() - started > within_s:
+            break
     finite = torch.stack(losses).isfinite().tolist()  # the only wait for the device
     state.training_s += time.perf_counter() - started
     if not all(finite):
@@ -157,7 +197,7 @@ def take_steps(state: TrainingState, sampler: WindowSampler, steps: int) -> None
         raise TrainingDivergedError(
             f"the loss is {float(losses[first])} at step {state.step + first + 1}"
         )
-    state.step += steps
+    state.step += len(losses)
 
 
 def _evaluate(
@@ -189,7 +229,7 @@ def _evaluate(
     for split_name, nats in (("training", train_nats), ("validation", val_nats)):
         if not math.isfinite(nats):
             raise TrainingDivergedError(f"the {split_name} loss is {nats} at step {state.step}")
-    state.last = Evaluation(
+    evaluation = Evaluation(
         step=state.step,
         train_nats=train_nats,
         val_nats=val_nats,
@@ -197,7 +237,8 @@ def _evaluate(
         training_s=state.training_s,
         tokens_per_s=tokens / state.training_s if state.training_s else 0.0,
     )
-    return state.last
+    state.history.append(evaluation)
+    return evaluation
 
 
 def _shared(tokens: npt.NDArray[np.int32]) -> Tensor:

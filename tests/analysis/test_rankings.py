@@ -100,13 +100,6 @@ def test_what_is_not_finished_is_not_ranked() -> None:
         ranking(trials_of("study", runs[1:]))
 
 
-def test_a_ranking_may_be_of_some_keys_only(published: Trials) -> None:
-    some = published.only({"key0", "key3", "absent"})
-    assert list(ranking(some)["val_loss"]) == [2.34159, 2.40827]
-    assert list(pivot(some, "block_size")["block_size"]) == [64, 8]
-    assert len(published.table) == 26
-
-
 def test_the_default_pivots_are_the_numbers_that_differ(published: Trials) -> None:
     assert list(tables(published)) == ["ranking", "by_n_embd", "by_block_size"]
     assert list(tables(published, ["pe_type"])) == ["ranking", "by_pe_type"]

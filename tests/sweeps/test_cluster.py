@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from ray.cluster_utils import Cluster
 
-from trainables.verse import write_play
+from tests.sweeps.running import SweepFolder
 
 SWEEP = """
 name: shared
@@ -32,29 +30,18 @@ def cluster() -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-def run(folder: Path, address: str, *overrides: str) -> subprocess.CompletedProcess[str]:
-    (folder / "play.txt").write_text(write_play(characters=20_000))
-    (folder / "sweep.yaml").write_text(SWEEP)
-    arguments = ["run", "sweep.yaml", *overrides, "--address", address]
-    return subprocess.run(
-        [str(Path(sys.executable).parent / "sweeps"), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+def run(path: Path, address: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return SweepFolder(path, SWEEP).run("run", "sweep.yaml", *overrides, "--address", address)
 
 
 def test_a_sweep_trains_on_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
     result = run(tmp_path, cluster.address)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/state/mlflow.db")
-    experiment = client.get_experiment_by_name("shared").experiment_id
-    runs = client.search_runs([experiment], "tags.role = 'trial'")
+    runs = SweepFolder(tmp_path, SWEEP).runs()
     assert [each.info.status for each in runs] == ["FINISHED"] * 4
     assert len({each.data.tags["seed"] for each in runs}) == 4
+    assert not list((tmp_path / "state/sweeps/shared").glob(".marker*"))
 
 
 def test_what_no_machine_of_the_cluster_has_is_refused(cluster: Cluster, tmp_path: Path) -> None:

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 from click.testing import CliRunner, Result
-from mlflow import MlflowClient
 
 from analysis.command import main as analysis
 from sweeps.command import main as sweeps
 from sweeps.plan import Plan
-from sweeps.service import make_plan
-from sweeps.state import State
-from trainables.training import Evaluation, Splits, initial_state, train
-from trainables.verse import write_play
+from tests.sweeps.running import SweepFolder, in_process
 
 SWEEP = """
 name: small
@@ -58,78 +51,49 @@ class Cubic(BigramTable):
     def forward(self, ids_BT):
         return super().forward(ids_BT) ** self.power
 '''
-BIN = Path(sys.executable).parent
 DIVERGES = "1e+30"
-
-
-def command(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
-    return subprocess.run(
-        [str(BIN / name), *arguments], cwd=cwd, env=environment, capture_output=True, text=True,
-        timeout=240, check=False,
-    )  # fmt: skip
 
 
 @dataclass
 class Study:
     """A folder in which the sweep was run, and what the command said."""
 
-    folder: Path
+    folder: SweepFolder
     result: subprocess.CompletedProcess[str]
     plan: Plan
 
-    @property
-    def client(self) -> MlflowClient:
-        return MlflowClient(tracking_uri=f"sqlite:///{self.folder}/state/mlflow.db")
-
     def runs(self, role: str) -> list[Any]:
-        experiment = self.client.get_experiment_by_name("small")
-        return list(self.client.search_runs([experiment.experiment_id], f"tags.role = '{role}'"))
+        return self.folder.runs(role)
 
     def by_key(self) -> dict[str, Any]:
-        return {run.data.tags["key"]: run for run in self.runs("trial")}
+        return self.folder.by_key()
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
 
     def shown_table(self, parent: Any) -> pd.DataFrame:
         """The table that the UI shows for the parent."""
         logged = json.loads(parent.data.tags["mlflow.loggedArtifacts"])
         assert logged == [{"path": "ranking.json", "type": "table"}]
         with tempfile.TemporaryDirectory() as folder:
-            path = self.client.download_artifacts(parent.info.run_id, "ranking.json", folder)
+            client = self.folder.client
+            path = client.download_artifacts(parent.info.run_id, "ranking.json", folder)
             return pd.read_json(path, orient="split")
-
-    def history(self, run: Any, metric: str) -> list[tuple[int, float]]:
-        found = self.client.get_metric_history(run.info.run_id, metric)
-        return sorted((one.step, one.value) for one in found)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
-    folder = tmp_path_factory.mktemp("a study with spaces")
-    (folder / "play.txt").write_text(write_play(characters=20_000))
-    (folder / "sweep.yaml").write_text(SWEEP)
-    (folder / "cubic.py").write_text(CUBIC)
+    folder = SweepFolder(tmp_path_factory.mktemp("a study with spaces"), SWEEP)
+    (folder.path / "cubic.py").write_text(CUBIC)
     before = Path.cwd()
-    os.chdir(folder)
-    sys.path.insert(0, str(folder))
+    os.chdir(folder.path)
+    sys.path.insert(0, str(folder.path))
     try:
-        plan = make_plan("sweep.yaml", [], State(folder / "state"))
-        yield Study(folder, command("sweeps", "run", "sweep.yaml", cwd=folder), plan)
+        yield Study(folder, folder.run(), folder.plan)
     finally:
-        sys.path.remove(str(folder))
+        sys.path.remove(str(folder.path))
         os.chdir(before)
-
-
-def in_process(plan: Plan, key: str) -> list[Evaluation]:
-    """The same trial without Ray, with the thread that a trial has."""
-    trial = next(trial for trial in plan.trials if trial.key == key)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        state = initial_state(trial, plan.corpus.vocab_size)
-        splits = Splits.of(plan.corpus, torch.device("cpu"))
-        return list(train(state, splits, trial.training, trial.seed))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def is_diverging(run: Any) -> bool:
@@ -170,10 +134,12 @@ def test_curves_are_those_of_the_same_trial_without_ray_bit_for_bit(study: Study
     for key, run in study.by_key().items():
         if is_diverging(run):
             continue
-        expected = in_process(study.plan, key)
-        assert study.history(run, "val_loss") == [(e.step, e.val_nats) for e in expected]
-        assert study.history(run, "train_loss") == [(e.step, e.train_nats) for e in expected]
-        assert study.history(run, "best_val_loss") == [(e.step, e.best_val_nats) for e in expected]
+        (trial,) = (trial for trial in study.plan.trials if trial.key == key)
+        expected = in_process(study.plan, trial)
+        curve = study.folder.curve
+        assert curve(run, "val_loss") == [(e.step, e.val_nats) for e in expected]
+        assert curve(run, "train_loss") == [(e.step, e.train_nats) for e in expected]
+        assert curve(run, "best_val_loss") == [(e.step, e.best_val_nats) for e in expected]
 
 
 def test_params_tags_and_names_describe_the_trial(study: Study) -> None:
@@ -228,7 +194,7 @@ def test_the_parent_has_the_ranking_as_csv_markdown_and_table(study: Study) -> N
 
 
 def test_the_experiment_opens_on_its_own_views(study: Study) -> None:
-    tags = study.client.get_experiment_by_name("small").tags
+    tags = study.folder.client.get_experiment_by_name("small").tags
     state = json.loads(json.loads(tags["mlflow.sharedViewState.ranking"])["state"])
     assert "params.`pe_type`" in state["selectedColumns"]
     assert "tags.sweep = 'small'" in state["searchFilter"]
@@ -237,12 +203,12 @@ def test_the_experiment_opens_on_its_own_views(study: Study) -> None:
 
 
 def test_rankings_reads_the_same_from_the_store(study: Study) -> None:
-    arguments = ["rankings", "small", "--out", str(study.folder / "tables")]
+    arguments = ["rankings", "small", "--out", str(study.path / "tables")]
     result = CliRunner().invoke(analysis, arguments)
     assert result.exit_code == 0, result.output
     assert "not ranked: 1 trials" in result.output
-    written = (study.folder / "tables" / "ranking.csv").read_bytes()
-    assert written == (study.folder / "state/reports/small/ranking.csv").read_bytes()
+    written = (study.path / "tables" / "ranking.csv").read_bytes()
+    assert written == (study.path / "state/reports/small/ranking.csv").read_bytes()
     refused = CliRunner().invoke(analysis, ["rankings", "nowhere"])
     assert refused.exit_code == 2
     assert "no experiment 'nowhere'; there are: " in refused.output
@@ -268,9 +234,9 @@ def test_sample_writes_text_from_a_finished_trial(study: Study) -> None:
 
 def test_running_again_runs_only_what_is_not_finished(study: Study) -> None:
     before = study.by_key()
-    result = command("sweeps", "run", "sweep.yaml", cwd=study.folder)
+    result = study.folder.run()
     assert result.returncode == 1
-    assert "small: 5 done, 1 to run" in result.stdout
+    assert "small: 5 done, 1 failed to retry" in result.stdout
     after = study.by_key()
     assert len(study.runs("trial")) == len(before)
     assert {key: run.info.run_id for key, run in after.items()} == {
@@ -278,104 +244,3 @@ def test_running_again_runs_only_what_is_not_finished(study: Study) -> None:
     }
     (parent,) = study.runs("sweep")
     assert len(study.shown_table(parent)) == 5
-
-
-LONG = """
-name: one
-corpus: file:play.txt
-training: {max_steps: 4000, eval_every: 200}
-arms: [{model: {variant: attention, n_embd: 32}}]
-"""
-
-
-@pytest.fixture
-def long_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a sweep of one trial that takes some seconds."""
-    (tmp_path / "play.txt").write_text(write_play(characters=200_000))
-    (tmp_path / "one.yaml").write_text(LONG)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def start_and_wait_for_a_checkpoint(folder: Path) -> subprocess.Popen[str]:
-    driver = subprocess.Popen(
-        [str(BIN / "sweeps"), "run", "one.yaml"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    checkpoints = "state/sweeps/one/trials/*/checkpoint.safetensors"
-    wait_for(lambda: bool(list(folder.glob(checkpoints))), driver)
-    return driver
-
-
-def wait_for(condition: Callable[[], bool], driver: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert driver.poll() is None, "the sweep ended too early"
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-
-
-def only_run(folder: Path) -> tuple[Any, list[tuple[int, float]]]:
-    """The one trial's run, and its val_loss by step."""
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/state/mlflow.db")
-    experiment = client.get_experiment_by_name("one").experiment_id
-    (run,) = client.search_runs([experiment], "tags.role = 'trial'")
-    history = client.get_metric_history(run.info.run_id, "val_loss")
-    return run, [(metric.step, metric.value) for metric in history]
-
-
-def undisturbed(folder: Path) -> list[tuple[int, float]]:
-    plan = make_plan("one.yaml", [], State(folder / "state"))
-    return [(e.step, e.val_nats) for e in in_process(plan, plan.trials[0].key)]
-
-
-def test_a_trial_survives_its_worker_and_an_interrupted_driver(long_sweep: Path) -> None:
-    driver = start_and_wait_for_a_checkpoint(long_sweep)
-    workers = [pid for pid, title in descendants(driver.pid) if "ResourceTrainable" in title]
-    assert workers
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: len(only_run(long_sweep)[1]) >= 3, driver)  # it went on
-    driver.send_signal(signal.SIGINT)
-    output, _ = driver.communicate(timeout=100)
-    assert driver.returncode == 130, output
-    assert "again   sweeps run one.yaml" in output
-    run, history = only_run(long_sweep)
-    assert run.info.status == "KILLED"
-    expected = undisturbed(long_sweep)
-    assert 3 <= len(history) < len(expected)
-
-    again = command("sweeps", "run", "one.yaml", cwd=long_sweep)
-    assert again.returncode == 0, again.stdout + again.stderr
-    run, history = only_run(long_sweep)
-    assert run.info.status == "FINISHED"
-    # The evaluation that was under way when the driver stopped may be missing from the curve.
-    assert set(history) <= set(expected)
-    assert len(set(history)) == len(history)  # it went on, not from the start
-    assert history[-1] == expected[-1]
-    assert len(history) >= len(expected) - 1
-
-
-def descendants(pid: int) -> list[tuple[int, str]]:
-    """Process ids and titles of all that a process started, directly or not."""
-    parents: Mapping[int, tuple[int, str]] = dict(read_processes())
-    found, grown = {pid}, True
-    while grown:
-        children = {child for child, (parent, _) in parents.items() if parent in found}
-        grown = not children <= found
-        found |= children
-    return [(child, parents[child][1]) for child in found - {pid}]
-
-
-def read_processes() -> Iterator[tuple[int, tuple[int, str]]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                title = (entry / "cmdline").read_text().replace("\0", " ")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            yield int(entry.name), (parent, title)

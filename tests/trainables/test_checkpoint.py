@@ -137,18 +137,19 @@ def test_saving_changes_nothing(trial: TrialConfig, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variant", ["bigram", "attention", "count"])
 @pytest.mark.parametrize("evaluation", ["exact", "sampled", "published"])
-def test_a_finished_state_gives_its_last_evaluation_again(
+def test_a_finished_state_has_its_history_and_nothing_left_to_do(
     variant: str, evaluation: str, make_trial: MakeTrial, tmp_path: Path
 ) -> None:
     trial = make_trial(
         variant, max_steps=7, eval_every=3, batch_size=4, evaluation=evaluation, eval_batches=3
     )
     state, path = initial_state(trial, V), tmp_path / "checkpoint"
-    *_, last = run(state, trial)
+    list(run(state, trial))
     save_checkpoint(state, path, trial.key)
     again = restored(trial, path)
     assert again.finished(trial.training)
-    assert list(run(again, trial)) == [last]
+    assert again.history == state.history
+    assert list(run(again, trial)) == []
     assert_equal_states(again, state)
 
 
@@ -163,11 +164,14 @@ def test_a_state_before_its_first_step_can_be_saved(trial: TrialConfig, tmp_path
 def test_time_spent_and_the_best_loss_come_back(trial: TrialConfig, tmp_path: Path) -> None:
     state = initial_state(trial, V)
     state.training_s, state.step = 12.5, 2
-    state.last = Evaluation(2, 1.5, 1.75, 1.25, 12.5, 1e6)
+    state.history = [
+        Evaluation(1, 1.5, 1.25, 1.25, 6, 1e6),
+        Evaluation(2, 1.5, 1.75, 1.25, 12.5, 1e6),
+    ]
     save_checkpoint(state, tmp_path / "checkpoint", trial.key)
     again = restored(trial, tmp_path / "checkpoint")
     assert (again.training_s, again.best_val_nats, again.step) == (12.5, 1.25, 2)
-    assert again.last == state.last
+    assert again.history == state.history
 
 
 def test_a_crash_before_the_rename_leaves_the_old_file(

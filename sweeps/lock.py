@@ -1,0 +1,57 @@
+"""One driver at a time on a sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainables.errors import UserError
+
+
+@contextlib.contextmanager
+def only_driver(folder: Path, sweep: str) -> Iterator[None]:
+    """Hold a sweep for as long as this lasts, or until the process dies, however it does.
+
+    Args:
+        folder: of the sweep; the file in it is locked by the operating system, which lets go of it
+            when its holder dies. Its content only says who that is.
+        sweep: its name.
+
+    Raises:
+        UserError: another process holds it, or the file system cannot lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock.json").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(_refusal(file.name, sweep)) from None
+        except OSError as error:
+            raise UserError(
+                f"{file.name} cannot be locked ({error.strerror}); choose a state directory on"
+                " another file system with --state"
+            ) from None
+        holder = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }
+        file.truncate(0)
+        file.write(json.dumps(holder) + "\n")
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _refusal(path: str, sweep: str) -> str:
+    who = "another process"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        holder = json.loads(Path(path).read_text(encoding="utf-8"))
+        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    return f"sweep {sweep!r} is held by {who}; wait until it ends, or stop it with Ctrl-C there"

@@ -1,0 +1,195 @@
+"""A trial that outlives the process that trains it. Knows no Ray.
+
+Its folder holds two checkpoints, so that one is good whatever happens to the other:
+
+    checkpoint.safetensors   the newest
+    previous.safetensors     the one before it, until the trial is finished
+    starts.json              where the trial was taken up last, and how often in a row
+    error.txt                why it failed, with the traceback
+    artifacts/               what it leaves behind
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from trainables.artifacts import write_artifacts
+from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from trainables.config import TrialConfig
+from trainables.corpus import Corpus
+from trainables.files import set_aside, write_atomically
+from trainables.training import Evaluation, Splits, TrainingState, advance, initial_state
+
+CHECKPOINTS = ("checkpoint.safetensors", "previous.safetensors")  # the newest first
+SAVE_S = 5.0  # what a worker that dies loses at most, besides an evaluation
+MAX_STARTS = 10  # in a row from the same step: a trial that kills its worker, not bad luck
+
+
+class StorageError(OSError):
+    """The state of a trial cannot be written: the trial is well, the sweep cannot go on."""
+
+
+class WorkerDiedError(RuntimeError):
+    """The processes that trained this trial died again and again before they got any further."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a trial came to since it was last asked."""
+
+    step: int
+    done: bool
+    evaluations: list[Evaluation]  # those not told before; all past ones when it is taken up
+    taken_up: bool = False  # whether this says where it goes on from
+    notes: list[str] = field(default_factory=list)  # what could not be trusted
+
+
+class DurableTrial:
+    """Moves a trial on and saves it; a new one of the same folder goes on where it was saved."""
+
+    def __init__(
+        self, trial: TrialConfig, corpus: Corpus, splits: Splits, folder: Path, device: torch.device
+    ) -> None:
+        """Bring the trial to its newest good checkpoint.
+
+        Args:
+            trial: what to train.
+            corpus: gives the vocabulary.
+            splits: of the corpus, on the device.
+            folder: of this trial alone; made if need be.
+            device: where to train.
+
+        Raises:
+            StorageError: the folder cannot be written.
+            WorkerDiedError: the trial was taken up at this step too often.
+        """
+        self._trial = trial
+        self._vocabulary = corpus.vocabulary
+        self._splits = splits
+        self._folder = folder
+        self._newest, self._previous = (folder / name for name in CHECKPOINTS)
+        self._starts = folder / "starts.json"
+        self._notes: list[str] = []
+        self._state = self._restored(corpus.vocab_size, device)
+        self._saved = self._position
+        self._saved_s = time.monotonic()
+        self._told = False  # whether the past was told
+        if not self._finished:
+            self._count_start()
+
+    @property
+    def _finished(self) -> bool:
+        return self._state.finished(self._trial.training)
+
+    @property
+    def _position(self) -> tuple[int, int]:
+        """What moves as the trial does: its step, and how often it was evaluated."""
+        return self._state.step, len(self._state.history)
+
+    def advance(self, within_s: float) -> Progress:
+        """Tell the past at first, then train to the next evaluation or for so many seconds.
+
+        Raises:
+            StorageError: the state cannot be written.
+            TrainingDivergedError: a loss is not finite.
+        """
+        if not self._told:
+            self._told = True
+            if self._finished:
+                self._finish()
+            past = list(self._state.history)
+            return Progress(self._state.step, self._finished, past, True, self._notes)
+        trial = self._trial
+        evaluation = advance(self._state, self._splits, trial.training, trial.seed, within_s)
+        if evaluation or time.monotonic() - self._saved_s > SAVE_S:
+            self.save()
+        if self._finished:
+            self._finish()
+        return Progress(self._state.step, self._finished, [evaluation] if evaluation else [])
+
+    def save(self) -> None:
+        """Save what is not saved yet, keeping the checkpoint before it.
+
+        Raises:
+            StorageError: it cannot be written; the checkpoints that there are stay good.
+        """
+        if self._position == self._saved:
+            return
+        with _storing(self._folder):
+            if self._newest.exists():
+                self._newest.replace(self._previous)
+            save_checkpoint(self._state, self._newest, self._trial.key)
+        self._saved = self._position
+        self._saved_s = time.monotonic()
+
+    def leave(self) -> None:
+        """Save, so that another process may go on; this one did not die.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if not self._finished:
+            self.save()
+            self.forget_starts()
+
+    def forget_starts(self) -> None:
+        """Count from the beginning how often the trial is taken up."""
+        with contextlib.suppress(OSError):
+            self._starts.unlink()
+
+    def _restored(self, vocab_size: int, device: torch.device) -> TrainingState:
+        """The state of the newest good checkpoint; the others are set aside."""
+        for path in (self._newest, self._previous):
+            state = initial_state(self._trial, vocab_size, device)
+            if not path.exists():
+                continue
+            try:
+                load_checkpoint(state, path, self._trial.key)
+            except CheckpointError as error:
+                with _storing(self._folder):
+                    self._notes.append(f"{error}; kept as {set_aside(path).name}")
+            else:
+                return state
+        return initial_state(self._trial, vocab_size, device)
+
+    def _count_start(self) -> None:
+        step, count = self._state.step, 0
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            before = json.loads(self._starts.read_text())
+            count = before["count"] if before["step"] == step else 0
+        if count >= MAX_STARTS:
+            self.forget_starts()
+            raise WorkerDiedError(f"the worker died {count} times in a row after step {step}")
+        with _storing(self._folder):
+            for partial in self._folder.glob(".*.partial"):  # of a process that died
+                partial.unlink(missing_ok=True)
+            content = json.dumps({"step": step, "count": count + 1})
+            write_atomically(self._starts, content.encode())
+
+    def _finish(self) -> None:
+        with _storing(self._folder):
+            folder = self._folder / "artifacts"
+            write_artifacts(folder, self._trial, self._state.model, self._vocabulary)
+            self._previous.unlink(missing_ok=True)
+            (self._folder / "error.txt").unlink(missing_ok=True)
+            self.forget_starts()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a trial has something to go on from."""
+    return any((folder / name).exists() for name in CHECKPOINTS)
+
+
+@contextlib.contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error

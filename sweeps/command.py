@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
@@ -176,7 +177,8 @@ def run(
         if all(record.failures >= limit for record in outcome.failed) and not retry_failed:
             again += " --retry-failed"
     if outcome.unsent:
-        tracking = ["--tracking-uri", tracking_uri] if tracking_uri else []
+        is_given = context.get_parameter_source("tracking_uri") is ParameterSource.COMMANDLINE
+        tracking = ["--tracking-uri", tracking_uri] if is_given else []
         sync = _command("sync", made.sweep.name, *tracking, "--state", state_root)
         _say(f"unsent  {outcome.unsent} runs are not in MLflow yet, they are kept"
              f" ({outcome.problem})\nsend    {sync}")  # fmt: skip

@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 GATHER_S = 0.3  # events that come within this time travel together
 RETRY_S = 5.0
 MAX_PROBLEMS = 2  # in a row: then the store is taken to be away
-NO_PROGRESS_S = 20.0  # how long the end of a sweep waits for a store that takes nothing
+MAX_REASON = 300  # characters
+NO_PROGRESS_S = 10.0  # how long the end of a sweep waits for a store that takes nothing
 
 
 class Delivery:
@@ -100,7 +101,7 @@ class Delivery:
                 self._tried.set()
                 return
             except Exception as error:  # whatever it is, training goes on and it is said
-                said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                said = _reason(error)
                 if not self.problem and self._tried.is_set():
                     logger.warning("MLflow takes no events, they are kept meanwhile: %s", said)
                 self.problem = said
@@ -130,3 +131,13 @@ class Delivery:
             raise problems[0]
         if not self._outbox.sweep.is_sent:
             runs.send_sweep(self._outbox.sweep)
+
+
+def _reason(error: BaseException) -> str:
+    """A few words: of a request that failed, what the operating system said."""
+    root = error
+    while root.__context__ is not None:
+        root = root.__context__
+    if isinstance(root, OSError) and root.strerror:
+        return root.strerror
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:MAX_REASON]

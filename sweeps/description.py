@@ -19,6 +19,8 @@ def describe_sweep(plan: Plan) -> dict[str, Any]:
     corpus = plan.corpus
     return {
         "description": plan.sweep.description,
+        "uri": plan.sweep.tracking.uri,
+        "code_version": code_version(),
         "views": saved_views(params or ["variant"], next(factors, None), sweep=plan.sweep.name),
         "dataset": {
             "name": corpus.name,
@@ -30,7 +32,7 @@ def describe_sweep(plan: Plan) -> dict[str, Any]:
     }
 
 
-def describe_trial(plan: Plan, trial: TrialConfig, code_version: str) -> dict[str, Any]:
+def describe_trial(plan: Plan, trial: TrialConfig) -> dict[str, Any]:
     """Plain data for the run of a trial."""
     return {
         "name": plan.run_name(trial),
@@ -39,7 +41,6 @@ def describe_trial(plan: Plan, trial: TrialConfig, code_version: str) -> dict[st
             "variant": trial.model.variant,
             "seed": str(trial.seed),
             "corpus_digest": trial.corpus_digest,
-            "code_version": code_version,
         },
     }
 

@@ -26,8 +26,13 @@ def only_driver(folder: Path, sweep: str) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or the file system cannot lock.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock.json").open("a+", encoding="utf-8") as file:
+    path = folder / "lock.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = path.open("ab+", buffering=0)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -42,11 +47,10 @@ def only_driver(folder: Path, sweep: str) -> Iterator[None]:
             "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         }
-        file.truncate(0)
-        file.write(json.dumps(holder) + "\n")
-        file.flush()
+        with contextlib.suppress(OSError):  # a full disk, say: the lock itself holds
+            file.truncate(0)
+            file.write((json.dumps(holder) + "\n").encode())
         yield
-        file.truncate(0)
 
 
 def _refusal(path: str, sweep: str) -> str:

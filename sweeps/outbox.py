@@ -7,7 +7,9 @@ what the tracking store does not have. A row that was changed has a higher revis
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
@@ -17,7 +19,7 @@ from typing import Any
 
 from sweeps.events import TrialEvent
 from trainables.errors import UserError
-from trainables.files import set_aside
+from trainables.files import remove_partials, set_aside
 
 APPLICATION = 0x62677377  # marks the file as ours, in sqlite's application_id
 VERSION = 1
@@ -107,42 +109,16 @@ class Outbox:
 
         Raises:
             UserError: the file was made by a newer version.
+            sqlite3.Error: it cannot be opened or made.
         """
         self.lost = ""
         self._lock = threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._database = self._open(path, sweep)
-        except sqlite3.DatabaseError as error:
+            self._database = _open(path, sweep)
+        except _UnusableError as error:
             self.lost = f"{path} cannot be used ({error}); kept as {_set_aside(path).name}"
-            self._database = self._open(path, sweep)
-
-    @staticmethod
-    def _open(path: Path, sweep: str) -> sqlite3.Connection:
-        is_new = not path.exists()
-        database = sqlite3.connect(path, timeout=20, isolation_level=None, check_same_thread=False)
-        database.row_factory = sqlite3.Row
-        try:
-            if is_new:
-                database.execute("PRAGMA journal_mode = WAL")
-                database.executescript(f"BEGIN; {SCHEMA}; COMMIT;")
-                database.execute("INSERT INTO sweep (name) VALUES (?)", (sweep,))
-            if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
-                raise sqlite3.DatabaseError("it is not an outbox")
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                raise UserError(f"{path} was made by a newer version; update bigram-sweeps")
-            problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if problem != "ok":
-                raise sqlite3.DatabaseError(problem)
-            found = database.execute("SELECT name FROM sweep").fetchone()
-            if found is None or found["name"] != sweep:
-                raise sqlite3.DatabaseError("it is the outbox of another sweep")
-            database.execute("PRAGMA synchronous = NORMAL")
-        except BaseException:
-            database.close()
-            raise
-        return database
+            self._database = _open(path, sweep)
 
     def close(self) -> None:
         with self._lock:
@@ -206,7 +182,7 @@ class Outbox:
     # What happens.
 
     def record(self, event: TrialEvent) -> None:
-        """Take an event; one that is known already changes nothing.
+        """Take an event; an evaluation that is known already changes nothing.
 
         Times of a trial never go back, whatever the clock does.
 
@@ -322,6 +298,7 @@ class Outbox:
         status: str,
         reason: str,
         evaluations: Iterable[tuple[int, Mapping[str, Any]]],
+        is_current: bool = True,
     ) -> None:
         """Take over a run that the store has and this file did not know.
 
@@ -331,10 +308,16 @@ class Outbox:
             status: of its run; one that is neither FINISHED nor FAILED was interrupted.
             reason: why it failed.
             evaluations: those that the run has, with their times in ms.
+            is_current: whether name, params and role of the run are those of the trial.
         """
         with self._lock, self._database as database:
             database.execute("BEGIN")
-            database.execute("UPDATE trials SET run_id = ? WHERE key = ?", (run_id, key))
+            evaluations = list(evaluations)
+            latest_ms = max((time_ms for time_ms, _ in evaluations), default=0)
+            database.execute(
+                "UPDATE trials SET run_id = ?, latest_ms = max(latest_ms, ?) WHERE key = ?",
+                (run_id, latest_ms, key),
+            )
             database.executemany(
                 "INSERT INTO evaluations (key, step, time_ms, content, sent)"
                 " VALUES (?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET sent = 1",
@@ -346,7 +329,7 @@ class Outbox:
                 " WHERE key = ? AND status = 'WAITING'",
                 (status if ended else "KILLED", reason, status == "FAILED", not ended, key),
             )
-            if ended:
+            if ended and is_current:
                 database.execute(
                     "UPDATE trials SET sent = revision WHERE key = ? AND status = ?", (key, status)
                 )
@@ -365,6 +348,54 @@ class Outbox:
     def _write(self, query: str, *values: Any) -> None:
         with self._lock:
             self._database.execute(query, values)
+
+
+class _UnusableError(Exception):
+    """The file is damaged, or not the outbox of this sweep."""
+
+
+def _open(path: Path, sweep: str) -> sqlite3.Connection:
+    if not path.exists():
+        _create(path, sweep)
+    if path.stat().st_size == 0:  # sqlite would take it for a new file
+        raise _UnusableError("it is empty")
+    database = sqlite3.connect(path, timeout=20, isolation_level=None, check_same_thread=False)
+    try:
+        database.row_factory = sqlite3.Row
+        _check(database, path, sweep)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.DatabaseError as error:
+        database.close()
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _UnusableError(error) from None
+        raise  # a full disk, say, which says nothing of the file
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _create(path: Path, sweep: str) -> None:
+    """Make a whole file, then give it its name."""
+    remove_partials(path.parent)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as database:
+        database.executescript(SCHEMA)
+        database.execute("INSERT INTO sweep (name) VALUES (?)", (sweep,))
+    partial.replace(path)
+
+
+def _check(database: sqlite3.Connection, path: Path, sweep: str) -> None:
+    if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+        raise _UnusableError("it is not an outbox")
+    if database.execute("PRAGMA user_version").fetchone()[0] > VERSION:
+        raise UserError(f"{path} was made by a newer version; update bigram-sweeps")
+    problem = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+    if problem != "ok":
+        raise _UnusableError(problem.splitlines()[-1])
+    if [row["name"] for row in database.execute("SELECT name FROM sweep")] != [sweep]:
+        raise _UnusableError("it is the outbox of another sweep")
 
 
 def _record(row: sqlite3.Row) -> TrialRecord:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis import AnalysisError, load_trials, tables, write_tables
-from sweeps.description import code_version, describe_sweep, describe_trial
+from sweeps.description import describe_sweep, describe_trial
 from sweeps.estimate import Cost, estimate
 from sweeps.events import TrialEvent
 from sweeps.lock import only_driver
@@ -106,9 +106,12 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
                 if to_run:
                     _train(plan, to_run, state, options, outbox, delivery, outcome)
             except KeyboardInterrupt:
+                if outcome.stop.is_forced:
+                    raise
                 outcome.stop.interrupt()
             finally:
-                _conclude(outbox, delivery, uri, outcome)
+                if not outcome.stop.is_forced:
+                    _conclude(outbox, delivery, uri, outcome)
     return outcome
 
 
@@ -137,7 +140,11 @@ def sweep_names(state: State) -> list[str]:
 
 @contextlib.contextmanager
 def _outbox(state: State, name: str, say: Say) -> Iterator[Outbox]:
-    outbox = Outbox(state.sweep(name) / OUTBOX, name)
+    path = state.sweep(name) / OUTBOX
+    try:
+        outbox = Outbox(path, name)
+    except sqlite3.Error as error:
+        raise UserError(f"{path} cannot be opened or made: {error}") from None
     try:
         if outbox.lost:
             say(f"lost    {outbox.lost}; its content comes back from the checkpoints and MLflow")
@@ -170,10 +177,8 @@ def _delivery(outbox: Outbox, state: State, uri: str, say: Say) -> Iterator[Deli
 
 def _describe(plan: Plan, outbox: Outbox) -> int:
     """Tell the outbox what the sweep is; return how many trials with a run were removed."""
-    version = code_version()
-    trials = {trial.key: describe_trial(plan, trial, version) for trial in plan.trials}
-    content = describe_sweep(plan) | {"uri": plan.sweep.tracking.uri}
-    return outbox.describe(content, trials)
+    trials = {trial.key: describe_trial(plan, trial) for trial in plan.trials}
+    return outbox.describe(describe_sweep(plan), trials)
 
 
 def _to_run(plan: Plan, outbox: Outbox, state: State, removed: int, say: Say) -> list[TrialConfig]:
@@ -216,12 +221,12 @@ def _train(
 
     folder = state.sweep(plan.sweep.name)
     recomputed = sum(record.recomputed for record in outbox.trials())
+    cost = estimate(to_run, plan.corpus, 1)
+    check_disk(state, cost.disk_bytes)
     with connected(options.address) as nodes:
         if options.address is not None:
             check_storage(folder)
         at_once = concurrency(plan.sweep.resources, nodes)
-        cost = estimate(to_run, plan.corpus, at_once)
-        check_disk(state, cost.disk_bytes)
         progress = Progress(plan, len(plan.trials) - len(to_run), cost.costs)
 
         def fail_fast(event: TrialEvent) -> None:
@@ -264,10 +269,11 @@ def _conclude(outbox: Outbox, delivery: Delivery, uri: str, outcome: Outcome) ->
             outcome.status = "FINISHED"
         elif statuses <= {"FINISHED", "FAILED"}:
             outcome.status = "FAILED"
-        if not delivery.flush(outcome.stop.patience_s) and "FINISHED" in statuses:
+        is_away = delivery.flush(outcome.stop.patience_s) > 0
+        if not is_away and "FINISHED" in statuses:
             outcome.ranking = _rank(outbox.sweep.name, uri, outcome.reports)
         outbox.end(outcome.status)
-        outcome.unsent = delivery.flush(outcome.stop.patience_s)
+        outcome.unsent = delivery.flush(0 if is_away else outcome.stop.patience_s)
         outcome.problem = delivery.problem
     except sqlite3.Error as error:  # the disk is full, say; the checkpoints have it all
         outcome.stop.request("storage", f"the outbox cannot be written: {error}")

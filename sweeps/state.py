@@ -10,6 +10,8 @@ from pathlib import Path
 
 from trainables.errors import UserError
 
+PROBE_BYTES = 1 << 20  # less free space than this is none
+
 
 @dataclass(frozen=True)
 class State:
@@ -63,7 +65,7 @@ def make_writable(state: State) -> None:
     try:
         state.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=state.root) as file:
-            file.write(b"writable")
+            file.write(bytes(PROBE_BYTES))
     except OSError as error:
         raise UserError(
             f"the state directory {state.root} is not writable ({error.strerror}); choose another"

@@ -22,6 +22,7 @@ class Stop:
     def __init__(self) -> None:
         self.cause: Cause = ""
         self.message = ""
+        self.is_forced = False  # a second signal came: wait for nothing
         self._deadline_s = math.inf
 
     def request(self, cause: Cause, message: str = "") -> None:
@@ -32,11 +33,12 @@ class Stop:
     def interrupt(self) -> None:
         """Ask for a stop that is to be over soon."""
         self.request("interrupted")
-        self._deadline_s = time.monotonic() + STOP_S
+        self._deadline_s = min(self._deadline_s, time.monotonic() + STOP_S)
 
     def on_signal(self, number: int, frame: Any) -> None:
         """Handle a signal: the first one requests a stop, the second one forces it."""
         if self._deadline_s < math.inf:
+            self.is_forced = True
             signal.default_int_handler(number, frame)
         self.interrupt()
         signal.setitimer(signal.ITIMER_REAL, FORCE_S)

@@ -68,6 +68,7 @@ class SweepRuns:
         self._params: dict[str, set[str]] = {}  # those that runs have, by run id
         self._names: dict[str, str] = {}
         self._with_artifacts: set[str] = set()  # run ids
+        self._with_failure: set[str] = set()  # run ids that say why they failed
         runs = defaultdict(list)
         for run in runs_of(self._client, self._experiment_id):
             if run.data.tags.get("role") == "sweep":
@@ -98,8 +99,9 @@ class SweepRuns:
         params = [Param(name, value) for name, value in content["params"].items()
                   if name not in known]  # fmt: skip
         tags = {"role": record.role, "hardware": record.hardware}
-        if record.failures:
+        if record.reason or run_id in self._with_failure:
             tags["failure"] = record.reason
+            self._with_failure.add(run_id)
         if record.status != "RUNNING":
             tags["mlflow.note.content"] = self._note(record)
         first, *rest = _batches(metrics, MAX_METRICS)
@@ -168,6 +170,8 @@ class SweepRuns:
                 self._client.delete_run(run.info.run_id)
         self._params[keep.info.run_id] = set(keep.data.params)
         self._names[keep.info.run_id] = keep.info.run_name
+        if "failure" in keep.data.tags:
+            self._with_failure.add(keep.info.run_id)
         return str(keep.info.run_id)
 
     def _compare(self, key: str, found: Sequence[Any]) -> None:
@@ -181,7 +185,14 @@ class SweepRuns:
         elif record.run_id != run_id:
             reason = run.data.tags.get("failure", "")
             self._outbox.resend(key)
-            self._outbox.adopt(key, run_id, run.info.status, reason, self._evaluations(run_id))
+            self._outbox.adopt(
+                key,
+                run_id,
+                run.info.status,
+                reason,
+                self._evaluations(run_id),
+                is_current=_shows(run, record),
+            )
 
     def _evaluations(self, run_id: str) -> list[tuple[int, dict[str, Any]]]:
         """What a run has of its trial's evaluations, with their times in ms."""
@@ -199,6 +210,7 @@ class SweepRuns:
             "role": record.role,
             "sweep": self._sweep.name,
             "key": record.key,
+            "code_version": self._sweep.content["code_version"],
             "mlflow.parentRunId": self._parent_id,
         }
         if self._is_remote and (found := self._find(record.key)):
@@ -256,6 +268,14 @@ class SweepRuns:
             lines += ["", "Text that it writes:", ""]
             lines += [f"    {line}" for line in sample.read_text(encoding="utf-8").split("\n")]
         return "\n".join(lines)
+
+
+def _shows(run: Any, record: TrialRecord) -> bool:
+    """Whether name, params and role of a run are those of a trial."""
+    content = record.content
+    return (run.info.run_name, run.data.tags["role"]) == (content["name"], record.role) and (
+        run.data.params.items() >= content["params"].items()
+    )
 
 
 def _batches(metrics: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,7 +1,7 @@
 """Saving a training state and bringing it back bit for bit, without unpickling anything.
 
 A checkpoint is one safetensors file: tensors (model, optimizer, random state) and a JSON header
-(step, all losses so far, time spent, the trial's key, a sha256 of the tensors).
+(step, all losses so far, time spent, the trial's key, and a sha256 of all that).
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ class CheckpointError(ValueError):
     """The file is not a whole checkpoint of this trial."""
 
 
-def save_checkpoint(state: TrainingState, path: Path, key: str) -> None:
+def save_checkpoint(
+    state: TrainingState, path: Path, key: str, previous: Path | None = None
+) -> None:
     """Write a state so that the file is either the old one or the new one, whole.
 
     Args:
         state: a state between two steps.
         path: the file; its folder is made.
         key: the key of the trial.
+        previous: where the old file goes; None drops it.
     """
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors["random.batches"] = state.batches.get_state()
@@ -45,26 +48,30 @@ def save_checkpoint(state: TrainingState, path: Path, key: str) -> None:
         "history": [asdict(evaluation) for evaluation in state.history],
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header["sha256"] = _digest(tensors)
-    write_atomically(path, save(tensors, {"state": json.dumps(header)}))
+    header["sha256"] = _digest(header, tensors)
+    write_atomically(path, save(tensors, {"state": json.dumps(header)}), previous)
 
 
 def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
     """Bring a trial's initial state to where its checkpoint stands, in place.
 
     Raises:
-        CheckpointError: the file is cut, of another trial, or not a checkpoint.
+        CheckpointError: the file is cut, altered, of another trial, or not a checkpoint.
+        OSError: it cannot be read, which says nothing of its content.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header["sha256"] != _digest(tensors):
-            raise ValueError("its tensors are not those that were saved")
+        if header.pop("sha256") != _digest(header, tensors):
+            raise ValueError("its content is not what was saved")
         if header["key"] == key:
             _restore(state, header, tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint ({error})") from error
+    except torch.OutOfMemoryError:  # a RuntimeError that says nothing of the file
+        raise
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is not a whole checkpoint ({why})") from error
     if header["key"] != key:
         raise CheckpointError(f"{path} belongs to trial {header['key']}, not to {key}")
 
@@ -82,8 +89,8 @@ def _restore(state: TrainingState, header: dict[str, Any], tensors: dict[str, Te
     state.history = [Evaluation(**evaluation) for evaluation in header["history"]]
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)

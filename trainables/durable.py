@@ -24,7 +24,7 @@ from trainables.artifacts import write_artifacts
 from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus
-from trainables.files import set_aside, write_atomically
+from trainables.files import remove_partials, set_aside, write_atomically
 from trainables.training import Evaluation, Splits, TrainingState, advance, initial_state
 
 CHECKPOINTS = ("checkpoint.safetensors", "previous.safetensors")  # the newest first
@@ -81,8 +81,8 @@ class DurableTrial:
         self._saved = self._position
         self._saved_s = time.monotonic()
         self._told = False  # whether the past was told
-        if not self._finished:
-            self._count_start()
+        self._is_whole = True  # false while steps are taken: such a state is never saved
+        self._count_start()
 
     @property
     def _finished(self) -> bool:
@@ -106,13 +106,21 @@ class DurableTrial:
                 self._finish()
             past = list(self._state.history)
             return Progress(self._state.step, self._finished, past, True, self._notes)
-        trial = self._trial
-        evaluation = advance(self._state, self._splits, trial.training, trial.seed, within_s)
-        if evaluation or time.monotonic() - self._saved_s > SAVE_S:
+        evaluation = self._train(within_s)
+        if evaluation or self._finished or time.monotonic() - self._saved_s > SAVE_S:
             self.save()
         if self._finished:
             self._finish()
         return Progress(self._state.step, self._finished, [evaluation] if evaluation else [])
+
+    def _train(self, within_s: float) -> Evaluation | None:
+        if self._finished:  # and could not be saved
+            return None
+        self._is_whole = False
+        trial = self._trial
+        evaluation = advance(self._state, self._splits, trial.training, trial.seed, within_s)
+        self._is_whole = True
+        return evaluation
 
     def save(self) -> None:
         """Save what is not saved yet, keeping the checkpoint before it.
@@ -120,12 +128,10 @@ class DurableTrial:
         Raises:
             StorageError: it cannot be written; the checkpoints that there are stay good.
         """
-        if self._position == self._saved:
+        if self._position == self._saved or not self._is_whole:
             return
         with _storing(self._folder):
-            if self._newest.exists():
-                self._newest.replace(self._previous)
-            save_checkpoint(self._state, self._newest, self._trial.key)
+            save_checkpoint(self._state, self._newest, self._trial.key, self._previous)
         self._saved = self._position
         self._saved_s = time.monotonic()
 
@@ -135,9 +141,8 @@ class DurableTrial:
         Raises:
             StorageError: it cannot be written.
         """
-        if not self._finished:
-            self.save()
-            self.forget_starts()
+        self.save()
+        self.forget_starts()
 
     def forget_starts(self) -> None:
         """Count from the beginning how often the trial is taken up."""
@@ -150,32 +155,32 @@ class DurableTrial:
             state = initial_state(self._trial, vocab_size, device)
             if not path.exists():
                 continue
-            try:
-                load_checkpoint(state, path, self._trial.key)
-            except CheckpointError as error:
-                with _storing(self._folder):
+            with _storing(self._folder):
+                try:
+                    load_checkpoint(state, path, self._trial.key)
+                except CheckpointError as error:
                     self._notes.append(f"{error}; kept as {set_aside(path).name}")
-            else:
-                return state
+                else:
+                    return state
         return initial_state(self._trial, vocab_size, device)
 
     def _count_start(self) -> None:
         step, count = self._state.step, 0
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             before = json.loads(self._starts.read_text())
-            count = before["count"] if before["step"] == step else 0
+            count = int(before["count"]) if before["step"] == step else 0
         if count >= MAX_STARTS:
             self.forget_starts()
             raise WorkerDiedError(f"the worker died {count} times in a row after step {step}")
         with _storing(self._folder):
-            for partial in self._folder.glob(".*.partial"):  # of a process that died
-                partial.unlink(missing_ok=True)
+            remove_partials(self._folder)
             content = json.dumps({"step": step, "count": count + 1})
             write_atomically(self._starts, content.encode())
 
     def _finish(self) -> None:
         with _storing(self._folder):
             folder = self._folder / "artifacts"
+            remove_partials(folder)
             write_artifacts(folder, self._trial, self._state.model, self._vocabulary)
             self._previous.unlink(missing_ok=True)
             (self._folder / "error.txt").unlink(missing_ok=True)

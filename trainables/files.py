@@ -7,8 +7,14 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file by new content, on the disk before it gets its name."""
+def write_atomically(path: Path, content: bytes, keep_as: Path | None = None) -> None:
+    """Replace a file by new content, on the disk before it gets its name.
+
+    Args:
+        path: the file; its folder is made.
+        content: all of it.
+        keep_as: a name for the file that is replaced; None drops it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -16,10 +22,18 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if keep_as is not None and path.exists():
+            path.replace(keep_as)
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a process that died did not finish to write."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -141,6 +144,12 @@ class Driver:
     def end(self) -> int:
         return self.process.wait(2 * WAIT_S)
 
+    def wait(self, wait_s: float | None) -> bool:
+        """Whether the sweep ends within a time; None waits for it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(wait_s)
+        return self.process.returncode is not None
+
     @property
     def workers(self) -> list[int]:
         """The processes that carry trials."""
@@ -150,6 +159,30 @@ class Driver:
         os.kill(pid or self.process.pid, signal.SIGKILL)
         if pid is None:
             self.process.wait()
+
+
+class WorkerKiller(threading.Thread):
+    """Kills a random worker of a driver now and then, until told to stop."""
+
+    def __init__(self, driver: Driver, chance: random.Random, every_s: tuple[float, float]) -> None:
+        super().__init__(daemon=True)
+        self.driver, self.chance, self.every_s = driver, chance, every_s
+        self.kills = 0
+        self.enough = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self.enough.wait(self.chance.uniform(*self.every_s)):
+            if workers := self.driver.workers:
+                with contextlib.suppress(ProcessLookupError):
+                    self.driver.kill(self.chance.choice(workers))
+                    self.kills += 1
+
+    def stop(self) -> int:
+        """End it; return how many workers it killed."""
+        self.enough.set()
+        self.join()
+        return self.kills
 
 
 def in_process(plan: Plan, trial: TrialConfig) -> list[Evaluation]:

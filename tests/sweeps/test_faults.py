@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
-import threading
+import signal
+import socket
+import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +18,7 @@ from ray.cluster_utils import Cluster
 
 from sweeps.ui import mlflow_ui
 from tests.sweeps.faulty_proxy import FaultyProxy
-from tests.sweeps.running import Driver, SweepFolder, undisturbed
+from tests.sweeps.running import SweepFolder, WorkerKiller, undisturbed
 
 pytestmark = pytest.mark.faults
 
@@ -45,31 +50,6 @@ def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyPro
         proxy.close()
 
 
-class WorkerKiller(threading.Thread):
-    """Kills a random worker of a driver every few seconds until told to stop."""
-
-    def __init__(self, driver: Driver, chance: random.Random) -> None:
-        super().__init__(daemon=True)
-        self.driver, self.chance = driver, chance
-        self.kills = 0
-        self.enough = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        while not self.enough.wait(self.chance.uniform(2, 5)):
-            if workers := self.driver.workers:
-                try:
-                    self.driver.kill(self.chance.choice(workers))
-                    self.kills += 1
-                except ProcessLookupError:
-                    continue
-
-    def stop(self) -> int:
-        self.enough.set()
-        self.join()
-        return self.kills
-
-
 def test_a_sweep_survives_its_workers_its_driver_and_its_tracking_server(
     tmp_path: Path, proxy: FaultyProxy
 ) -> None:
@@ -78,7 +58,7 @@ def test_a_sweep_survives_its_workers_its_driver_and_its_tracking_server(
     worker_kills = 0
     for round_ in range(DRIVER_KILLS):
         driver = folder.start()
-        killer = WorkerKiller(driver, chance)
+        killer = WorkerKiller(driver, chance, (2, 5))
         if round_ == 2:
             with proxy.away():
                 time.sleep(20)
@@ -88,7 +68,7 @@ def test_a_sweep_survives_its_workers_its_driver_and_its_tracking_server(
         driver.kill()
         worker_kills += killer.stop()
     driver = folder.start()
-    killer = WorkerKiller(driver, chance)
+    killer = WorkerKiller(driver, chance, (2, 5))
     code = driver.end()
     worker_kills += killer.stop()
     assert code == 0, driver.output
@@ -119,3 +99,147 @@ def test_a_sweep_survives_the_death_of_a_machine(tmp_path: Path) -> None:
         cluster.shutdown()
     assert "workers died" in driver.output
     folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
+
+
+LONG = """
+name: long
+corpus: file:play.txt
+training: {max_steps: 6000, eval_every: 2000}
+arms: [{model: {variant: attention, n_embd: 64}, grid: {seed: [1, 2]}}]
+"""
+
+
+def test_signals_stop_gently_or_at_once_and_a_second_driver_is_refused(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, LONG)
+    first = folder.start()
+    first.wait_for(lambda: steps(folder) > 0)
+    refused = folder.run()
+    assert refused.returncode == 2
+    assert f"is held by process {first.process.pid} on {socket.gethostname()}" in refused.stderr
+    assert "since 20" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+    os.killpg(first.process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+    assert first.end() == 130, first.output
+    assert "again   sweeps run sweep.yaml" in first.output
+    assert {run.info.status for run in folder.runs()} == {"KILLED"}
+    assert [run.info.status for run in folder.runs("sweep")] == ["KILLED"]
+    stopped_at = steps(folder)
+
+    second = folder.start()
+    second.wait_for(lambda: steps(folder) > stopped_at)
+    second.process.terminate()
+    assert second.end() == 130, second.output
+    assert "long: 0 done, 2 to continue" in second.output
+    assert "taken again" not in second.output  # it went on just where it had stopped
+
+    third = folder.start()
+    third.wait_for(lambda: bool(third.workers))
+    third.process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    third.process.send_signal(signal.SIGTERM)
+    assert third.end() == 130, third.output
+    assert "stopped at once" in third.output
+
+    last = folder.run()
+    assert last.returncode == 0, last.stdout + last.stderr
+    folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
+
+
+def test_damaged_files_and_a_clock_set_back_lose_nothing(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, LONG)
+    driver = folder.start()
+    driver.wait_for(lambda: all(len(folder.curve(run)) >= 1 for run in folder.runs())
+                    if steps(folder) > 4000 else False)  # fmt: skip
+    driver.process.terminate()
+    assert driver.end() == 130
+    trial = folder.plan.trials[0]
+    damaged = [folder.folder / "outbox.db"]
+    damaged.append(folder.folder / "trials" / trial.key / "checkpoint.safetensors")
+    for path in damaged:
+        os.truncate(path, path.stat().st_size // 2)
+    (tmp_path / "sitecustomize.py").write_text(CLOCK_SET_BACK)
+    folder.environment["PYTHONPATH"] = str(tmp_path)
+
+    again = folder.run()
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "outbox.db cannot be used" in again.stdout
+    assert "kept as outbox.db.unusable-1" in again.stdout
+    assert "long: 0 done, 2 to continue" in again.stdout
+    assert "kept as checkpoint.safetensors.unusable-1" in again.stdout
+    for path in damaged:
+        assert path.with_name(f"{path.name}.unusable-1").exists()
+    folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
+    for run in folder.runs():
+        history = folder.client.get_metric_history(run.info.run_id, "val_loss")
+        times_ms = [metric.timestamp for metric in sorted(history, key=lambda one: one.step)]
+        assert run.info.start_time <= times_ms[0]
+        assert times_ms == sorted(times_ms)
+        assert times_ms[-1] <= run.info.end_time
+
+
+CLOCK_SET_BACK = """
+import time
+now, now_ns = time.time, time.time_ns
+time.time = lambda: now() - 3600
+time.time_ns = lambda: now_ns() - 3600 * 10**9
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB."""
+    disk = tmp_path / "state"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_stops_the_sweep_until_there_is_room(small_disk: Path, tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, LONG)
+    driver = folder.start()
+    driver.wait_for(lambda: steps(folder) > 2000)
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb", 0) as file:
+        while True:
+            file.write(bytes(4096))
+    assert driver.end() == 1, driver.output
+    assert "stopped before the end: " in driver.output
+    assert "again   sweeps run sweep.yaml" in driver.output
+    assert "Traceback" not in driver.output
+    refused = folder.run()
+    assert refused.returncode == 2, refused.stdout
+    assert "is not writable (No space left on device)" in refused.stderr
+
+    (small_disk / "filler").unlink()
+    again = folder.run()
+    assert again.returncode == 0, again.stdout + again.stderr
+    folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
+
+
+def test_read_only_storage_and_one_that_is_too_small_are_refused(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    folder = SweepFolder(tmp_path, LONG)
+    many = folder.run("run", "sweep.yaml", f"seed={','.join(map(str, range(300)))}")
+    assert many.returncode == 2, many.stdout
+    assert "the sweep needs about " in many.stderr
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    refused = folder.run()
+    assert refused.returncode == 2, refused.stdout
+    assert "is not writable (Read-only file system)" in refused.stderr
+    assert "Traceback" not in refused.stderr + many.stderr
+
+
+def steps(folder: SweepFolder) -> int:
+    """The steps that the driver knows of, all trials together."""
+    path = folder.path / "state/sweeps/long/outbox.db"
+    if not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        try:
+            return int(database.execute("SELECT sum(step) FROM trials").fetchone()[0] or 0)
+        except sqlite3.OperationalError:  # it is being made
+            return 0

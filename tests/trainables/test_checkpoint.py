@@ -1,5 +1,6 @@
 """Interrupted trials go on bit for bit; damaged files are refused; nothing is unpickled."""
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable, Iterator
@@ -253,12 +254,70 @@ def test_a_damaged_file_is_refused(
 def test_a_file_without_one_of_its_tensors_is_refused(
     lost: str, saved: Path, trial: TrialConfig
 ) -> None:
-    tensors = safetensors.torch.load_file(saved)
-    header = {"key": trial.key, "step": 2, "last": None, "training_s": 1.0}
-    del tensors[lost]
-    saved.write_bytes(safetensors.torch.save(tensors, {"state": json.dumps(header)}))
-    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+    rewrite(saved, lambda header, tensors: tensors.pop(lost), seal=True)
+    with pytest.raises(CheckpointError, match=f"not a whole checkpoint.*{lost.rpartition('.')[2]}"):
         restored(trial, saved)
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda header, tensors: header.update(step=3),
+        lambda header, tensors: header["history"][0].update(val_nats=-1.0),
+        lambda header, tensors: header.update(training_s=0.0),
+        lambda header, tensors: tensors["model.embed_VD"].mul_(-1),
+        lambda header, tensors: tensors.pop("random.batches"),
+        lambda header, tensors: tensors.update(extra=torch.zeros(1)),
+    ],
+)
+def test_a_file_that_was_altered_is_refused(
+    alter: Callable[[dict[str, Any], dict[str, Tensor]], object], saved: Path, trial: TrialConfig
+) -> None:
+    rewrite(saved, lambda header, tensors: None, seal=False)
+    assert restored(trial, saved).step == 2
+    rewrite(saved, alter, seal=False)
+    with pytest.raises(CheckpointError, match="its content is not what was saved"):
+        restored(trial, saved)
+
+
+def rewrite(
+    path: Path,
+    alter: Callable[[dict[str, Any], dict[str, Tensor]], object],
+    seal: bool,
+) -> None:
+    """Change the content of a checkpoint; ``seal`` makes its sha256 agree with it."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    alter(header, tensors)
+    if seal:
+        header["sha256"] = sealed(header, tensors)
+    path.write_bytes(safetensors.torch.save(tensors, {"state": json.dumps(header)}))
+
+
+def sealed(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """The sha256 of a checkpoint, written down independently: header, then names and bytes."""
+    parts = [
+        json.dumps({k: v for k, v in header.items() if k != "sha256"}, sort_keys=True).encode()
+    ]
+    for name, tensor in sorted(tensors.items()):
+        parts += [name.encode(), bytes(tensor.flatten().view(torch.uint8).tolist())]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def test_a_file_that_cannot_be_read_or_held_is_not_called_damaged(
+    saved: Path, trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (torch.OutOfMemoryError("no memory"), OSError(24, "Too many open files")):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("trainables.checkpoint.safe_open", fail)
+            with pytest.raises(type(error)):
+                restored(trial, saved)
+    assert restored(trial, saved).step == 2
 
 
 def test_the_checkpoint_of_another_trial_is_refused(saved: Path, make_trial: MakeTrial) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,28 @@ STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks
 
 class RefusedError(UserError):
     """The store cannot take this sweep, and asking again will not help."""
+
+
+@dataclass
+class _Run:
+    """What the store has of a run, as far as it is known here."""
+
+    run_id: str
+    name: str
+    params: set[str]
+    has_failure: bool
+    has_inputs: bool
+    has_artifacts: bool = False
+
+    @staticmethod
+    def of(run: Any) -> _Run:
+        return _Run(
+            run_id=run.info.run_id,
+            name=run.info.run_name,
+            params=set(run.data.params),
+            has_failure="failure" in run.data.tags,
+            has_inputs=bool(run.inputs and run.inputs.dataset_inputs),
+        )
 
 
 class SweepRuns:
@@ -65,61 +88,63 @@ class SweepRuns:
         self._reports = reports
         self._sweep = outbox.sweep
         self._experiment_id = self._open_experiment(artifact_root)
-        self._params: dict[str, set[str]] = {}  # those that runs have, by run id
-        self._names: dict[str, str] = {}
-        self._with_artifacts: set[str] = set()  # run ids
-        self._with_failure: set[str] = set()  # run ids that say why they failed
-        runs = defaultdict(list)
+        parents = []
+        children = defaultdict(list)
         for run in runs_of(self._client, self._experiment_id):
             if run.data.tags.get("role") == "sweep":
-                runs["sweep"].append(run)
+                parents.append(run)
             elif "key" in run.data.tags:
-                runs[run.data.tags["key"]].append(run)
-        parents = runs.pop("sweep", [])
-        self._parent_id = self._keep_one(parents, None) if parents else self._create_parent()
-        for key, found in runs.items():
-            self._compare(key, found)
+                children[run.data.tags["key"]].append(run)
+        self._parent_id = self._keep_one(parents).run_id if parents else self._create_parent()
+        self._runs = {key: self._compare(key, found) for key, found in children.items()}
         for record in outbox.trials():
-            if record.run_id and record.key not in runs:
+            if record.run_id and record.key not in self._runs:
                 outbox.resend(record.key)
 
     def send_trial(self, record: TrialRecord) -> None:
         """Make the run of a trial agree with its record, and tell the outbox."""
         from mlflow.entities import Metric, Param, RunTag
 
-        run_id = record.run_id or self._create(record)
-        content = record.content
+        if record.key not in self._runs:
+            self._runs[record.key] = self._create(record)
+        run, content = self._runs[record.key], record.content
+        if not run.has_inputs:
+            self._client.log_inputs(run.run_id, [self._dataset()])
+            run.has_inputs = True
         evaluations = self._outbox.evaluations(record.key, unsent=True)
         metrics = [
             Metric(name, each[source], time_ms, each["step"])
             for time_ms, each in evaluations
             for name, source in SOURCES.items()
         ]
-        known = self._params.setdefault(run_id, set())
-        params = [Param(name, value) for name, value in content["params"].items()
-                  if name not in known]  # fmt: skip
+        params = [Param(*item) for item in content["params"].items() if item[0] not in run.params]
+        tags = [RunTag(*item) for item in self._tags(record, run).items()]
+        first, *rest = _batches(metrics, MAX_METRICS)
+        self._client.log_batch(run.run_id, first, params, tags)
+        for batch in rest:
+            self._client.log_batch(run.run_id, batch)
+        run.params |= content["params"].keys()
+        if run.name != content["name"]:
+            self._client.update_run(run.run_id, name=content["name"])
+            run.name = content["name"]
+        artifacts = self._artifacts(record.key)
+        if record.status == "FINISHED" and not run.has_artifacts and artifacts.is_dir():
+            self._client.log_artifacts(run.run_id, str(artifacts))
+            run.has_artifacts = True
+        if record.status == "RUNNING":
+            self._client.update_run(run.run_id, status="RUNNING")
+        else:
+            self._client.set_terminated(run.run_id, record.status, record.latest_ms or None)
+        self._outbox.sent(record, run.run_id, [each["step"] for _, each in evaluations])
+
+    def _tags(self, record: TrialRecord, run: _Run) -> dict[str, str]:
         tags = {"role": record.role, "hardware": record.hardware}
-        if record.reason or run_id in self._with_failure:
+        if record.reason or run.has_failure:
             tags["failure"] = record.reason
-            self._with_failure.add(run_id)
+            run.has_failure = True
         if record.status != "RUNNING":
             tags["mlflow.note.content"] = self._note(record)
-        first, *rest = _batches(metrics, MAX_METRICS)
-        tags_to_send = [RunTag(name, value) for name, value in tags.items()]
-        self._client.log_batch(run_id, first, params, tags_to_send)
-        for batch in rest:
-            self._client.log_batch(run_id, batch)
-        known |= content["params"].keys()
-        if self._names.get(run_id) != content["name"]:
-            self._client.update_run(run_id, name=content["name"])
-            self._names[run_id] = content["name"]
-        if record.status == "FINISHED":
-            self._send_artifacts(run_id, record)
-        if record.status == "RUNNING":
-            self._client.update_run(run_id, status="RUNNING")
-        else:
-            self._client.set_terminated(run_id, record.status, record.latest_ms or None)
-        self._outbox.sent(record, run_id, [each["step"] for _, each in evaluations])
+        return tags
 
     def send_sweep(self, record: SweepRecord) -> None:
         """Make the experiment and the sweep's run agree with their record, tables included."""
@@ -159,40 +184,37 @@ class SweepRuns:
         tags = {"role": "sweep", "sweep": self._sweep.name}
         run_name = f"sweep {self._sweep.name}"
         run = self._client.create_run(self._experiment_id, tags=tags, run_name=run_name)
-        return str(run.info.run_id)
+        found = list(runs_of(self._client, self._experiment_id, "sweep"))
+        return self._keep_one(found, run.info.run_id).run_id
 
-    def _keep_one(self, runs: Sequence[Any], known_id: str | None) -> str:
+    def _keep_one(self, runs: Sequence[Any], known_id: str | None = None) -> _Run:
         """Delete all runs but one: a request whose answer was lost was sent twice."""
         by_age = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
         keep = next((run for run in by_age if run.info.run_id == known_id), by_age[0])
         for run in by_age:
             if run is not keep:
                 self._client.delete_run(run.info.run_id)
-        self._params[keep.info.run_id] = set(keep.data.params)
-        self._names[keep.info.run_id] = keep.info.run_name
-        if "failure" in keep.data.tags:
-            self._with_failure.add(keep.info.run_id)
-        return str(keep.info.run_id)
+        return _Run.of(keep)
 
-    def _compare(self, key: str, found: Sequence[Any]) -> None:
+    def _compare(self, key: str, found: Sequence[Any]) -> _Run:
         """Hold the runs that the store has for a key against the outbox."""
         record = self._outbox.trial(key)
-        run_id = self._keep_one(found, record.run_id if record else None)
-        (run,) = (run for run in found if run.info.run_id == run_id)
+        kept = self._keep_one(found, record.run_id if record else None)
+        (run,) = (run for run in found if run.info.run_id == kept.run_id)
         if record is None:  # of an outbox that was lost, and no longer part of the sweep
             if run.data.tags["role"] == TRIAL:
-                self._client.set_tag(run_id, "role", REMOVED)
-        elif record.run_id != run_id:
-            reason = run.data.tags.get("failure", "")
+                self._client.set_tag(kept.run_id, "role", REMOVED)
+        elif record.run_id != kept.run_id:
             self._outbox.resend(key)
             self._outbox.adopt(
                 key,
-                run_id,
+                kept.run_id,
                 run.info.status,
-                reason,
-                self._evaluations(run_id),
+                run.data.tags.get("failure", ""),
+                self._evaluations(kept.run_id),
                 is_current=_shows(run, record),
             )
+        return kept
 
     def _evaluations(self, run_id: str) -> list[tuple[int, dict[str, Any]]]:
         """What a run has of its trial's evaluations, with their times in ms."""
@@ -204,7 +226,9 @@ class SweepRuns:
                 times_ms[metric.step] = metric.timestamp
         return [(times_ms[step], evaluation) for step, evaluation in sorted(by_step.items())]
 
-    def _create(self, record: TrialRecord) -> str:
+    def _create(self, record: TrialRecord) -> _Run:
+        if self._is_remote and (found := self._find(record.key)):
+            return self._keep_one(found)  # made by a request whose answer was lost
         tags = {
             **record.content["tags"],
             "role": record.role,
@@ -213,20 +237,15 @@ class SweepRuns:
             "code_version": self._sweep.content["code_version"],
             "mlflow.parentRunId": self._parent_id,
         }
-        if self._is_remote and (found := self._find(record.key)):
-            return self._keep_one(found, None)  # made by a request whose answer was lost
         run = self._client.create_run(
             self._experiment_id,
             start_time=record.started_ms,
             tags=tags,
             run_name=record.content["name"],
         )
-        run_id: str = run.info.run_id
         if self._is_remote:
-            run_id = self._keep_one(self._find(record.key), run_id)
-        self._names[run_id] = record.content["name"]
-        self._client.log_inputs(run_id, [self._dataset()])
-        return run_id
+            return self._keep_one(self._find(record.key), run.info.run_id)
+        return _Run.of(run)
 
     def _find(self, key: str) -> list[Any]:
         return list(self._client.search_runs([self._experiment_id], f"tags.key = '{key}'"))
@@ -238,12 +257,6 @@ class SweepRuns:
         name, digest = about.pop("name"), about.pop("digest")
         source, profile = json.dumps({"corpus": name}), json.dumps(about)
         return DatasetInput(Dataset(name, digest[:36], "text", source, profile=profile))
-
-    def _send_artifacts(self, run_id: str, record: TrialRecord) -> None:
-        folder = self._artifacts(record.key)
-        if run_id not in self._with_artifacts and folder.is_dir():
-            self._client.log_artifacts(run_id, str(folder))
-            self._with_artifacts.add(run_id)
 
     def _artifacts(self, key: str) -> Path:
         return trial_folder(self._folder, key) / "artifacts"

@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 
 from sweeps.ui import mlflow_ui
 from tests.sweeps.faulty_proxy import FaultyProxy
-from tests.sweeps.running import SweepFolder, WorkerKiller, undisturbed
+from tests.sweeps.running import Curve, SweepFolder, WorkerKiller, undisturbed
 
 pytestmark = pytest.mark.faults
 
@@ -109,7 +109,15 @@ arms: [{model: {variant: attention, n_embd: 64}, grid: {seed: [1, 2]}}]
 """
 
 
-def test_signals_stop_gently_or_at_once_and_a_second_driver_is_refused(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Curve]:
+    """The curves of the long sweep when nothing goes wrong."""
+    return undisturbed(SweepFolder(tmp_path_factory.mktemp("undisturbed"), LONG).plan)
+
+
+def test_signals_stop_gently_or_at_once_and_a_second_driver_is_refused(
+    tmp_path: Path, expected: dict[str, Curve]
+) -> None:
     folder = SweepFolder(tmp_path, LONG)
     first = folder.start()
     first.wait_for(lambda: steps(folder) > 0)
@@ -143,10 +151,12 @@ def test_signals_stop_gently_or_at_once_and_a_second_driver_is_refused(tmp_path:
 
     last = folder.run()
     assert last.returncode == 0, last.stdout + last.stderr
-    folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
+    folder.assert_all_finished_as_if_undisturbed(expected)
 
 
-def test_damaged_files_and_a_clock_set_back_lose_nothing(tmp_path: Path) -> None:
+def test_damaged_files_and_a_clock_set_back_lose_nothing(
+    tmp_path: Path, expected: dict[str, Curve]
+) -> None:
     folder = SweepFolder(tmp_path, LONG)
     driver = folder.start()
     driver.wait_for(lambda: all(len(folder.curve(run)) >= 1 for run in folder.runs())
@@ -169,7 +179,7 @@ def test_damaged_files_and_a_clock_set_back_lose_nothing(tmp_path: Path) -> None
     assert "kept as checkpoint.safetensors.unusable-1" in again.stdout
     for path in damaged:
         assert path.with_name(f"{path.name}.unusable-1").exists()
-    folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
+    folder.assert_all_finished_as_if_undisturbed(expected)
     for run in folder.runs():
         history = folder.client.get_metric_history(run.info.run_id, "val_loss")
         times_ms = [metric.timestamp for metric in sorted(history, key=lambda one: one.step)]
@@ -198,7 +208,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_full_disk_stops_the_sweep_until_there_is_room(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_sweep_until_there_is_room(
+    small_disk: Path, tmp_path: Path, expected: dict[str, Curve]
+) -> None:
     folder = SweepFolder(tmp_path, LONG)
     driver = folder.start()
     driver.wait_for(lambda: steps(folder) > 2000)
@@ -216,7 +228,7 @@ def test_a_full_disk_stops_the_sweep_until_there_is_room(small_disk: Path, tmp_p
     (small_disk / "filler").unlink()
     again = folder.run()
     assert again.returncode == 0, again.stdout + again.stderr
-    folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
+    folder.assert_all_finished_as_if_undisturbed(expected)
 
 
 def test_read_only_storage_and_one_that_is_too_small_are_refused(

@@ -1,0 +1,144 @@
+"""The thread between the outbox and the tracking store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from sweeps.delivery import Delivery
+from sweeps.events import TrialEvent
+from sweeps.outbox import Outbox, SweepRecord, TrialRecord
+from sweeps.tracking import RefusedError, SweepRuns
+
+KEYS = ("a", "b", "c")
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    """Of three trials that are finished, and nothing is sent."""
+    with closing(Outbox(tmp_path / "outbox.db", "study")) as outbox:
+        outbox.describe({}, {key: {"name": key} for key in KEYS})
+        for key in KEYS:
+            outbox.record(TrialEvent(key, "started"))
+            outbox.record(TrialEvent(key, "finished"))
+        yield outbox
+
+
+class Store:
+    """Takes what it is sent; `refuse` names what it does not take."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.taken: list[str] = []
+        self.refuse: Callable[[str], bool] = lambda key: False
+        self.tries = 0
+
+    def connect(self) -> SweepRuns:
+        self.tries += 1
+        return cast(SweepRuns, self)
+
+    def send_trial(self, record: TrialRecord) -> None:
+        if self.refuse(record.key):
+            raise OSError(f"{record.key} is refused")
+        self.taken.append(record.key)
+        self.outbox.sent(record, f"run of {record.key}")
+
+    def send_sweep(self, record: SweepRecord) -> None:
+        self.taken.append("sweep")
+        self.outbox.sweep_sent(record.revision)
+
+
+@pytest.fixture
+def store(outbox: Outbox) -> Store:
+    return Store(outbox)
+
+
+def deliver(outbox: Outbox, connect: Callable[[], SweepRuns]) -> Any:
+    return closing(Delivery(outbox, connect))
+
+
+def test_all_is_sent_and_the_sweep_comes_last(outbox: Outbox, store: Store) -> None:
+    with deliver(outbox, store.connect) as delivery:
+        assert delivery.flush() == 0
+        assert store.taken == [*KEYS, "sweep"]
+        outbox.record(TrialEvent("b", "failed", reason="later"))
+        assert delivery.flush() == 0
+    assert store.taken == [*KEYS, "sweep", "b"]
+
+
+def test_a_run_that_is_refused_holds_up_no_other(outbox: Outbox, store: Store) -> None:
+    store.refuse = lambda key: key == "b"
+    with deliver(outbox, store.connect) as delivery:
+        assert delivery.flush(wait_s=2) == 2  # the run, and the sweep that waits for it
+        assert store.taken == ["a", "c"]
+        assert delivery.problem == "b is refused"
+        store.refuse = lambda key: False
+        assert delivery.flush() == 0
+        assert delivery.problem == ""
+    assert store.taken == ["a", "c", "b", "sweep"]
+
+
+def test_a_store_that_is_away_gets_all_when_it_is_back(outbox: Outbox, store: Store) -> None:
+    def connect() -> SweepRuns:
+        if store.connect() and store.tries < 3:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return cast(SweepRuns, store)
+
+    with deliver(outbox, connect) as delivery:
+        delivery.wait_until_tried(10)
+        assert delivery.problem == "Connection refused"
+        while store.tries < 3:
+            delivery.flush(wait_s=0.2)
+        assert delivery.flush() == 0
+    assert store.taken == [*KEYS, "sweep"]
+
+
+def test_a_store_that_will_never_take_the_sweep_is_said_at_once(outbox: Outbox) -> None:
+    def connect() -> SweepRuns:
+        raise RefusedError("the experiment is deleted")
+
+    with (
+        deliver(outbox, connect) as delivery,
+        pytest.raises(RefusedError, match="the experiment is deleted"),
+    ):
+        delivery.wait_until_tried(10)
+
+
+def test_a_store_that_hangs_does_not_hold_up_the_end(outbox: Outbox, store: Store) -> None:
+    asked, released = threading.Event(), threading.Event()
+
+    def hang(key: str) -> bool:
+        asked.set()
+        return not released.wait(30)
+
+    store.refuse = hang
+    delivery = Delivery(outbox, store.connect)
+    assert asked.wait(10)
+    assert delivery.flush(wait_s=0) == 4
+    delivery.close()
+    assert store.taken == []  # it came back before the store answered
+    released.set()
+
+
+def test_what_the_thread_was_told_before_it_connected_is_not_lost(
+    outbox: Outbox, store: Store
+) -> None:
+    may_connect = threading.Event()
+
+    def connect() -> SweepRuns:
+        may_connect.wait(10)
+        return store.connect()
+
+    with deliver(outbox, connect) as delivery:
+        delivery.wait_until_tried(0)
+        assert "no answer" in delivery.problem
+        outbox.record(TrialEvent("a", "failed", reason="early"))
+        delivery.listen(TrialEvent("a", "failed"))
+        may_connect.set()
+        assert delivery.flush() == 0
+    assert store.taken == [*KEYS, "sweep"]

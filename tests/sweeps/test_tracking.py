@@ -1,0 +1,266 @@
+"""A sweep's runs in a real MLflow store, held against records of the outbox."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from sweeps.events import TrialEvent
+from sweeps.outbox import Outbox
+from sweeps.tracking import RefusedError, SweepRuns
+
+SWEEP = {
+    "description": "letters",
+    "views": {},
+    "uri": None,
+    "code_version": "1",
+    "dataset": {"name": "text", "digest": "0" * 64, "vocabulary": 3},
+}
+
+
+def content(name: str, **params: str) -> dict[str, Any]:
+    return {"name": name, "params": {"lr": "0.1", **params}, "tags": {"variant": "bigram"}}
+
+
+def evaluation(step: int) -> dict[str, float]:
+    names = ("train_nats", "val_nats", "best_val_nats", "tokens_per_s", "training_s")
+    return {"step": step, **dict.fromkeys(names, 4 - step / 8)}
+
+
+def progressed(key: str, *steps: int, time_ms: int) -> TrialEvent:
+    evaluations = [evaluation(step) for step in steps]
+    return TrialEvent(
+        key, "progressed", step=steps[-1], evaluations=evaluations, hardware="cpu", time_ms=time_ms
+    )
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def uri(empty_store: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"
+
+
+@pytest.fixture
+def client(uri: str) -> MlflowClient:
+    return MlflowClient(uri)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    """Of one trial that runs, after two evaluations."""
+    with closing(Outbox(tmp_path / "outbox.db", "study")) as outbox:
+        begin(outbox)
+        yield outbox
+
+
+def begin(outbox: Outbox, time_ms: int = 1_000) -> None:
+    outbox.describe(SWEEP, {"a": content("alpha")})
+    outbox.record(TrialEvent("a", "started", time_ms=time_ms))
+    outbox.record(progressed("a", 2, 4, time_ms=time_ms + 10))
+
+
+def connect(uri: str, outbox: Outbox) -> SweepRuns:
+    folder = Path(uri.removeprefix("sqlite:///")).parent
+    return SweepRuns(uri, outbox, folder / "artifacts", folder, folder / "reports")
+
+
+def send(uri: str, outbox: Outbox) -> None:
+    runs = connect(uri, outbox)
+    for key in outbox.unsent():
+        record = outbox.trial(key)
+        assert record is not None
+        runs.send_trial(record)
+    runs.send_sweep(outbox.sweep)
+
+
+def runs_in(client: MlflowClient, role: str = "trial") -> list[Any]:
+    experiment = client.get_experiment_by_name("study")
+    return list(client.search_runs([experiment.experiment_id], f"tags.role = '{role}'"))
+
+
+def points(client: MlflowClient, run: Any) -> list[tuple[int, int, float]]:
+    history = client.get_metric_history(run.info.run_id, "val_loss")
+    return sorted((each.step, each.timestamp, each.value) for each in history)
+
+
+ONCE = [(2, 1_010, 3.75), (4, 1_010, 3.5)]
+
+
+def test_a_trial_is_a_run_and_sending_it_again_changes_nothing(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    for _ in range(2):
+        send(uri, outbox)
+        outbox.resend("a")  # as if no answer had come
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    assert points(client, run) == ONCE
+    assert (run.info.status, run.info.start_time) == ("RUNNING", 1_000)
+    assert len(runs_in(client, "sweep")) == 1
+    assert len(run.inputs.dataset_inputs) == 1
+
+
+def test_a_lost_outbox_learns_from_the_store_and_doubles_no_step(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    send(uri, outbox)
+    with closing(Outbox(tmp_path / "new.db", "study")) as new:
+        new.describe(SWEEP, {"a": content("alpha")})
+        connect(uri, new)
+        assert new.trials()[0].status == "KILLED"  # nothing runs
+        begin(new, time_ms=500)  # the checkpoint tells all again, by a clock that was set back
+        new.record(progressed("a", 6, time_ms=600))
+        new.record(TrialEvent("a", "finished", time_ms=700))
+        send(uri, new)
+    (run,) = runs_in(client)
+    assert points(client, run) == [*ONCE, (6, 1_010, 3.25)]
+    assert run.info.status == "FINISHED"
+
+
+def test_steps_that_were_heard_while_the_store_was_away_are_not_doubled_either(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    send(uri, outbox)
+    with closing(Outbox(tmp_path / "new.db", "study")) as new:
+        begin(new, time_ms=5_000)
+        new.record(progressed("a", 6, time_ms=6_000))
+        send(uri, new)
+    (run,) = runs_in(client)
+    assert points(client, run) == [*ONCE, (6, 6_000, 3.25)]
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+def test_what_ended_is_known_without_an_outbox(
+    status: str, uri: str, outbox: Outbox, tmp_path: Path
+) -> None:
+    kind: Any = status.lower()
+    outbox.record(TrialEvent("a", kind, reason="it diverged" if kind == "failed" else ""))
+    send(uri, outbox)
+    with closing(Outbox(tmp_path / "new.db", "study")) as new:
+        new.describe(SWEEP, {"a": content("alpha"), "b": content("beta")})
+        connect(uri, new)
+        statuses = {record.key: (record.status, record.failures) for record in new.trials()}
+        assert statuses == {"a": (status, int(status == "FAILED")), "b": ("WAITING", 0)}
+        assert new.unsent() == []
+
+
+def test_of_two_runs_of_a_key_the_one_that_is_known_or_older_stays(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    tags = {"role": "trial", "key": "a"}
+    for start_time in (1, 2_000):  # an older and a younger ghost
+        client.create_run(run.info.experiment_id, start_time=start_time, tags=tags)
+    client.create_run(run.info.experiment_id, tags={"role": "sweep"})
+    connect(uri, outbox)
+    assert [each.info.run_id for each in runs_in(client)] == [run.info.run_id]
+    assert len(runs_in(client, "sweep")) == 1
+    client.create_run(run.info.experiment_id, start_time=3_000, tags=tags)
+    with closing(Outbox(tmp_path / "new.db", "study")) as new:
+        new.describe(SWEEP, {"a": content("alpha")})
+        connect(uri, new)
+    assert [each.info.run_id for each in runs_in(client)] == [run.info.run_id]
+
+
+def test_a_run_that_was_deleted_is_made_again_as_a_whole(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    send(uri, outbox)
+    client.delete_run(runs_in(client)[0].info.run_id)
+    assert outbox.unsent() == []
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    assert points(client, run) == ONCE
+    assert run.data.params == {"lr": "0.1"}
+
+
+def test_another_store_gets_all_of_it(
+    uri: str, outbox: Outbox, empty_store: Path, tmp_path: Path
+) -> None:
+    send(uri, outbox)
+    other = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'other.db')}"
+    send(other, outbox)
+    client = MlflowClient(other)
+    (run,) = runs_in(client)
+    assert points(client, run) == ONCE
+
+
+def test_a_change_of_what_is_shown_reaches_the_run_and_its_params_stay(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    send(uri, outbox)
+    before = runs_in(client)[0].info.run_id
+    outbox.describe(SWEEP, {"a": content("alpha 1", lr="1e-1", seed="7")})
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    assert (run.info.run_id, run.info.run_name, run.info.status) == (before, "alpha 1", "KILLED")
+    assert run.data.params == {"lr": "0.1", "seed": "7"}  # MLflow refuses another spelling
+
+
+def test_a_removed_trial_changes_its_role_and_comes_back(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    outbox.record(TrialEvent("a", "finished", time_ms=2_000))
+    send(uri, outbox)
+    outbox.describe(SWEEP, {"b": content("beta")})
+    send(uri, outbox)
+    assert runs_in(client) == []
+    (run,) = runs_in(client, "removed")
+    assert (run.info.status, run.info.end_time) == ("FINISHED", 2_000)
+    with closing(Outbox(tmp_path / "new.db", "study")) as new:  # also when the outbox is lost
+        new.describe(SWEEP, {"a": content("alpha")})
+        send(uri, new)
+    assert [each.info.run_id for each in runs_in(client)] == [run.info.run_id]
+
+
+def test_a_run_of_a_trial_that_no_outbox_knows_is_removed(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    send(uri, outbox)
+    with closing(Outbox(tmp_path / "new.db", "study")) as new:
+        new.describe(SWEEP, {"b": content("beta")})
+        connect(uri, new)
+    assert runs_in(client) == []
+    assert len(runs_in(client, "removed")) == 1
+
+
+def test_a_reason_that_is_no_more_is_taken_back(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    outbox.record(TrialEvent("a", "failed", reason="no memory"))
+    send(uri, outbox)
+    assert runs_in(client)[0].data.tags["failure"] == "no memory"
+    outbox.forgive()
+    outbox.record(TrialEvent("a", "started"))
+    outbox.record(TrialEvent("a", "finished"))
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    assert (run.data.tags["failure"], run.info.status) == ("", "FINISHED")
+
+
+def test_a_long_curve_comes_in_several_requests(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    outbox.record(progressed("a", *range(6, 1_006), time_ms=2_000))
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    assert len(points(client, run)) == 1_002
+
+
+def test_a_store_that_mlflow_does_not_have_is_refused(outbox: Outbox, tmp_path: Path) -> None:
+    for uri in ("ftp://somewhere", str(tmp_path), "file:///tmp/x"):
+        with pytest.raises(RefusedError, match="is no MLflow store; known: http, https, sqlite"):
+            SweepRuns(uri, outbox, None, tmp_path, tmp_path)

@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -164,7 +164,7 @@ def run(
             outcome = run_sweep(made, state, options, _say)
     except KeyboardInterrupt:
         _say(f"stopped at once; what is saved goes on\nagain   {again}")
-        context.exit(INTERRUPTED)
+        _exit_now()
     if outcome.ranking is not None:
         _show_ranking(outcome.ranking.head(TOP))
         _say(f"tables  {outcome.reports}")
@@ -187,6 +187,8 @@ def run(
     if outcome.status == "KILLED":
         _say(f"stopped before the end: {outcome.stop.message or outcome.stop.cause}")
     _say(f"again   {again}")
+    if outcome.stop.is_cut:
+        _exit_now()
     context.exit(INTERRUPTED if outcome.stop.cause == "interrupted" else 1)
 
 
@@ -210,6 +212,12 @@ def sync(
         _say(f"{name}: {said}")
         unsent += outcome.unsent
     context.exit(1 if unsent else 0)
+
+
+def _exit_now() -> NoReturn:
+    """End this process, and with it what Ray started for it, without asking Ray."""
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
 
 
 def _say(line: str) -> None:

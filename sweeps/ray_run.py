@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -73,8 +74,27 @@ def connected(address: str | None) -> Iterator[list[Node]]:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place
         alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]
         yield [Node(has.get("CPU", 0), has.get("GPU", 0)) for has in alive]
-    finally:
+    except KeyboardInterrupt:
+        raise  # out of the middle of Ray: it ends with this process, see `sweeps.command`
+    except BaseException:
+        _shutdown()
+        raise
+    else:
+        _shutdown()
+
+
+def _shutdown() -> None:
+    """Leave the cluster.
+
+    An object reference that is garbage collected on another thread while Ray shuts down ends the
+    process: none is left for that.
+    """
+    gc.collect()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def check_storage(folder: Path) -> None:

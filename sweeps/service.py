@@ -109,6 +109,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
                 if outcome.stop.is_forced:
                     raise
                 outcome.stop.interrupt()
+                outcome.stop.is_cut = True
             finally:
                 if not outcome.stop.is_forced:
                     _conclude(outbox, delivery, uri, outcome)

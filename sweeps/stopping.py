@@ -23,6 +23,7 @@ class Stop:
         self.cause: Cause = ""
         self.message = ""
         self.is_forced = False  # a second signal came: wait for nothing
+        self.is_cut = False  # Ray was left in the middle of something
         self._deadline_s = math.inf
 
     def request(self, cause: Cause, message: str = "") -> None:

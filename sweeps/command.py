@@ -227,8 +227,10 @@ def _say(line: str) -> None:
 def _show_faults(outcome: Outcome) -> None:
     """What went wrong on the way, and what it cost."""
     if outcome.restarts or outcome.recomputed:
-        _say(f"faults  workers died {outcome.restarts} times; {outcome.recomputed} steps were taken"
-             " again")  # fmt: skip
+        _say(
+            f"faults  workers died {outcome.restarts} times; at least {outcome.recomputed} steps"
+            " were taken again"
+        )
     for note in outcome.notes.values():
         _say(f"lost    {note}")
 

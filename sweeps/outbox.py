@@ -44,7 +44,7 @@ CREATE TABLE trials (
     hardware TEXT NOT NULL DEFAULT '',
     step INTEGER NOT NULL DEFAULT 0,
     restarts INTEGER NOT NULL DEFAULT 0,  -- how often it was taken up again
-    recomputed INTEGER NOT NULL DEFAULT 0,  -- steps that were taken again for it
+    recomputed INTEGER NOT NULL DEFAULT 0,  -- steps that were heard of and taken again for it
     started_ms INTEGER,
     latest_ms INTEGER NOT NULL DEFAULT 0,
     run_id TEXT,  -- in the tracking store

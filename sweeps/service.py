@@ -57,7 +57,7 @@ class Outcome:
     failed: list[TrialRecord] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)  # what could not be trusted, by trial key
     restarts: int = 0  # how often a worker of this run died
-    recomputed: int = 0  # steps that were taken again for it, or for an earlier driver
+    recomputed: int = 0  # steps known to be taken again for it, or for an earlier driver
     unsent: int = 0  # runs that the tracking store does not have as they are
     problem: str = ""  # why
     ranking: pd.DataFrame | None = None  # None when no trial is finished or some are unsent

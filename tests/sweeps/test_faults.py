@@ -50,8 +50,14 @@ def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyPro
         proxy.close()
 
 
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Curve]:
+    """The curves of the grid when nothing goes wrong."""
+    return undisturbed(SweepFolder(tmp_path_factory.mktemp("undisturbed"), GRID).plan)
+
+
 def test_a_sweep_survives_its_workers_its_driver_and_its_tracking_server(
-    tmp_path: Path, proxy: FaultyProxy
+    tmp_path: Path, proxy: FaultyProxy, grid: dict[str, Curve]
 ) -> None:
     folder = SweepFolder(tmp_path / "study", GRID, tracking_uri=proxy.url)
     chance = random.Random(SEED)
@@ -63,7 +69,7 @@ def test_a_sweep_survives_its_workers_its_driver_and_its_tracking_server(
             with proxy.away():
                 time.sleep(20)
         else:
-            time.sleep(chance.uniform(4, 20))
+            time.sleep(chance.uniform(4, 14))
         assert driver.process.poll() is None, driver.output
         driver.kill()
         worker_kills += killer.stop()
@@ -77,14 +83,14 @@ def test_a_sweep_survives_its_workers_its_driver_and_its_tracking_server(
     assert proxy.errors >= 5
     assert proxy.refused >= 1
     error_rate, proxy.error_rate = proxy.error_rate, 0
-    folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
+    folder.assert_all_finished_as_if_undisturbed(grid)
     proxy.error_rate = error_rate
     again = folder.run()
     assert again.returncode == 0
     assert "chaos: 38 done\n" in again.stdout
 
 
-def test_a_sweep_survives_the_death_of_a_machine(tmp_path: Path) -> None:
+def test_a_sweep_survives_the_death_of_a_machine(tmp_path: Path, grid: dict[str, Curve]) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     doomed, _ = (cluster.add_node(num_cpus=1) for _ in range(2))
     cluster.wait_for_nodes()
@@ -98,7 +104,7 @@ def test_a_sweep_survives_the_death_of_a_machine(tmp_path: Path) -> None:
     finally:
         cluster.shutdown()
     assert "workers died" in driver.output
-    folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
+    folder.assert_all_finished_as_if_undisturbed(grid)
 
 
 LONG = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -46,7 +47,6 @@ def test_an_edited_sweep_trains_what_is_new_and_puts_aside_what_is_gone(tmp_path
     ranked = tmp_path / "state" / "reports" / "grid" / "ranking.csv"
     with ranked.open(encoding="utf-8") as file:
         assert {row["pe_type"] for row in csv.DictReader(file)} == {"rope", "randn"}
-    assert "sinpe" not in folder.run("rankings", "grid", name="analysis").stdout
     (parent,) = folder.runs("sweep")
     assert parent.data.tags["mlflow.note.content"] == "another grid"
 
@@ -55,6 +55,8 @@ def test_an_edited_sweep_trains_what_is_new_and_puts_aside_what_is_gone(tmp_path
     assert third.returncode == 0
     assert "grid: 4 done, 2 no longer part of the sweep\n" in third.stdout
     assert {key: run.info.run_id for key, run in folder.by_key().items()} == old
+    shown = Path(parent.info.artifact_uri.removeprefix("file://")) / "ranking.json"
+    assert len(json.loads(shown.read_text())["data"]) == 4  # of three runs, the last one's table
 
     folder.client.delete_experiment(parent.info.experiment_id)
     deleted = folder.run()
@@ -153,7 +155,6 @@ def test_a_sweep_without_its_tracking_store_is_kept_until_sync(tmp_path: Path) -
     assert "unsent  3 runs are not in MLflow yet, they are kept" in offline.stdout
     assert "send    sweeps sync grid\n" in offline.stdout
     assert "Traceback" not in offline.stdout + offline.stderr
-    assert folder.run("sync").returncode == 1
 
     folder.tracking_uri = ""
     sent = folder.run("sync", "grid")

@@ -230,17 +230,3 @@ def test_sample_writes_text_from_a_finished_trial(study: Study) -> None:
         refused = sample(*arguments)
         assert refused.exit_code == 2, arguments
         assert refused.output.startswith("sweeps: ")
-
-
-def test_running_again_runs_only_what_is_not_finished(study: Study) -> None:
-    before = study.by_key()
-    result = study.folder.run()
-    assert result.returncode == 1
-    assert "small: 5 done, 1 failed to retry" in result.stdout
-    after = study.by_key()
-    assert len(study.runs("trial")) == len(before)
-    assert {key: run.info.run_id for key, run in after.items()} == {
-        key: run.info.run_id for key, run in before.items()
-    }
-    (parent,) = study.runs("sweep")
-    assert len(study.shown_table(parent)) == 5

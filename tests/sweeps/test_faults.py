@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import safetensors
 from ray.cluster_utils import Cluster
 
 from sweeps.ui import mlflow_ui
@@ -139,6 +141,7 @@ def test_signals_stop_gently_or_at_once_and_a_second_driver_is_refused(
     assert {run.info.status for run in folder.runs()} == {"KILLED"}
     assert [run.info.status for run in folder.runs("sweep")] == ["KILLED"]
     stopped_at = steps(folder)
+    assert saved_steps(folder) > stopped_at  # the workers saved what they did meanwhile
 
     second = folder.start()
     second.wait_for(lambda: steps(folder) > stopped_at)
@@ -249,6 +252,15 @@ def test_read_only_storage_and_one_that_is_too_small_are_refused(
     assert refused.returncode == 2, refused.stdout
     assert "is not writable (Read-only file system)" in refused.stderr
     assert "Traceback" not in refused.stderr + many.stderr
+
+
+def saved_steps(folder: SweepFolder) -> int:
+    """The steps of the newest checkpoints, all trials together."""
+    total = 0
+    for path in folder.folder.glob("trials/*/checkpoint.safetensors"):
+        with safetensors.safe_open(path, framework="pt") as file:
+            total += json.loads(file.metadata()["state"])["step"]
+    return total
 
 
 def steps(folder: SweepFolder) -> int:

@@ -111,6 +111,7 @@ class Outbox:
             UserError: the file was made by a newer version.
             sqlite3.Error: it cannot be opened or made.
         """
+        self.path = path
         self.lost = ""
         self._lock = threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)

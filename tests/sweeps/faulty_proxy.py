@@ -28,6 +28,7 @@ class FaultyProxy:
         self.error_rate = error_rate
         self.errors = 0  # requests answered with 500
         self.refused = 0  # connections while it was away
+        self.lose_next = ""  # the answer to the next request whose path ends so
         self._chance = random.Random(seed)
         self._lock = threading.Lock()
         self._away = False
@@ -49,9 +50,13 @@ class FaultyProxy:
         self._server.shutdown()
         self._server.server_close()
 
-    def fault(self) -> str:
-        """What happens to the next request: nothing, or 500 before or after the server has it."""
+    def fault(self, path: str) -> str:
+        """What happens to a request: nothing, or 500 before or after the server has it."""
         with self._lock:
+            if self.lose_next and path.endswith(self.lose_next):
+                self.lose_next = ""
+                self.errors += 1
+                return "after"
             if self._chance.random() >= self.error_rate:
                 return ""
             self.errors += 1
@@ -74,7 +79,7 @@ class FaultyProxy:
                     self.close_connection = True
                     return
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                fault = proxy.fault()
+                fault = proxy.fault(self.path)
                 if fault == "before":
                     return self._answer(500, {}, b"out of order")
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -186,6 +187,8 @@ def test_damaged_files_and_a_clock_set_back_lose_nothing(
     assert "kept as outbox.db.unusable-1" in again.stdout
     assert "long: 0 done, 2 to continue" in again.stdout
     assert "kept as checkpoint.safetensors.unusable-1" in again.stdout
+    (goes_on_from,) = re.findall(r"goes on from step (\d+)", again.stdout)
+    assert int(goes_on_from) > 0  # the checkpoint before it
     for path in damaged:
         assert path.with_name(f"{path.name}.unusable-1").exists()
     folder.assert_all_finished_as_if_undisturbed(expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,10 +11,13 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from sweeps.events import TrialEvent
 from sweeps.outbox import Outbox
 from sweeps.tracking import RefusedError, SweepRuns
+from sweeps.ui import mlflow_ui
+from tests.sweeps.faulty_proxy import FaultyProxy
 
 SWEEP = {
     "description": "letters",
@@ -72,8 +76,9 @@ def begin(outbox: Outbox, time_ms: int = 1_000) -> None:
 
 
 def connect(uri: str, outbox: Outbox) -> SweepRuns:
-    folder = Path(uri.removeprefix("sqlite:///")).parent
-    return SweepRuns(uri, outbox, folder / "artifacts", folder, folder / "reports")
+    folder = outbox.path.parent
+    artifacts = None if uri.startswith("http") else folder / "artifacts"
+    return SweepRuns(uri, outbox, artifacts, folder, folder / "reports")
 
 
 def send(uri: str, outbox: Outbox) -> None:
@@ -173,6 +178,29 @@ def test_of_two_runs_of_a_key_the_one_that_is_known_or_older_stays(
         new.describe(SWEEP, {"a": content("alpha")})
         connect(uri, new)
     assert [each.info.run_id for each in runs_in(client)] == [run.info.run_id]
+
+
+@pytest.mark.parametrize("retries", ["0", "2"])
+def test_a_request_whose_answer_is_lost_makes_one_run(
+    retries: str, outbox: Outbox, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's client asks again by itself, or the next delivery does."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", retries)
+    monkeypatch.chdir(tmp_path)  # where the server keeps artifacts
+    with mlflow_ui(uri, log_file=tmp_path / "server.log") as url:
+        proxy = FaultyProxy(url)
+        runs = connect(proxy.url, outbox)
+        record = outbox.trial("a")
+        assert record is not None
+        proxy.lose_next = "/runs/create"
+        with contextlib.suppress(MlflowException):
+            runs.send_trial(record)
+        assert proxy.errors == 1
+        if outbox.unsent():
+            runs.send_trial(record)
+        (run,) = runs_in(MlflowClient(url))
+        assert points(MlflowClient(url), run) == ONCE
+        proxy.close()
 
 
 def test_a_run_that_was_deleted_is_made_again_as_a_whole(

@@ -227,8 +227,6 @@ class SweepRuns:
         return [(times_ms[step], evaluation) for step, evaluation in sorted(by_step.items())]
 
     def _create(self, record: TrialRecord) -> _Run:
-        if self._is_remote and (found := self._find(record.key)):
-            return self._keep_one(found)  # made by a request whose answer was lost
         tags = {
             **record.content["tags"],
             "role": record.role,
@@ -243,7 +241,7 @@ class SweepRuns:
             tags=tags,
             run_name=record.content["name"],
         )
-        if self._is_remote:
+        if self._is_remote:  # a request whose answer was lost, now or before, has made another
             return self._keep_one(self._find(record.key), run.info.run_id)
         return _Run.of(run)
 

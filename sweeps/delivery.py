@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from analysis.runs import first_line
 from sweeps.events import TrialEvent
 from sweeps.outbox import Outbox
 from sweeps.tracking import RefusedError, SweepRuns
@@ -140,4 +141,4 @@ def _reason(error: BaseException) -> str:
         root = root.__context__
     if isinstance(root, OSError) and root.strerror:
         return root.strerror
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:MAX_REASON]
+    return first_line(error)[:MAX_REASON]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 
 from sweeps.events import TrialEvent
 from trainables.errors import UserError
-from trainables.files import remove_partials, set_aside
+from trainables.files import partial_of, remove_partials, set_aside
 
 APPLICATION = 0x62677377  # marks the file as ours, in sqlite's application_id
 VERSION = 1
@@ -380,7 +379,7 @@ def _open(path: Path, sweep: str) -> sqlite3.Connection:
 def _create(path: Path, sweep: str) -> None:
     """Make a whole file, then give it its name."""
     remove_partials(path.parent)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as database:
         database.executescript(SCHEMA)
         database.execute("INSERT INTO sweep (name) VALUES (?)", (sweep,))

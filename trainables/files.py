@@ -16,7 +16,7 @@ def write_atomically(path: Path, content: bytes, keep_as: Path | None = None) ->
         keep_as: a name for the file that is replaced; None drops it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
         with partial.open("wb") as file:
             file.write(content)
@@ -28,6 +28,11 @@ def write_atomically(path: Path, content: bytes, keep_as: Path | None = None) ->
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def partial_of(path: Path) -> Path:
+    """What a file is called until it is whole; `remove_partials` knows it by that."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def remove_partials(folder: Path) -> None:

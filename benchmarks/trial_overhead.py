@@ -22,10 +22,10 @@ FEW = 4
 SWEEP = """
 name: overhead
 corpus: file:{folder}/play.txt
+replicates: {trials}
 training: {{max_steps: 1, eval_every: 1, batch_size: 1, block_size: 2}}
 arms:
   - model: {{variant: bigram}}
-    grid: {{seed: {seeds}}}
 """
 
 
@@ -34,7 +34,7 @@ def seconds_of_a_sweep(trials: int) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "play.txt").write_text(write_play(characters=20_000))
-        text = SWEEP.format(folder=folder, seeds=list(range(trials)))
+        text = SWEEP.format(folder=folder, trials=trials)
         (folder / "sweep.yaml").write_text(text)
         command = [str(Path(sys.executable).parent / "sweeps"), "run", "sweep.yaml"]
         started = time.perf_counter()

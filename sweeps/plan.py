@@ -16,7 +16,7 @@ from trainables.corpus import Corpus
 from trainables.errors import UserError, unknown_setting, validate
 from trainables.variants import config_class
 
-SWEEP_PATHS = ("name", "description", "corpus", "resources.", "tracking.")
+SWEEP_PATHS = ("name", "description", "corpus", "replicates", "resources.", "tracking.")
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class Plan:
 def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
     """Change a sweep by ``path=value``; ``path=a,b`` tries both values.
 
-    A path of a trial (``model.X``, ``training.X``, ``seed``) holds for every arm whose model has
-    that setting, and replaces what the arm gives or sweeps there.
+    A path of a trial (``model.X``, ``training.X``) holds for every arm whose model has that setting,
+    and replaces what the arm gives or sweeps there. ``seed=7`` is the first seed of the replicates,
+    ``seed=7,8`` and ``replicates=[7,8]`` are all of them.
 
     Raises:
         UserError: the form, the path or the value is wrong.
@@ -61,7 +62,11 @@ def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
         if not equals:
             raise UserError(f"{where}: write it as path=value, such as training.max_steps=100")
         data = sweep.model_dump()
-        if path.startswith(SWEEP_PATHS):
+        if path == "seed" and "," in text:
+            path, text = "replicates", f"[{text.removeprefix('[').removesuffix(']')}]"
+        if path == "seed":
+            data["seed"] = parse_yaml(text) if text else None
+        elif path.startswith(SWEEP_PATHS):
             _assign(data, path.split("."), parse_yaml(text) if text else None)
         else:
             values = parse_yaml(f"[{text.removeprefix('[').removesuffix(']')}]")
@@ -111,6 +116,11 @@ def describe(settings: Mapping[str, Any]) -> str:
 def _expand_arm(sweep: SweepFile, arm: Arm, corpus: Corpus, where: str) -> Iterable[TrialConfig]:
     known = _known_paths(arm.model, f"{where}.model")
     for path, values in arm.grid.items():
+        if path == "seed":
+            raise UserError(
+                f"{where}.grid.seed: all arms have the same seeds, so that they can be compared;"
+                f" write `replicates: {values}` for the sweep"
+            )
         if path not in known:
             short = {path.rpartition(".")[2]: path for path in known}
             name = path.rpartition(".")[2]
@@ -118,11 +128,11 @@ def _expand_arm(sweep: SweepFile, arm: Arm, corpus: Corpus, where: str) -> Itera
             raise UserError(f"{where}.grid.{path}: {unknown_setting(name, options)}")
         if not values:
             raise UserError(f"{where}.grid.{path}: the list is empty; give at least one value")
-    for combination in itertools.product(*arm.grid.values()):
+    for *combination, seed in itertools.product(*arm.grid.values(), sweep.seeds):
         data: dict[str, Any] = {
             "model": dict(arm.model),
             "training": {**sweep.training, **arm.training},
-            "seed": sweep.seed,
+            "seed": seed,
         }
         for path, value in zip(arm.grid, combination, strict=True):
             _assign(data, path.split("."), value)
@@ -136,12 +146,11 @@ def _expand_arm(sweep: SweepFile, arm: Arm, corpus: Corpus, where: str) -> Itera
 
 
 def _known_paths(model: Mapping[str, Any], where: str = "model") -> set[str]:
-    """The dotted paths that an arm may sweep: its variant's settings, the training's, the seed."""
+    """The dotted paths that an arm may sweep: its variant's settings and the training's."""
     settings = dataclasses.fields(config_class(model, where))
     return {
         *(f"model.{setting.name}" for setting in settings),
         *(f"training.{name}" for name in TrainingConfig.model_fields),
-        "seed",
     }
 
 

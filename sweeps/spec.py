@@ -18,8 +18,8 @@ PRESETS = resources.files("sweeps") / "presets"
 class Arm(Frozen):
     """A model with fixed values, and a grid over some of its settings or the training's.
 
-    The keys of the grid are dotted paths (``model.n_embd``, ``training.block_size``, ``seed``),
-    each with the list of values to try; the arm's trials are all combinations.
+    The keys of the grid are dotted paths (``model.n_embd``, ``training.block_size``), each with the
+    list of values to try; the arm's trials are all combinations, each with all seeds of the sweep.
     """
 
     model: dict[str, Any]
@@ -50,15 +50,42 @@ class Tracking(Frozen):
 
 
 class SweepFile(Seed):
-    """A sweep as its author wrote it, with the shape checked; `sweeps.plan` checks the values."""
+    """A sweep as its author wrote it, with the shape checked; `sweeps.plan` checks the values.
+
+    ``replicates`` are the seeds that each configuration is trained with: a number counts up from
+    ``seed``, a list names them. Configurations of a seed draw the same batches and start from the
+    same values where their shapes agree, so their losses can be compared in pairs.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
     description: str = ""
     corpus: str = "tinyshakespeare"
     training: dict[str, Any] = Field(default_factory=dict)
+    replicates: int | list[int] = 1
     arms: Annotated[list[Arm], Field(min_length=1)]
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
+
+    @field_validator("replicates", mode="before")
+    @classmethod
+    def _seeds(cls, given: object) -> object:
+        listed = given if isinstance(given, list) else [given]
+        if (
+            any(type(one) is not int for one in listed)
+            or (listed is given and not listed)
+            or (listed is not given and listed[0] < 1)
+        ):
+            raise ValueError(f"give a number of seeds, 1 or more, or a list of them, not {given!r}")
+        if len(set(listed)) < len(listed):
+            raise ValueError(f"a seed occurs twice in {given}")
+        return given
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of every configuration."""
+        if isinstance(self.replicates, list):
+            return self.replicates
+        return [self.seed + number for number in range(self.replicates)]
 
 
 def load_sweep(name_or_path: str) -> tuple[SweepFile, str]:

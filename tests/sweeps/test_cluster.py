@@ -15,7 +15,8 @@ SWEEP = """
 name: shared
 corpus: file:play.txt
 training: {max_steps: 4, eval_every: 2, batch_size: 4}
-arms: [{model: {variant: bigram}, grid: {seed: [1, 2, 3, 4]}}]
+replicates: [1, 2, 3, 4]
+arms: [{model: {variant: bigram}}]
 resources: {cpus_per_trial: 1, gpus_per_trial: 0.5}
 """
 

@@ -114,7 +114,8 @@ LONG = """
 name: long
 corpus: file:play.txt
 training: {max_steps: 6000, eval_every: 2000}
-arms: [{model: {variant: attention, n_embd: 64}, grid: {seed: [1, 2]}}]
+replicates: [1, 2]
+arms: [{model: {variant: attention, n_embd: 64}}]
 """
 
 

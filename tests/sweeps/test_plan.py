@@ -72,7 +72,8 @@ def test_arms_override_the_shared_training_and_the_grid_overrides_the_arm(corpus
         arms:
           - model: {variant: bigram}
             training: {max_steps: 20, batch_size: 4}
-            grid: {training.batch_size: [5, 6], seed: [1, 2]}
+            grid: {training.batch_size: [5, 6]}
+        replicates: [1, 2]
         """,
         corpus,
     )
@@ -99,6 +100,22 @@ def test_an_override_replaces_the_grid_of_every_arm_that_has_the_setting(corpus:
         2,
         "http://x",
     )
+
+
+def test_replicates_are_seeds_of_every_configuration(corpus: Corpus) -> None:
+    text = "{name: s, seed: 7, replicates: 3, arms: [{model: {variant: bigram}}]}"
+    assert [t.seed for t in plan(text, corpus).trials] == [7, 8, 9]
+    assert [t.seed for t in plan(text, corpus, "seed=20").trials] == [20, 21, 22]
+    for seeds in ("seed=4,1", "seed=[4,1]", "replicates=[4,1]"):
+        assert [t.seed for t in plan(text, corpus, seeds).trials] == [4, 1]
+    assert [t.seed for t in plan(text, corpus, "replicates=2").trials] == [7, 8]
+    assert plan(text, corpus).varying == ("seed",)
+
+
+def test_more_replicates_keep_the_trials_that_there_are(corpus: Corpus) -> None:
+    text = "{name: s, replicates: 2, arms: [{model: {variant: bigram}}]}"
+    few, many = plan(text, corpus).trials, plan(text, corpus, "replicates=5").trials
+    assert [trial.key for trial in few] == [trial.key for trial in many[:2]]
 
 
 def test_names_and_resources_do_not_change_keys(corpus: Corpus) -> None:

@@ -101,6 +101,36 @@ def test_the_same_trial_gives_the_same_bits(
         assert torch.equal(value, two.model.state_dict()[name])
 
 
+@pytest.mark.parametrize("pe_type", ["randn", "sinpe"])
+def test_at_a_seed_pe_types_differ_in_nothing_but_positions(
+    pe_type: str, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Tensor] = []
+    draw = WindowSampler.draw
+
+    def listen(sampler: WindowSampler, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        batch = draw(sampler, generator)
+        drawn.append(batch[0])
+        return batch
+
+    monkeypatch.setattr(WindowSampler, "draw", listen)
+    starts = []
+    for one, width in (("rope", 4), (pe_type, 4), (pe_type, 16)):
+        state, evaluations = begin(
+            make_trial("attention", pe_type=one, n_embd=width, max_steps=3, eval_every=2)
+        )
+        starts.append({n: p.detach().clone() for n, p in state.model.named_parameters()})
+        list(evaluations)
+    rope, other, wider = starts
+    assert rope.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in rope.items())
+    assert len(drawn) == 9
+    for batch in range(3):  # the same batches, also at another width
+        assert torch.equal(drawn[batch], drawn[3 + batch])
+        assert torch.equal(drawn[batch], drawn[6 + batch])
+    assert wider["embed_VD"].shape != rope["embed_VD"].shape
+
+
 @TRAINED
 def test_a_trial_starts_from_the_weights_of_the_published_study(
     variant: str, settings: dict[str, Any], make_trial: MakeTrial

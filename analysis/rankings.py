@@ -1,73 +1,119 @@
-"""The ranking tables of a sweep, as the published study printed them."""
+"""The ranking tables of a sweep, as the published study printed them, with intervals over seeds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from analysis.document import markdown_table
 from analysis.errors import AnalysisError
 from analysis.runs import Trials
+from analysis.statistics import t_interval
 
 LOSSES = ["train_loss", "val_loss", "best_val_loss"]
-DECIMALS = 5
+INTERVAL = ["low", "high"]
+DECIMALS = {**dict.fromkeys([*LOSSES, *INTERVAL], 5), "training_seconds": 1}
+SHOWN = ["n", "train_loss", "val_loss", *INTERVAL, "best_val_loss"]
 
 
-def ranking(trials: Trials) -> pd.DataFrame:
-    """All finished trials by val_loss, best first.
+def configurations(trials: Trials) -> pd.DataFrame:
+    """The finished trials, those that differ in nothing but their seed taken together.
 
     Returns:
-        Columns ``rank`` (from 1), the settings that differ, the losses in nats per character,
-        ``training_seconds``, ``run_id``.
+        A row a configuration, with the columns
+
+        * the settings that differ, and ``stage`` where some were suggested by a search;
+        * ``n``: finished trials, each with a seed of its own;
+        * ``train_loss``, ``val_loss``: means, nats per character;
+        * ``low``, ``high``: the 95 % interval of the mean val_loss (by Student), missing if n is 1;
+        * ``best_val_loss``: the mean of the lowest val_loss of each trial, nats per character;
+        * ``training_seconds``: mean seconds of steps, without evaluation;
+        * ``left_out``: further trials that failed, were stopped early, or did not finish;
+        * ``run_ids``: of the n runs in MLflow, by seed.
 
     Raises:
         AnalysisError: no trial is finished.
     """
-    finished = trials.finished
-    if finished.empty:
+    names = [*trials.settings, *(["stage"] if trials.table["stage"].any() else [])]
+    whole = trials.finished[trials.finished["stopped"] == ""]
+    if whole.empty:
         raise AnalysisError(f"no trial of {trials.experiment!r} is finished")
-    table = finished.sort_values(["val_loss", "key"], ignore_index=True)
+    group = pd.Series(0, index=trials.table.index)
+    if names:
+        group = trials.table.groupby(names, dropna=False).ngroup()
+    planned = group.value_counts()
+    by_seed = whole.sort_values("seed") if "seed" in whole else whole
+    rows = []
+    for number, same in by_seed.groupby(group[whole.index]):
+        interval = t_interval(same["val_loss"])
+        rows.append(
+            {
+                **{name: same[name].iloc[0] for name in names},
+                "n": len(same),
+                "train_loss": same["train_loss"].mean(),
+                "val_loss": interval.mean,
+                "low": interval.low,
+                "high": interval.high,
+                "best_val_loss": same["best_val_loss"].mean(),
+                "training_seconds": same["training_seconds"].mean(),
+                "left_out": int(planned[number]) - len(same),
+                "run_ids": " ".join(same["run_id"]),
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.astype({name: trials.table[name].dtype for name in names})
+
+
+def rankings(trials: Trials) -> pd.DataFrame:
+    """All configurations by val_loss, best first.
+
+    Returns:
+        ``rank`` (from 1), then the columns of `configurations`.
+
+    Raises:
+        AnalysisError: no trial is finished.
+    """
+    table = configurations(trials).sort_values(["val_loss", "run_ids"], ignore_index=True)
     table.insert(0, "rank", table.index + 1)
-    return table[["rank", *trials.varying, *LOSSES, "training_seconds", "run_id"]]
+    return table
 
 
 def pivot(trials: Trials, by: str) -> pd.DataFrame:
     """What one setting does, all others held fixed.
 
-    Trials that differ in nothing but ``by`` form a group. Groups are sorted by their best val_loss,
-    and so are the rows of a group; a group in which ``by`` does not vary is left out.
+    Configurations that differ in nothing but ``by`` form a group. Groups are sorted by their best
+    val_loss, and so are the rows of a group; a group in which ``by`` does not vary is left out.
 
     Returns:
-        Columns: the settings that differ, ``by`` last, then the losses.
+        Columns: the settings that differ, ``by`` last, then ``n``, the losses and the interval, as
+        in `configurations`.
 
     Raises:
-        AnalysisError: ``by`` is not a setting that differs.
+        AnalysisError: ``by`` is not a setting that differs; no trial is finished.
     """
-    if by not in trials.varying:
+    if by not in trials.settings:
         raise AnalysisError(
-            f"{by!r} does not differ between the trials of {trials.experiment!r};"
-            f" what differs: {', '.join(trials.varying) or 'nothing'}"
+            f"{by!r} does not differ between the configurations of {trials.experiment!r};"
+            f" what differs: {', '.join(trials.settings) or 'nothing'}"
         )
-    others = [name for name in trials.varying if name != by]
-    table = trials.finished.copy()
-    groups = table.groupby(others, dropna=False) if others else table.groupby("status")
+    table = configurations(trials)
+    others = [name for name in table.columns[: table.columns.get_loc("n")] if name != by]
+    groups = table.groupby(others, dropna=False) if others else table.groupby(lambda _: 0)
     table["best_of_group"] = groups["val_loss"].transform("min")
     table["group"] = groups.ngroup()
     table = table[groups[by].transform("nunique") > 1]
     table = table.sort_values(["best_of_group", "group", "val_loss"], ignore_index=True)
-    return table[[*others, by, *LOSSES]].dropna(axis="columns", how="all")
+    return table[[*others, by, *SHOWN]].dropna(axis="columns", how="all")
 
 
 def pivot_settings(trials: Trials) -> list[str]:
-    """The settings that a sweep is read by: numbers that differ, besides the seed."""
-    return [
-        name
-        for name in trials.varying
-        if name != "seed" and pd.api.types.is_numeric_dtype(trials.table[name])
-    ]
+    """The settings that a sweep is read by: numbers that differ."""
+    return [name for name in trials.settings if pd.api.types.is_numeric_dtype(trials.table[name])]
 
 
-def tables(trials: Trials, by: list[str] | None = None) -> dict[str, pd.DataFrame]:
+def tables(trials: Trials, by: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
     """The ranking and the pivots, by the names of their files.
 
     Args:
@@ -76,11 +122,11 @@ def tables(trials: Trials, by: list[str] | None = None) -> dict[str, pd.DataFram
     """
     settings = pivot_settings(trials) if by is None else by
     pivots = {f"by_{name}": pivot(trials, name) for name in settings}
-    return {"ranking": ranking(trials)} | {n: table for n, table in pivots.items() if len(table)}
+    return {"ranking": rankings(trials)} | {n: table for n, table in pivots.items() if len(table)}
 
 
 def write_tables(named: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
-    """Write each table as CSV (all digits) and Markdown (five decimals).
+    """Write each table as CSV (all digits) and Markdown (as `markdown` shows it).
 
     Returns:
         The files.
@@ -96,10 +142,8 @@ def write_tables(named: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table for people: losses with five decimals, empty cells where a setting is missing."""
-    text = table.astype(object).where(table.notna(), "")
-    for name, decimals in {**dict.fromkeys(LOSSES, DECIMALS), "training_seconds": 1}.items():
-        if name in table:
-            text[name] = [f"{value:.{decimals}f}" for value in table[name]]
-    sides = ["right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table]
-    return str(text.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"
+    """A table for people: losses with five decimals, without the runs and what is empty."""
+    empty = [name for name in INTERVAL if name in table and table[name].isna().all()]
+    if "left_out" in table and not table["left_out"].any():
+        empty.append("left_out")
+    return markdown_table(table.drop(columns=[*empty, "run_ids"], errors="ignore"), DECIMALS)

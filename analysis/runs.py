@@ -1,11 +1,14 @@
-"""From MLflow to a table with a row for each trial."""
+"""From MLflow, or a CSV file, to a table with a row for each trial."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,6 +25,8 @@ MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
+IDENTITY = ("run_id", "name", "key")
+TAGS = ("failure", "stage", "stopped", "hardware", "code_version", "corpus_digest")
 # Settings in the order in which people read them; others follow in the order of the alphabet.
 FIRST_PARAMS = ("variant", "pe_type", "n_embd", "block_size")
 
@@ -30,35 +35,157 @@ FIRST_PARAMS = ("variant", "pe_type", "n_embd", "block_size")
 class Trials:
     """The trials of an experiment.
 
-    ``table`` has one row a trial: ``run_id``, ``name``, ``key``, ``status``, ``failure``, a column
-    for each name in ``params`` (numbers where all values are), and the metrics of the last step:
-    losses in nats per character, ``tokens_per_second``, ``training_seconds``.
+    ``table`` has one row a trial:
+
+    * ``run_id``, ``name``, ``key``: of its run in MLflow;
+    * ``status``: FINISHED, FAILED, KILLED, RUNNING; ``failure``: why it failed;
+    * ``stage``: "search" for a trial that a search suggested, else empty; ``stopped``: why it was
+      stopped before its last step, else empty;
+    * ``hardware``, ``code_version``, ``corpus_digest``: what it ran on, and with what;
+    * a column for each name in ``params``, its settings: numbers where all values are;
+    * the metrics of the last step: ``train_loss``, ``val_loss``, ``best_val_loss`` in nats per
+      character, ``tokens_per_second``, ``training_seconds`` (without evaluation).
     """
 
     experiment: str
     table: pd.DataFrame
     params: tuple[str, ...]
+    sweep: Mapping[str, str] = field(
+        default_factory=dict
+    )  # tags, run_id, status of the sweep's run
 
-    @property
+    @cached_property
     def varying(self) -> tuple[str, ...]:
         """The params that differ between trials, one that some trials lack included."""
         return tuple(name for name in self.params if self.table[name].nunique(dropna=False) > 1)
 
     @property
+    def settings(self) -> tuple[str, ...]:
+        """The params that differ between configurations: all that vary but the seed."""
+        return tuple(name for name in self.varying if name != "seed")
+
+    @cached_property
     def finished(self) -> pd.DataFrame:
         """The rows that count in a ranking."""
         return self.table[self.table["status"] == "FINISHED"]
 
+    @cached_property
+    def comparable(self) -> pd.DataFrame:
+        """The rows that bear on a conclusion: finished, trained to the end, not picked by a search.
 
-def load_trials(experiment: str, tracking_uri: str) -> Trials:
-    """Read the trials of an experiment, page by page.
+        What a search suggests was chosen for its losses, so its best is better than it would be
+        again.
+        """
+        rows = self.finished
+        return rows[(rows["stage"] == "") & (rows["stopped"] == "")]
+
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """The other rows, with a column ``why``."""
+        rows = self.table.drop(self.comparable.index)
+        return rows.assign(why=[_why_left_out(row) for row in rows.to_dict("records")])
+
+
+def _why_left_out(row: Mapping[Hashable, Any]) -> str:
+    if row["status"] != "FINISHED":
+        return f"{row['status']}: {row['failure']}".removesuffix(": ")
+    return f"stopped early: {row['stopped']}" if row["stopped"] else "suggested by a search"
+
+
+def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
+    """Read the trials of an experiment, page by page, or of a table.
 
     Args:
-        experiment: its name, which is the sweep's.
-        tracking_uri: of the MLflow store.
+        experiment: its name, which is the sweep's; or the path of a CSV file with a row a trial:
+            the columns ``val_loss`` and, if they are known, ``seed``, ``train_loss`` and others of
+            `Trials`; what else it has are settings.
+        tracking_uri: of the MLflow store; None takes MLFLOW_TRACKING_URI, or the store in the
+            state directory (SWEEPS_STATE, or ``./state``).
 
     Raises:
-        AnalysisError: the store does not answer, has no such experiment, or it has no trials.
+        AnalysisError: the store does not answer, has no such experiment, or it has no trials; the
+            file cannot be read.
+    """
+    if experiment.endswith(".csv"):
+        return _read_csv(Path(experiment))
+    with opened(tracking_uri or store_of(None), experiment) as (client, experiment_id):
+        runs = runs_of(client, experiment_id, "trial")
+        parent = next(runs_of(client, experiment_id, "sweep"), None)
+        return trials_of(experiment, runs, parent)
+
+
+def load_curves(trials: Trials, tracking_uri: str | None = None) -> pd.DataFrame:
+    """The validation losses of finished trials at each evaluation.
+
+    Returns:
+        Columns ``run_id``, ``step`` (optimizer updates), ``val_loss`` (nats per character).
+
+    Raises:
+        AnalysisError: the store does not answer.
+    """
+    rows = []
+    if trials.sweep:
+        with opened(tracking_uri or store_of(None), trials.experiment) as (client, _):
+            for run_id in trials.finished["run_id"]:
+                for point in client.get_metric_history(run_id, "val_loss"):
+                    rows.append((run_id, point.step, point.value))
+    return pd.DataFrame(rows, columns=["run_id", "step", "val_loss"])
+
+
+def attach(trials: Trials, files: Iterable[tuple[Path, str]], tracking_uri: str) -> None:
+    """Add files, each to a folder of the artifacts of the sweep's run.
+
+    Raises:
+        AnalysisError: the store does not answer.
+    """
+    with opened(tracking_uri, trials.experiment) as (client, _):
+        for path, folder in files:
+            client.log_artifact(trials.sweep["run_id"], str(path), folder or None)
+
+
+def download(
+    experiment: str, run_id: str, files: Iterable[str], folder: Path, tracking_uri: str
+) -> None:
+    """Fetch files from the artifacts of a run into a folder.
+
+    Raises:
+        AnalysisError: a file is not there, or the store does not answer.
+    """
+    with opened(tracking_uri, experiment) as (client, _):
+        for file in files:
+            try:
+                client.download_artifacts(run_id, file, str(folder))
+            except OSError as error:
+                raise AnalysisError(
+                    f"run {run_id} of {experiment!r} has no {file}: {first_line(error)}"
+                ) from None
+
+
+def store_of(state: Path | None) -> str:
+    """The URI of the MLflow store that is used when none is named.
+
+    Args:
+        state: the state directory; None takes what the environment says.
+
+    Raises:
+        AnalysisError: there is none.
+    """
+    if state is None:
+        if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+            return uri
+        state = Path(os.environ.get("SWEEPS_STATE") or "state")
+    database = state.expanduser().absolute() / "mlflow.db"
+    if not database.exists():
+        raise AnalysisError(f"there is no MLflow store at {database}; name it with --state")
+    return f"sqlite:///{database}"
+
+
+@contextmanager
+def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
+    """A client of the store, and the id of the experiment.
+
+    Raises:
+        AnalysisError: the store has no such experiment, or does not answer, now or in the block.
     """
     client = open_store(tracking_uri)
     from mlflow.exceptions import MlflowException
@@ -70,7 +197,7 @@ def load_trials(experiment: str, tracking_uri: str) -> Trials:
             raise AnalysisError(
                 f"{tracking_uri} has no experiment {experiment!r}; there are: {', '.join(names)}"
             )
-        return trials_of(experiment, list(runs_of(client, found.experiment_id, "trial")))
+        yield client, found.experiment_id
     except MlflowException as error:
         raise AnalysisError(
             f"the MLflow store {tracking_uri} does not answer: {first_line(error)}"
@@ -121,21 +248,65 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def trials_of(experiment: str, runs: list[Any]) -> Trials:
+def trials_of(experiment: str, runs: Iterable[Any], sweep: Any = None) -> Trials:
     """Make the table from MLflow's runs.
+
+    Args:
+        experiment: its name.
+        runs: of the trials.
+        sweep: the run of the sweep itself.
 
     Raises:
         AnalysisError: there are none.
     """
-    if not runs:
+    names: set[str] = set()
+    rows = []
+    for run in runs:
+        names |= run.data.params.keys()
+        rows.append(_row(run))
+    if not rows:
         raise AnalysisError(f"experiment {experiment!r} has no trials")
-    params = sorted({name for run in runs for name in run.data.params}, key=_reading_order)
-    table = pd.DataFrame([_row(run) for run in runs])
+    about = {}
+    if sweep:
+        about = {
+            "run_id": sweep.info.run_id,
+            "experiment_id": sweep.info.experiment_id,
+            "status": sweep.info.status,
+            **sweep.data.tags,
+        }
+    return _typed(experiment, pd.DataFrame(rows), names, about)
+
+
+def _read_csv(path: Path) -> Trials:
+    try:
+        table = pd.read_csv(path, dtype=str)
+        for name in METRICS:
+            table[name] = pd.to_numeric(table[name]) if name in table else float("nan")
+    except (OSError, ValueError) as error:
+        raise AnalysisError(f"{path} cannot be read: {first_line(error)}") from None
+    if table.empty or table["val_loss"].isna().all():
+        raise AnalysisError(f"{path} has no val_loss; expected a row a trial with that column")
+    known = {"status": "FINISHED", **dict.fromkeys(TAGS, "")}
+    names = set(table.columns) - {*METRICS, *IDENTITY, *known}
+    for name, default in known.items():
+        table[name] = table[name].fillna(default) if name in table else default
+    for name in IDENTITY:
+        if name not in table:
+            table[name] = [f"row {index + 2}" for index in range(len(table))]
+    if "seed" not in names:
+        table["seed"] = "0"
+    return _typed(path.stem, table, names | {"seed"}, {})
+
+
+def _typed(
+    experiment: str, table: pd.DataFrame, names: Iterable[str], sweep: Mapping[str, str]
+) -> Trials:
+    params = sorted(names, key=_reading_order)
     for name in params:
         numbers = pd.to_numeric(table[name], errors="coerce")
         if (numbers.notna() == table[name].notna()).all():
             table[name] = numbers.convert_dtypes()
-    return Trials(experiment, table, tuple(params))
+    return Trials(experiment, table, tuple(params), sweep)
 
 
 def _row(run: Any) -> dict[str, Any]:
@@ -145,9 +316,9 @@ def _row(run: Any) -> dict[str, Any]:
         "name": run.info.run_name,
         "key": run.data.tags.get("key"),
         "status": run.info.status,
-        "failure": run.data.tags.get("failure", ""),
     }
-    return {**identity, **run.data.params, **metrics}
+    tags = {name: run.data.tags.get(name, "") for name in TAGS}
+    return {**identity, **tags, **run.data.params, **metrics}
 
 
 def _reading_order(name: str) -> tuple[int, str]:

@@ -49,9 +49,9 @@ class Plan:
 def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
     """Change a sweep by ``path=value``; ``path=a,b`` tries both values.
 
-    A path of a trial (``model.X``, ``training.X``) holds for every arm whose model has that setting,
-    and replaces what the arm gives or sweeps there. ``seed=7`` is the first seed of the replicates,
-    ``seed=7,8`` and ``replicates=[7,8]`` are all of them.
+    A path of a trial (``model.X``, ``training.X``) holds for every arm whose model has that
+    setting, and replaces what the arm gives or sweeps there. ``seed=7`` is the first seed of the
+    replicates, ``seed=7,8`` and ``replicates=[7,8]`` are all of them.
 
     Raises:
         UserError: the form, the path or the value is wrong.

@@ -69,12 +69,9 @@ class SweepFile(Seed):
     @field_validator("replicates", mode="before")
     @classmethod
     def _seeds(cls, given: object) -> object:
-        listed = given if isinstance(given, list) else [given]
-        if (
-            any(type(one) is not int for one in listed)
-            or (listed is given and not listed)
-            or (listed is not given and listed[0] < 1)
-        ):
+        listed: list[object] = given if isinstance(given, list) else [given]
+        whole = bool(listed) and all(type(one) is int for one in listed)
+        if not whole or given == 0 or (type(given) is int and given < 0):
             raise ValueError(f"give a number of seeds, 1 or more, or a list of them, not {given!r}")
         if len(set(listed)) < len(listed):
             raise ValueError(f"a seed occurs twice in {given}")

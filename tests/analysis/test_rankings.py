@@ -14,7 +14,7 @@ from analysis import (
     Trials,
     markdown,
     pivot,
-    ranking,
+    rankings,
     tables,
     trials_of,
     write_tables,
@@ -81,7 +81,7 @@ def test_the_pivot_by_n_embd_groups_what_differs_in_nothing_else(published: Tria
 
 
 def test_the_ranking_has_every_finished_trial_best_first(published: Trials) -> None:
-    table = ranking(published)
+    table = rankings(published)
     assert list(table["rank"]) == list(range(1, 27))
     assert table["val_loss"].is_monotonic_increasing
     assert list(table.columns[:5]) == ["rank", "variant", "pe_type", "n_embd", "block_size"]
@@ -95,9 +95,9 @@ def test_what_is_not_finished_is_not_ranked() -> None:
         run(2, "RUNNING", val_loss=0.4, lr=0.3),
         run(3, "KILLED", lr=0.4),
     ]
-    assert list(ranking(trials_of("study", runs))["run_id"]) == ["run0"]
+    assert list(rankings(trials_of("study", runs))["run_ids"]) == ["run0"]
     with pytest.raises(AnalysisError, match="no trial of 'study' is finished"):
-        ranking(trials_of("study", runs[1:]))
+        rankings(trials_of("study", runs[1:]))
 
 
 def test_the_default_pivots_are_the_numbers_that_differ(published: Trials) -> None:
@@ -105,15 +105,43 @@ def test_the_default_pivots_are_the_numbers_that_differ(published: Trials) -> No
     assert list(tables(published, ["pe_type"])) == ["ranking", "by_pe_type"]
 
 
-def test_any_sweep_can_be_ranked() -> None:
+def test_seeds_of_a_configuration_are_a_row_with_their_mean_and_interval() -> None:
+    losses = {0.1: (2.0, 2.1, 2.3), 0.01: (1.0, 1.2)}
     runs = [
-        run(i, val_loss=2 + rate, variant="own:Net", learning_rate=rate, seed=seed)
-        for i, (rate, seed) in enumerate([(0.1, 1), (0.1, 2), (0.01, 1), (0.01, 2)])
+        run(10 * i + seed, val_loss=loss, variant="own:Net", learning_rate=rate, seed=9 - seed)
+        for i, (rate, several) in enumerate(losses.items())
+        for seed, loss in enumerate(several)
     ]
+    runs.append(run(99, "FAILED", variant="own:Net", learning_rate=0.01, seed=5))
     named = tables(trials_of("study", runs))
     assert list(named) == ["ranking", "by_learning_rate"]
-    assert list(named["by_learning_rate"]["seed"]) == [1, 1, 2, 2]
-    assert list(named["by_learning_rate"]["learning_rate"]) == [0.01, 0.1, 0.01, 0.1]
+    best, worst = named["ranking"].to_dict("records")
+    assert (best["learning_rate"], best["n"], best["left_out"]) == (0.01, 2, 1)
+    assert (worst["learning_rate"], worst["n"], worst["left_out"]) == (0.1, 3, 0)
+    assert best["val_loss"] == pytest.approx(1.1)
+    assert worst["train_loss"] == pytest.approx(6.4 / 3 - 0.1)
+    half = 12.7062 * 0.1414214 / 2**0.5  # t(0.975, 1 degree of freedom), standard deviation
+    assert (best["low"], best["high"]) == pytest.approx((1.1 - half, 1.1 + half), abs=1e-4)
+    assert best["run_ids"] == "run11 run10"  # by seed
+    assert " low |" in markdown(named["ranking"])
+    assert "left_out" in markdown(named["ranking"])
+
+
+def test_what_stopped_early_is_counted_but_not_averaged() -> None:
+    runs = [run(i, val_loss=2.0 + i, n_embd=8, seed=i) for i in range(3)]
+    runs[2].data.tags["stopped"] = "median stopping at step 500"
+    (row,) = rankings(trials_of("study", runs)).to_dict("records")
+    assert (row["n"], row["val_loss"], row["left_out"]) == (2, 2.5, 1)
+
+
+def test_what_a_search_suggested_is_ranked_apart() -> None:
+    runs = [run(i, val_loss=2.0 + i, n_embd=8, seed=i) for i in range(4)]
+    runs[0].data.tags["stage"] = "search"
+    trials = trials_of("study", runs)
+    assert list(rankings(trials)["n"]) == [1, 3]
+    assert list(rankings(trials)["stage"]) == ["search", ""]
+    assert len(trials.comparable) == 3
+    assert list(trials.left_out["why"]) == ["suggested by a search"]
 
 
 def test_one_setting_alone_is_one_group() -> None:

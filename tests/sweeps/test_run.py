@@ -190,7 +190,7 @@ def test_the_parent_has_the_ranking_as_csv_markdown_and_table(study: Study) -> N
         run.data.metrics["val_loss"] for run in study.runs("trial") if not is_diverging(run)
     )
     assert (folder / "ranking.md").read_text().startswith("|   rank | variant")
-    assert list(study.shown_table(parent)["run_id"]) == list(ranking["run_id"])
+    assert list(study.shown_table(parent)["run_ids"]) == list(ranking["run_ids"])
 
 
 def test_the_experiment_opens_on_its_own_views(study: Study) -> None:

@@ -1,0 +1,301 @@
+"""What the trials say of claims."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims import Claim, load_claims
+from analysis.contrasts import Contrast, contrasts_of
+from analysis.errors import AnalysisError
+from analysis.runs import Trials
+from analysis.statistics import (
+    Interval,
+    bca_interval,
+    equivalence,
+    holm,
+    page_trend,
+    paired_t,
+    power,
+    seeds_needed,
+    sign_flip,
+    t_interval,
+)
+
+ALPHA = 0.05
+NEGATED = "not in every cell"
+Verdict = Literal["SUPPORTED", "NOT SUPPORTED", "UNDERPOWERED"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict and the two p-values that it rests on."""
+
+    verdict: Verdict
+    supports: float  # of the test whose rejection supports the claim
+    refutes: float  # of the test whose rejection contradicts it
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What the trials say of a claim; differences in nats per character, negative in its favour."""
+
+    claim: Claim
+    decision: Decision
+    contrasts: tuple[Contrast, ...]
+    cells: int
+    cells_hold: int  # in which every mean difference bears the claim out
+    weakest: Contrast | None  # of those that decide: cells, or averages over cells
+    effect: Interval  # of the weakest, by Student's t
+    bootstrap: Interval  # of the weakest, BCa
+    sign_flip: float  # p-value of the weakest
+    seeds: int  # pairs in the contrast that has fewest
+    seeds_needed: int | None  # None: unknown, or no number would do
+    holm: tuple[float, ...]  # adjusted p-values, for statements about single contrasts
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.decision.verdict
+
+    @property
+    def lost(self) -> int:
+        """Pairs of which a trial is missing: it failed, diverged, was stopped or still runs."""
+        return sum(contrast.lost for contrast in self.contrasts)
+
+
+def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Conclusion]:
+    """Hold claims against the trials.
+
+    Args:
+        trials: from `load_trials`.
+        claims: a YAML file (see `analysis.claims`); None takes the claims of the published study,
+            those of them that the trials can speak of.
+
+    Raises:
+        AnalysisError: the file is wrong, or names what no trial has.
+    """
+    file = load_claims(None if claims is None else Path(claims))
+    conclusions = []
+    for claim in file.claims:
+        try:
+            contrasts = contrasts_of(claim, trials)
+        except AnalysisError:
+            if file.shipped:
+                continue
+            raise
+        if contrasts or not file.shipped:
+            conclusions.append(conclude(claim, contrasts))
+    return conclusions
+
+
+def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
+    """Describe what the contrasts of a claim say, and decide."""
+    by_cell = defaultdict(list)
+    for contrast in contrasts:
+        by_cell[contrast.cell].append(bears_out(claim, contrast))
+    deciding = averages(contrasts) if claim.holds == "on average" else list(contrasts)
+    measured = [contrast for contrast in deciding if len(contrast.differences)]
+    weakest = max(measured, key=lambda one: _badness(claim, one), default=None)
+    sample = weakest.differences if weakest else np.empty(0)
+    return Conclusion(
+        claim=claim,
+        decision=decide(claim, deciding),
+        contrasts=tuple(contrasts),
+        cells=len(by_cell),
+        cells_hold=sum(map(all, by_cell.values())),
+        weakest=weakest,
+        effect=t_interval(sample),
+        bootstrap=bca_interval(sample),
+        sign_flip=sign_flip(sample, "greater" if claim.holds == NEGATED else "less"),
+        seeds=min((len(contrast.differences) for contrast in contrasts), default=0),
+        seeds_needed=needed(claim, deciding),
+        holm=tuple(holm([_for(claim, contrast) for contrast in contrasts])),
+    )
+
+
+def decide(claim: Claim, contrasts: Sequence[Contrast]) -> Decision:
+    """The verdict on contrasts that all have to bear a claim out (or not, if it says so).
+
+    All of them is an intersection-union test: the largest p-value decides, without correction. That
+    one of several contradicts is corrected by Holm. In a claim that holds in every cell or on
+    average, a difference that is better by less than the margin contradicts; for one that does not
+    hold in every cell only a difference of the other sign counts.
+    """
+    if not contrasts:
+        return Decision("UNDERPOWERED", 1.0, 1.0)
+    all_hold = max(_for(claim, contrast) for contrast in contrasts)
+    strict = claim.holds == NEGATED
+    against = [_against(claim, contrast, strict) for contrast in contrasts]
+    one_fails = min(1.0, len(against) * min(against))  # the first step of Holm's procedure
+    supports, refutes = (one_fails, all_hold) if strict else (all_hold, one_fails)
+    verdict: Verdict = "UNDERPOWERED"
+    if supports < ALPHA:
+        verdict = "SUPPORTED"
+    elif refutes < ALPHA:
+        verdict = "NOT SUPPORTED"
+    return Decision(verdict, supports, refutes)
+
+
+def averages(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """The mean over cells of each kind of contrast, by the seeds that all its cells have."""
+    by_kind = defaultdict(list)
+    for contrast in contrasts:
+        by_kind[contrast.what].append(contrast)
+    found = []
+    for what, kind in by_kind.items():
+        seeds = sorted(set.intersection(*(set(each.seeds) for each in kind)))
+        rows = [[each.seeds.index(seed) for seed in seeds] for each in kind]
+        pairs = list(zip(kind, rows, strict=True))
+        differences = np.mean([each.differences[row] for each, row in pairs], axis=0)
+        levels = None
+        if all(each.levels is not None for each in kind):
+            widths = {each.levels.shape[1] for each in kind if each.levels is not None}
+            if len(widths) == 1:
+                levels = np.mean([each.levels[row] for each, row in pairs], axis=0)  # type: ignore[index]
+        found.append(
+            replace(
+                kind[0],
+                cell=f"the mean over {len(kind)} cells",
+                what=what,
+                seeds=tuple(seeds),
+                differences=differences,
+                lost=sum(each.lost for each in kind),
+                run_ids=tuple(run_id for each in kind for run_id in each.run_ids),
+                levels=levels,
+            )
+        )
+    return found
+
+
+def bears_out(claim: Claim, contrast: Contrast) -> bool:
+    """Whether the mean difference is as the claim says; never with no pair."""
+    return bool(_badness(claim, contrast) < 0)
+
+
+def needed(claim: Claim, contrasts: Sequence[Contrast]) -> int | None:
+    """How many seeds would show the claim with a power of 0.8, were all as seen.
+
+    A trend is forecast by the line fitted to its levels. Nothing is forecast for ``equal``.
+    """
+    if claim.equal is not None or not contrasts:
+        return None
+    samples = [contrast.differences for contrast in contrasts]
+    if claim.holds == NEGATED:
+        return seeds_needed([-sample for sample in samples], ALPHA, any_of=True)
+    return seeds_needed(samples, ALPHA)
+
+
+def forecast(claim: Claim, contrasts: Sequence[Contrast], seeds: int) -> float:
+    """The chance that a claim of differences is SUPPORTED with so many seeds, were all as seen."""
+    samples = [contrast.differences for contrast in contrasts]
+    if claim.holds == NEGATED:
+        return power([-sample for sample in samples], seeds, ALPHA, any_of=True)
+    return power(samples, seeds, ALPHA)
+
+
+def conclusions_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
+    """A row a claim.
+
+    Returns:
+        Columns ``claim``, ``holds`` (where it should hold), ``verdict``, ``cells_hold``, ``cells``,
+        ``weakest_cell``, ``what`` (which difference there), ``effect``, ``low`` and ``high``
+        (its mean and 95 % paired-t interval, nats per character), ``bca_low`` and ``bca_high`` (by
+        bootstrap), ``p_supports``, ``p_refutes``, ``p_sign_flip`` (of the weakest cell), ``seeds``
+        (the fewest pairs of a cell), ``seeds_needed`` (missing where it is unknown), ``lost``
+        (pairs of which a trial did not finish).
+    """
+    rows = [
+        {
+            "claim": each.claim.claim,
+            "holds": each.claim.holds,
+            "verdict": each.verdict,
+            "cells_hold": each.cells_hold,
+            "cells": each.cells,
+            "weakest_cell": each.weakest.cell if each.weakest else "",
+            "what": each.weakest.what if each.weakest else "",
+            "effect": each.effect.mean,
+            "low": each.effect.low,
+            "high": each.effect.high,
+            "bca_low": each.bootstrap.low,
+            "bca_high": each.bootstrap.high,
+            "p_supports": each.decision.supports,
+            "p_refutes": each.decision.refutes,
+            "p_sign_flip": each.sign_flip,
+            "seeds": each.seeds,
+            "seeds_needed": each.seeds_needed,
+            "lost": each.lost,
+        }
+        for each in conclusions
+    ]
+    table = pd.DataFrame(rows)
+    return table.astype({"seeds_needed": "Int64"}) if rows else table
+
+
+def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
+    """A row a contrast.
+
+    Returns:
+        Columns ``claim_index`` (from 1), ``claim``, ``verdict``, ``cell``, ``what``, ``n`` (pairs),
+        ``mean``, ``low`` and ``high`` (95 % paired-t interval, nats per character), ``p_holm``
+        (that this one alone bears the claim out, corrected for all of the claim), ``p_equal`` (two
+        one-sided tests that it is less than the margin), ``lost``, ``run_ids``.
+    """
+    rows = []
+    for index, each in enumerate(conclusions, start=1):
+        for contrast, p_holm in zip(each.contrasts, each.holm, strict=True):
+            found = t_interval(contrast.differences)
+            rows.append(
+                {
+                    "claim_index": index,
+                    "claim": each.claim.claim,
+                    "verdict": each.verdict,
+                    "cell": contrast.cell,
+                    "what": contrast.what,
+                    "n": len(contrast.differences),
+                    "mean": found.mean,
+                    "low": found.low,
+                    "high": found.high,
+                    "p_holm": p_holm,
+                    "p_equal": equivalence(contrast.differences, each.claim.margin),
+                    "lost": contrast.lost,
+                    "run_ids": " ".join(contrast.run_ids),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _badness(claim: Claim, contrast: Contrast) -> float:
+    """How far the mean difference is from bearing the claim out; negative where it does."""
+    if claim.equal is not None:
+        return abs(contrast.mean) - claim.margin
+    return contrast.mean
+
+
+def _for(claim: Claim, contrast: Contrast) -> float:
+    """The p-value of the test whose rejection says that the contrast bears the claim out.
+
+    A contrast that lost a pair decides nothing, here and below: what fails does not fail by chance.
+    """
+    if contrast.lost:
+        return 1.0
+    if claim.equal is not None:
+        return equivalence(contrast.differences, claim.margin)
+    if contrast.levels is not None and contrast.levels.shape[1] > 2:
+        return page_trend(contrast.levels)
+    return paired_t(contrast.differences, "less")
+
+
+def _against(claim: Claim, contrast: Contrast, strict: bool) -> float:
+    """The p-value of the test whose rejection says that the contrast contradicts the claim."""
+    x, margin = contrast.differences, claim.margin
+    if contrast.lost:
+        return 1.0
+    if claim.equal is not None:
+        return min(1.0, 2 * min(paired_t(x - margin, "greater"), paired_t(x + margin, "less")))
+    return paired_t(x if strict else x + margin, "greater")

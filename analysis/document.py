@@ -1,0 +1,123 @@
+"""A report: Markdown with figures beside it, and the same as one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+FIGURES = "figures"
+IMAGE = re.compile(rf'src="{FIGURES}/([\w.-]+)\.svg"')
+PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 76rem;
+       margin: 0 auto; padding: 1rem 1.5rem 4rem; }
+h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .7rem; }
+h2 { border-bottom: 1px solid #bbb; padding-bottom: .2rem; }
+p, li { max-width: 52rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; font-size: .85rem;
+        font-variant-numeric: tabular-nums; margin: 1rem 0; }
+th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; vertical-align: top; }
+th { text-align: left; border-bottom: 2px solid #888; }
+code { font-size: .9em; overflow-wrap: anywhere; }
+pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; white-space: pre-wrap; }
+img { max-width: 100%; }
+@media print { body { font-size: 10pt; max-width: none; } h2 { break-after: avoid; }
+               table, img { break-inside: avoid; } }
+</style>
+</head>
+<body>
+{{ body }}
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture and what it shows; its name is that of its files: letters, digits, _ and -."""
+
+    name: str
+    shows: str  # a sentence or two, without a line break
+    svg: bytes
+    png: bytes
+
+    @property
+    def markdown(self) -> str:
+        """The picture with its caption."""
+        return f"![{self.shows}]({FIGURES}/{self.name}.svg)\n\n*{self.shows}*\n"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A text in Markdown that shows figures as `Figure.markdown` does."""
+
+    title: str
+    text: str
+    figures: Mapping[str, Figure] = field(default_factory=dict)  # by name
+
+    @property
+    def html(self) -> str:
+        """The whole as one page; HTML in the text is shown, not obeyed."""
+        from jinja2 import Environment
+        from markdown_it import MarkdownIt
+        from markupsafe import Markup
+
+        reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+        body = IMAGE.sub(self._inline, reader.render(self.text))
+        page = Environment(autoescape=True).from_string(PAGE)
+        return page.render(title=self.title, body=Markup(body)) + "\n"
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write ``report.html``, ``report.md`` and ``figures/``; the same report, the same bytes.
+
+        Returns:
+            The page and the text.
+        """
+        (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+        for figure in self.figures.values():
+            (folder / FIGURES / f"{figure.name}.svg").write_bytes(figure.svg)
+            (folder / FIGURES / f"{figure.name}.png").write_bytes(figure.png)
+        page, text = folder / "report.html", folder / "report.md"
+        page.write_text(self.html, encoding="utf-8")
+        text.write_text(self.text, encoding="utf-8")
+        return [page, text]
+
+    def _inline(self, found: re.Match[str]) -> str:
+        svg = base64.b64encode(self.figures[found[1]].svg).decode()
+        return f'src="data:image/svg+xml;base64,{svg}"'
+
+
+def markdown_table(table: pd.DataFrame, decimals: Mapping[str, int] | None = None) -> str:
+    """A table for people: numbers to the right, nothing where a value is missing.
+
+    Args:
+        table: the index is not shown.
+        decimals: digits after the point, by column; others are shown as they are.
+    """
+    decimals = decimals or {}
+    text = pd.DataFrame(
+        {name: [_cell(value, decimals.get(str(name))) for value in table[name]] for name in table},
+        dtype=object,
+    )
+    sides = ["right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table]
+    return str(text.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"
+
+
+def _cell(value: Any, decimals: int | None) -> str:
+    if pd.isna(value):
+        return ""
+    if decimals is not None:
+        return f"{value:.{decimals}f}"
+    return " ".join(str(value).replace("|", "\\|").split())

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from analysis.errors import AnalysisError
+
+if TYPE_CHECKING:
+    from analysis.runs import Trials
 
 
 class Group(click.Group):
@@ -29,20 +33,13 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="analysis: %(message)s")
 
 
-@main.command()
-@click.argument("experiment")
-@click.option(
-    "--by",
-    multiple=True,
-    metavar="SETTING",
-    help="Pivot by this setting; may be repeated. By default by each number that differs.",
-)
-@click.option(
+experiment_argument = click.argument("experiment")
+tracking_option = click.option(
     "--tracking-uri",
     envvar="MLFLOW_TRACKING_URI",
     help="An MLflow store other than the one in the state directory (MLFLOW_TRACKING_URI).",
 )
-@click.option(
+state_option = click.option(
     "--state",
     type=click.Path(path_type=Path),
     default=Path("state"),
@@ -50,24 +47,166 @@ def main() -> None:
     show_default=True,
     help="The state directory of `sweeps` (SWEEPS_STATE).",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="For the tables; STATE/reports/EXPERIMENT."
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), help="A folder; STATE/reports/EXPERIMENT by default."
 )
+claims_option = click.option(
+    "--claims",
+    type=click.Path(path_type=Path),
+    help="A YAML file of claims; by default those of the published study that apply.",
+)
+
+
+@main.command()
+@experiment_argument
+@click.option(
+    "--by",
+    multiple=True,
+    metavar="SETTING",
+    help="Pivot by this setting; may be repeated. By default by each number that differs.",
+)
+@tracking_option
+@state_option
+@out_option
 def rankings(
     experiment: str, by: tuple[str, ...], tracking_uri: str | None, state: Path, out: Path | None
 ) -> None:
-    """Rank the trials of EXPERIMENT (a sweep's name) by val_loss; write CSV and Markdown."""
-    from analysis.rankings import markdown, tables, write_tables
-    from analysis.runs import load_trials
+    """Rank the configurations of EXPERIMENT by val_loss; write CSV and Markdown.
 
-    database = state.expanduser().absolute() / "mlflow.db"
-    if not tracking_uri and not database.exists():
-        raise AnalysisError(f"there is no MLflow store at {database}; name it with --state")
-    trials = load_trials(experiment, tracking_uri or f"sqlite:///{database}")
+    EXPERIMENT is a sweep's name, or a CSV file with a row a trial.
+    """
+    from analysis.rankings import markdown, tables, write_tables
+
+    trials, _ = _load(experiment, tracking_uri, state)
     named = tables(trials, list(by) or None)
     for name, table in named.items():
         print(f"## {name}\n\n{markdown(table)}")
     if missing := len(trials.table) - len(trials.finished):
         print(f"not ranked: {missing} trials that are not finished\n")
-    for path in write_tables(named, out or state / "reports" / experiment):
+    for path in write_tables(named, out or state / "reports" / trials.experiment):
         print(path)
+
+
+@main.command()
+@experiment_argument
+@claims_option
+@tracking_option
+@state_option
+@out_option
+@click.pass_context
+def conclusions(
+    context: click.Context,
+    experiment: str,
+    claims: Path | None,
+    tracking_uri: str | None,
+    state: Path,
+    out: Path | None,
+) -> None:
+    """Hold claims against the trials of EXPERIMENT; write conclusions.csv and contrasts.csv.
+
+    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Exit codes: 0 every claim is
+    SUPPORTED; 1 some are not; 2 the request is wrong.
+    """
+    from analysis.claim_texts import ONE_SEED, Link, sentences
+    from analysis.conclusions import check_claims, write_conclusions
+
+    trials, uri = _load(experiment, tracking_uri, state)
+    found = check_claims(trials, claims)
+    if not found:
+        raise AnalysisError(
+            f"no claim of the published study is about the trials of {trials.experiment!r};"
+            " write your own and name the file with --claims"
+        )
+    if all(each.seeds == 1 for each in found):
+        print(ONE_SEED)
+    link = Link(uri, trials.sweep.get("experiment_id", ""))
+    for each in found:
+        print(f"{each.verdict:13} {each.claim.claim}")
+        for sentence in sentences(each):
+            print(f"{'':13} {sentence}")
+        for run_id in dict.fromkeys(each.weakest.run_ids if each.weakest else ()):
+            print(f"{'':13} {link.address(run_id)}")
+    if trials.sweep.get("status", "FINISHED") != "FINISHED":
+        print(f"the sweep is {trials.sweep['status']}: this is about its trials so far")
+    for path in write_conclusions(found, out or state / "reports" / trials.experiment):
+        print(path)
+    if any(each.verdict != "SUPPORTED" for each in found):
+        context.exit(1)
+
+
+@main.command()
+@experiment_argument
+@claims_option
+@tracking_option
+@state_option
+@out_option
+def report(
+    experiment: str,
+    claims: Path | None,
+    tracking_uri: str | None,
+    state: Path,
+    out: Path | None,
+) -> None:
+    """Write report.html and report.md on EXPERIMENT, and attach them to its run in MLflow.
+
+    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. The tables that the report shows
+    in part are written beside it.
+    """
+    from analysis.conclusions import check_claims, write_conclusions
+    from analysis.rankings import tables, write_tables
+    from analysis.report import Evidence
+    from analysis.report import report as written
+    from analysis.runs import attach, load_curves
+
+    trials, uri = _load(experiment, tracking_uri, state)
+    found = check_claims(trials, claims)
+    made = written(Evidence(trials, load_curves(trials, uri), found, uri))
+    folder = out or state / "reports" / trials.experiment
+    paths = made.write(folder)
+    write_tables(tables(trials), folder)
+    write_conclusions(found, folder)
+    if trials.sweep:
+        attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)
+    for path in paths:
+        print(path)
+
+
+@main.command()
+@click.argument("experiment", default="compare")
+@tracking_option
+@state_option
+@click.option(
+    "--corpora",
+    type=click.Path(path_type=Path),
+    envvar="SWEEPS_CORPORA",
+    help="The cache of downloaded corpora; STATE/corpora (SWEEPS_CORPORA).",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="For the report; STATE/reports/EXPERIMENT/compare.",
+)
+def compare(
+    experiment: str, tracking_uri: str | None, state: Path, corpora: Path | None, out: Path | None
+) -> None:
+    """BabyGPT v1 against the statistical bigram, on the runs of `sweeps run compare`.
+
+    Losses and trained models are those of the runs; times are measured here and now, on the CPU and
+    on a GPU where there is one. Takes about a minute.
+    """
+    from analysis.comparison import comparison_of
+    from analysis.comparison_report import report_of
+    from analysis.runs import store_of
+
+    store = tracking_uri or store_of(state)
+    found = comparison_of(experiment, store, corpora or state / "corpora")
+    for path in report_of(found).write(out or state / "reports" / experiment / "compare"):
+        print(path)
+
+
+def _load(experiment: str, tracking_uri: str | None, state: Path) -> tuple[Trials, str]:
+    """The trials, and the store that they are from (none for a CSV file)."""
+    from analysis.runs import is_table, load_trials, store_of
+
+    uri = "" if is_table(experiment) else tracking_uri or store_of(state)
+    return load_trials(experiment, uri), uri

@@ -30,6 +30,10 @@ from analysis.statistics import (
 
 ALPHA = 0.05
 NEGATED = "not in every cell"
+CONTRAST_COLUMNS = (
+    *("claim_index", "claim", "verdict", "cell", "what", "n", "mean", "low", "high"),
+    *("p_holm", "p_equal", "lost", "run_ids"),
+)
 Verdict = Literal["SUPPORTED", "NOT SUPPORTED", "UNDERPOWERED"]
 
 
@@ -51,7 +55,7 @@ class Conclusion:
     contrasts: tuple[Contrast, ...]
     cells: int
     cells_hold: int  # in which every mean difference bears the claim out
-    weakest: Contrast | None  # of those that decide: cells, or averages over cells
+    weakest: Contrast | None  # the one that decides: of the cells, or of averages over cells
     effect: Interval  # of the weakest, by Student's t
     bootstrap: Interval  # of the weakest, BCa
     sign_flip: float  # p-value of the weakest
@@ -101,7 +105,7 @@ def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
         by_cell[contrast.cell].append(bears_out(claim, contrast))
     deciding = averages(contrasts) if claim.holds == "on average" else list(contrasts)
     measured = [contrast for contrast in deciding if len(contrast.differences)]
-    weakest = max(measured, key=lambda one: _badness(claim, one), default=None)
+    weakest = max(measured, key=lambda one: _weakness(claim, one), default=None)
     sample = weakest.differences if weakest else np.empty(0)
     return Conclusion(
         claim=claim,
@@ -250,24 +254,25 @@ def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     for index, each in enumerate(conclusions, start=1):
         for contrast, p_holm in zip(each.contrasts, each.holm, strict=True):
             found = t_interval(contrast.differences)
-            rows.append(
-                {
-                    "claim_index": index,
-                    "claim": each.claim.claim,
-                    "verdict": each.verdict,
-                    "cell": contrast.cell,
-                    "what": contrast.what,
-                    "n": len(contrast.differences),
-                    "mean": found.mean,
-                    "low": found.low,
-                    "high": found.high,
-                    "p_holm": p_holm,
-                    "p_equal": equivalence(contrast.differences, each.claim.margin),
-                    "lost": contrast.lost,
-                    "run_ids": " ".join(contrast.run_ids),
-                }
-            )
-    return pd.DataFrame(rows)
+            about = (index, each.claim.claim, each.verdict, contrast.cell, contrast.what)
+            p_equal = equivalence(contrast.differences, each.claim.margin)
+            runs = " ".join(contrast.run_ids)
+            measured = (found.n, found.mean, found.low, found.high, p_holm, p_equal)
+            rows.append((*about, *measured, contrast.lost, runs))
+    return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
+
+
+def write_conclusions(conclusions: Sequence[Conclusion], folder: Path) -> list[Path]:
+    """Write ``conclusions.csv`` and ``contrasts.csv``, with all digits.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "conclusions.csv", folder / "contrasts.csv"]
+    for path, table in zip(paths, (conclusions_table, contrasts_table), strict=True):
+        table(conclusions).to_csv(path, index=False)
+    return paths
 
 
 def _badness(claim: Claim, contrast: Contrast) -> float:
@@ -275,6 +280,17 @@ def _badness(claim: Claim, contrast: Contrast) -> float:
     if claim.equal is not None:
         return abs(contrast.mean) - claim.margin
     return contrast.mean
+
+
+def _weakness(claim: Claim, contrast: Contrast) -> tuple[float, float]:
+    """Highest for the contrast with the least evidence for a claim about every cell.
+
+    That decides it; so does, for a claim that not every cell is so, the one with the most evidence
+    against. Where no test can tell them apart, the means do.
+    """
+    if claim.holds == NEGATED:
+        return -_against(claim, contrast, strict=True), contrast.mean
+    return _for(claim, contrast), _badness(claim, contrast)
 
 
 def _for(claim: Claim, contrast: Contrast) -> float:

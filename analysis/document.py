@@ -56,7 +56,8 @@ class Figure:
     @property
     def markdown(self) -> str:
         """The picture with its caption."""
-        return f"![{self.shows}]({FIGURES}/{self.name}.svg)\n\n*{self.shows}*\n"
+        title = self.name.replace("_", " ")
+        return f"![{title}]({FIGURES}/{self.name}.svg)\n\n*{self.shows}*\n"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ class Report:
         page.write_text(self.html, encoding="utf-8")
         text.write_text(self.text, encoding="utf-8")
         return [page, text]
+
+    def figure_paths(self, folder: Path) -> list[Path]:
+        """The files of the figures, below the folder that the report was written to."""
+        return [
+            folder / FIGURES / f"{name}.{kind}" for name in self.figures for kind in ("svg", "png")
+        ]
 
     def _inline(self, found: re.Match[str]) -> str:
         svg = base64.b64encode(self.figures[found[1]].svg).decode()

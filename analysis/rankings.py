@@ -44,9 +44,8 @@ def configurations(trials: Trials) -> pd.DataFrame:
     if names:
         group = trials.table.groupby(names, dropna=False).ngroup()
     planned = group.value_counts()
-    by_seed = whole.sort_values("seed") if "seed" in whole else whole
     rows = []
-    for number, same in by_seed.groupby(group[whole.index]):
+    for number, same in whole.sort_values("seed").groupby(group[whole.index]):
         interval = t_interval(same["val_loss"])
         rows.append(
             {

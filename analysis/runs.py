@@ -42,7 +42,8 @@ class Trials:
     * ``stage``: "search" for a trial that a search suggested, else empty; ``stopped``: why it was
       stopped before its last step, else empty;
     * ``hardware``, ``code_version``, ``corpus_digest``: what it ran on, and with what;
-    * a column for each name in ``params``, its settings: numbers where all values are;
+    * a column for each name in ``params``, its settings: numbers where all values are; ``seed`` is 0
+      where it is not known;
     * the metrics of the last step: ``train_loss``, ``val_loss``, ``best_val_loss`` in nats per
       character, ``tokens_per_second``, ``training_seconds`` (without evaluation).
     """
@@ -106,12 +107,17 @@ def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
         AnalysisError: the store does not answer, has no such experiment, or it has no trials; the
             file cannot be read.
     """
-    if experiment.endswith(".csv"):
+    if is_table(experiment):
         return _read_csv(Path(experiment))
     with opened(tracking_uri or store_of(None), experiment) as (client, experiment_id):
         runs = runs_of(client, experiment_id, "trial")
         parent = next(runs_of(client, experiment_id, "sweep"), None)
         return trials_of(experiment, runs, parent)
+
+
+def is_table(experiment: str) -> bool:
+    """Whether it is the path of a file, and not the name of an experiment."""
+    return experiment.endswith(".csv")
 
 
 def load_curves(trials: Trials, tracking_uri: str | None = None) -> pd.DataFrame:
@@ -132,33 +138,16 @@ def load_curves(trials: Trials, tracking_uri: str | None = None) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["run_id", "step", "val_loss"])
 
 
-def attach(trials: Trials, files: Iterable[tuple[Path, str]], tracking_uri: str) -> None:
-    """Add files, each to a folder of the artifacts of the sweep's run.
+def attach(trials: Trials, root: Path, files: Iterable[Path], tracking_uri: str) -> None:
+    """Add files to the artifacts of the sweep's run, in folders as they lie below a root.
 
     Raises:
         AnalysisError: the store does not answer.
     """
     with opened(tracking_uri, trials.experiment) as (client, _):
-        for path, folder in files:
-            client.log_artifact(trials.sweep["run_id"], str(path), folder or None)
-
-
-def download(
-    experiment: str, run_id: str, files: Iterable[str], folder: Path, tracking_uri: str
-) -> None:
-    """Fetch files from the artifacts of a run into a folder.
-
-    Raises:
-        AnalysisError: a file is not there, or the store does not answer.
-    """
-    with opened(tracking_uri, experiment) as (client, _):
-        for file in files:
-            try:
-                client.download_artifacts(run_id, file, str(folder))
-            except OSError as error:
-                raise AnalysisError(
-                    f"run {run_id} of {experiment!r} has no {file}: {first_line(error)}"
-                ) from None
+        for path in files:
+            folder = path.parent.relative_to(root).as_posix()
+            client.log_artifact(trials.sweep["run_id"], str(path), None if folder == "." else folder)
 
 
 def store_of(state: Path | None) -> str:
@@ -293,9 +282,7 @@ def _read_csv(path: Path) -> Trials:
     for name in IDENTITY:
         if name not in table:
             table[name] = [f"row {index + 2}" for index in range(len(table))]
-    if "seed" not in names:
-        table["seed"] = "0"
-    return _typed(path.stem, table, names | {"seed"}, {})
+    return _typed(path.stem, table, names, {})
 
 
 def _typed(
@@ -306,6 +293,8 @@ def _typed(
         numbers = pd.to_numeric(table[name], errors="coerce")
         if (numbers.notna() == table[name].notna()).all():
             table[name] = numbers.convert_dtypes()
+    if "seed" not in table:
+        table["seed"] = 0
     return Trials(experiment, table, tuple(params), sweep)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from sweeps.plan import Plan
 from sweeps.views import saved_views
 from trainables.config import TrialConfig
+
+LIBRARIES = ("torch", "numpy", "ray", "mlflow")
 
 
 def describe_sweep(plan: Plan) -> dict[str, Any]:
@@ -21,6 +24,7 @@ def describe_sweep(plan: Plan) -> dict[str, Any]:
         "description": plan.sweep.description,
         "uri": plan.sweep.tracking.uri,
         "code_version": code_version(),
+        "tags": {"command": plan.command, "versions": versions()},
         "views": saved_views(params or ["variant"], next(factors, None), sweep=plan.sweep.name),
         "dataset": {
             "name": corpus.name,
@@ -59,6 +63,12 @@ def code_version() -> str:
     except FileNotFoundError:
         return version
     return f"{version}+{described.stdout.strip()}" if described.returncode == 0 else version
+
+
+def versions() -> str:
+    """Of Python and of the libraries that a result may depend on."""
+    found = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
+    return ", ".join([f"Python {platform.python_version()}", *found])
 
 
 def _is_factor(plan: Plan, name: str) -> bool:

@@ -26,6 +26,7 @@ class Plan:
     sweep: SweepFile
     corpus: Corpus
     trials: tuple[TrialConfig, ...]
+    command: str = ""  # that asks for this sweep again
 
     @cached_property
     def varying(self) -> tuple[str, ...]:

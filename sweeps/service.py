@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,8 @@ def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan
     """
     sweep, source = load_sweep(name_or_path)
     sweep = override(sweep, overrides)
-    return expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
+    plan = expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
+    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *overrides]))
 
 
 def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:

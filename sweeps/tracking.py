@@ -150,7 +150,9 @@ class SweepRuns:
         """Make the experiment and the sweep's run agree with their record, tables included."""
         for tag, value in record.content["views"].items():
             self._client.set_experiment_tag(self._experiment_id, tag, value)
-        self._client.set_tag(self._parent_id, "mlflow.note.content", record.content["description"])
+        tags = record.content.get("tags", {})  # not in an outbox of an earlier version
+        for tag, value in {"mlflow.note.content": record.content["description"], **tags}.items():
+            self._client.set_tag(self._parent_id, tag, value)
         if record.status == "RUNNING":
             self._client.update_run(self._parent_id, status="RUNNING")
         else:

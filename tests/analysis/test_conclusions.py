@@ -120,7 +120,9 @@ def test_on_average_a_cell_may_differ() -> None:
     assert (found.verdict, found.cells_hold, found.cells) == ("SUPPORTED", 1, 2)
     by_hand = [((1.00 - 1.50) + (1.10 - 1.05)) / 2, ((1.01 - 1.52) + (1.12 - 1.06)) / 2,
                ((0.99 - 1.48) + (1.11 - 1.08)) / 2]  # fmt: skip
-    assert found.weakest.differences == pytest.approx(by_hand)
+    first, second = averages(found.contrasts)
+    assert (first.what, second.what) == ("a - b", "b - c")
+    assert first.differences == pytest.approx(by_hand)
 
 
 def test_a_trial_that_failed_is_counted_and_decides_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -191,6 +192,30 @@ def test_the_parent_has_the_ranking_as_csv_markdown_and_table(study: Study) -> N
     )
     assert (folder / "ranking.md").read_text().startswith("|   rank | variant")
     assert list(study.shown_table(parent)["run_ids"]) == list(ranking["run_ids"])
+
+
+def test_the_parent_says_what_asked_for_the_sweep(study: Study) -> None:
+    (parent,) = study.runs("sweep")
+    assert parent.data.tags["command"] == "sweeps run sweep.yaml"
+    assert f"Python {platform.python_version()}, torch 2" in parent.data.tags["versions"]
+
+
+def test_a_report_is_written_and_attached_to_the_parent(study: Study) -> None:
+    result = CliRunner().invoke(analysis, ["report", "small"])
+    assert result.exit_code == 0, result.output
+    folder = study.path / "state/reports/small"
+    text = (folder / "report.md").read_text()
+    assert "6 trials (1 FAILED, 5 FINISHED) of 6 configurations. Seeds: 1337." in text
+    assert "FAILED: TrainingDivergedError: the loss is" in text
+    assert "| command       | sweeps run sweep.yaml" in text
+    assert str(study.path) not in text
+    (parent,) = study.runs("sweep")
+    artifacts = Path(parent.info.artifact_uri.removeprefix("file://").replace("%20", " "))
+    for file in ("report.html", "report.md", "figures/curves.png"):
+        assert (artifacts / file).read_bytes() == (folder / file).read_bytes()
+    again = (folder / "report.html").read_bytes()
+    assert CliRunner().invoke(analysis, ["report", "small"]).exit_code == 0
+    assert (folder / "report.html").read_bytes() == again
 
 
 def test_the_experiment_opens_on_its_own_views(study: Study) -> None:

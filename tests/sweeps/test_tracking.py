@@ -24,6 +24,7 @@ SWEEP = {
     "views": {},
     "uri": None,
     "code_version": "1",
+    "tags": {"command": "sweeps run letters"},
     "dataset": {"name": "text", "digest": "0" * 64, "vocabulary": 3},
 }
 

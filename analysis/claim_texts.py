@@ -1,0 +1,144 @@
+"""Conclusions in words, for the terminal and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.conclusions import NEGATED, Conclusion, contrasts_table
+from analysis.document import markdown_table
+
+ONE_SEED = """\
+There is one run for each configuration. The counts below say how those runs came out, which is what
+one can see in the table; they do not say how another seed would come out. No spread can be estimated
+from one run, so no interval, no test and no forecast of seeds is possible: every claim is
+UNDERPOWERED, whatever its count. Give the sweep `replicates: 5` or more.
+"""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where the pages of runs are."""
+
+    tracking_uri: str
+    experiment_id: str
+
+    def to(self, run_id: str) -> str:
+        """A link in Markdown; only the id where there is no server."""
+        address = self.address(run_id)
+        return f"`{run_id}`" if address == run_id else f"[{run_id}]({address})"
+
+    def address(self, run_id: str) -> str:
+        """The address of its page; only the id where there is no server."""
+        if not self.tracking_uri.startswith("http"):
+            return run_id
+        return (
+            f"{self.tracking_uri.rstrip('/')}/?workflowType=machine_learning"
+            f"#/experiments/{self.experiment_id}/runs/{run_id}"
+        )
+
+
+def claims_overview(conclusions: Sequence[Conclusion]) -> str:
+    """A table with a row a claim, and a word on what cannot be concluded."""
+    rows = [
+        {
+            "#": index,
+            "claim": each.claim.claim,
+            "verdict": f"**{each.verdict}**",
+            "cells": f"{each.cells_hold}/{each.cells}",
+            "weakest cell": where(each),
+            "effect (nats)": effect(each),
+            "seeds": each.seeds,
+            "needed": "" if each.verdict != "UNDERPOWERED" else (each.seeds_needed or "unknown"),
+        }
+        for index, each in enumerate(conclusions, start=1)
+    ]
+    text = markdown_table(pd.DataFrame(rows))
+    note = (
+        '\n"cells" counts those in which every mean difference is as compared; a claim that does not'
+        " hold in every cell is borne out by those that are missing. The effect is the difference in"
+        " the weakest cell, negative in favour of what is compared, with its 95 % interval.\n"
+    )
+    return (ONE_SEED + "\n" if all(each.seeds == 1 for each in conclusions) else "") + text + note
+
+
+def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> str:
+    """A claim with its evidence in full."""
+    table = contrasts_table([each]).drop(columns=["claim_index", "claim", "verdict", "run_ids"])
+    if not table["lost"].any():
+        table = table.drop(columns="lost")
+    if (table["n"] < 2).all():
+        table = table.drop(columns=["low", "high", "p_holm", "p_equal"])
+    decimals = {"mean": 5, "low": 5, "high": 5, "p_holm": 4, "p_equal": 4}
+    parts = [
+        f"### {index}. {each.claim.claim}\n",
+        f"**{each.verdict}** ({each.claim.holds}).\n",
+        " ".join(sentences(each)) + "\n",
+        markdown_table(table.head(most_rows), decimals),
+    ]
+    if len(table) > most_rows:
+        parts.append(f"The first {most_rows} of {len(table)} differences; contrasts.csv has all.\n")
+    if each.weakest and each.weakest.run_ids:
+        runs = ", ".join(link.to(run_id) for run_id in _distinct(each.weakest.run_ids))
+        parts.append(f"Runs of the weakest cell: {runs}\n")
+    return "\n".join(parts)
+
+
+def sentences(each: Conclusion) -> Iterable[str]:
+    """What was seen, in sentences."""
+    named = "strongest counterexample" if each.claim.holds == NEGATED else "weakest"
+    yield f"The comparison comes out so in {each.cells_hold} of {each.cells} cells."
+    if each.weakest is None:
+        yield "No pair of trials is whole."
+        return
+    yield f"The {named} is {where(each)}: {effect(each)} nats per character, {_seeds(each)}."
+    if each.effect.n > 1:
+        yield (
+            f"Its bootstrap interval is [{each.bootstrap.low:.5f}, {each.bootstrap.high:.5f}], its"
+            f" sign-flip p-value {each.sign_flip:.4f}."
+        )
+        yield (
+            f"For the claim p = {each.decision.supports:.2g}, against it"
+            f" p = {each.decision.refutes:.2g}."
+        )
+    if each.lost:
+        yield f"{each.lost} pairs are lost because a trial did not finish; they decide nothing."
+    if each.verdict == "UNDERPOWERED":
+        yield needed_in_words(each)
+
+
+def needed_in_words(each: Conclusion) -> str:
+    """What it would take to know."""
+    if each.lost:
+        return "Finish the missing trials first."
+    if each.seeds < 2:
+        return "With one seed nothing is known of the spread."
+    if each.seeds_needed is None:
+        return "By what is seen now, more seeds would not show it."
+    return f"About {each.seeds_needed} seeds would be needed."
+
+
+def where(each: Conclusion) -> str:
+    """The weakest cell and which difference it is."""
+    if each.weakest is None:
+        return ""
+    return f"{each.weakest.cell} ({each.weakest.what})".strip()
+
+
+def effect(each: Conclusion) -> str:
+    """The mean difference with its interval, such as ``-0.0182 [-0.0241, -0.0123]``."""
+    found = each.effect
+    if found.n == 0:
+        return ""
+    interval = f" [{found.low:+.4f}, {found.high:+.4f}]" if found.n > 1 else ""
+    return f"{found.mean:+.{5 if found.n == 1 else 4}f}{interval}"
+
+
+def _seeds(each: Conclusion) -> str:
+    return f"{each.effect.n} seeds" if each.effect.n > 1 else "one seed"
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,44 @@
+"""The figures of a report: those that the data allow. Knows nothing of MLflow."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.document import Figure
+from analysis.figures_contrasts import differences
+from analysis.figures_data import configurations
+from analysis.figures_importance import importance
+from analysis.figures_settings import heatmap, loss_by
+from analysis.figures_style import fixed_style
+from analysis.figures_trials import cost, curve_panels
+from analysis.runs import Trials
+
+
+def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> dict[str, Figure]:
+    """Draw what the trials allow: the same data, the same bytes.
+
+    Args:
+        trials: of one sweep.
+        curves: its learning curves, as `load_curves` gives them; may be empty.
+        contrasts: paired differences, which may be none, with the columns ``claim`` and
+            ``claim_index`` (the statement, and its number from 1), ``cell`` and ``what`` (where and
+            of what, such as "n_embd=64" and "rope - sinpe"), ``mean``, ``low`` and ``high`` (nats
+            per character; the bounds are NaN where there is one seed), ``n`` (pairs), ``verdict``.
+
+    Returns:
+        By name, in the order of reading: ``loss_by_...``, ``heatmap``, ``differences_1`` and so on,
+        ``curves``, ``cost``, ``importance``.
+    """
+    shown = configurations(trials)
+    if shown is None:
+        return {}
+    with fixed_style():
+        drawn = [
+            loss_by(shown),
+            heatmap(shown),
+            *differences(contrasts),
+            curve_panels(shown, curves),
+            cost(shown),
+            importance(trials),
+        ]
+    return {figure.name: figure for figure in drawn if figure}

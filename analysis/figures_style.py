@@ -1,0 +1,168 @@
+"""How all figures look, and how one becomes files that are the same whenever its data are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from analysis.document import Figure
+from analysis.figures_data import number
+
+LOSS = "val_loss (nats per character)"
+# Okabe and Ito's colours, which colour-blind people tell apart, without the yellow that white
+# swallows; a marker and a line style with each, for print without colours.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#777777")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)), (0, (1, 3)))
+GREY = "#555555"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "figure.titlesize": 11,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,  # long enough to show the line style
+    "figure.constrained_layout.w_pad": 0.08,  # inches
+    "figure.constrained_layout.h_pad": 0.08,
+    "lines.markersize": 5,
+    # Outlines look the same in every browser and are never cut by a wider font; what text would
+    # give, being found and copied, an SVG inside an <img> does not give either.
+    "svg.fonttype": "path",
+    "svg.hashsalt": "bigram-sweeps",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What tells a line or a point from others."""
+
+    color: str
+    marker: str
+    line: str | tuple[int, tuple[int, ...]]
+
+
+def look(index: int) -> Look:
+    """The look of the label with this index; beyond the colours all look like the last."""
+    index = min(index, len(COLOURS) - 1)
+    return Look(COLOURS[index], MARKERS[index], LINES[index])
+
+
+def ordered_look(index: int, of: int) -> Look:
+    """The look of a level of a number: the higher the lighter, also without colours."""
+    tone = matplotlib.colormaps["viridis"](0.8 * index / max(of - 1, 1))
+    color = matplotlib.colors.to_hex(tone)
+    return Look(color, MARKERS[index % len(MARKERS)], LINES[index % len(LINES)])
+
+
+@contextmanager
+def fixed_style() -> Iterator[None]:
+    """Our settings on matplotlib's own defaults, whatever the user's are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def as_figure(name: str, shows: str, canvas: Canvas) -> Figure:
+    """Write the picture as SVG and PNG, without dates and versions."""
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine(
+        "none"
+    )  # what is laid out stays so: the same in both, in half the time
+    svg, png = io.BytesIO(), io.BytesIO()
+    canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    canvas.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    return Figure(name, " ".join(shows.split()), svg.getvalue(), png.getvalue())
+
+
+def panels(
+    rows: int, columns: int, used: int, width: float, height: float
+) -> tuple[Canvas, list[Axes]]:
+    """A grid of panels with the same axes, of which the first so many are used; sizes in inches."""
+    size = (max(columns * width, 5) + 0.6, max(rows * height, 2) + 0.9)
+    canvas = Canvas(figsize=size, layout="constrained")
+    every = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for index, axes in enumerate(every.flat):
+        axes.set_visible(index < used)
+        axes.tick_params(labelbottom=index + columns >= used)
+    return canvas, list(every.flat[:used])
+
+
+def name_axes(used: Sequence[Axes], x: str, y: str) -> None:
+    """Name the x axis below the lowest panels, and the y axis left of the first ones."""
+    for axes in used:
+        if axes.xaxis.get_tick_params()["labelbottom"]:
+            axes.set_xlabel(x)
+        if axes.yaxis.get_tick_params()["labelleft"]:
+            axes.set_ylabel(y.replace(" (", "\n("))
+
+
+def legend_below(canvas: Canvas, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """A legend below the panels, in as many columns as there is room for; the picture grows."""
+    if len(names) > 1 or any(names):
+        column = 0.085 * max(map(len, names)) + 0.7  # inches: of the letters, and of the line
+        columns = min(len(names), max(1, int(canvas.get_figwidth() / column)))
+        canvas.set_figheight(canvas.get_figheight() + 0.19 * -(-len(names) // columns))
+        canvas.legend(handles, names, loc="outside lower center", ncols=columns)
+
+
+def set_scale(axes: Axes, levels: Sequence[float], most: int = 8) -> str:
+    """Let the x axis run over the levels: logarithmic where they are spaced so, a tick at each.
+
+    Returns:
+        "log" or "linear".
+    """
+    low, high = min(levels), max(levels)
+    scale = "linear"
+    if low > 0 and (_powers_of_two(levels) or high / low >= 30):
+        scale = "log"
+        axes.set_xscale("log", base=2 if _powers_of_two(levels) else 10)
+        room = (high / low) ** 0.08
+        axes.set_xlim(low / room, high * room)
+    else:
+        room = (high - low) * 0.08
+        axes.set_xlim(low - room, high + room)
+    if len(levels) <= most:
+        axes.xaxis.set_major_locator(FixedLocator(list(levels)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(list(levels), [number(level) for level in levels])
+    return scale
+
+
+def mean_over(counts: pd.Series) -> str:
+    """What a loss is the mean of, in words."""
+    low, high = int(counts.min()), int(counts.max())
+    if high == 1:
+        return "one seed each"
+    return f"mean over {high} seeds" if low == high else f"mean over {low} to {high} seeds"
+
+
+def _powers_of_two(levels: Sequence[float]) -> bool:
+    return all(
+        level >= 1 and float(level).is_integer() and _one_bit(int(level)) for level in levels
+    )
+
+
+def _one_bit(value: int) -> bool:
+    return value & (value - 1) == 0

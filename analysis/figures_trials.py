@@ -1,0 +1,204 @@
+"""Learning curves, and what a loss costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from analysis.document import Figure
+from analysis.figures_data import (
+    Configurations,
+    ceiling,
+    learning_curves,
+    number,
+    pareto,
+    spread,
+    thinned,
+)
+from analysis.figures_style import (
+    COLOURS,
+    GREY,
+    LINES,
+    LOSS,
+    Look,
+    as_figure,
+    legend_below,
+    look,
+    mean_over,
+    name_axes,
+    ordered_look,
+    panels,
+)
+
+MOST_CURVES = 60
+MOST_LINES = 8  # in a panel
+MOST_PANELS = 4  # in a row or column
+MOST_REFERENCES = 3
+MOST_POINTS = 500
+MOST_NAMES = 12
+WARM_UP = 0.2  # of the steps: losses before may lie above the frame
+
+
+def curve_panels(shown: Configurations, points: pd.DataFrame) -> Figure | None:
+    """Losses over the steps: panels by label and facet, a line for each ``x``."""
+    table = learning_curves(shown, points)
+    table = table[table.groupby("configuration")["step"].transform("size") > 1]
+    known = shown.table[shown.table.index.isin(table["configuration"])]
+    if known.empty:
+        return None
+    drawn, looks = _panels(shown, known)
+    references = (
+        known[known["reference"]]
+        .sort_values("val_loss")
+        .head(MOST_REFERENCES if drawn["placed"].any() else 0)
+    )
+    table = table[table["configuration"].isin([*drawn.index, *references.index])]
+    lines = {one: thinned(curve) for one, curve in table.groupby("configuration")}
+    rows, columns = sorted(set(drawn["row"])), list(dict.fromkeys(drawn["column"]))
+    places = [(row, column) for row in rows for column in columns]
+    width = 2.9 if len(columns) > 1 else 6.5
+    canvas, used = panels(len(rows), len(columns), len(places), width, 2.1)
+    for axes, (row, column) in zip(used, places, strict=True):
+        axes.set_title(", ".join(filter(None, [row, column])))
+        for index, one in enumerate(references.index):
+            axes.plot(lines[one]["step"], lines[one]["mean"], color=GREY, ls=LINES[index + 1], lw=1)
+        panel = drawn[(drawn["row"] == row) & (drawn["column"] == column)]
+        for one, line in panel["line"].items():
+            _curve(axes, lines[one], looks[line])
+    cut = _zoom(used[0], table)
+    used[0].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+    name_axes(used, "step (optimizer updates)", LOSS)
+    canvas.suptitle("Learning curves")
+    handles = [Line2D([], [], **_kwargs(one), label=line) for line, one in looks.items()]
+    handles += [
+        Line2D([], [], color=GREY, ls=LINES[index + 1], lw=1, label=name)
+        for index, name in enumerate(references["name"])
+    ]
+    legend_below(canvas, handles, [str(handle.get_label()) for handle in handles])
+    count = len(drawn) + len(references)
+    band = "" if table["n"].max() == 1 else "; bands reach from the lowest seed to the highest"
+    shows = f"val_loss over the steps, {mean_over(table['n'])}{band}.{cut}{_picked(shown)}"
+    if count < len(known):
+        which = "the best of each kind" if drawn["placed"].any() else "the best"
+        shows += f" {count} of {len(known)} configurations are drawn, {which}."
+    return as_figure("curves", shows, canvas)
+
+
+def cost(shown: Configurations) -> Figure | None:
+    """Losses over training time, and who is not beaten in both."""
+    known = shown.table.dropna(subset="training_seconds")
+    if len(known) < 2:
+        return None
+    front = pareto(known, ["training_seconds", "val_loss"])
+    drawn = known.nsmallest(MOST_POINTS, "val_loss", keep="first")
+    drawn = drawn[drawn["val_loss"] <= ceiling(drawn["val_loss"])]
+    named = front.loc[spread([one for one in front.index if one in drawn.index], MOST_NAMES)]
+    canvas = Canvas(figsize=(9, 4.4), layout="constrained")
+    axes = canvas.subplots()
+    first = shown.labels[: len(COLOURS) - 1]
+    labels = drawn["label"].where(drawn["label"].isin(first), "others")
+    for index, label in enumerate([*first, "others"]):
+        points, one = drawn[labels == label], look(index)
+        if not points.empty:
+            axes.scatter(
+                points["training_seconds"], points["val_loss"], s=30, c=one.color,
+                marker=one.marker, edgecolors="white", linewidths=0.5, label=label, zorder=3,
+            )  # fmt: skip
+    axes.margins(y=0.1)  # below the lowest points are their numbers
+    room = axes.get_ylim()
+    axes.step(
+        front["training_seconds"], front["val_loss"], where="post", color=GREY, lw=1,
+        label="Pareto front",
+    )  # fmt: skip
+    axes.set_ylim(room)
+    spans = drawn["training_seconds"]
+    if spans.min() > 0 and spans.max() / spans.min() >= 5:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("training_seconds (s, without evaluation)")
+    axes.set_ylabel(LOSS)
+    axes.set_title("What a loss costs")
+    _number(axes, named)
+    if len(shown.labels) > 1:
+        canvas.legend(loc="outside right upper")
+    numbered = [f"{index + 1}  {name}" for index, name in enumerate(named["name"])]
+    legend_below(canvas, [Line2D([], [], ls="")] * len(named), numbered)
+    hardware = shown.rows["hardware"].nunique()
+    shows = (
+        f"val_loss over training time, a point a configuration ({mean_over(known['n'])}). The line"
+        f" joins those that no other beats in both; numbers name them.{_picked(shown)}"
+        f"{f' The trials ran on {hardware} kinds of hardware.' if hardware > 1 else ''}"
+    )
+    if len(drawn) < len(known):
+        shows += f" The best {len(drawn)} of {len(known)} configurations are drawn."
+    return as_figure("cost", shows, canvas)
+
+
+def _panels(shown: Configurations, known: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[str, Look]]:
+    """Who is drawn, with columns ``row``, ``column`` and ``line``; and the look of each line."""
+    grid = known[known["placed"]].nsmallest(MOST_CURVES, "val_loss", keep="first")
+    if grid.empty:
+        best = known.nsmallest(MOST_LINES, "val_loss", keep="first")
+        drawn = best.assign(row="", column="", line=best["name"])
+        return drawn, {line: look(index) for index, line in enumerate(drawn["line"])}
+    labels = set(grid.groupby("label")["val_loss"].min().nsmallest(MOST_PANELS).index)
+    levels = spread(sorted(set(grid[shown.x])), MOST_LINES)
+    grid = grid[grid["label"].isin(labels) & grid[shown.x].isin(levels)]
+    names = {one: f"{shown.x} = {number(one)}" for one in levels}
+    grid = grid.assign(row="", column=grid["label"], line=[names[one] for one in grid[shown.x]])
+    if shown.facet:
+        facets = spread(sorted(set(grid[shown.facet])), MOST_PANELS)
+        grid = grid[grid[shown.facet].isin(facets)].sort_values(shown.facet)
+        columns = [f"{shown.facet} = {number(one)}" for one in grid[shown.facet]]
+        grid = grid.assign(row=grid["label"], column=columns)
+    looks = {name: ordered_look(index, len(names)) for index, name in enumerate(names.values())}
+    return grid, looks
+
+
+def _curve(axes: Axes, curve: pd.DataFrame, one: Look) -> None:
+    axes.plot(curve["step"], curve["mean"], **_kwargs(one), markevery=max(1, len(curve) // 10))
+    axes.fill_between(curve["step"], curve["low"], curve["high"], color=one.color, alpha=0.2, lw=0)
+
+
+def _number(axes: Axes, points: pd.DataFrame) -> None:
+    """A number below and left of each point, where no point can be; further down if one is near."""
+    before, down = np.array([-np.inf, 0]), 0
+    for index, row in enumerate(points.to_dict("records")):
+        place = (row["training_seconds"], row["val_loss"])
+        pixels = axes.transData.transform(place)
+        down = down + 10 if abs(pixels - before).max() < 18 else 0
+        before = pixels
+        axes.annotate(
+            str(index + 1), place, (-4, -4 - down), textcoords="offset points", ha="right",
+            va="top", fontsize=8.5, fontweight="bold",
+        )  # fmt: skip
+
+
+def _picked(shown: Configurations) -> str:
+    if not shown.picked_by_a_search:
+        return ""
+    return " A search picked these trials, so the best look better than they would again."
+
+
+def _kwargs(one: Look) -> dict[str, Any]:
+    return {"color": one.color, "ls": one.line, "marker": one.marker, "ms": 3.5, "lw": 1.2}
+
+
+def _zoom(axes: Axes, table: pd.DataFrame) -> str:
+    """A y range in which the end is told apart; a sentence where the beginning lies above it."""
+    start, end = table["step"].min(), table["step"].max()
+    late = table[table["step"] >= start + WARM_UP * (end - start)]
+    top = ceiling(late["high"])
+    low = late["low"].min()
+    room = 0.04 * (top - low) or 0.01
+    axes.set_ylim(low - room, top + room)
+    return " What lies above the frame is cut off." if table["high"].max() > top else ""

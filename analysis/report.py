@@ -1,0 +1,221 @@
+"""The report of a sweep: what it came to, with the evidence, from its runs alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.claim_texts import Link, claim_section, claims_overview
+from analysis.conclusions import Conclusion, contrasts_table
+from analysis.document import Figure, Report, markdown_table
+from analysis.figures import figures
+from analysis.published import comparison
+from analysis.rankings import markdown, tables
+from analysis.runs import Trials
+
+MOST_ROWS = 60  # of a table; the CSV files have all
+METHODS = """\
+A loss is the mean over a split of -ln p of the next character, in nats. Each difference is taken
+between two trials of the same seed, which drew the same batches where their block_size agrees and
+started from the same values where their shapes do; its interval and its p-value are those of the
+paired t-test (two-sided 95 %, one-sided 5 %), by scipy. Beside them stand the BCa bootstrap interval
+(scipy, 9,999 resamples, fixed seed) and the exact sign-flip permutation test (scipy), which can not
+be below 1/2^n with n seeds. "In every cell" is an intersection-union test: each cell has to pass by
+itself, without correction. Statements about single cells, and that some cell contradicts, are
+corrected by Holm's procedure (statsmodels). "Equal" takes two one-sided tests against the margin. A
+trend stated beforehand takes Page's test over seeds (scipy). The number of seeds that would be needed
+is a forecast for a power of 80 % from the noncentral t distribution (statsmodels), were effects and
+spreads as they look now. SUPPORTED: the tests above show it. NOT SUPPORTED: they show that it fails in
+some cell, or that the difference there is below the margin. UNDERPOWERED: neither. A pair of which a
+trial failed decides nothing, and trials that a search picked, or that were stopped early, are no
+evidence.
+"""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a report is made from."""
+
+    trials: Trials
+    curves: pd.DataFrame  # from `load_curves`
+    conclusions: Sequence[Conclusion]
+    tracking_uri: str = ""  # of a server, for links to its run pages
+
+
+def report(evidence: Evidence) -> Report:
+    """Write the report; the same runs give the same text and figures."""
+    trials = evidence.trials
+    drawn = figures(trials, evidence.curves, contrasts_table(evidence.conclusions))
+    sections = [
+        f"# Sweep {trials.experiment}\n",
+        _summary(trials),
+        *_conclusions(evidence, drawn),
+        *_rankings(trials),
+        *_figures(drawn),
+        *_published(trials),
+        *_left_out(trials),
+        *_provenance(trials),
+        *_caveats(evidence),
+        "## Methods\n",
+        METHODS,
+        _libraries(),
+    ]
+    return Report(f"Sweep {trials.experiment}", "\n".join(sections), drawn)
+
+
+def _summary(trials: Trials) -> str:
+    whole = trials.comparable
+    counts = trials.table["status"].value_counts()
+    statuses = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    settings = list(trials.settings)
+    configured = len(trials.table.drop_duplicates(settings)) if settings else 1
+    seeds = sorted(whole["seed"].unique()) if "seed" in trials.params else []
+    lines = [
+        trials.sweep.get("mlflow.note.content", ""),
+        "",
+        f"{len(trials.table)} trials ({statuses}) of {configured} configurations."
+        f" Seeds: {', '.join(map(str, seeds[:20])) or 'not given'}.",
+        "",
+    ]
+    if trials.sweep.get("status", "FINISHED") != "FINISHED":
+        lines += [
+            f"**The sweep is {trials.sweep['status']}: what follows is about the trials so far.**",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _conclusions(evidence: Evidence, drawn: Mapping[str, Figure]) -> list[str]:
+    conclusions = evidence.conclusions
+    if not conclusions:
+        return []
+    link = Link(evidence.tracking_uri, evidence.trials.sweep.get("experiment_id", ""))
+    sections = ["## Conclusions\n", claims_overview(conclusions)]
+    for index, conclusion in enumerate(conclusions, start=1):
+        sections.append(claim_section(index, conclusion, link, MOST_ROWS))
+        if figure := drawn.get(f"differences_{index}"):
+            sections.append(figure.markdown)
+    return sections
+
+
+def _rankings(trials: Trials) -> list[str]:
+    sections = [
+        "## Rankings\n",
+        "val_loss in nats per character: the mean over n seeds; low and high bound its 95 %"
+        " interval.\n",
+    ]
+    for name, table in tables(trials).items():
+        title = "All configurations" if name == "ranking" else f"By {name.removeprefix('by_')}"
+        sections += [f"### {title}\n", _shortened(markdown(table.head(MOST_ROWS)), len(table))]
+    return sections
+
+
+def _figures(drawn: Mapping[str, Figure]) -> list[str]:
+    shown = [f.markdown for name, f in drawn.items() if not name.startswith("differences_")]
+    return ["## Figures\n", *shown] if shown else []
+
+
+def _published(trials: Trials) -> list[str]:
+    table = comparison(trials)
+    if table.empty:
+        return []
+    text = [
+        "## Against the published numbers\n",
+        "The published losses are single runs, measured on 200 random batches, which by itself"
+        " scatters them by about 0.004. `difference` is ours less theirs; `low` and `high` bound"
+        " where one more run of ours would lie with 95 % probability.\n",
+    ]
+    known = table["within"].dropna()
+    if len(known):
+        apart = table["difference"].abs()
+        text.append(
+            f"Within that range lie {int(known.sum())} of {len(known)} published losses. The"
+            f" differences are {apart.mean():.4f} on average and {apart.max():.4f} at most.\n"
+        )
+    else:
+        text.append("With one seed there is no spread to hold them against.\n")
+    shown = table.assign(within=table["within"].map({True: "yes", False: "no"}))
+    decimals = dict.fromkeys(["published", "val_loss", "difference", "low", "high"], 5)
+    return [*text, markdown_table(shown, decimals)]
+
+
+def _left_out(trials: Trials) -> list[str]:
+    rows = trials.left_out
+    if rows.empty:
+        return []
+    shown = rows[["run_id", *trials.varying, "val_loss", "why"]].head(MOST_ROWS)
+    return [
+        "## Not counted in the conclusions\n",
+        _shortened(markdown_table(shown, {"val_loss": 5}), len(rows)),
+    ]
+
+
+def _provenance(trials: Trials) -> list[str]:
+    rows = {
+        "experiment": trials.experiment,
+        "command": trials.sweep.get("command"),
+        "corpus": _values(trials, "corpus"),
+        "corpus sha256": _values(trials, "corpus_digest"),
+        "code version": _values(trials, "code_version"),
+        "versions": trials.sweep.get("versions"),
+        "hardware": _values(trials, "hardware"),
+        "training": _training_time(trials),
+    }
+    known = [(name, value) for name, value in rows.items() if value]
+    return ["## Provenance\n", markdown_table(pd.DataFrame(known, columns=["what", "value"]))]
+
+
+def _values(trials: Trials, column: str) -> str:
+    """The values of a column, each with how many trials have it where they differ."""
+    if column not in trials.table:
+        return ""
+    counts = trials.table[column].replace("", pd.NA).dropna().value_counts().sort_index()
+    if len(counts) == 1:
+        return str(counts.index[0])
+    return "; ".join(f"{value} ({number} trials)" for value, number in counts.items())
+
+
+def _training_time(trials: Trials) -> str:
+    seconds = trials.finished["training_seconds"].sum()
+    return f"{seconds / 3600:.2f} hours of steps, added over trials" if seconds else ""
+
+
+def _caveats(evidence: Evidence) -> list[str]:
+    trials = evidence.trials
+    fixed = [name for name in trials.params if name not in (*trials.varying, "seed")]
+    held = ", ".join(f"{name}={trials.table[name].iloc[0]}" for name in fixed) or "nothing known"
+    lines = [
+        f"- Held fixed: {held}. Another value of these may order the configurations otherwise; a"
+        " learning rate that suits one may not suit another.",
+        "- One text, split once. The intervals are about other seeds, not about other texts.",
+        "- A claim about every cell is about the cells of this sweep.",
+    ]
+    if any(len(_blocks(conclusion)) > 1 for conclusion in evidence.conclusions):
+        lines.append(
+            "- Models are compared across block_size where one of them has a context of one"
+            " character: its loss does not depend on block_size, besides the batches it draws."
+        )
+    return ["## Caveats\n", "\n".join(lines) + "\n"]
+
+
+def _blocks(conclusion: Conclusion) -> set[str]:
+    """The block_size values among the cells of a claim that compares two selections."""
+    if conclusion.claim.factor is not None:
+        return set()
+    cells = " ".join(contrast.cell for contrast in conclusion.contrasts).split()
+    return {part for part in cells if part.startswith("block_size=")}
+
+
+def _libraries() -> str:
+    names = ("scipy", "statsmodels", "pandas", "matplotlib", "optuna")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    return f"Computed with {versions}.\n"
+
+
+def _shortened(table: str, rows: int) -> str:
+    if rows <= MOST_ROWS:
+        return table
+    return f"{table}\nThe first {MOST_ROWS} of {rows} rows; the CSV files have all.\n"

@@ -1,0 +1,93 @@
+"""How long rankings, conclusions and a report take over 10,500 runs, and in how much memory.
+
+    python -m benchmarks.analysis_scale [--store FOLDER]
+
+Makes an MLflow store on sqlite with 2,100 configurations of five seeds each (minutes), then runs the
+commands, each in a process of its own. With --store the folder is kept, and used if it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+SWEEP = "scale"
+GRID = {
+    "pe_type": ["randn", "sinpe", "rope"],
+    "n_embd": [16 * width for width in range(1, 11)],
+    "block_size": [4 * length for length in range(1, 11)],
+    "learning_rate": [1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2],
+    "seed": [1, 2, 3, 4, 5],
+}
+COMMANDS = ("rankings", "conclusions", "report")
+
+
+def fill(uri: str) -> None:
+    """Make the runs, as `sweeps run` leaves them."""
+    from analysis.runs import open_store
+
+    client = open_store(uri)
+    from mlflow.entities import Metric, Param, RunTag
+
+    experiment = client.create_experiment(SWEEP)
+    parent = client.create_run(experiment, tags={"role": "sweep"})
+    client.set_terminated(parent.info.run_id)
+    chance = np.random.default_rng(1)
+    for number, values in enumerate(itertools.product(*GRID.values())):
+        settings = dict(zip(GRID, values, strict=True))
+        loss = (
+            2.4 + 0.02 * GRID["pe_type"][::-1].index(settings["pe_type"]) + chance.normal(0, 0.004)
+        )
+        params = {"variant": "attention", "corpus": "made-up", "max_steps": 5000, **settings}
+        tags = {"role": "trial", "sweep": SWEEP, "key": f"{number:016x}"}
+        run_id = client.create_run(experiment, tags=tags, run_name=f"trial {number}").info.run_id
+        metrics = [
+            Metric(name, loss + 0.1 / step, step, step)
+            for step in (500, 5000)
+            for name in ("train_loss", "val_loss", "best_val_loss", "training_seconds")
+        ]
+        params_of = [Param(name, str(value)) for name, value in params.items()]
+        client.log_batch(run_id, metrics, params_of, [RunTag("hardware", "none")])
+        client.set_terminated(run_id)
+
+
+def measure(command: str, folder: Path) -> tuple[float, float]:
+    """Seconds and peak MiB of an `analysis` command."""
+    analysis = str(Path(sys.executable).parent / "analysis")
+    started = time.perf_counter()
+    pid = os.posix_spawn(
+        analysis,
+        [analysis, command, SWEEP, "--state", str(folder)],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+    )
+    _, status, usage = os.wait4(pid, 0)
+    if os.waitstatus_to_exitcode(status) not in (0, 1):  # 1: some claim is not supported
+        raise SystemExit(f"analysis {command} failed")
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", type=Path)
+    store = parser.parse_args().store
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = store or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "mlflow.db").exists():
+            fill(f"sqlite:///{folder / 'mlflow.db'}")
+        print("| command | seconds | peak MiB |\n|---|---|---|")
+        for command in COMMANDS:
+            seconds, mebibytes = measure(command, folder)
+            print(f"| analysis {command} | {seconds:.1f} | {mebibytes:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

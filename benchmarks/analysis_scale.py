@@ -2,8 +2,9 @@
 
     python -m benchmarks.analysis_scale [--store FOLDER]
 
-Makes an MLflow store on sqlite with 2,100 configurations of five seeds each (minutes), then runs the
-commands, each in a process of its own. With --store the folder is kept, and used if it is there.
+Makes an MLflow store on sqlite with 2,100 configurations of five seeds each (minutes), then runs
+the commands, each in a process of its own. With --store the folder is kept, and used if there is
+one.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from analysis.figures import figures
-from analysis.figures_contrasts import kind, weakest
-from analysis.figures_data import (
+from analysis.figures.contrasts import kind, weakest
+from analysis.figures.data import (
     ceiling,
     configurations,
     learning_curves,
@@ -23,7 +23,7 @@ from analysis.figures_data import (
     spread,
     thinned,
 )
-from analysis.figures_importance import importances, searched_trials
+from analysis.figures.importance import importances, searched_trials
 from analysis.runs import METRICS, Trials
 
 COLUMNS = ["claim", "claim_index", "cell", "what", "mean", "low", "high", "n", "verdict"]

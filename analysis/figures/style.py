@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis.document import Figure
-from analysis.figures_data import number
+from analysis.figures.data import number
 
 LOSS = "val_loss (nats per character)"
 # Okabe and Ito's colours, which colour-blind people tell apart, without the yellow that white

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from analysis.document import Figure
-from analysis.figures_data import (
+from analysis.figures.data import (
     Configurations,
     ceiling,
     learning_curves,
@@ -22,7 +22,7 @@ from analysis.figures_data import (
     spread,
     thinned,
 )
-from analysis.figures_style import (
+from analysis.figures.style import (
     COLOURS,
     GREY,
     LINES,

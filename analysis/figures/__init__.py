@@ -5,12 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.document import Figure
-from analysis.figures_contrasts import differences
-from analysis.figures_data import configurations
-from analysis.figures_importance import importance
-from analysis.figures_settings import heatmap, loss_by
-from analysis.figures_style import fixed_style
-from analysis.figures_trials import cost, curve_panels
+from analysis.figures.contrasts import differences
+from analysis.figures.data import configurations
+from analysis.figures.importance import importance
+from analysis.figures.settings import heatmap, loss_by
+from analysis.figures.style import fixed_style
+from analysis.figures.trials import cost, curve_panels
 from analysis.runs import Trials
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.document import Figure
-from analysis.figures_data import Configurations, ceiling, number, spread
-from analysis.figures_style import (
+from analysis.figures.data import Configurations, ceiling, number, spread
+from analysis.figures.style import (
     GREY,
     LINES,
     LOSS,

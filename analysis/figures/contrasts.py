@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from analysis.document import Figure
-from analysis.figures_style import as_figure
+from analysis.figures.style import as_figure
 
 MOST_ROWS = 48
 KINDS = {  # what an interval says: colour, marker, colour inside

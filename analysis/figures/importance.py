@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from analysis.document import Figure
-from analysis.figures_data import spread
-from analysis.figures_style import as_figure
+from analysis.figures.data import spread
+from analysis.figures.style import as_figure
 from analysis.runs import Trials
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from analysis.conclusions import NEGATED, Conclusion, contrasts_table
 from analysis.document import markdown_table
 
 ONE_SEED = """\
-There is one run for each configuration. The counts below say how those runs came out, which is what
-one can see in the table; they do not say how another seed would come out. No spread can be estimated
-from one run, so no interval, no test and no forecast of seeds is possible: every claim is
-UNDERPOWERED, whatever its count. Give the sweep `replicates: 5` or more.
+There is one run for each configuration. The counts below say how those runs came out, which is
+what one can see in the table; they do not say how another seed would come out. No spread can be
+estimated from one run, so no interval, no test and no forecast of seeds is possible: every claim
+is UNDERPOWERED, whatever its count. Give the sweep `replicates: 5` or more.
 """
 
 
@@ -57,16 +57,19 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
     ]
     text = markdown_table(pd.DataFrame(rows))
     note = (
-        '\n"cells" counts those in which every mean difference is as compared; a claim that does not'
-        " hold in every cell is borne out by those that are missing. The effect is the difference in"
-        " the weakest cell, negative in favour of what is compared, with its 95 % interval.\n"
+        '\n"cells" counts those in which every mean difference is as compared; a claim that does'
+        " not hold in every cell is borne out by those that are missing. The effect is the"
+        " difference in the weakest cell, negative in favour of what is compared, with its 95 %"
+        " interval.\n"
     )
     return (ONE_SEED + "\n" if all(each.seeds == 1 for each in conclusions) else "") + text + note
 
 
 def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> str:
     """A claim with its evidence in full."""
-    table = contrasts_table([each]).drop(columns=["claim_index", "claim", "verdict", "run_ids"])
+    table = contrasts_table([each]).drop(
+        columns=["claim_index", "claim", "verdict", "favoured", "run_ids"]
+    )
     if not table["lost"].any():
         table = table.drop(columns="lost")
     if (table["n"] < 2).all():

@@ -31,7 +31,7 @@ from analysis.statistics import (
 ALPHA = 0.05
 NEGATED = "not in every cell"
 CONTRAST_COLUMNS = (
-    *("claim_index", "claim", "verdict", "cell", "what", "n", "mean", "low", "high"),
+    *("claim_index", "claim", "verdict", "favoured", "cell", "what", "n", "mean", "low", "high"),
     *("p_holm", "p_equal", "lost", "run_ids"),
 )
 Verdict = Literal["SUPPORTED", "NOT SUPPORTED", "UNDERPOWERED"]
@@ -177,6 +177,13 @@ def averages(contrasts: Sequence[Contrast]) -> list[Contrast]:
     return found
 
 
+def favoured(claim: Claim) -> str:
+    """Which differences bear a claim out."""
+    if claim.equal is not None:
+        return "small"
+    return "positive" if claim.holds == NEGATED else "negative"
+
+
 def bears_out(claim: Claim, contrast: Contrast) -> bool:
     """Whether the mean difference is as the claim says; never with no pair."""
     return bool(_badness(claim, contrast) < 0)
@@ -245,7 +252,8 @@ def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     """A row a contrast.
 
     Returns:
-        Columns ``claim_index`` (from 1), ``claim``, ``verdict``, ``cell``, ``what``, ``n`` (pairs),
+        Columns ``claim_index`` (from 1), ``claim``, ``verdict``, ``favoured`` (which differences
+        bear the claim out: "negative", "positive" or "small"), ``cell``, ``what``, ``n`` (pairs),
         ``mean``, ``low`` and ``high`` (95 % paired-t interval, nats per character), ``p_holm``
         (that this one alone bears the claim out, corrected for all of the claim), ``p_equal`` (two
         one-sided tests that it is less than the margin), ``lost``, ``run_ids``.
@@ -254,11 +262,11 @@ def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     for index, each in enumerate(conclusions, start=1):
         for contrast, p_holm in zip(each.contrasts, each.holm, strict=True):
             found = t_interval(contrast.differences)
-            about = (index, each.claim.claim, each.verdict, contrast.cell, contrast.what)
+            about = (index, each.claim.claim, each.verdict, favoured(each.claim))
             p_equal = equivalence(contrast.differences, each.claim.margin)
             runs = " ".join(contrast.run_ids)
             measured = (found.n, found.mean, found.low, found.high, p_holm, p_equal)
-            rows.append((*about, *measured, contrast.lost, runs))
+            rows.append((*about, contrast.cell, contrast.what, *measured, contrast.lost, runs))
     return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
 
 

@@ -147,7 +147,9 @@ def attach(trials: Trials, root: Path, files: Iterable[Path], tracking_uri: str)
     with opened(tracking_uri, trials.experiment) as (client, _):
         for path in files:
             folder = path.parent.relative_to(root).as_posix()
-            client.log_artifact(trials.sweep["run_id"], str(path), None if folder == "." else folder)
+            client.log_artifact(
+                trials.sweep["run_id"], str(path), None if folder == "." else folder
+            )
 
 
 def store_of(state: Path | None) -> str:

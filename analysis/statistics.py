@@ -125,7 +125,9 @@ def holm(p_values: npt.ArrayLike) -> list[float]:
     """Adjusted p-values for statements about single ones of several (Holm 1979)."""
     from statsmodels.stats.multitest import multipletests
 
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if np.size(p_values) else []
+    return (
+        [float(p) for p in multipletests(p_values, method="holm")[1]] if np.size(p_values) else []
+    )
 
 
 def power(samples: Sequence[npt.ArrayLike], n: int, alpha: float, any_of: bool = False) -> float:

@@ -23,7 +23,8 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
         contrasts: paired differences, which may be none, with the columns ``claim`` and
             ``claim_index`` (the statement, and its number from 1), ``cell`` and ``what`` (where and
             of what, such as "n_embd=64" and "rope - sinpe"), ``mean``, ``low`` and ``high`` (nats
-            per character; the bounds are NaN where there is one seed), ``n`` (pairs), ``verdict``.
+            per character; the bounds are NaN where there is one seed), ``n`` (pairs), ``verdict``,
+            ``favoured`` (as in `contrasts_table`).
 
     Returns:
         By name, in the order of reading: ``loss_by_...``, ``heatmap``, ``differences_1`` and so on,

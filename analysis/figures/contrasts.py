@@ -21,6 +21,7 @@ KINDS = {  # what an interval says: colour, marker, colour inside
     "above zero": ("#D55E00", "s", "#D55E00"),
     "no interval": ("#000000", "v", "#ffffff"),
 }
+SIDES = {"negative": "left of", "positive": "right of", "small": "near"}
 
 Row = Mapping[Any, Any]
 
@@ -66,7 +67,8 @@ def _forest(rows: pd.DataFrame) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.08)
-    axes.set_xlabel("difference of val_loss (nats per character); left of zero bears the claim out")
+    side = SIDES[rows["favoured"].iloc[0]]
+    axes.set_xlabel(f"difference of val_loss (nats per character); {side} zero bears the claim out")
     canvas.suptitle(title)
     kinds = [kind(row["low"], row["high"]) for _, row in lines if row]
     canvas.legend(handles=_keys(kinds), loc="outside lower center", ncols=4)

@@ -154,13 +154,14 @@ def report(
     """
     from analysis.conclusions import check_claims, write_conclusions
     from analysis.rankings import tables, write_tables
-    from analysis.report import Evidence
+    from analysis.report import Evidence, runs_with_curves
     from analysis.report import report as written
     from analysis.runs import attach, load_curves
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
-    made = written(Evidence(trials, load_curves(trials, uri), found, uri))
+    curves = load_curves(trials, uri, runs_with_curves(trials))
+    made = written(Evidence(trials, curves, found, uri))
     folder = out or state / "reports" / trials.experiment
     paths = made.write(folder)
     write_tables(tables(trials), folder)
@@ -194,8 +195,8 @@ def compare(
     Losses and trained models are those of the runs; times are measured here and now, on the CPU and
     on a GPU where there is one. Takes about a minute.
     """
-    from analysis.comparison import comparison_of
-    from analysis.comparison_report import report_of
+    from analysis.comparison.measure import comparison_of
+    from analysis.comparison.report import report_of
     from analysis.runs import store_of
 
     store = tracking_uri or store_of(state)

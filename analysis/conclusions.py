@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import Claim, load_claims
-from analysis.contrasts import Contrast, contrasts_of
+from analysis.contrasts import Contrast, Floats, contrasts_of
 from analysis.errors import AnalysisError
 from analysis.runs import Trials
 from analysis.statistics import (
@@ -21,11 +21,12 @@ from analysis.statistics import (
     equivalence,
     holm,
     page_trend,
-    paired_t,
+    paired_ts,
     power,
     seeds_needed,
     sign_flip,
     t_interval,
+    t_intervals,
 )
 
 ALPHA = 0.05
@@ -39,11 +40,12 @@ Verdict = Literal["SUPPORTED", "NOT SUPPORTED", "UNDERPOWERED"]
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict and the two p-values that it rests on."""
+    """A verdict and what it rests on."""
 
     verdict: Verdict
-    supports: float  # of the test whose rejection supports the claim
-    refutes: float  # of the test whose rejection contradicts it
+    supports: float  # p-value of the test whose rejection supports the claim
+    refutes: float  # of the one whose rejection contradicts it
+    weakest: int | None  # the contrast that decides, of those that were given
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,14 @@ def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
     """Describe what the contrasts of a claim say, and decide."""
     by_cell = defaultdict(list)
     for contrast in contrasts:
-        by_cell[contrast.cell].append(bears_out(claim, contrast))
-    deciding = averages(contrasts) if claim.holds == "on average" else list(contrasts)
-    measured = [contrast for contrast in deciding if len(contrast.differences)]
-    weakest = max(measured, key=lambda one: _weakness(claim, one), default=None)
+        by_cell[contrast.cell].append(_badness(claim, contrast) < 0)
+    deciding = averages(contrasts) if claim.holds == "on average" else contrasts
+    decision = decide(claim, deciding)
+    weakest = None if decision.weakest is None else deciding[decision.weakest]
     sample = weakest.differences if weakest else np.empty(0)
     return Conclusion(
         claim=claim,
-        decision=decide(claim, deciding),
+        decision=decision,
         contrasts=tuple(contrasts),
         cells=len(by_cell),
         cells_hold=sum(map(all, by_cell.values())),
@@ -119,7 +121,7 @@ def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
         sign_flip=sign_flip(sample, "greater" if claim.holds == NEGATED else "less"),
         seeds=min((len(contrast.differences) for contrast in contrasts), default=0),
         seeds_needed=needed(claim, deciding),
-        holm=tuple(holm([_for(claim, contrast) for contrast in contrasts])),
+        holm=tuple(holm(_for(claim, contrasts))),
     )
 
 
@@ -132,18 +134,22 @@ def decide(claim: Claim, contrasts: Sequence[Contrast]) -> Decision:
     hold in every cell only a difference of the other sign counts.
     """
     if not contrasts:
-        return Decision("UNDERPOWERED", 1.0, 1.0)
-    all_hold = max(_for(claim, contrast) for contrast in contrasts)
+        return Decision("UNDERPOWERED", 1.0, 1.0, None)
     strict = claim.holds == NEGATED
-    against = [_against(claim, contrast, strict) for contrast in contrasts]
-    one_fails = min(1.0, len(against) * min(against))  # the first step of Holm's procedure
+    favour, against = _for(claim, contrasts), _against(claim, contrasts, strict)
+    all_hold = float(favour.max())
+    one_fails = float(min(1, len(contrasts) * against.min()))  # Holm's first step
     supports, refutes = (one_fails, all_hold) if strict else (all_hold, one_fails)
     verdict: Verdict = "UNDERPOWERED"
     if supports < ALPHA:
         verdict = "SUPPORTED"
     elif refutes < ALPHA:
         verdict = "NOT SUPPORTED"
-    return Decision(verdict, supports, refutes)
+    # The one with the least evidence for all, or the most against; if tests cannot tell, by means.
+    evidence = -against if strict else favour
+    measured = [i for i, contrast in enumerate(contrasts) if len(contrast.differences)]
+    keys = {i: (evidence[i], _badness(claim, contrasts[i])) for i in measured}
+    return Decision(verdict, supports, refutes, max(measured, key=keys.__getitem__, default=None))
 
 
 def averages(contrasts: Sequence[Contrast]) -> list[Contrast]:
@@ -182,11 +188,6 @@ def favoured(claim: Claim) -> str:
     if claim.equal is not None:
         return "small"
     return "positive" if claim.holds == NEGATED else "negative"
-
-
-def bears_out(claim: Claim, contrast: Contrast) -> bool:
-    """Whether the mean difference is as the claim says; never with no pair."""
-    return bool(_badness(claim, contrast) < 0)
 
 
 def needed(claim: Claim, contrasts: Sequence[Contrast]) -> int | None:
@@ -260,12 +261,13 @@ def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     """
     rows = []
     for index, each in enumerate(conclusions, start=1):
-        for contrast, p_holm in zip(each.contrasts, each.holm, strict=True):
-            found = t_interval(contrast.differences)
-            about = (index, each.claim.claim, each.verdict, favoured(each.claim))
-            p_equal = equivalence(contrast.differences, each.claim.margin)
-            runs = " ".join(contrast.run_ids)
+        about = (index, each.claim.claim, each.verdict, favoured(each.claim))
+        samples = [contrast.differences for contrast in each.contrasts]
+        equal = equivalence(samples, each.claim.margin)
+        tests = zip(each.contrasts, t_intervals(samples), each.holm, equal, strict=True)
+        for contrast, found, p_holm, p_equal in tests:
             measured = (found.n, found.mean, found.low, found.high, p_holm, p_equal)
+            runs = " ".join(contrast.run_ids)
             rows.append((*about, contrast.cell, contrast.what, *measured, contrast.lost, runs))
     return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
 
@@ -290,36 +292,28 @@ def _badness(claim: Claim, contrast: Contrast) -> float:
     return contrast.mean
 
 
-def _weakness(claim: Claim, contrast: Contrast) -> tuple[float, float]:
-    """Highest for the contrast with the least evidence for a claim about every cell.
-
-    That decides it; so does, for a claim that not every cell is so, the one with the most evidence
-    against. Where no test can tell them apart, the means do.
-    """
-    if claim.holds == NEGATED:
-        return -_against(claim, contrast, strict=True), contrast.mean
-    return _for(claim, contrast), _badness(claim, contrast)
-
-
-def _for(claim: Claim, contrast: Contrast) -> float:
-    """The p-value of the test whose rejection says that the contrast bears the claim out.
+def _for(claim: Claim, contrasts: Sequence[Contrast]) -> Floats:
+    """The p-values of the tests whose rejection says that a contrast bears the claim out.
 
     A contrast that lost a pair decides nothing, here and below: what fails does not fail by chance.
     """
-    if contrast.lost:
-        return 1.0
+    samples = [contrast.differences for contrast in contrasts]
     if claim.equal is not None:
-        return equivalence(contrast.differences, claim.margin)
-    if contrast.levels is not None and contrast.levels.shape[1] > 2:
-        return page_trend(contrast.levels)
-    return paired_t(contrast.differences, "less")
+        p_values = equivalence(samples, claim.margin)
+    else:
+        p_values = paired_ts(samples, "less")
+    for i, contrast in enumerate(contrasts):
+        if contrast.levels is not None and contrast.levels.shape[1] > 2:
+            p_values[i] = page_trend(contrast.levels)
+    return np.where([contrast.lost > 0 for contrast in contrasts], 1.0, p_values)
 
 
-def _against(claim: Claim, contrast: Contrast, strict: bool) -> float:
-    """The p-value of the test whose rejection says that the contrast contradicts the claim."""
-    x, margin = contrast.differences, claim.margin
-    if contrast.lost:
-        return 1.0
+def _against(claim: Claim, contrasts: Sequence[Contrast], strict: bool) -> Floats:
+    """The p-values of the tests whose rejection says that a contrast contradicts the claim."""
+    margin = 0.0 if strict else claim.margin
+    below = paired_ts([contrast.differences + margin for contrast in contrasts], "greater")
     if claim.equal is not None:
-        return min(1.0, 2 * min(paired_t(x - margin, "greater"), paired_t(x + margin, "less")))
-    return paired_t(x if strict else x + margin, "greater")
+        above = paired_ts([contrast.differences - margin for contrast in contrasts], "greater")
+        under = paired_ts([contrast.differences + margin for contrast in contrasts], "less")
+        below = np.minimum(1.0, 2 * np.minimum(above, under))
+    return np.where([contrast.lost > 0 for contrast in contrasts], 1.0, below)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from analysis.errors import AnalysisError
 from analysis.runs import Trials
 
 Floats = npt.NDArray[np.float64]
+BySeed = dict[int, tuple[float, str]]  # loss (NaN if it does not count) and run of a trial
 
 
 @dataclass(frozen=True)
@@ -75,26 +77,21 @@ def _between_levels(claim: Claim, trials: Trials, table: pd.DataFrame) -> Iterat
     factor = claim.factor
     assert factor is not None
     table = table[table[factor].notna()]
-    open_settings = _varying(table, trials, {factor})
-    within = open_settings if claim.within is None else claim.within
-    for cell, rows in _cells(table, within):
-        if rows.duplicated([factor, "seed"]).any():
-            differ = [name for name in open_settings if name not in within]
-            raise AnalysisError(
-                f"claim {claim.claim!r}: several trials with the same seed have the same {factor}"
-                f" in the cell {cell or 'of all trials'}; they differ in {', '.join(differ)}:"
-                " put that into `within`, or fix it in `where`"
-            )
-        losses = rows.pivot(index="seed", columns=factor, values="loss").sort_index()
-        ids = rows.pivot(index="seed", columns=factor, values="run_id").loc[losses.index]
-        levels = [level for level in _order(claim, losses.columns) if level in losses]
+    within = claim.within
+    if within is None:
+        within = _varying(table, trials, {factor})
+    cells: dict[str, dict[Any, BySeed]] = defaultdict(dict)
+    for values, by_seed in _grouped(claim, trials, table, [*within, factor]):
+        level = values.pop(factor)
+        cells[_label(values)][level] = by_seed
+    for cell, by_level in cells.items():
+        levels = [level for level in _order(claim, list(by_level)) if level in by_level]
         if claim.trend and len(levels) > 1:
-            yield _slope(cell, losses[levels], ids[levels])
+            yield _slope(cell, {level: by_level[level] for level in levels})
         elif not claim.trend:
             for better, worse in _pairs(claim, levels):
-                pair = losses[[better, worse]].set_axis(["better", "worse"], axis="columns")
-                runs = ids[[better, worse]].set_axis(["better", "worse"], axis="columns")
-                yield _difference(cell, f"{better} - {worse}", pair, runs)
+                what = f"{better} - {worse}"
+                yield _difference(cell, what, by_level[better], by_level[worse])
 
 
 def _between_selections(claim: Claim, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
@@ -102,50 +99,52 @@ def _between_selections(claim: Claim, trials: Trials, table: pd.DataFrame) -> It
     assert claim.better is not None
     assert claim.worse is not None
     better, worse = _select(table, claim.better), _select(table, claim.worse)
+    vary, others_vary = _varying(better, trials, set()), _varying(worse, trials, set())
     within = claim.within
     if within is None:
-        in_both = set(_varying(better, trials, set())) & set(_varying(worse, trials, set()))
-        within = sorted(in_both - {*claim.better, *claim.worse})
-    label = f"{_label(claim.better)} - {_label(claim.worse)}"
-    others = list(_configurations(worse, trials, within))
-    for cell, shared, rows in _configurations(better, trials, within):
-        for other, other_shared, other_rows in others:
-            if shared == other_shared:
-                both = rows.merge(other_rows, on="seed", suffixes=("", "_worse"))
-                both = both.set_index("seed").sort_index()
-                pair = both[["loss", "loss_worse"]].set_axis(["better", "worse"], axis="columns")
-                runs = both[["run_id", "run_id_worse"]].set_axis(pair.columns, axis="columns")
-                against = f"against {other}" if len(others) > 1 and other else ""
-                yield _difference(f"{cell} {against}".strip(), label, pair, runs)
+        within = sorted({*vary} & {*others_vary} - {*claim.better, *claim.worse})
+    what = f"{_values(claim.better)} - {_values(claim.worse)}"
+    others = _grouped(claim, trials, worse, [*within, *others_vary])
+    for values, by_seed in _grouped(claim, trials, better, [*within, *vary]):
+        for other, other_by_seed in others:
+            if all(values[name] == other[name] for name in within):
+                cell = _label({name: values[name] for name in vary})
+                if others_vary:
+                    against = _label({name: other[name] for name in others_vary})
+                    cell = f"{cell} against {against}".strip()
+                yield _difference(cell, what, by_seed, other_by_seed)
 
 
-def _configurations(
-    rows: pd.DataFrame, trials: Trials, within: Sequence[str]
-) -> Iterator[tuple[str, tuple[Any, ...], pd.DataFrame]]:
-    """Each configuration with its label, its values of ``within``, and its trials."""
-    for label, group in _cells(rows, _varying(rows, trials, set())):
-        yield label, tuple(str(group[name].iloc[0]) for name in within), group
-
-
-def _cells(table: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The trials that agree in these settings, with a label."""
+def _grouped(
+    claim: Claim, trials: Trials, table: pd.DataFrame, names: Sequence[str]
+) -> list[tuple[dict[str, Any], BySeed]]:
+    """The trials that agree in some settings, with their values (None for a missing one)."""
     if table.empty:
-        return
-    groups = table.groupby(list(names), dropna=False) if names else [((), table)]
-    for _, rows in groups:
-        values = [(name, rows[name].iloc[0]) for name in names]
-        yield " ".join(f"{name}={value}" for name, value in values if pd.notna(value)), rows
-
-
-def _varying(table: pd.DataFrame, trials: Trials, but: set[str]) -> list[str]:
-    return [
-        name
-        for name in trials.settings
-        if name not in but and table[name].nunique(dropna=False) > 1
+        return []
+    names = list(dict.fromkeys(names))
+    number = np.zeros(len(table), dtype=int)
+    if names:
+        number = table.groupby(names, dropna=False).ngroup().to_numpy()
+    first = table.assign(number=number).drop_duplicates("number").sort_values("number")
+    values = first[names].astype(object).where(first[names].notna(), None).to_dict("records")
+    groups: list[tuple[dict[str, Any], BySeed]] = [
+        ({str(name): value for name, value in each.items()}, {}) for each in values
     ]
+    columns = (table[name].tolist() for name in ("seed", "loss", "run_id"))
+    for which, seed, loss, run_id in zip(number, *columns, strict=True):
+        settings, by_seed = groups[which]
+        if seed in by_seed:
+            differ = [name for name in _varying(table, trials, set()) if name not in names]
+            raise AnalysisError(
+                f"claim {claim.claim!r}: several trials with seed {seed} have"
+                f" {_label(settings) or 'the same settings'}; they differ in"
+                f" {', '.join(differ) or 'nothing'}: put that into `within`, or fix it in `where`"
+            )
+        by_seed[seed] = (loss, run_id)
+    return groups
 
 
-def _order(claim: Claim, levels: pd.Index) -> list[Any]:
+def _order(claim: Claim, levels: Sequence[Any]) -> list[Any]:
     """The levels, the one that should have the lowest loss first."""
     given = claim.order or claim.equal
     if given is not None:
@@ -164,35 +163,45 @@ def _pairs(claim: Claim, levels: Sequence[Any]) -> list[tuple[Any, Any]]:
     return list(itertools.pairwise(levels))
 
 
-def _difference(cell: str, what: str, losses: pd.DataFrame, runs: pd.DataFrame) -> Contrast:
-    whole = losses.dropna()
-    differences = (whole["better"] - whole["worse"]).to_numpy(float)
-    return _contrast(cell, what, losses, runs, differences, None)
+def _difference(cell: str, what: str, better: BySeed, worse: BySeed) -> Contrast:
+    losses, seeds, lost, run_ids = _whole([better, worse])
+    return Contrast(cell, what, seeds, losses[:, 0] - losses[:, 1], lost, run_ids)
 
 
-def _slope(cell: str, losses: pd.DataFrame, runs: pd.DataFrame) -> Contrast:
+def _slope(cell: str, by_level: Mapping[Any, BySeed]) -> Contrast:
     """What a line through the levels, equally spaced, says of the first against the last."""
-    whole = losses.dropna()
-    count = losses.shape[1]
-    position = np.arange(count) - (count - 1) / 2
-    weights = -position * (count - 1) / (position**2).sum()
-    what = f"{losses.columns[0]} - {losses.columns[-1]}, fitted"
-    values = whole.to_numpy(float)
-    return _contrast(cell, what, losses, runs, values @ weights, values[:, ::-1])
+    losses, seeds, lost, run_ids = _whole(list(by_level.values()))
+    first, *_, last = by_level
+    position = np.arange(len(by_level)) - (len(by_level) - 1) / 2
+    weights = -position * (len(by_level) - 1) / (position**2).sum()
+    what = f"{first} - {last}, fitted"
+    return Contrast(cell, what, seeds, losses @ weights, lost, run_ids, losses[:, ::-1])
 
 
-def _contrast(
-    cell: str,
-    what: str,
-    losses: pd.DataFrame,
-    runs: pd.DataFrame,
-    differences: Floats,
-    levels: Floats | None,
-) -> Contrast:
-    whole = losses.notna().all(axis="columns")
-    ids = tuple(runs[whole].to_numpy().ravel())
-    seeds = tuple(int(seed) for seed in losses.index[whole])
-    return Contrast(cell, what, seeds, differences, int((~whole).sum()), ids, levels)
+def _whole(sides: Sequence[BySeed]) -> tuple[Floats, tuple[int, ...], int, tuple[str, ...]]:
+    """The losses (seeds x sides) of the seeds that all sides have and that all finished.
+
+    With the seeds, how many were lost because a trial did not finish, and the runs.
+    """
+    planned = sorted(set.intersection(*(set(side) for side in sides)))
+    losses = np.array([[side[seed][0] for side in sides] for seed in planned], dtype=float)
+    losses = losses.reshape(len(planned), len(sides))
+    whole = np.isfinite(losses).all(axis=1)
+    seeds = tuple(int(seed) for seed, is_whole in zip(planned, whole, strict=True) if is_whole)
+    run_ids = tuple(side[seed][1] for seed in seeds for side in sides)
+    return losses[whole], seeds, int((~whole).sum()), run_ids
+
+
+def _varying(table: pd.DataFrame, trials: Trials, but: set[str]) -> list[str]:
+    return [
+        name
+        for name in trials.settings
+        if name not in but and table[name].nunique(dropna=False) > 1
+    ]
+
+
+def _label(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
 
 
 def _select(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
@@ -201,7 +210,7 @@ def _select(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
     return table
 
 
-def _label(selection: Selection) -> str:
+def _values(selection: Selection) -> str:
     """The values of a selection, for people."""
     listed = [value if isinstance(value, list) else [value] for value in selection.values()]
     return " ".join("|".join(map(str, values)) for values in listed)

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.document import markdown_table
 from analysis.errors import AnalysisError
 from analysis.runs import Trials
-from analysis.statistics import t_interval
+from analysis.statistics import t_intervals
 
 LOSSES = ["train_loss", "val_loss", "best_val_loss"]
 INTERVAL = ["low", "high"]
@@ -44,9 +44,10 @@ def configurations(trials: Trials) -> pd.DataFrame:
     if names:
         group = trials.table.groupby(names, dropna=False).ngroup()
     planned = group.value_counts()
+    groups = list(whole.sort_values("seed").groupby(group[whole.index]))
+    intervals = t_intervals([same["val_loss"] for _, same in groups])
     rows = []
-    for number, same in whole.sort_values("seed").groupby(group[whole.index]):
-        interval = t_interval(same["val_loss"])
+    for (number, same), interval in zip(groups, intervals, strict=True):
         rows.append(
             {
                 **{name: same[name].iloc[0] for name in names},
@@ -74,16 +75,25 @@ def rankings(trials: Trials) -> pd.DataFrame:
     Raises:
         AnalysisError: no trial is finished.
     """
-    table = configurations(trials).sort_values(["val_loss", "run_ids"], ignore_index=True)
+    return _ranked(configurations(trials))
+
+
+def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.sort_values(["val_loss", "run_ids"], ignore_index=True)
     table.insert(0, "rank", table.index + 1)
     return table
 
 
-def pivot(trials: Trials, by: str) -> pd.DataFrame:
+def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
     """What one setting does, all others held fixed.
 
     Configurations that differ in nothing but ``by`` form a group. Groups are sorted by their best
     val_loss, and so are the rows of a group; a group in which ``by`` does not vary is left out.
+
+    Args:
+        trials: from `load_trials`.
+        by: the setting.
+        table: their `configurations`, where they are known already.
 
     Returns:
         Columns: the settings that differ, ``by`` last, then ``n``, the losses and the interval, as
@@ -97,7 +107,7 @@ def pivot(trials: Trials, by: str) -> pd.DataFrame:
             f"{by!r} does not differ between the configurations of {trials.experiment!r};"
             f" what differs: {', '.join(trials.settings) or 'nothing'}"
         )
-    table = configurations(trials)
+    table = configurations(trials) if table is None else table.copy()
     others = [name for name in table.columns[: table.columns.get_loc("n")] if name != by]
     groups = table.groupby(others, dropna=False) if others else table.groupby(lambda _: 0)
     table["best_of_group"] = groups["val_loss"].transform("min")
@@ -120,8 +130,9 @@ def tables(trials: Trials, by: Sequence[str] | None = None) -> dict[str, pd.Data
         by: the settings to pivot by; None takes `pivot_settings`.
     """
     settings = pivot_settings(trials) if by is None else by
-    pivots = {f"by_{name}": pivot(trials, name) for name in settings}
-    return {"ranking": rankings(trials)} | {n: table for n, table in pivots.items() if len(table)}
+    table = configurations(trials)
+    pivots = {f"by_{name}": pivot(trials, name, table) for name in settings}
+    return {"ranking": _ranked(table)} | {n: table for n, table in pivots.items() if len(table)}
 
 
 def write_tables(named: dict[str, pd.DataFrame], folder: Path) -> list[Path]:

@@ -13,25 +13,26 @@ from analysis.conclusions import Conclusion, contrasts_table
 from analysis.document import Figure, Report, markdown_table
 from analysis.figures import figures
 from analysis.published import comparison
-from analysis.rankings import markdown, tables
+from analysis.rankings import markdown, rankings, tables
 from analysis.runs import Trials
 
 MOST_ROWS = 60  # of a table; the CSV files have all
+MOST_CURVES = 60  # configurations, the best ones
 METHODS = """\
 A loss is the mean over a split of -ln p of the next character, in nats. Each difference is taken
 between two trials of the same seed, which drew the same batches where their block_size agrees and
 started from the same values where their shapes do; its interval and its p-value are those of the
-paired t-test (two-sided 95 %, one-sided 5 %), by scipy. Beside them stand the BCa bootstrap interval
-(scipy, 9,999 resamples, fixed seed) and the exact sign-flip permutation test (scipy), which can not
-be below 1/2^n with n seeds. "In every cell" is an intersection-union test: each cell has to pass by
-itself, without correction. Statements about single cells, and that some cell contradicts, are
-corrected by Holm's procedure (statsmodels). "Equal" takes two one-sided tests against the margin. A
-trend stated beforehand takes Page's test over seeds (scipy). The number of seeds that would be needed
-is a forecast for a power of 80 % from the noncentral t distribution (statsmodels), were effects and
-spreads as they look now. SUPPORTED: the tests above show it. NOT SUPPORTED: they show that it fails in
-some cell, or that the difference there is below the margin. UNDERPOWERED: neither. A pair of which a
-trial failed decides nothing, and trials that a search picked, or that were stopped early, are no
-evidence.
+paired t-test (two-sided 95 %, one-sided 5 %), by scipy. Beside them stand the BCa bootstrap
+interval (scipy, 9,999 resamples, fixed seed) and the exact sign-flip permutation test (scipy),
+which cannot be below 1/2^n with n seeds. "In every cell" is an intersection-union test: each cell
+has to pass by itself, without correction. Statements about single cells, and that some cell
+contradicts, are corrected by Holm's procedure (statsmodels). "Equal" takes two one-sided tests
+against the margin. A trend stated beforehand takes Page's test over seeds (scipy). The number of
+seeds that would be needed is a forecast for a power of 80 % from the noncentral t distribution
+(statsmodels), were effects and spreads as they look now. SUPPORTED: the tests above show it. NOT
+SUPPORTED: they show that it fails in some cell, or that the difference there is below the margin.
+UNDERPOWERED: neither. A pair of which a trial failed decides nothing, and trials that a search
+picked, or that were stopped early, are no evidence.
 """
 
 
@@ -45,16 +46,22 @@ class Evidence:
     tracking_uri: str = ""  # of a server, for links to its run pages
 
 
+def runs_with_curves(trials: Trials) -> list[str]:
+    """The runs whose learning curves a report shows."""
+    return [run for runs in rankings(trials)["run_ids"].head(MOST_CURVES) for run in runs.split()]
+
+
 def report(evidence: Evidence) -> Report:
     """Write the report; the same runs give the same text and figures."""
     trials = evidence.trials
     drawn = figures(trials, evidence.curves, contrasts_table(evidence.conclusions))
+    tables_of = tables(trials)
     sections = [
         f"# Sweep {trials.experiment}\n",
         _summary(trials),
         *_conclusions(evidence, drawn),
-        *_rankings(trials),
-        *_figures(drawn),
+        *_rankings(tables_of),
+        *_figures(drawn, len(tables_of["ranking"])),
         *_published(trials),
         *_left_out(trials),
         *_provenance(trials),
@@ -101,20 +108,24 @@ def _conclusions(evidence: Evidence, drawn: Mapping[str, Figure]) -> list[str]:
     return sections
 
 
-def _rankings(trials: Trials) -> list[str]:
+def _rankings(tables_of: Mapping[str, pd.DataFrame]) -> list[str]:
     sections = [
         "## Rankings\n",
         "val_loss in nats per character: the mean over n seeds; low and high bound its 95 %"
         " interval.\n",
     ]
-    for name, table in tables(trials).items():
+    for name, table in tables_of.items():
         title = "All configurations" if name == "ranking" else f"By {name.removeprefix('by_')}"
         sections += [f"### {title}\n", _shortened(markdown(table.head(MOST_ROWS)), len(table))]
     return sections
 
 
-def _figures(drawn: Mapping[str, Figure]) -> list[str]:
+def _figures(drawn: Mapping[str, Figure], configured: int) -> list[str]:
     shown = [f.markdown for name, f in drawn.items() if not name.startswith("differences_")]
+    if shown and configured > MOST_CURVES:
+        shown.append(
+            f"Learning curves: of the {MOST_CURVES} best of {configured} configurations.\n"
+        )
     return ["## Figures\n", *shown] if shown else []
 
 

@@ -42,8 +42,8 @@ class Trials:
     * ``stage``: "search" for a trial that a search suggested, else empty; ``stopped``: why it was
       stopped before its last step, else empty;
     * ``hardware``, ``code_version``, ``corpus_digest``: what it ran on, and with what;
-    * a column for each name in ``params``, its settings: numbers where all values are; ``seed`` is 0
-      where it is not known;
+    * a column for each name in ``params``, its settings: numbers where all values are; ``seed`` is
+      0 where it is not known;
     * the metrics of the last step: ``train_loss``, ``val_loss``, ``best_val_loss`` in nats per
       character, ``tokens_per_second``, ``training_seconds`` (without evaluation).
     """
@@ -120,8 +120,15 @@ def is_table(experiment: str) -> bool:
     return experiment.endswith(".csv")
 
 
-def load_curves(trials: Trials, tracking_uri: str | None = None) -> pd.DataFrame:
+def load_curves(
+    trials: Trials, tracking_uri: str | None = None, run_ids: Iterable[str] | None = None
+) -> pd.DataFrame:
     """The validation losses of finished trials at each evaluation.
+
+    Args:
+        trials: from `load_trials`.
+        tracking_uri: of the MLflow store, as there.
+        run_ids: which trials; each takes a request.
 
     Returns:
         Columns ``run_id``, ``step`` (optimizer updates), ``val_loss`` (nats per character).
@@ -132,7 +139,7 @@ def load_curves(trials: Trials, tracking_uri: str | None = None) -> pd.DataFrame
     rows = []
     if trials.sweep:
         with opened(tracking_uri or store_of(None), trials.experiment) as (client, _):
-            for run_id in trials.finished["run_id"]:
+            for run_id in trials.finished["run_id"] if run_ids is None else run_ids:
                 for point in client.get_metric_history(run_id, "val_loss"):
                     rows.append((run_id, point.step, point.value))
     return pd.DataFrame(rows, columns=["run_id", "step", "val_loss"])

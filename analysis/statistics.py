@@ -7,8 +7,9 @@ that the first is better. `alternative` is of scipy: "less" asks whether the mea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -35,15 +36,19 @@ class Interval:
 
 def t_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Student's interval of a mean; of paired differences, the interval of the paired t-test."""
-    x = _finite(values)
-    low = high = math.nan
-    if len(x) > 1:
-        if np.ptp(x) == 0:
-            low = high = float(x[0])
-        else:
-            found = stats.ttest_1samp(x, 0.0).confidence_interval(confidence)
-            low, high = float(found.low), float(found.high)
-    return Interval(_mean(x), low, high, len(x))
+    return t_intervals([values], confidence)[0]
+
+
+def t_intervals(samples: Sequence[npt.ArrayLike], confidence: float = CONFIDENCE) -> list[Interval]:
+    """`t_interval` of each of many samples."""
+    found = [Interval(_mean(x), math.nan, math.nan, len(x)) for x in map(_finite, samples)]
+    for rows, x in _by_size(samples):
+        bounds = stats.ttest_1samp(x, 0.0, axis=1).confidence_interval(confidence)
+        same = np.ptp(x, axis=1) == 0
+        low, high = (np.where(same, x[:, 0], bound) for bound in (bounds.low, bounds.high))
+        for row, *ends in zip(rows, low, high, strict=True):
+            found[row] = replace(found[row], low=float(ends[0]), high=float(ends[1]))
+    return found
 
 
 def prediction_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
@@ -74,12 +79,18 @@ def bca_interval(values: npt.ArrayLike, seed: int = 0, confidence: float = CONFI
 
 def paired_t(differences: npt.ArrayLike, alternative: Alternative = "two-sided") -> float:
     """The p-value of Student's test that the mean difference is zero; 1 with fewer than two."""
-    x = _finite(differences)
-    if len(x) < 2:
-        return 1.0
-    if np.ptp(x) == 0:  # no spread at all: the direction alone speaks
-        return _by_direction(float(x[0]), alternative)
-    return float(stats.ttest_1samp(x, 0.0, alternative=alternative).pvalue)
+    return float(paired_ts([differences], alternative)[0])
+
+
+def paired_ts(samples: Sequence[npt.ArrayLike], alternative: Alternative = "two-sided") -> Floats:
+    """`paired_t` of each of many samples."""
+    p_values = np.ones(len(samples))
+    for rows, x in _by_size(samples):
+        p_values[rows] = stats.ttest_1samp(x, 0.0, axis=1, alternative=alternative).pvalue
+        for row, values in zip(rows, x, strict=True):
+            if np.ptp(values) == 0:  # no spread at all: the direction alone speaks
+                p_values[row] = _by_direction(values[0], alternative)
+    return p_values
 
 
 def sign_flip(
@@ -100,13 +111,14 @@ def sign_flip(
     return float(found.pvalue)
 
 
-def equivalence(differences: npt.ArrayLike, margin: float) -> float:
-    """The p-value of two one-sided t-tests that the mean difference lies within the margin.
+def equivalence(samples: Sequence[npt.ArrayLike], margin: float) -> Floats:
+    """The p-values of two one-sided t-tests that a mean difference lies within the margin.
 
     Schuirmann 1987; below the level, the two may be called equal as far as the margin goes.
     """
-    x = _finite(differences)
-    return max(paired_t(x + margin, "greater"), paired_t(x - margin, "less"))
+    above = paired_ts([_finite(x) + margin for x in samples], "greater")
+    below = paired_ts([_finite(x) - margin for x in samples], "less")
+    return np.maximum(above, below)
 
 
 def page_trend(values_by_block: npt.ArrayLike) -> float:
@@ -144,15 +156,14 @@ def power(samples: Sequence[npt.ArrayLike], n: int, alpha: float, any_of: bool =
     from statsmodels.stats.power import TTestPower
 
     level = alpha / len(samples) if any_of else alpha
-    chances = []
-    for sample in samples:
-        x = _finite(sample)
-        if np.ptp(x) == 0:
-            chances.append(1.0 if x[0] < 0 else 0.0)
-        else:
-            effect = -x.mean() / x.std(ddof=1)
-            chances.append(float(TTestPower().power(effect, n, level, alternative="larger")))
-    return 1 - math.prod(1 - p for p in chances) if any_of else math.prod(chances)
+    chances = np.empty(len(samples))
+    for rows, x in _by_size(samples):
+        spread = x.std(axis=1, ddof=1)
+        clear = np.ptp(x, axis=1) == 0
+        effects = -x.mean(axis=1) / np.where(clear, 1, spread)
+        found = TTestPower().power(effects, n, level, alternative="larger")
+        chances[rows] = np.where(clear, x[:, 0] < 0, found)
+    return float(1 - np.prod(1 - chances) if any_of else np.prod(chances))
 
 
 def seeds_needed(
@@ -184,6 +195,19 @@ def _by_direction(difference: float, alternative: Alternative) -> float:
         return 1.0
     agrees = {"less": difference < 0, "greater": difference > 0, "two-sided": True}
     return 0.0 if agrees[alternative] else 1.0
+
+
+def _by_size(samples: Sequence[npt.ArrayLike]) -> Iterator[tuple[list[int], Floats]]:
+    """Samples of two or more values, those of a size together: which they are, and (sample, value).
+
+    The libraries take many samples in the time of one.
+    """
+    sizes = defaultdict(list)
+    for row, sample in enumerate(samples):
+        sizes[np.size(sample)].append(row)
+    for size, rows in sizes.items():
+        if size > 1:
+            yield rows, np.stack([_finite(samples[row]) for row in rows])
 
 
 def _mean(x: Floats) -> float:

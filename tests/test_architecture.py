@@ -15,6 +15,9 @@ MAY_IMPORT = {
     "sweeps": {"bigram_models", "trainables", "analysis"},
     "analysis": set(),
 }
+COMPARISON = (
+    "analysis/comparison/"  # of trained models: it alone of analysis loads them (decision 7)
+)
 HOMES = {
     "ray": {"trainables/ray_trial.py", "sweeps/ray_run.py"},
     "mlflow": {"sweeps/store.py", "sweeps/tracking.py", "analysis/runs.py"},
@@ -44,6 +47,12 @@ def imported(file: str) -> set[str]:
     return names
 
 
+def loaded_with(file: str) -> set[str]:
+    """The modules that are imported when a file is."""
+    body = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
+    return {node.module or "" for node in body if isinstance(node, ast.ImportFrom)}
+
+
 def run_python(code: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -55,8 +64,16 @@ def run_python(code: str) -> str:
 @every_file
 def test_imports_go_one_way(file: str) -> None:
     package = file.partition("/")[0]
-    others = MAY_IMPORT.keys() - {package}
-    assert imported(file) & others <= MAY_IMPORT[package]
+    allowed = MAY_IMPORT[package]
+    if file.startswith(COMPARISON):
+        allowed = {"bigram_models", "trainables"}
+    assert imported(file) & (MAY_IMPORT.keys() - {package}) <= allowed
+
+
+def test_nothing_needs_the_comparison_to_load() -> None:
+    assert any(file.startswith(COMPARISON) for file in FILES)
+    users = {f for f in FILES if any("analysis.comparison" in name for name in loaded_with(f))}
+    assert all(file.startswith(COMPARISON) for file in users)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("bigram_models/")])
@@ -106,6 +123,17 @@ def test_what_needs_no_heavy_library_loads_none(code: str) -> None:
         f"{code}\nimport sys\nprint('loaded', *(sys.modules.keys() & set({HEAVY})))"
     )
     assert loaded.splitlines()[-1] == "loaded"
+
+
+def test_the_analysis_of_results_needs_no_torch() -> None:
+    said = run_python("""
+import analysis
+from analysis.command import main
+main(['compare', '--help'], standalone_mode=False)
+import sys
+print('torch' in sys.modules)
+""")
+    assert said.endswith("False\n")
 
 
 def test_a_trial_trains_where_ray_and_mlflow_are_not_installed() -> None:

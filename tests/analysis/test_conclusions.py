@@ -190,7 +190,7 @@ def test_selections_are_paired_where_they_agree() -> None:
 
 
 def test_a_setting_may_not_be_left_open() -> None:
-    with pytest.raises(AnalysisError, match=r"same kind in the cell of all.*differ in width"):
+    with pytest.raises(AnalysisError, match=r"seed 0 have kind=a; they differ in width"):
         contrasts_of(claim(**ORDER, within=[]), trials_with(CLEAR))
 
 

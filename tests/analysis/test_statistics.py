@@ -7,17 +7,21 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from analysis.statistics import (
+    Interval,
     bca_interval,
     equivalence,
     holm,
     page_trend,
     paired_t,
+    paired_ts,
     power,
     seeds_needed,
     sign_flip,
     t_interval,
+    t_intervals,
 )
 
 FIVE = (-0.03, -0.01, -0.02, -0.04, 0.01)
@@ -90,8 +94,20 @@ def test_pages_test_is_that_of_the_textbook() -> None:
 def test_equivalence_is_the_larger_of_two_one_sided_tests() -> None:
     x = np.array([0.001, -0.002, 0.0, 0.002, -0.001])
     both = (paired_t(x + 0.01, "greater"), paired_t(x - 0.01, "less"))
-    assert equivalence(x, 0.01) == max(both) < 0.001
-    assert equivalence(x, 0.0005) > 0.05
+    one, two = equivalence([x, x + 0.02], 0.01)
+    assert one == max(both) < 0.001
+    assert two > 0.99
+    assert equivalence([x], 0.0005) > 0.05
+
+
+def test_many_samples_are_tested_as_each_alone() -> None:
+    samples = [FIVE, (1.0, 2.0), (0.5,), (0.2, 0.2, 0.2), (3.0, 2.0, 4.0, -9.0, 1.0)]
+    expected = [1.0 if len(x) < 2 else ttest_1samp(x, 0, alternative="less").pvalue
+                for x in samples]  # fmt: skip
+    expected[3] = 1.0  # no spread, and above zero
+    assert paired_ts(samples, "less") == pytest.approx(expected)
+    assert list(map(str, t_intervals(samples))) == [str(t_interval(x)) for x in samples]
+    assert t_intervals(samples)[3] == Interval(pytest.approx(0.2), 0.2, 0.2, 3)
 
 
 def test_intervals_cover_and_tests_reject_as_often_as_they_say() -> None:

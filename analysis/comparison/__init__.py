@@ -1,0 +1,1 @@
+"""The second study, live: a learnt bigram against a counted one."""

@@ -1,0 +1,264 @@
+"""BabyGPT v1 against the statistical bigram: the second study, measured on real runs.
+
+This package loads trained models and corpora, so it imports
+`bigram_models` and `trainables`, which the rest of `analysis` does not (decision 7).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from analysis.comparison.cost import Cost, cost_of, table_of
+from analysis.comparison.counting import Counted, counted
+from analysis.comparison.rank import (
+    LARGEST_V,
+    Factors,
+    cross_entropy,
+    likeliest,
+    likeliest_by_rank,
+    nearest,
+    pair_counts,
+)
+from analysis.comparison.timing import devices, load, one_thread
+from analysis.errors import AnalysisError
+from analysis.runs import Trials, first_line, load_trials, opened
+from bigram_models import FactorizedBigram, LanguageModel, conditional_entropy, count_pairs
+from trainables.artifacts import CONFIGURATION, WEIGHTS, load_model, sample_text
+from trainables.config import TrialConfig
+from trainables.corpus import Corpus, load_corpus
+from trainables.errors import UserError
+
+BABY, COUNT, TABLE = "BabyGPT v1", "statistical bigram", "trained table"
+BABY_WIDTH = 32
+SMOOTHING = 1.0
+SAMPLE_CHARACTERS = 300
+SAMPLE_SEED = 1337
+RUNS = "`sweeps run compare`"
+FREE = {"n_embd", "seed"}  # what may differ between the runs of a width
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model, where it comes from, what it costs, and some text that it writes."""
+
+    name: str
+    run: Mapping[str, Any]  # its row of `Trials.table`
+    trial: TrialConfig
+    model: LanguageModel
+    logits: Tensor  # (V, V)
+    cost: Cost
+    prompt: str
+    sample: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that was measured; losses in nats per character.
+
+    ``widths`` has a row for each n_embd of the factorised runs: ``n_embd``, ``weights``, ``seeds``,
+    ``train_loss`` and ``val_loss`` (means over seeds), and, where V is at most `LARGEST_V`,
+
+    * ``floor``: the least training loss that was found for the width (`likeliest_by_rank`);
+    * ``svd``, ``svd_rows``: the training loss of the count model's logits cut to the width, rows
+      weighted by frequency, or all alike; ``svd_val`` the first on validation;
+    * ``fit_val``: the validation loss of the factorisation whose predictions come closest to
+      the count model's (least mean Kullback-Leibler divergence).
+    """
+
+    trials: Trials
+    corpus: Corpus
+    subjects: tuple[Subject, ...]  # BABY, COUNT, and TABLE where a run of it is there
+    entropy: float  # conditional, of the training split: the floor of every bigram model
+    unseen: int  # pairs of the validation split that the training split does not have
+    counted: Sequence[Counted]
+    widths: pd.DataFrame
+    polished: float | None  # training loss of BABY's weights after full-batch L-BFGS
+    load: str
+
+    def subject(self, name: str) -> Subject:
+        return next(one for one in self.subjects if one.name == name)
+
+    @property
+    def floors_known(self) -> bool:
+        return "floor" in self.widths
+
+
+def comparison_of(experiment: str, tracking_uri: str, corpora: Path) -> Comparison:
+    """Measure the runs of an experiment, such as the preset ``compare`` makes; takes a minute.
+
+    Args:
+        experiment: its name.
+        tracking_uri: of the MLflow store.
+        corpora: the cache of downloaded corpora.
+
+    Raises:
+        AnalysisError: a run, its model or the corpus cannot be had, or the runs differ in more than
+            width and seed.
+    """
+    busy = load()
+    try:
+        trials = load_trials(experiment, tracking_uri)
+    except AnalysisError as error:
+        raise AnalysisError(f"{error}\nThe runs to compare come from {RUNS}") from None
+    chosen = {BABY: _pick(trials, "factorized", "n_embd", BABY_WIDTH)}
+    chosen[COUNT] = _pick(trials, "count", "smoothing", SMOOTHING)
+    if len(_rows(trials, "bigram")):
+        chosen[TABLE] = _pick(trials, "bigram")
+    corpus = _corpus(trials, corpora)
+    V = corpus.vocab_size
+    train_N, validation_N = (torch.tensor(split) for split in (corpus.train, corpus.validation))
+    train_VV, validation_VV = pair_counts(train_N, V), pair_counts(validation_N, V)
+    with one_thread():
+        subjects = {
+            name: _subject(name, run, trials, tracking_uri, corpus) for name, run in chosen.items()
+        }
+        widths, polished = _factorised(trials), None
+        if V <= LARGEST_V:
+            table_VV = subjects[COUNT].logits
+            widths = widths.join(_floors(widths["n_embd"], table_VV, train_VV, validation_VV))
+            polished = _polished(subjects[BABY].model, train_VV)
+        return Comparison(
+            trials=trials,
+            corpus=corpus,
+            subjects=tuple(subjects.values()),
+            entropy=conditional_entropy(*count_pairs(train_N, V), V),
+            unseen=int(validation_VV[train_VV == 0].sum()),
+            counted=counted(train_N, V, devices()),
+            widths=widths,
+            polished=polished,
+            load=busy,
+        )
+
+
+def _pick(trials: Trials, variant: str, setting: str = "", value: float = 0) -> Mapping[str, Any]:
+    """The run of a variant with a setting; of several seeds the first."""
+    rows = _rows(trials, variant)
+    wanted = variant
+    if setting:
+        wanted += f" with {setting}={value:g}"
+        rows = rows[rows[setting].eq(value).fillna(False)] if setting in rows else rows.iloc[:0]
+    if rows.empty:
+        raise AnalysisError(
+            f"experiment {trials.experiment!r} has no finished trial of {wanted}; {RUNS} makes one"
+        )
+    return {str(name): cell for name, cell in rows.sort_values(["seed", "key"]).iloc[0].items()}
+
+
+def _rows(trials: Trials, variant: str) -> pd.DataFrame:
+    """The comparable trials of a variant."""
+    rows = trials.comparable
+    return rows[rows["variant"] == variant] if "variant" in rows else rows.iloc[:0]
+
+
+def _factorised(trials: Trials) -> pd.DataFrame:
+    """The trained losses by width."""
+    rows = _rows(trials, "factorized")
+    others = [name for name in trials.params if name not in FREE and rows[name].nunique() > 1]
+    if others:
+        raise AnalysisError(
+            f"the factorized trials of {trials.experiment!r} differ in {', '.join(others)} as well"
+            " as in n_embd; a comparison of widths wants one value of each"
+        )
+    groups = rows.groupby(rows["n_embd"].astype(int))
+    means = groups[["train_loss", "val_loss"]].mean().astype(float)
+    return means.assign(seeds=groups.size()).reset_index()
+
+
+def _corpus(trials: Trials, corpora: Path) -> Corpus:
+    """The corpus of the runs, by its name; the same text, by its digest."""
+    rows = trials.comparable
+    names, digests = set(rows["corpus"]), set(rows["corpus_digest"])
+    if len(names) != 1 or len(digests) != 1:
+        raise AnalysisError(
+            f"the trials of {trials.experiment!r} were trained on several texts"
+            f" ({', '.join(sorted(names))}); a comparison wants one"
+        )
+    (name,), (digest,) = names, digests
+    try:
+        corpus = load_corpus(name, corpora)
+    except UserError as error:
+        raise AnalysisError(
+            f"{error}\nThe text of the runs is needed; run this in the directory of `sweeps run`"
+        ) from None
+    if corpus.digest != digest:
+        raise AnalysisError(
+            f"corpus {name!r} is not the text that {trials.experiment!r} was trained on: its"
+            f" sha256 is {corpus.digest[:12]}, the runs have {digest[:12]}; put the old text back,"
+            " or run the sweep again"
+        )
+    return corpus
+
+
+def _subject(
+    name: str, run: Mapping[str, Any], trials: Trials, tracking_uri: str, corpus: Corpus
+) -> Subject:
+    with tempfile.TemporaryDirectory() as folder:
+        _fetch(trials.experiment, run["run_id"], folder, tracking_uri)
+        try:
+            model, vocabulary, trial = load_model(Path(folder))
+        except UserError as error:
+            raise AnalysisError(f"the model of run {run['run_id']}: {error}") from None
+    prompt = "\n" if "\n" in vocabulary else vocabulary[0]
+    return Subject(
+        name=name,
+        run=run,
+        trial=trial,
+        model=model,
+        logits=table_of(model, corpus.vocab_size),
+        cost=cost_of(model, trial, corpus, devices()),
+        prompt=prompt,
+        sample=sample_text(model, vocabulary, prompt, SAMPLE_CHARACTERS, SAMPLE_SEED),
+    )
+
+
+def _fetch(experiment: str, run_id: str, folder: str, tracking_uri: str) -> None:
+    """Copy the files of a trained model from the artifacts of its run."""
+    with opened(tracking_uri, experiment) as (client, _):
+        try:
+            for file in (CONFIGURATION, WEIGHTS):
+                client.download_artifacts(run_id, file, folder)
+        except OSError as error:
+            raise AnalysisError(
+                f"run {run_id} of {experiment!r} has no trained model: {first_line(error)}"
+            ) from None
+
+
+def _floors(
+    widths: pd.Series, table_VV: Tensor, train_VV: Tensor, validation_VV: Tensor
+) -> pd.DataFrame:
+    """What the counts alone say of each width, and of the count model's logits cut to it."""
+    ranks = [int(width) for width in widths]
+    row_V = train_VV.sum(1)
+    best = likeliest_by_rank(train_VV, ranks)
+    # The count model's own predictions, each row as often as the text has it.
+    close = likeliest_by_rank(row_V[:, None] * table_VV.softmax(1), ranks, near=best)
+    rows = []
+    for rank in ranks:
+        by_frequency = nearest(table_VV, rank, row_V).logits
+        all_alike = nearest(table_VV, rank, torch.ones_like(row_V)).logits
+        rows.append(
+            {
+                "floor": cross_entropy(best[rank].logits, train_VV),
+                "svd": cross_entropy(by_frequency, train_VV),
+                "svd_rows": cross_entropy(all_alike, train_VV),
+                "svd_val": cross_entropy(by_frequency, validation_VV),
+                "fit_val": cross_entropy(close[rank].logits, validation_VV),
+            }
+        )
+    return pd.DataFrame(rows, index=widths.index)
+
+
+def _polished(model: LanguageModel, train_VV: Tensor) -> float:
+    """The training loss that lies straight below trained weights."""
+    assert isinstance(model, FactorizedBigram)
+    weights = (model.embed_VD, model.head.weight, model.head.bias)
+    start = Factors(*(each.detach().double() for each in weights))
+    return cross_entropy(likeliest(train_VV, start).logits, train_VV)

@@ -1,0 +1,97 @@
+"""How long something takes here, and what "here" is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+BUDGET_S = 0.4  # of repeated calls; a slow one is repeated less often, but this often at least:
+LEAST_REPEATS = 3
+MOST_REPEATS = 500
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of equal calls, one after another; shown as the median with the quartiles."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
+
+    def __str__(self) -> str:
+        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return f"{duration(self.median_s)} ({duration(low)} to {duration(high)})"
+
+
+def timed(call: Callable[[], object], device: torch.device) -> Timing:
+    """Time a call after one that is not timed; what it starts on the device is waited for."""
+    call()
+    seconds: list[float] = []
+    while len(seconds) < LEAST_REPEATS or (sum(seconds) < BUDGET_S and len(seconds) < MOST_REPEATS):
+        _wait_for(device)
+        started = time.perf_counter()
+        call()
+        _wait_for(device)
+        seconds.append(time.perf_counter() - started)
+    return Timing(tuple(seconds))
+
+
+def devices() -> list[torch.device]:
+    """The CPU, and a GPU where PyTorch finds one."""
+    return [torch.device(kind) for kind in ("cpu", "cuda") if kind == "cpu" or _has_gpu()]
+
+
+def hardware(device: torch.device) -> str:
+    """What a device is, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def load() -> str:
+    """How busy this machine was in the last minute, where that is known."""
+    if not hasattr(os, "getloadavg"):
+        return "unknown"
+    return f"{os.getloadavg()[0]:.1f} processes on average in the minute before"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute with one thread, as a trial of a sweep does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit that suits them."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def _has_gpu() -> bool:
+    return torch.cuda.is_available()
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

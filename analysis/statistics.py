@@ -43,11 +43,14 @@ def t_intervals(samples: Sequence[npt.ArrayLike], confidence: float = CONFIDENCE
     """`t_interval` of each of many samples."""
     found = [Interval(_mean(x), math.nan, math.nan, len(x)) for x in map(_finite, samples)]
     for rows, x in _by_size(samples):
-        bounds = stats.ttest_1samp(x, 0.0, axis=1).confidence_interval(confidence)
-        same = np.ptp(x, axis=1) == 0
-        low, high = (np.where(same, x[:, 0], bound) for bound in (bounds.low, bounds.high))
-        for row, *ends in zip(rows, low, high, strict=True):
-            found[row] = replace(found[row], low=float(ends[0]), high=float(ends[1]))
+        flat = _is_flat(x)
+        bounds = np.stack([x[:, 0], x[:, 0]])
+        if not flat.all():
+            bounds[:, ~flat] = stats.ttest_1samp(x[~flat], 0.0, axis=1).confidence_interval(
+                confidence
+            )
+        for row, below, above in zip(rows, *bounds, strict=True):
+            found[row] = replace(found[row], low=float(below), high=float(above))
     return found
 
 
@@ -66,7 +69,7 @@ def bca_interval(values: npt.ArrayLike, seed: int = 0, confidence: float = CONFI
     """The bias-corrected and accelerated bootstrap interval of a mean (Efron 1987)."""
     x = _finite(values)
     low = high = math.nan
-    if len(x) > 1 and np.ptp(x) == 0:
+    if len(x) > 1 and _is_flat(x[None])[0]:
         low = high = float(x[0])
     elif len(x) > 1:
         found = stats.bootstrap(
@@ -86,10 +89,12 @@ def paired_ts(samples: Sequence[npt.ArrayLike], alternative: Alternative = "two-
     """`paired_t` of each of many samples."""
     p_values = np.ones(len(samples))
     for rows, x in _by_size(samples):
-        p_values[rows] = stats.ttest_1samp(x, 0.0, axis=1, alternative=alternative).pvalue
-        for row, values in zip(rows, x, strict=True):
-            if np.ptp(values) == 0:  # no spread at all: the direction alone speaks
-                p_values[row] = _by_direction(values[0], alternative)
+        flat = _is_flat(x)
+        found = np.array([_by_direction(value, alternative) for value in x[:, 0]])
+        if not flat.all():
+            tested = stats.ttest_1samp(x[~flat], 0.0, axis=1, alternative=alternative)
+            found[~flat] = tested.pvalue
+        p_values[rows] = found
     return p_values
 
 
@@ -158,11 +163,10 @@ def power(samples: Sequence[npt.ArrayLike], n: int, alpha: float, any_of: bool =
     level = alpha / len(samples) if any_of else alpha
     chances = np.empty(len(samples))
     for rows, x in _by_size(samples):
-        spread = x.std(axis=1, ddof=1)
-        clear = np.ptp(x, axis=1) == 0
-        effects = -x.mean(axis=1) / np.where(clear, 1, spread)
+        flat = _is_flat(x)
+        effects = -x.mean(axis=1) / np.where(flat, 1, x.std(axis=1, ddof=1))
         found = TTestPower().power(effects, n, level, alternative="larger")
-        chances[rows] = np.where(clear, x[:, 0] < 0, found)
+        chances[rows] = np.where(flat, x[:, 0] < 0, found)
     return float(1 - np.prod(1 - chances) if any_of else np.prod(chances))
 
 
@@ -188,6 +192,12 @@ def seeds_needed(
         else:
             high = middle
     return high if high <= MOST_SEEDS else None
+
+
+def _is_flat(x: Floats) -> npt.NDArray[np.bool_]:
+    """Which samples (sample, value) have no spread but rounding: their direction alone speaks."""
+    flat: npt.NDArray[np.bool_] = np.ptp(x, axis=1) <= 1e-12 * np.abs(x).max(axis=1)
+    return flat
 
 
 def _by_direction(difference: float, alternative: Alternative) -> float:

@@ -51,7 +51,7 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
             "weakest cell": where(each),
             "effect (nats)": effect(each),
             "seeds": each.seeds,
-            "needed": "" if each.verdict != "UNDERPOWERED" else (each.seeds_needed or "unknown"),
+            "needed": needed_in_short(each) if each.verdict == "UNDERPOWERED" else "",
         }
         for index, each in enumerate(conclusions, start=1)
     ]
@@ -60,7 +60,8 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
         '\n"cells" counts those in which every mean difference is as compared; a claim that does'
         " not hold in every cell is borne out by those that are missing. The effect is the"
         " difference in the weakest cell, negative in favour of what is compared, with its 95 %"
-        " interval.\n"
+        " interval. Below, p_holm is for the statement that this one difference bears the claim out,"
+        " corrected for all differences of the claim, and p_equal that it is less than the margin.\n"
     )
     return (ONE_SEED + "\n" if all(each.seeds == 1 for each in conclusions) else "") + text + note
 
@@ -110,6 +111,13 @@ def sentences(each: Conclusion) -> Iterable[str]:
         yield f"{each.lost} pairs are lost because a trial did not finish; they decide nothing."
     if each.verdict == "UNDERPOWERED":
         yield needed_in_words(each)
+
+
+def needed_in_short(each: Conclusion) -> str:
+    """The number of seeds that would show a claim, or why there is none."""
+    if each.lost or each.seeds < 2:
+        return "unknown"
+    return str(each.seeds_needed or "no number")
 
 
 def needed_in_words(each: Conclusion) -> str:

@@ -105,6 +105,7 @@ def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
     by_cell = defaultdict(list)
     for contrast in contrasts:
         by_cell[contrast.cell].append(_badness(claim, contrast) < 0)
+    alone = _against(claim, contrasts, True) if claim.holds == NEGATED else _for(claim, contrasts)
     deciding = averages(contrasts) if claim.holds == "on average" else contrasts
     decision = decide(claim, deciding)
     weakest = None if decision.weakest is None else deciding[decision.weakest]
@@ -121,7 +122,7 @@ def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
         sign_flip=sign_flip(sample, "greater" if claim.holds == NEGATED else "less"),
         seeds=min((len(contrast.differences) for contrast in contrasts), default=0),
         seeds_needed=needed(claim, deciding),
-        holm=tuple(holm(_for(claim, contrasts))),
+        holm=tuple(holm(alone)),
     )
 
 

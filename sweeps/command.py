@@ -312,8 +312,8 @@ def _show_ranking(ranking: object) -> None:
     import pandas as pd
 
     assert isinstance(ranking, pd.DataFrame)
-    shown = ranking.drop(columns=["best_val_loss", "training_seconds", "left_out", "run_ids"])
-    shown = shown.dropna(axis="columns", how="all")
+    hidden = ["train_loss", "best_val_loss", "training_seconds", "left_out", "run_ids"]
+    shown = ranking.drop(columns=hidden).dropna(axis="columns", how="all")
     table = Table(*map(str, shown.columns), box=None)
     for row in shown.itertuples(index=False):
         cells = ["" if pd.isna(cell) else cell for cell in row]

@@ -141,6 +141,15 @@ def test_the_power_is_that_of_the_noncentral_t_distribution() -> None:
     assert power([[-1.0, -1.0]], 2, 0.05) == 1
 
 
+def test_the_power_rises_with_the_effect_and_the_seeds() -> None:
+    effects = np.geomspace(0.01, 300, 60)
+    for n in (2, 3, 4, 8, 30, 500):
+        rising = [power([UNIT - effect], n, 0.05) for effect in effects]
+        assert np.diff(rising).min() > -1e-9
+        assert rising[-1] == pytest.approx(1)
+    assert seeds_needed([UNIT - 30.31, UNIT - 0.11], 0.05) == 513  # (1.645 + 0.842)^2 / 0.11^2
+
+
 def test_the_seeds_that_are_needed_are_the_fewest_with_that_power() -> None:
     assert seeds_needed([UNIT - 0.5], 0.05) == 27  # a textbook number, by G*Power too
     for sample in (UNIT - 0.3, UNIT - 1, UNIT - 3):

@@ -60,8 +60,9 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
         '\n"cells" counts those in which every mean difference is as compared; a claim that does'
         " not hold in every cell is borne out by those that are missing. The effect is the"
         " difference in the weakest cell, negative in favour of what is compared, with its 95 %"
-        " interval. Below, p_holm is for the statement that this one difference bears the claim out,"
-        " corrected for all differences of the claim, and p_equal that it is less than the margin.\n"
+        " interval. Below, p_holm is for the statement that this one difference bears the claim"
+        " out, corrected for all differences of the claim, and p_equal that it is less than the"
+        " margin.\n"
     )
     return (ONE_SEED + "\n" if all(each.seeds == 1 for each in conclusions) else "") + text + note
 

@@ -59,4 +59,7 @@ def comparison(trials: Trials) -> pd.DataFrame:
                 }
             )
     table = pd.DataFrame(rows)
-    return table.sort_values("published", ignore_index=True) if rows else table
+    if rows:
+        table = table.astype({"n_embd": "Int64", "block_size": "Int64"})
+        table = table.sort_values("published", ignore_index=True)
+    return table

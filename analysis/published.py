@@ -16,6 +16,8 @@ PROTOCOL = {  # of the study, as params of a trial show it
     "batch_size": "64",
     "learning_rate": "0.01",
     "max_steps": "5000",
+    "schedule": "constant",
+    "warmup_steps": "0",
 }
 CONTEXT_FREE = ("bigram", "factorized")  # the study does not say their block_size: it is idle
 

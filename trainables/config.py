@@ -5,13 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from bigram_models import FittedModel
 from trainables.errors import validate
@@ -24,6 +33,7 @@ RESULT_VERSION = 1  # bumped when a change of the code alters the losses of a co
 # published: random batches from the stream of the training batches and the initial values, before
 # the steps 0, eval_every, ... and the last; so seed 1337 draws the random numbers of the study.
 Evaluating = Literal["exact", "sampled", "published"]
+Schedule = Literal["constant", "cosine"]
 
 
 class Frozen(BaseModel):
@@ -37,11 +47,30 @@ class TrainingConfig(Frozen):
 
     block_size: PositiveInt = 8  # tokens T of a training sequence, and the longest context
     batch_size: PositiveInt = 64  # sequences per step
-    learning_rate: PositiveFloat = 1e-2  # AdamW, constant
+    learning_rate: PositiveFloat = 1e-2  # of AdamW, the highest of its schedule
+    schedule: Schedule = "constant"  # cosine: half a wave down to zero (Loshchilov & Hutter 2017)
+    warmup_steps: NonNegativeInt = 0  # in which the rate rises linearly
     max_steps: PositiveInt = 5_000  # optimizer updates
     eval_every: PositiveInt = 500  # steps; the last step is always evaluated
     evaluation: Evaluating = "exact"
     eval_batches: PositiveInt = 200  # random batches per split, unless evaluation is exact
+
+    @model_validator(mode="after")
+    def _warms_up_within(self) -> TrainingConfig:
+        if self.warmup_steps >= self.max_steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} must be less than max_steps={self.max_steps}"
+            )
+        return self
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of the update that comes after so many updates."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        progress = (step - self.warmup_steps) / (self.max_steps - self.warmup_steps)
+        return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
     @property
     def last_step(self) -> int:
@@ -49,10 +78,15 @@ class TrainingConfig(Frozen):
         return self.max_steps - 1 if self.evaluation == "published" else self.max_steps
 
     def deciding(self, fitted: bool) -> dict[str, Any]:
-        """The settings that can change a loss, for a fitted or a trained model."""
+        """The settings that can change a loss, for a fitted or a trained model.
+
+        One that was added later is left out while it changes nothing, so older keys stay valid.
+        """
         idle = {"eval_batches"} if self.evaluation == "exact" else set()
+        later = {"schedule": "constant", "warmup_steps": 0}
+        idle |= {name for name, value in later.items() if getattr(self, name) == value}
         if fitted:
-            idle |= {"learning_rate", "max_steps", "eval_every"}
+            idle |= {"learning_rate", "schedule", "warmup_steps", "max_steps", "eval_every"}
             idle |= {"batch_size"} if self.evaluation == "exact" else set()
         return self.model_dump(exclude=idle)
 

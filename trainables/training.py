@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,7 +147,9 @@ def advance(
         return _evaluate(state, splits, training, seed, tokens=len(splits.train))
     target = _next_evaluation(state, training)
     sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-    take_steps(state, sampler, target - state.step, within_s)
+    changes = training.schedule != "constant" or training.warmup_steps > 0
+    rate_at = training.learning_rate_at if changes else None
+    take_steps(state, sampler, target - state.step, within_s, rate_at)
     if state.step < target:
         return None
     tokens = state.step * training.batch_size * training.block_size
@@ -163,7 +165,11 @@ def _next_evaluation(state: TrainingState, training: TrainingConfig) -> int:
 
 
 def take_steps(
-    state: TrainingState, sampler: WindowSampler, steps: int, within_s: float = math.inf
+    state: TrainingState,
+    sampler: WindowSampler,
+    steps: int,
+    within_s: float = math.inf,
+    rate_at: Callable[[int], float] | None = None,
 ) -> None:
     """Take optimizer steps, then look once whether every loss was finite.
 
@@ -172,6 +178,7 @@ def take_steps(
         sampler: of the training split.
         steps: how many.
         within_s: the first step that ends after these seconds is the last one.
+        rate_at: the learning rate by the number of updates before; None leaves it as it is.
 
     Raises:
         TrainingDivergedError: naming the first step whose loss is not.
@@ -181,7 +188,10 @@ def take_steps(
     assert state.optimizer is not None
     started = time.perf_counter()
     losses = []
-    for _ in range(steps):
+    for step in range(state.step, state.step + steps):
+        if rate_at:
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate_at(step)
         inputs_BT, targets_BT = sampler.draw(state.batches)
         loss = next_token_loss(state.model(inputs_BT), targets_BT)
         state.optimizer.zero_grad(set_to_none=True)

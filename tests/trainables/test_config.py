@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 import trainables.config
-from trainables.config import TrialConfig
-from trainables.errors import UserError
+from trainables.config import TrainingConfig, TrialConfig
+from trainables.errors import UserError, validate
 
 MakeTrial = Callable[..., TrialConfig]
 
@@ -38,6 +39,8 @@ def test_keys_are_pinned(
         {"block_size": 16},
         {"batch_size": 65},
         {"learning_rate": 0.02},
+        {"schedule": "cosine"},
+        {"warmup_steps": 1},
         {"max_steps": 4_999},
         {"eval_every": 100},
         {"evaluation": "sampled"},
@@ -61,6 +64,7 @@ def test_each_deciding_setting_changes_the_key(
         ("attention", {"learning_rate": 1}, {"learning_rate": 1.0}),
         ("count", {}, {"smoothing": 1}),
         ("count", {}, {"learning_rate": 1.0}),
+        ("count", {}, {"schedule": "cosine", "warmup_steps": 9}),
         ("count", {}, {"max_steps": 1}),
         ("count", {}, {"eval_every": 1}),
         ("count", {}, {"batch_size": 1}),
@@ -107,6 +111,8 @@ def test_flat_has_every_setting_by_its_short_name(make_trial: MakeTrial) -> None
         "block_size": 8,
         "batch_size": 64,
         "learning_rate": 0.01,
+        "schedule": "constant",
+        "warmup_steps": 0,
         "max_steps": 5_000,
         "eval_every": 500,
         "evaluation": "exact",
@@ -176,3 +182,27 @@ def test_settings_are_frozen(make_trial: MakeTrial) -> None:
         trial.training.block_size = 9
     with pytest.raises(AttributeError):
         trial.model.settings.n_embd = 9
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 5])
+def test_the_cosine_schedule_is_that_of_torch(warmup_steps: int) -> None:
+    training = TrainingConfig(
+        learning_rate=0.3, schedule="cosine", warmup_steps=warmup_steps, max_steps=25
+    )
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=25 - warmup_steps)
+    expected = [0.3 * (step + 1) / 5 for step in range(warmup_steps)]
+    for _ in range(25 - warmup_steps):
+        expected.append(cosine.get_last_lr()[0])
+        optimizer.step()
+        cosine.step()
+    found = [training.learning_rate_at(step) for step in range(25)]
+    assert found == pytest.approx(expected)
+    constant = TrainingConfig(learning_rate=0.3, warmup_steps=warmup_steps, max_steps=25)
+    assert constant.learning_rate_at(24) == 0.3
+    assert constant.learning_rate_at(0) == pytest.approx(expected[0])
+
+
+def test_a_warm_up_ends_within_the_training() -> None:
+    with pytest.raises(UserError, match="warmup_steps=10 must be less than max_steps=10"):
+        validate(TrainingConfig, {"warmup_steps": 10, "max_steps": 10}, "training")

@@ -64,7 +64,8 @@ def plain_run(trial: TrialConfig) -> Iterator[tuple[float, TrainingState]]:
     )
     sampler = WindowSampler(SPLITS.train, training.batch_size, training.block_size)
     batches = stream(trial.seed, "batches")
-    for _ in range(training.max_steps):
+    for step in range(training.max_steps):
+        optimizer.param_groups[0]["lr"] = training.learning_rate_at(step)
         inputs, targets = sampler.draw(batches)
         log_p = state.model(inputs).log_softmax(-1)
         loss = -log_p.gather(-1, targets[..., None]).mean()
@@ -85,6 +86,21 @@ def test_training_is_adamw_on_the_drawn_batches(
     weights, expected = state.model.state_dict(), reference.model.state_dict()
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_schedule_is_followed_wherever_the_training_pauses(make_trial: MakeTrial) -> None:
+    trial = make_trial(
+        "bigram", max_steps=30, batch_size=8, learning_rate=0.3, schedule="cosine",
+        warmup_steps=7, eval_every=4,
+    )  # fmt: skip
+    state, evaluations = begin(trial)
+    list(evaluations)
+    *_, (_, reference) = plain_run(trial)
+    (weights,), (expected,) = state.model.parameters(), reference.model.parameters()
+    torch.testing.assert_close(weights, expected, rtol=1e-3, atol=1e-4)
+    steady = make_trial("bigram", max_steps=30, batch_size=8, learning_rate=0.3)
+    *_, (_, other) = plain_run(steady)
+    assert not torch.allclose(weights, next(other.model.parameters()), rtol=0.1)
 
 
 @TRAINED

@@ -64,7 +64,9 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
         " out, corrected for all differences of the claim, and p_equal that it is less than the"
         " margin.\n"
     )
-    return (ONE_SEED + "\n" if all(each.seeds == 1 for each in conclusions) else "") + text + note
+    return (
+        (ONE_SEED + "\n" if all(each.most_seeds == 1 for each in conclusions) else "") + text + note
+    )
 
 
 def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> str:
@@ -96,7 +98,9 @@ def sentences(each: Conclusion) -> Iterable[str]:
     named = "strongest counterexample" if each.claim.holds == NEGATED else "weakest"
     yield f"The comparison comes out so in {each.cells_hold} of {each.cells} cells."
     if each.weakest is None:
-        yield "No pair of trials is whole."
+        yield "No pair of trials is whole in all of them."
+        if each.lost:
+            yield _lost(each)
         return
     yield f"The {named} is {where(each)}: {effect(each)} nats per character, {_seeds(each)}."
     if each.effect.n > 1:
@@ -109,7 +113,9 @@ def sentences(each: Conclusion) -> Iterable[str]:
             f" p = {each.decision.refutes:.2g}."
         )
     if each.lost:
-        yield f"{each.lost} pairs are lost because a trial did not finish; they decide nothing."
+        yield _lost(each)
+    if each.across:
+        yield f"{each.across} differences are between trials of different block_size."
     if each.verdict == "UNDERPOWERED":
         yield needed_in_words(each)
 
@@ -118,17 +124,21 @@ def needed_in_short(each: Conclusion) -> str:
     """The number of seeds that would show a claim, or why there is none."""
     if each.lost or each.seeds < 2:
         return "unknown"
-    return str(each.seeds_needed or "no number")
+    if each.seeds_needed is None:
+        return "no number"
+    return str(max(each.seeds_needed, each.seeds + 1))
 
 
 def needed_in_words(each: Conclusion) -> str:
     """What it would take to know."""
     if each.lost:
-        return "Finish the missing trials first."
+        return "First every pair must be whole."
     if each.seeds < 2:
         return "With one seed nothing is known of the spread."
     if each.seeds_needed is None:
         return "By what is seen now, more seeds would not show it."
+    if each.seeds_needed <= each.seeds:  # p-values have their own luck
+        return "By what is seen now, a few more seeds would show it."
     return f"About {each.seeds_needed} seeds would be needed."
 
 
@@ -146,6 +156,13 @@ def effect(each: Conclusion) -> str:
         return ""
     interval = f" [{found.low:+.4f}, {found.high:+.4f}]" if found.n > 1 else ""
     return f"{found.mean:+.{5 if found.n == 1 else 4}f}{interval}"
+
+
+def _lost(each: Conclusion) -> str:
+    return (
+        f"Pairs of which a trial is not there or did not finish: {each.lost}; those differences"
+        " decide nothing."
+    )
 
 
 def _seeds(each: Conclusion) -> str:

@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from analysis.errors import AnalysisError
 
 Value = bool | int | float | str
-Selection = dict[str, Value | list[Value]]
+Selection = dict[str, Value | Annotated[list[Value], Field(min_length=1)]]
+Side = Annotated[Selection, Field(min_length=1)]
+Levels = Annotated[list[Value], Field(min_length=2)]
 Scope = Literal["in every cell", "not in every cell", "on average"]
 Direction = Literal["falling", "rising"]
 
@@ -46,21 +48,21 @@ class Claim(BaseModel):
     level is better than each other one; ``equal``, levels that differ by less than the margin.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     claim: Annotated[str, Field(min_length=1)]
     where: Selection = Field(default_factory=dict)
-    better: Selection | None = None
-    worse: Selection | None = None
+    better: Side | None = None
+    worse: Side | None = None
     factor: str | None = None
-    order: Annotated[list[Value], Field(min_length=2)] | None = None
+    order: Levels | None = None
     monotone: Direction | None = None
     trend: Direction | None = None
     best: Value | None = None
-    equal: Annotated[list[Value], Field(min_length=2)] | None = None
+    equal: Levels | None = None
     within: list[str] | None = None
     holds: Scope = "in every cell"
-    margin: PositiveFloat = MARGIN
+    margin: Annotated[float, Field(gt=0, strict=False)] = MARGIN  # YAML's 1e-3 is a word
 
     @model_validator(mode="after")
     def _one_form(self) -> Claim:
@@ -70,7 +72,17 @@ class Claim(BaseModel):
                 raise ValueError("give `better` and `worse`, or a `factor`")
         elif len(given) != 1 or self.better is not None or self.worse is not None:
             raise ValueError(f"with a `factor` give one of {', '.join(FORMS)}, and nothing else")
+        levels = list(map(str, self.named_levels))
+        if len(set(levels)) < len(levels):
+            raise ValueError(f"a level occurs twice in {', '.join(levels)}")
+        if "seed" in (self.factor, *(self.within or [])):
+            raise ValueError("trials are paired by their seed: it is neither compared nor a cell")
         return self
+
+    @property
+    def named_levels(self) -> list[Value]:
+        """The levels of the factor that it names, best first."""
+        return [*(self.order or []), *(self.equal or []), *_listed(self.best)]
 
     @property
     def names(self) -> set[str]:
@@ -85,8 +97,7 @@ class Claim(BaseModel):
         for selection in (self.where, self.better or {}, self.worse or {}):
             for name, value in selection.items():
                 found += [(name, one) for one in _listed(value)]
-        levels = [*(self.order or []), *(self.equal or []), *_listed(self.best)]
-        return found + [(self.factor, level) for level in levels if self.factor is not None]
+        return found + [(self.factor, level) for level in self.named_levels if self.factor]
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ def load_claims(path: Path | None = None) -> ClaimFile:
     if not isinstance(data, dict) or not isinstance(data.get("claims"), list) or not data["claims"]:
         raise AnalysisError(f"{source}: expected a list of claims under `claims:`")
     if unknown := data.keys() - {"claims", "margin"}:
-        raise AnalysisError(f"{source}: unknown {sorted(unknown)[0]!r}; known: claims, margin")
+        raise AnalysisError(f"{source}: unknown {min(map(str, unknown))!r}; known: claims, margin")
     default = {"margin": data["margin"]} if "margin" in data else {}
     claims = [
         _claim(one if not isinstance(one, dict) else default | one, f"{source}: claims[{index}]")
@@ -128,6 +139,8 @@ def _claim(data: Any, where: str) -> Claim:
         error = refused.errors(include_url=False)[0]
         name = f".{error['loc'][0]}" if error["loc"] else ""
         message = str(error["msg"]).removeprefix("Value error, ")
+        if len(error["loc"]) > 1 and error["type"].endswith("_type"):
+            message = "expected a word, a number, or a list of at least one"
         if error["type"] == "extra_forbidden":
             message = f"unknown; known: {', '.join(Claim.model_fields)}"
         raise AnalysisError(f"{where}{name}: {message}") from None

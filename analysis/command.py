@@ -24,6 +24,9 @@ class Group(click.Group):
         except AnalysisError as error:
             print(f"analysis: {error}", file=sys.stderr)
             context.exit(2)
+        except OSError as error:  # of the folder to write to
+            print(f"analysis: {error.filename}: {error.strerror}", file=sys.stderr)
+            context.exit(2)
 
 
 @click.group(cls=Group)
@@ -117,7 +120,7 @@ def conclusions(
             f"no claim of the published study is about the trials of {trials.experiment!r};"
             " write your own and name the file with --claims"
         )
-    if all(each.seeds == 1 for each in found):
+    if all(each.most_seeds == 1 for each in found):
         print(ONE_SEED)
     link = Link(uri, trials.sweep.get("experiment_id", ""))
     for each in found:

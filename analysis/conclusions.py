@@ -71,8 +71,18 @@ class Conclusion:
 
     @property
     def lost(self) -> int:
-        """Pairs of which a trial is missing: it failed, diverged, was stopped or still runs."""
+        """Pairs of which a trial is missing: it failed, was stopped, still runs, or never ran."""
         return sum(contrast.lost for contrast in self.contrasts)
+
+    @property
+    def most_seeds(self) -> int:
+        """Pairs in the contrast that has most."""
+        return max((len(contrast.differences) for contrast in self.contrasts), default=0)
+
+    @property
+    def across(self) -> int:
+        """Differences between trials of different block_size."""
+        return sum(contrast.across for contrast in self.contrasts)
 
 
 def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Conclusion]:
@@ -95,8 +105,13 @@ def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Concl
             if file.shipped:
                 continue
             raise
-        if contrasts or not file.shipped:
+        if contrasts:
             conclusions.append(conclude(claim, contrasts))
+        elif not file.shipped:
+            raise AnalysisError(
+                f"claim {claim.claim!r}: {trials.experiment!r} has nothing to compare: no two of"
+                " its configurations are as the claim says"
+            )
     return conclusions
 
 
@@ -131,8 +146,8 @@ def decide(claim: Claim, contrasts: Sequence[Contrast]) -> Decision:
 
     All of them is an intersection-union test: the largest p-value decides, without correction. That
     one of several contradicts is corrected by Holm. In a claim that holds in every cell or on
-    average, a difference that is better by less than the margin contradicts; for one that does not
-    hold in every cell only a difference of the other sign counts.
+    average, a difference that is better by less than the margin contradicts, and is no support
+    either; for one that does not hold in every cell only a difference of the other sign counts.
     """
     if not contrasts:
         return Decision("UNDERPOWERED", 1.0, 1.0, None)
@@ -142,10 +157,10 @@ def decide(claim: Claim, contrasts: Sequence[Contrast]) -> Decision:
     one_fails = float(min(1, len(contrasts) * against.min()))  # Holm's first step
     supports, refutes = (one_fails, all_hold) if strict else (all_hold, one_fails)
     verdict: Verdict = "UNDERPOWERED"
-    if supports < ALPHA:
-        verdict = "SUPPORTED"
-    elif refutes < ALPHA:
+    if refutes < ALPHA:
         verdict = "NOT SUPPORTED"
+    elif supports < ALPHA:
+        verdict = "SUPPORTED"
     # The one with the least evidence for all, or the most against; if tests cannot tell, by means.
     evidence = -against if strict else favour
     measured = [i for i, contrast in enumerate(contrasts) if len(contrast.differences)]
@@ -194,22 +209,31 @@ def favoured(claim: Claim) -> str:
 def needed(claim: Claim, contrasts: Sequence[Contrast]) -> int | None:
     """How many seeds would show the claim with a power of 0.8, were all as seen.
 
-    A trend is forecast by the line fitted to its levels. Nothing is forecast for ``equal``.
+    A trend is forecast by the line fitted to its levels.
+
+    Returns:
+        None where a contrast has fewer than two pairs, or no number up to 1,000 would do.
     """
-    if claim.equal is not None or not contrasts:
-        return None
-    samples = [contrast.differences for contrast in contrasts]
-    if claim.holds == NEGATED:
-        return seeds_needed([-sample for sample in samples], ALPHA, any_of=True)
-    return seeds_needed(samples, ALPHA)
+    return seeds_needed(*_planned(claim, contrasts)) if contrasts else None
 
 
 def forecast(claim: Claim, contrasts: Sequence[Contrast], seeds: int) -> float:
-    """The chance that a claim of differences is SUPPORTED with so many seeds, were all as seen."""
+    """The chance that the claim is SUPPORTED with so many seeds, were all as seen."""
+    samples, alpha, any_of = _planned(claim, contrasts)
+    return power(samples, seeds, alpha, any_of)
+
+
+def _planned(claim: Claim, contrasts: Sequence[Contrast]) -> tuple[list[Floats], float, bool]:
+    """Samples whose means should be below zero, the level, and whether one of them is enough."""
     samples = [contrast.differences for contrast in contrasts]
-    if claim.holds == NEGATED:
-        return power([-sample for sample in samples], seeds, ALPHA, any_of=True)
-    return power(samples, seeds, ALPHA)
+    margin, negated = claim.margin, claim.holds == NEGATED
+    if claim.equal is not None and negated:
+        samples = [margin - np.sign(x.mean()) * x if len(x) else x for x in samples]
+    elif claim.equal is not None:
+        samples = [side for x in samples for side in (x - margin, -x - margin)]
+    elif negated:
+        samples = [-x for x in samples]
+    return samples, ALPHA, negated
 
 
 def conclusions_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
@@ -305,16 +329,17 @@ def _for(claim: Claim, contrasts: Sequence[Contrast]) -> Floats:
         p_values = paired_ts(samples, "less")
     for i, contrast in enumerate(contrasts):
         if contrast.levels is not None and contrast.levels.shape[1] > 2:
-            p_values[i] = page_trend(contrast.levels)
+            p_values[i] = max(p_values[i], page_trend(contrast.levels))
     return np.where([contrast.lost > 0 for contrast in contrasts], 1.0, p_values)
 
 
 def _against(claim: Claim, contrasts: Sequence[Contrast], strict: bool) -> Floats:
     """The p-values of the tests whose rejection says that a contrast contradicts the claim."""
-    margin = 0.0 if strict else claim.margin
-    below = paired_ts([contrast.differences + margin for contrast in contrasts], "greater")
+    samples = [contrast.differences for contrast in contrasts]
     if claim.equal is not None:
-        above = paired_ts([contrast.differences - margin for contrast in contrasts], "greater")
-        under = paired_ts([contrast.differences + margin for contrast in contrasts], "less")
-        below = np.minimum(1.0, 2 * np.minimum(above, under))
-    return np.where([contrast.lost > 0 for contrast in contrasts], 1.0, below)
+        above = paired_ts([x - claim.margin for x in samples], "greater")
+        below = paired_ts([x + claim.margin for x in samples], "less")
+        p_values = np.minimum(1.0, 2 * np.minimum(above, below))
+    else:
+        p_values = paired_ts([x + (0.0 if strict else claim.margin) for x in samples], "greater")
+    return np.where([contrast.lost > 0 for contrast in contrasts], 1.0, p_values)

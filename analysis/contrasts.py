@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.claims import Claim, Selection
+from analysis.claims import Claim, Selection, Value
 from analysis.errors import AnalysisError
 from analysis.runs import Trials
 
 Floats = npt.NDArray[np.float64]
+LOSS = "val_loss, where it counts"  # a column that no setting is called
+BLOCK = "block_size"
 BySeed = dict[int, tuple[float, str]]  # loss (NaN if it does not count) and run of a trial
 
 
@@ -32,8 +35,9 @@ class Contrast:
     what: str  # which minus which, such as "rope - sinpe"
     seeds: tuple[int, ...]
     differences: Floats  # one for each seed
-    lost: int  # pairs that were to be, of which a trial did not finish
+    lost: int  # pairs of which a trial is missing or did not finish
     run_ids: tuple[str, ...]
+    across: bool = False  # both sides differ in block_size, which the claim is not about
     levels: Floats | None = None  # of a trend: losses, seeds x levels, by which it should fall
 
     @property
@@ -49,9 +53,8 @@ def contrasts_of(claim: Claim, trials: Trials) -> list[Contrast]:
         AnalysisError: it names a setting or a value that no trial has, or leaves a setting open.
     """
     _check_names(claim, trials)
-    table = trials.table.copy()
-    table["loss"] = trials.comparable["val_loss"]  # NaN for what is left out
-    table = _select(table, claim.where)
+    table = trials.table.assign(**{LOSS: trials.comparable["val_loss"]})  # NaN for what is left out
+    table = _select(table[table["stage"] == ""], claim.where)
     if claim.factor is None:
         return list(_between_selections(claim, trials, table))
     return list(_between_levels(claim, trials, table))
@@ -64,7 +67,7 @@ def _check_names(claim: Claim, trials: Trials) -> None:
             f" they have: {', '.join(trials.params)}"
         )
     for name, value in claim.values:
-        if not trials.table[name].isin([value]).any():
+        if not trials.table[name].isin([_as_in(trials.table[name], value)]).any():
             known = sorted(map(str, trials.table[name].dropna().unique()))
             raise AnalysisError(
                 f"claim {claim.claim!r}: no trial of {trials.experiment!r} has {name}={value};"
@@ -76,6 +79,11 @@ def _between_levels(claim: Claim, trials: Trials, table: pd.DataFrame) -> Iterat
     """Levels of a factor against one another, all else fixed."""
     factor = claim.factor
     assert factor is not None
+    if (claim.monotone or claim.trend) and not pd.api.types.is_numeric_dtype(table[factor]):
+        raise AnalysisError(
+            f"claim {claim.claim!r}: {factor} is not a number in every trial, so it has no"
+            " direction; name its levels with `order`"
+        )
     table = table[table[factor].notna()]
     within = claim.within
     if within is None:
@@ -84,14 +92,15 @@ def _between_levels(claim: Claim, trials: Trials, table: pd.DataFrame) -> Iterat
     for values, by_seed in _grouped(claim, trials, table, [*within, factor]):
         level = values.pop(factor)
         cells[_label(values)][level] = by_seed
+    named = [_as_in(table[factor], level) for level in claim.named_levels]
     for cell, by_level in cells.items():
-        levels = [level for level in _order(claim, list(by_level)) if level in by_level]
+        levels = _order(claim, named, list(by_level))
         if claim.trend and len(levels) > 1:
             yield _slope(cell, {level: by_level[level] for level in levels})
         elif not claim.trend:
             for better, worse in _pairs(claim, levels):
-                what = f"{better} - {worse}"
-                yield _difference(cell, what, by_level[better], by_level[worse])
+                sides = (by_level.get(better, {}), by_level.get(worse, {}))
+                yield _difference(cell, f"{better} - {worse}", *sides)
 
 
 def _between_selections(claim: Claim, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
@@ -104,15 +113,20 @@ def _between_selections(claim: Claim, trials: Trials, table: pd.DataFrame) -> It
     if within is None:
         within = sorted({*vary} & {*others_vary} - {*claim.better, *claim.worse})
     what = f"{_values(claim.better)} - {_values(claim.worse)}"
-    others = _grouped(claim, trials, worse, [*within, *others_vary])
-    for values, by_seed in _grouped(claim, trials, better, [*within, *vary]):
+    if shared := better.index.intersection(worse.index).size:
+        raise AnalysisError(f"claim {claim.claim!r}: {shared} trials are both better and worse")
+    known = [BLOCK] if BLOCK in trials.params else []
+    others = _grouped(claim, trials, worse, [*within, *others_vary, *known])
+    about_blocks = BLOCK in claim.better or BLOCK in claim.worse
+    for values, by_seed in _grouped(claim, trials, better, [*within, *vary, *known]):
         for other, other_by_seed in others:
             if all(values[name] == other[name] for name in within):
+                across = not about_blocks and values.get(BLOCK) != other.get(BLOCK)
                 cell = _label({name: values[name] for name in vary})
                 if others_vary:
                     against = _label({name: other[name] for name in others_vary})
                     cell = f"{cell} against {against}".strip()
-                yield _difference(cell, what, by_seed, other_by_seed)
+                yield _difference(cell, what, by_seed, other_by_seed, across)
 
 
 def _grouped(
@@ -125,12 +139,12 @@ def _grouped(
     number = np.zeros(len(table), dtype=int)
     if names:
         number = table.groupby(names, dropna=False).ngroup().to_numpy()
-    first = table.assign(number=number).drop_duplicates("number").sort_values("number")
+    first = table.iloc[np.unique(number, return_index=True)[1]]
     values = first[names].astype(object).where(first[names].notna(), None).to_dict("records")
     groups: list[tuple[dict[str, Any], BySeed]] = [
         ({str(name): value for name, value in each.items()}, {}) for each in values
     ]
-    columns = (table[name].tolist() for name in ("seed", "loss", "run_id"))
+    columns = (table[name].tolist() for name in ("seed", LOSS, "run_id"))
     for which, seed, loss, run_id in zip(number, *columns, strict=True):
         settings, by_seed = groups[which]
         if seed in by_seed:
@@ -144,28 +158,32 @@ def _grouped(
     return groups
 
 
-def _order(claim: Claim, levels: Sequence[Any]) -> list[Any]:
-    """The levels, the one that should have the lowest loss first."""
-    given = claim.order or claim.equal
-    if given is not None:
-        return list(given)
-    ascending = sorted(levels)
+def _order(claim: Claim, named: Sequence[Any], found: Sequence[Any]) -> list[Any]:
+    """The levels, the one that should have the lowest loss first.
+
+    A level that the claim names is among them, also where a cell lacks it.
+    """
+    if claim.order is not None or claim.equal is not None:
+        return list(named)
+    ascending = sorted(found)
     if claim.best is not None:
-        return [claim.best, *(level for level in ascending if level != claim.best)]
+        return [*named, *(level for level in ascending if level not in named)]
     return ascending if "rising" in (claim.monotone, claim.trend) else ascending[::-1]
 
 
 def _pairs(claim: Claim, levels: Sequence[Any]) -> list[tuple[Any, Any]]:
     if claim.best is not None:
-        return [(claim.best, other) for other in levels[1:]] if claim.best in levels else []
+        return [(levels[0], other) for other in levels[1:]]
     if claim.equal is not None:
         return list(itertools.combinations(levels, 2))
     return list(itertools.pairwise(levels))
 
 
-def _difference(cell: str, what: str, better: BySeed, worse: BySeed) -> Contrast:
+def _difference(
+    cell: str, what: str, better: BySeed, worse: BySeed, across: bool = False
+) -> Contrast:
     losses, seeds, lost, run_ids = _whole([better, worse])
-    return Contrast(cell, what, seeds, losses[:, 0] - losses[:, 1], lost, run_ids)
+    return Contrast(cell, what, seeds, losses[:, 0] - losses[:, 1], lost, run_ids, across)
 
 
 def _slope(cell: str, by_level: Mapping[Any, BySeed]) -> Contrast:
@@ -175,16 +193,17 @@ def _slope(cell: str, by_level: Mapping[Any, BySeed]) -> Contrast:
     position = np.arange(len(by_level)) - (len(by_level) - 1) / 2
     weights = -position * (len(by_level) - 1) / (position**2).sum()
     what = f"{first} - {last}, fitted"
-    return Contrast(cell, what, seeds, losses @ weights, lost, run_ids, losses[:, ::-1])
+    return Contrast(cell, what, seeds, losses @ weights, lost, run_ids, False, losses[:, ::-1])
 
 
 def _whole(sides: Sequence[BySeed]) -> tuple[Floats, tuple[int, ...], int, tuple[str, ...]]:
-    """The losses (seeds x sides) of the seeds that all sides have and that all finished.
+    """The losses (seeds x sides) of the seeds whose trials finished on all sides.
 
-    With the seeds, how many were lost because a trial did not finish, and the runs.
+    With the seeds, how many were lost because a trial did not or is not there, and the runs.
     """
-    planned = sorted(set.intersection(*(set(side) for side in sides)))
-    losses = np.array([[side[seed][0] for side in sides] for seed in planned], dtype=float)
+    planned = sorted(set[int]().union(*sides))
+    missing = (math.nan, "")
+    losses = np.array([[side.get(seed, missing)[0] for side in sides] for seed in planned])
     losses = losses.reshape(len(planned), len(sides))
     whole = np.isfinite(losses).all(axis=1)
     seeds = tuple(int(seed) for seed, is_whole in zip(planned, whole, strict=True) if is_whole)
@@ -206,8 +225,20 @@ def _label(values: Mapping[str, Any]) -> str:
 
 def _select(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
     for name, value in selection.items():
-        table = table[table[name].isin(value if isinstance(value, list) else [value])]
+        values = value if isinstance(value, list) else [value]
+        table = table[table[name].isin([_as_in(table[name], one) for one in values])]
     return table
+
+
+def _as_in(column: pd.Series[Any], value: Value) -> Value:
+    """A value as the column has it: YAML's 1e-3, "8" and true are 0.001, 8 and "True"."""
+    if not pd.api.types.is_numeric_dtype(column):
+        return str(value)
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return int(number) if number.is_integer() else number
 
 
 def _values(selection: Selection) -> str:

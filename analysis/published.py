@@ -30,8 +30,10 @@ def comparison(trials: Trials) -> pd.DataFrame:
         ``block_size``, ``published`` (val_loss, nats per character), ``n``, ``val_loss``,
         ``difference`` (ours less theirs), ``low`` and ``high``: where a single further run of ours
         would lie with 95 % probability; ``within``: whether the published one does (missing with
-        one seed). Empty where nothing is comparable.
+        one seed). Empty where nothing is comparable, as with losses that are measured differently.
     """
+    if "evaluation" in trials.varying:
+        return pd.DataFrame()
     protocol = trials.table
     for name, value in PROTOCOL.items():
         if name in protocol:

@@ -43,6 +43,12 @@ def configurations(trials: Trials) -> pd.DataFrame:
     group = pd.Series(0, index=trials.table.index)
     if names:
         group = trials.table.groupby(names, dropna=False).ngroup()
+    doubled = whole[pd.concat([group, whole["seed"]], axis=1, join="inner").duplicated()]
+    if len(doubled):
+        raise AnalysisError(
+            f"{trials.experiment}: {doubled['run_id'].iloc[0]} has the settings and the seed of"
+            " another trial; seeds tell the trials of a configuration apart"
+        )
     planned = group.value_counts()
     groups = list(whole.sort_values("seed").groupby(group[whole.index]))
     intervals = t_intervals([same["val_loss"] for _, same in groups])
@@ -145,7 +151,7 @@ def write_tables(named: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
     written = []
     for name, table in named.items():
         for suffix, text in ((".csv", table.to_csv(index=False)), (".md", markdown(table))):
-            path = folder / f"{name}{suffix}"
+            path = folder / f"{name.replace('/', '_')}{suffix}"
             path.write_text(text, encoding="utf-8")
             written.append(path)
     return written

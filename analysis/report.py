@@ -12,7 +12,7 @@ from analysis.claim_texts import Link, claim_section, claims_overview
 from analysis.conclusions import Conclusion, contrasts_table
 from analysis.document import Figure, Report, markdown_table
 from analysis.figures import figures
-from analysis.published import comparison
+from analysis.published import PROTOCOL, comparison
 from analysis.rankings import markdown, rankings, tables
 from analysis.runs import Trials
 
@@ -27,12 +27,13 @@ interval (scipy, 9,999 resamples, fixed seed) and the exact sign-flip permutatio
 which cannot be below 1/2^n with n seeds. "In every cell" is an intersection-union test: each cell
 has to pass by itself, without correction. Statements about single cells, and that some cell
 contradicts, are corrected by Holm's procedure (statsmodels). "Equal" takes two one-sided tests
-against the margin. A trend stated beforehand takes Page's test over seeds (scipy). The number of
-seeds that would be needed is a forecast for a power of 80 % from the noncentral t distribution
-(statsmodels), were effects and spreads as they look now. SUPPORTED: the tests above show it. NOT
-SUPPORTED: they show that it fails in some cell, or that the difference there is below the margin.
-UNDERPOWERED: neither. A pair of which a trial failed decides nothing, and trials that a search
-picked, or that were stopped early, are no evidence.
+against the margin. A trend stated beforehand takes Page's test over seeds (scipy), and a paired
+t-test of the line through its levels. The number of seeds that would be needed is a forecast for
+a power of 80 % from the noncentral t distribution (statsmodels), were effects and spreads as they
+look now. SUPPORTED: the tests above show it. NOT SUPPORTED: they show that it fails in some cell,
+or that the difference there is below the margin. UNDERPOWERED: neither. A difference of which a
+trial is missing, failed, or was stopped early decides nothing, and trials that a search picked
+are no evidence.
 """
 
 
@@ -139,6 +140,9 @@ def _published(trials: Trials) -> list[str]:
         " scatters them by about 0.004. `difference` is ours less theirs; `low` and `high` bound"
         " where one more run of ours would lie with 95 % probability.\n",
     ]
+    unknown = [name for name in PROTOCOL if name not in trials.params]
+    if unknown:
+        text.append(f"Whether the protocol was the study's is not known ({', '.join(unknown)}).\n")
     known = table["within"].dropna()
     if len(known):
         apart = table["difference"].abs()
@@ -204,20 +208,14 @@ def _caveats(evidence: Evidence) -> list[str]:
         "- One text, split once. The intervals are about other seeds, not about other texts.",
         "- A claim about every cell is about the cells of this sweep.",
     ]
-    if any(len(_blocks(conclusion)) > 1 for conclusion in evidence.conclusions):
-        lines.append(
-            "- Models are compared across block_size where one of them has a context of one"
-            " character: its loss does not depend on block_size, besides the batches it draws."
-        )
+    for index, conclusion in enumerate(evidence.conclusions, start=1):
+        if conclusion.across:
+            lines.append(
+                f"- Claim {index} compares trials of different block_size in {conclusion.across} of"
+                f" {len(conclusion.contrasts)} differences. That is fair only where a model's loss"
+                " does not depend on block_size, as with those whose context is one character."
+            )
     return ["## Caveats\n", "\n".join(lines) + "\n"]
-
-
-def _blocks(conclusion: Conclusion) -> set[str]:
-    """The block_size values among the cells of a claim that compares two selections."""
-    if conclusion.claim.factor is not None:
-        return set()
-    cells = " ".join(contrast.cell for contrast in conclusion.contrasts).split()
-    return {part for part in cells if part.startswith("block_size=")}
 
 
 def _libraries() -> str:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.errors import AnalysisError
@@ -27,6 +28,22 @@ MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
 IDENTITY = ("run_id", "name", "key")
 TAGS = ("failure", "stage", "stopped", "hardware", "code_version", "corpus_digest")
+RESERVED = {  # columns of the tables here and in rankings and figures
+    *(
+        *IDENTITY,
+        *TAGS,
+        *METRICS,
+        "status",
+        "why",
+        "rank",
+        "n",
+        "low",
+        "high",
+        "left_out",
+        "run_ids",
+    ),
+    *("configuration", "label", "placed", "reference"),
+}
 # Settings in the order in which people read them; others follow in the order of the alphabet.
 FIRST_PARAMS = ("variant", "pe_type", "n_embd", "block_size")
 
@@ -43,7 +60,7 @@ class Trials:
       stopped before its last step, else empty;
     * ``hardware``, ``code_version``, ``corpus_digest``: what it ran on, and with what;
     * a column for each name in ``params``, its settings: numbers where all values are; ``seed`` is
-      0 where it is not known;
+      0 where it is not known, and a setting with the name of another column is NAME_setting;
     * the metrics of the last step: ``train_loss``, ``val_loss``, ``best_val_loss`` in nats per
       character, ``tokens_per_second``, ``training_seconds`` (without evaluation).
     """
@@ -67,8 +84,9 @@ class Trials:
 
     @cached_property
     def finished(self) -> pd.DataFrame:
-        """The rows that count in a ranking."""
-        return self.table[self.table["status"] == "FINISHED"]
+        """The rows that count in a ranking; their val_loss is a finite number."""
+        has_loss = np.isfinite(self.table["val_loss"].astype(float))
+        return self.table[(self.table["status"] == "FINISHED") & has_loss]
 
     @cached_property
     def comparable(self) -> pd.DataFrame:
@@ -90,7 +108,9 @@ class Trials:
 def _why_left_out(row: Mapping[Hashable, Any]) -> str:
     if row["status"] != "FINISHED":
         return f"{row['status']}: {row['failure']}".removesuffix(": ")
-    return f"stopped early: {row['stopped']}" if row["stopped"] else "suggested by a search"
+    if row["stopped"]:
+        return f"stopped early: {row['stopped']}"
+    return "suggested by a search" if row["stage"] else f"val_loss is {row['val_loss']}"
 
 
 def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
@@ -185,6 +205,8 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
     Raises:
         AnalysisError: the store has no such experiment, or does not answer, now or in the block.
     """
+    if tracking_uri.startswith("sqlite:///") and not Path(tracking_uri[10:]).exists():
+        raise AnalysisError(f"there is no MLflow store at {tracking_uri[10:]}")
     client = open_store(tracking_uri)
     from mlflow.exceptions import MlflowException
 
@@ -260,7 +282,7 @@ def trials_of(experiment: str, runs: Iterable[Any], sweep: Any = None) -> Trials
     names: set[str] = set()
     rows = []
     for run in runs:
-        names |= run.data.params.keys()
+        names |= {_column(name) for name in run.data.params}
         rows.append(_row(run))
     if not rows:
         raise AnalysisError(f"experiment {experiment!r} has no trials")
@@ -286,6 +308,8 @@ def _read_csv(path: Path) -> Trials:
         raise AnalysisError(f"{path} has no val_loss; expected a row a trial with that column")
     known = {"status": "FINISHED", **dict.fromkeys(TAGS, "")}
     names = set(table.columns) - {*METRICS, *IDENTITY, *known}
+    table = table.rename(columns={name: _column(name) for name in names})
+    names = {_column(name) for name in names}
     for name, default in known.items():
         table[name] = table[name].fillna(default) if name in table else default
     for name in IDENTITY:
@@ -304,6 +328,12 @@ def _typed(
             table[name] = numbers.convert_dtypes()
     if "seed" not in table:
         table["seed"] = 0
+    seeds = pd.to_numeric(table["seed"], errors="coerce")
+    if seeds.isna().any() or (seeds % 1 != 0).any():
+        raise AnalysisError(
+            f"{experiment}: a seed is not a whole number, or missing in some trials"
+        )
+    table["seed"] = seeds.astype(object).map(int)
     return Trials(experiment, table, tuple(params), sweep)
 
 
@@ -316,7 +346,12 @@ def _row(run: Any) -> dict[str, Any]:
         "status": run.info.status,
     }
     tags = {name: run.data.tags.get(name, "") for name in TAGS}
-    return {**identity, **tags, **run.data.params, **metrics}
+    params = {_column(name): value for name, value in run.data.params.items()}
+    return {**params, **identity, **tags, **metrics}
+
+
+def _column(param: str) -> str:
+    return f"{param}_setting" if param in RESERVED else param
 
 
 def _reading_order(name: str) -> tuple[int, str]:

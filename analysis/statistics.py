@@ -18,6 +18,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 MOST_SEEDS = 1_000
+ROUNDING = 1e-9  # nats; what is closer together than this is the same
 RESAMPLES = 9_999  # of a bootstrap, or of a sign flip that has more than so many outcomes
 
 Floats = npt.NDArray[np.float64]
@@ -168,7 +169,7 @@ def power(samples: Sequence[npt.ArrayLike], n: int, alpha: float, any_of: bool =
         found = TTestPower().power(effects, n, level, alternative="larger")
         # scipy's noncentral t is NaN for some effects that are far beyond doubt.
         found = np.where(np.isnan(found), effects > 0, found)
-        chances[rows] = np.where(flat, x[:, 0] < 0, found)
+        chances[rows] = np.where(flat, x[:, 0] < -ROUNDING, found)
     return float(1 - np.prod(1 - chances) if any_of else np.prod(chances))
 
 
@@ -198,12 +199,12 @@ def seeds_needed(
 
 def _is_flat(x: Floats) -> npt.NDArray[np.bool_]:
     """Which samples (sample, value) have no spread but rounding: their direction alone speaks."""
-    flat: npt.NDArray[np.bool_] = np.ptp(x, axis=1) <= 1e-12 * np.abs(x).max(axis=1)
+    flat: npt.NDArray[np.bool_] = np.ptp(x, axis=1) <= ROUNDING
     return flat
 
 
 def _by_direction(difference: float, alternative: Alternative) -> float:
-    if difference == 0:
+    if abs(difference) <= ROUNDING:
         return 1.0
     agrees = {"less": difference < 0, "greater": difference > 0, "two-sided": True}
     return 0.0 if agrees[alternative] else 1.0

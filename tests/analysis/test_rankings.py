@@ -161,10 +161,23 @@ def test_an_experiment_without_trials_is_refused() -> None:
 
 def test_csv_keeps_all_digits_and_markdown_five(tmp_path: Path) -> None:
     loss = 2.3456789012345678
-    named = tables(trials_of("study", [run(0, val_loss=loss, n=1), run(1, val_loss=3.0)]))
+    named = tables(trials_of("study", [run(0, val_loss=loss, depth=1), run(1, val_loss=3.0)]))
     write_tables(named, tmp_path / "new")
     assert pd.read_csv(tmp_path / "new/ranking.csv")["val_loss"][0] == loss
     text = (tmp_path / "new/ranking.md").read_text()
     assert text == markdown(named["ranking"])
     assert " 2.34568 |" in text
-    assert "nan" not in text.replace("train_loss", "").split("\n")[0]
+    assert "nan" not in text
+
+
+def test_a_setting_does_not_hide_what_became_of_a_run() -> None:
+    settings = {"stopped": "no", "stage": 2, "run_id": "x", "n": 3}
+    trials = trials_of("study", [run(0, val_loss=1.0, **settings), run(1, val_loss=2.0)])
+    assert list(trials.finished["run_id"]) == ["run0", "run1"]
+    assert len(trials.comparable) == 2
+    assert set(trials.settings) == {
+        "stopped_setting",
+        "stage_setting",
+        "run_id_setting",
+        "n_setting",
+    }

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from analysis import check_claims, load_trials, trials_of
+from analysis import check_claims, load_trials, rankings, trials_of
 from analysis.claim_texts import Link, claim_section
 from analysis.command import main
 from analysis.document import Figure, Report
@@ -118,7 +118,7 @@ def test_the_report_has_its_parts_in_order(text: str) -> None:
     counts = "190 trials (1 FAILED, 189 FINISHED) of 38 configurations. Seeds: 1, 2, 3, 4, 5."
     assert counts in text
     assert "FAILED: diverged" in text
-    assert "1 pairs are lost because a trial did not finish" in text
+    assert "Pairs of which a trial is not there or did not finish: 1;" in text
     assert "corpus=tinyshakespeare" in text.partition("## Caveats")[2]
 
 
@@ -193,6 +193,8 @@ def test_conclusions_exit_with_0_only_if_every_claim_is_supported(
         (["conclusions", "absent", "--state", "nowhere"], "no MLflow store at"),
         (["conclusions", PUBLISHED, "--claims", "absent.yaml"], "absent.yaml cannot be read"),
         (["rankings", PUBLISHED, "--by", "depth"], "'depth' does not differ"),
+        (["rankings", PUBLISHED, "--out", PUBLISHED], "published_results.csv: File exists"),
+        (["rankings", "x", "--tracking-uri", "sqlite:////absent/a.db"], "no MLflow store at /abs"),
     ],
 )
 def test_a_wrong_request_is_refused(
@@ -202,6 +204,45 @@ def test_a_wrong_request_is_refused(
     done = invoke(*arguments)
     assert (done.exit_code, message in done.output) == (2, True), done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("seed,val_loss\ns0,1.0", "a seed is not a whole number"),
+        ("seed,val_loss\n0.5,1.0", "a seed is not a whole number"),
+        ("seed,val_loss\n,1.0\n1,2.0", "a seed is not a whole number, or missing"),
+        (
+            "n_embd,seed,val_loss\n8,1,1.0\n8,1,2.0",
+            "row 3 has the settings and the seed of another",
+        ),
+        ("n_embd,seed,val_loss\n8,1,nan\n8,2,", "no val_loss"),
+        ("n_embd,status,val_loss\n8,FAILED,1.0", "no trial of 'table' is finished"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused(rows: str, message: str, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(rows + "\n")
+    done = invoke("report", table, "--out", tmp_path)
+    assert (done.exit_code, message in done.output) == (2, True), done.output
+
+
+def test_a_loss_that_is_no_number_is_left_out(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("n_embd,seed,val_loss\n8,1,1.0\n8,2,inf\n16,1,2.0\n16,2,2.1\n")
+    trials = load_trials(str(table))
+    assert list(rankings(trials)["n"]) == [1, 2]
+    assert list(trials.left_out["why"]) == ["val_loss is inf"]
+    assert invoke("report", table, "--out", tmp_path / "out").exit_code == 0
+
+
+def test_settings_may_have_the_names_of_columns(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("n,rank,loss,a/b,val_loss\n1,2,3,4,1.0\n1,2,3,5,2.0\n2,2,4,4,3.0\n")
+    assert load_trials(str(table)).settings == ("a/b", "loss", "n_setting")
+    done = invoke("report", table, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "by_a_b.csv").exists()
 
 
 def test_a_table_without_losses_or_claims_that_do_not_apply_are_refused(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> s
         table = table.drop(columns="lost")
     if (table["n"] < 2).all():
         table = table.drop(columns=["low", "high", "p_holm", "p_equal"])
-    decimals = {"mean": 5, "low": 5, "high": 5, "p_holm": 4, "p_equal": 4}
+    for name in table.columns.intersection(["p_holm", "p_equal"]):
+        table[name] = [f"{p:.4f}" if p >= 0.0001 else "<0.0001" for p in table[name]]
+    decimals = dict.fromkeys(["mean", "low", "high"], 5)
     parts = [
         f"### {index}. {each.claim.claim}\n",
         f"**{each.verdict}** ({each.claim.holds}).\n",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from analysis.comparison.cost import BATCHES
 from analysis.comparison.counting import ELEMENTS, HISTOGRAM, LISTS, Counted
-from analysis.comparison.measure import BABY, COUNT, Comparison
+from analysis.comparison.measure import BABY, BABY_WIDTH, COUNT, Comparison
 from analysis.comparison.timing import duration
 
 NEAR_NATS = 0.005  # what is called near
@@ -24,10 +24,12 @@ def conclusions(found: Comparison) -> list[str]:
 
 
 def _on_loss(found: Comparison) -> str:
-    baby, count = found.subject(BABY).run, found.subject(COUNT).run
+    (baby,) = found.widths[found.widths["n_embd"] == BABY_WIDTH].to_dict("records")
+    count = found.subject(COUNT).run
     difference = float(baby["val_loss"] - count["val_loss"])
+    seeds = f" (the mean of {baby['seeds']} seeds)" if baby["seeds"] > 1 else ""
     return (
-        f"**Loss.** On validation {BABY} has {baby['val_loss']:.4f} and the {COUNT}"
+        f"**Loss.** On validation {BABY} has {baby['val_loss']:.4f}{seeds} and the {COUNT}"
         f" {count['val_loss']:.4f}: {BABY} is {abs(difference):.4f}"
         f" {'worse' if difference > 0 else 'better'}. On the training split they are"
         f" {baby['train_loss'] - found.entropy:.4f} and {count['train_loss'] - found.entropy:.4f}"

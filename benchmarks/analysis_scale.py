@@ -30,14 +30,15 @@ GRID = {
 COMMANDS = ("rankings", "conclusions", "report")
 
 
-def fill(uri: str) -> None:
-    """Make the runs, as `sweeps run` leaves them."""
+def fill(folder: Path) -> None:
+    """Make a store in a folder with the runs, as `sweeps run` leaves them."""
     from analysis.runs import open_store
 
-    client = open_store(uri)
+    client = open_store(f"sqlite:///{folder / 'mlflow.db'}")
     from mlflow.entities import Metric, Param, RunTag
 
-    experiment = client.create_experiment(SWEEP)
+    artifacts = (folder / "artifacts").absolute().as_uri()  # else MLflow takes ./mlruns
+    experiment = client.create_experiment(SWEEP, artifact_location=artifacts)
     parent = client.create_run(experiment, tags={"role": "sweep"})
     client.set_terminated(parent.info.run_id)
     chance = np.random.default_rng(1)
@@ -83,7 +84,7 @@ def main() -> None:
         folder = store or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "mlflow.db").exists():
-            fill(f"sqlite:///{folder / 'mlflow.db'}")
+            fill(folder)
         print("| command | seconds | peak MiB |\n|---|---|---|")
         for command in COMMANDS:
             seconds, mebibytes = measure(command, folder)

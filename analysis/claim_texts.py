@@ -40,6 +40,11 @@ class Link:
         )
 
 
+def one_seed_note(conclusions: Sequence[Conclusion]) -> str:
+    """What cannot be concluded where no configuration has a second seed; else nothing."""
+    return ONE_SEED + "\n" if all(each.most_seeds == 1 for each in conclusions) else ""
+
+
 def claims_overview(conclusions: Sequence[Conclusion]) -> str:
     """A table with a row a claim, and a word on what cannot be concluded."""
     rows = [
@@ -64,9 +69,7 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
         " out, corrected for all differences of the claim, and p_equal that it is less than the"
         " margin.\n"
     )
-    return (
-        (ONE_SEED + "\n" if all(each.most_seeds == 1 for each in conclusions) else "") + text + note
-    )
+    return one_seed_note(conclusions) + text + note
 
 
 def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> str:

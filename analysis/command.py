@@ -110,7 +110,7 @@ def conclusions(
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Exit codes: 0 every claim is
     SUPPORTED; 1 some are not; 2 the request is wrong.
     """
-    from analysis.claim_texts import ONE_SEED, Link, sentences
+    from analysis.claim_texts import Link, one_seed_note, sentences
     from analysis.conclusions import check_claims, write_conclusions
 
     trials, uri = _load(experiment, tracking_uri, state)
@@ -120,8 +120,7 @@ def conclusions(
             f"no claim of the published study is about the trials of {trials.experiment!r};"
             " write your own and name the file with --claims"
         )
-    if all(each.most_seeds == 1 for each in found):
-        print(ONE_SEED)
+    print(one_seed_note(found), end="")
     link = Link(uri, trials.sweep.get("experiment_id", ""))
     for each in found:
         print(f"{each.verdict:13} {each.claim.claim}")
@@ -129,8 +128,8 @@ def conclusions(
             print(f"{'':13} {sentence}")
         for run_id in dict.fromkeys(each.weakest.run_ids if each.weakest else ()):
             print(f"{'':13} {link.address(run_id)}")
-    if trials.sweep.get("status", "FINISHED") != "FINISHED":
-        print(f"the sweep is {trials.sweep['status']}: this is about its trials so far")
+    if trials.status != "FINISHED":
+        print(f"the sweep is {trials.status}: this is about its trials so far")
     for path in write_conclusions(found, out or state / "reports" / trials.experiment):
         print(path)
     if any(each.verdict != "SUPPORTED" for each in found):
@@ -163,11 +162,12 @@ def report(
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
-    curves = load_curves(trials, uri, runs_with_curves(trials))
-    made = written(Evidence(trials, curves, found, uri))
+    named = tables(trials)
+    curves = load_curves(trials, uri, runs_with_curves(named["ranking"]))
+    made = written(Evidence(trials, named, curves, found, uri))
     folder = out or state / "reports" / trials.experiment
     paths = made.write(folder)
-    write_tables(tables(trials), folder)
+    write_tables(named, folder)
     write_conclusions(found, folder)
     if trials.sweep:
         attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)

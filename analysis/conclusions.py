@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import Claim, load_claims
-from analysis.contrasts import Contrast, Floats, contrasts_of
+from analysis.contrasts import Contrast, contrasts_of
 from analysis.errors import AnalysisError
 from analysis.runs import Trials
 from analysis.statistics import (
+    Floats,
     Interval,
     bca_interval,
     equivalence,

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from analysis.claims import Claim, Selection, Value
 from analysis.errors import AnalysisError
 from analysis.runs import Trials
+from analysis.statistics import Floats
 
-Floats = npt.NDArray[np.float64]
 LOSS = "val_loss, where it counts"  # a column that no setting is called
 BLOCK = "block_size"
 BySeed = dict[int, tuple[float, str]]  # loss (NaN if it does not count) and run of a trial

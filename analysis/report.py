@@ -13,7 +13,7 @@ from analysis.conclusions import Conclusion, contrasts_table
 from analysis.document import Figure, Report, markdown_table
 from analysis.figures import figures
 from analysis.published import PROTOCOL, comparison
-from analysis.rankings import markdown, rankings, tables
+from analysis.rankings import markdown
 from analysis.runs import Trials
 
 MOST_ROWS = 60  # of a table; the CSV files have all
@@ -42,27 +42,27 @@ class Evidence:
     """All that a report is made from."""
 
     trials: Trials
+    tables: Mapping[str, pd.DataFrame]  # their `tables`
     curves: pd.DataFrame  # from `load_curves`
     conclusions: Sequence[Conclusion]
     tracking_uri: str = ""  # of a server, for links to its run pages
 
 
-def runs_with_curves(trials: Trials) -> list[str]:
+def runs_with_curves(ranking: pd.DataFrame) -> list[str]:
     """The runs whose learning curves a report shows."""
-    return [run for runs in rankings(trials)["run_ids"].head(MOST_CURVES) for run in runs.split()]
+    return [run for runs in ranking["run_ids"].head(MOST_CURVES) for run in runs.split()]
 
 
 def report(evidence: Evidence) -> Report:
     """Write the report; the same runs give the same text and figures."""
     trials = evidence.trials
     drawn = figures(trials, evidence.curves, contrasts_table(evidence.conclusions))
-    tables_of = tables(trials)
     sections = [
         f"# Sweep {trials.experiment}\n",
         _summary(trials),
         *_conclusions(evidence, drawn),
-        *_rankings(tables_of),
-        *_figures(drawn, len(tables_of["ranking"])),
+        *_rankings(evidence.tables),
+        *_figures(drawn, len(evidence.tables["ranking"])),
         *_published(trials),
         *_left_out(trials),
         *_provenance(trials),
@@ -88,9 +88,9 @@ def _summary(trials: Trials) -> str:
         f" Seeds: {', '.join(map(str, seeds[:20])) or 'not given'}.",
         "",
     ]
-    if trials.sweep.get("status", "FINISHED") != "FINISHED":
+    if trials.status != "FINISHED":
         lines += [
-            f"**The sweep is {trials.sweep['status']}: what follows is about the trials so far.**",
+            f"**The sweep is {trials.status}: what follows is about the trials so far.**",
             "",
         ]
     return "\n".join(lines)
@@ -109,13 +109,13 @@ def _conclusions(evidence: Evidence, drawn: Mapping[str, Figure]) -> list[str]:
     return sections
 
 
-def _rankings(tables_of: Mapping[str, pd.DataFrame]) -> list[str]:
+def _rankings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     sections = [
         "## Rankings\n",
         "val_loss in nats per character: the mean over n seeds; low and high bound its 95 %"
         " interval.\n",
     ]
-    for name, table in tables_of.items():
+    for name, table in tables.items():
         title = "All configurations" if name == "ranking" else f"By {name.removeprefix('by_')}"
         sections += [f"### {title}\n", _shortened(markdown(table.head(MOST_ROWS)), len(table))]
     return sections

@@ -28,20 +28,12 @@ MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
 IDENTITY = ("run_id", "name", "key")
 TAGS = ("failure", "stage", "stopped", "hardware", "code_version", "corpus_digest")
-RESERVED = {  # columns of the tables here and in rankings and figures
-    *(
-        *IDENTITY,
-        *TAGS,
-        *METRICS,
-        "status",
-        "why",
-        "rank",
-        "n",
-        "low",
-        "high",
-        "left_out",
-        "run_ids",
-    ),
+RESERVED = {  # columns of the tables here, in rankings and in figures
+    *IDENTITY,
+    *TAGS,
+    *METRICS,
+    *("status", "why"),
+    *("rank", "n", "low", "high", "left_out", "run_ids"),
     *("configuration", "label", "placed", "reference"),
 }
 # Settings in the order in which people read them; others follow in the order of the alphabet.
@@ -68,9 +60,12 @@ class Trials:
     experiment: str
     table: pd.DataFrame
     params: tuple[str, ...]
-    sweep: Mapping[str, str] = field(
-        default_factory=dict
-    )  # tags, run_id, status of the sweep's run
+    sweep: Mapping[str, str] = field(default_factory=dict)  # its run: tags, run_id, status
+
+    @property
+    def status(self) -> str:
+        """Of the sweep as a whole; a table is finished."""
+        return self.sweep.get("status", "FINISHED")
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
@@ -184,18 +179,12 @@ def store_of(state: Path | None) -> str:
 
     Args:
         state: the state directory; None takes what the environment says.
-
-    Raises:
-        AnalysisError: there is none.
     """
     if state is None:
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
             return uri
         state = Path(os.environ.get("SWEEPS_STATE") or "state")
-    database = state.expanduser().absolute() / "mlflow.db"
-    if not database.exists():
-        raise AnalysisError(f"there is no MLflow store at {database}; name it with --state")
-    return f"sqlite:///{database}"
+    return f"sqlite:///{state.expanduser().absolute() / 'mlflow.db'}"
 
 
 @contextmanager
@@ -205,9 +194,7 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
     Raises:
         AnalysisError: the store has no such experiment, or does not answer, now or in the block.
     """
-    if tracking_uri.startswith("sqlite:///") and not Path(tracking_uri[10:]).exists():
-        raise AnalysisError(f"there is no MLflow store at {tracking_uri[10:]}")
-    client = open_store(tracking_uri)
+    client = open_store(tracking_uri, must_exist=True)
     from mlflow.exceptions import MlflowException
 
     try:
@@ -224,12 +211,21 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
         ) from None
 
 
-def open_store(uri: str) -> Any:
+def open_store(uri: str, must_exist: bool = False) -> Any:
     """An `MlflowClient` that keeps quiet and gives up soon.
 
+    Args:
+        uri: of the store.
+        must_exist: do not make a new store where there is no file.
+
     Raises:
-        AnalysisError: the store does not answer.
+        AnalysisError: the store does not answer, or is not there.
     """
+    if must_exist and uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
+        raise AnalysisError(
+            f"there is no MLflow store at {uri[10:]}; run a sweep first, or name the"
+            " directory with --state"
+        )
     for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient

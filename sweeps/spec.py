@@ -68,10 +68,10 @@ class SweepFile(Seed):
 
     @field_validator("replicates", mode="before")
     @classmethod
-    def _seeds(cls, given: object) -> object:
-        listed: list[object] = given if isinstance(given, list) else [given]
+    def _seeds(cls, given: Any) -> Any:
+        listed = given if isinstance(given, list) else [given]
         whole = bool(listed) and all(type(one) is int for one in listed)
-        if not whole or given == 0 or (type(given) is int and given < 0):
+        if not whole or (given is not listed and given < 1):
             raise ValueError(f"give a number of seeds, 1 or more, or a list of them, not {given!r}")
         if len(set(listed)) < len(listed):
             raise ValueError(f"a seed occurs twice in {given}")

@@ -21,13 +21,8 @@ def mlflow_client(uri: str, must_exist: bool = False) -> Any:
     Raises:
         UserError: the store cannot be opened.
     """
-    if must_exist and uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
-        raise UserError(
-            f"there is no MLflow store at {uri[10:]}; run a sweep first, or name the"
-            " directory with --state"
-        )
     try:
-        return open_store(uri)
+        return open_store(uri, must_exist)
     except AnalysisError as error:
         raise UserError(str(error)) from None
 

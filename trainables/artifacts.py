@@ -32,7 +32,7 @@ def write_artifacts(
     configuration = {"trial": trial.to_dict(), "key": trial.key, "vocabulary": vocabulary}
     content = json.dumps(configuration, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / CONFIGURATION, content.encode())
-    prompt = "\n" if "\n" in vocabulary else vocabulary[0]
+    prompt = first_prompt(vocabulary)
     text = sample_text(model, vocabulary, prompt, SAMPLE_CHARACTERS, trial.seed)
     write_atomically(folder / SAMPLE, text.encode())
 
@@ -57,6 +57,11 @@ def load_model(folder: Path) -> tuple[LanguageModel, str, TrialConfig]:
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} holds no whole model: {error}") from None
     return model.eval(), vocabulary, trial
+
+
+def first_prompt(vocabulary: str) -> str:
+    """What a sample continues where nothing is asked for: a new line, if there is one."""
+    return "\n" if "\n" in vocabulary else vocabulary[0]
 
 
 def sample_text(model: LanguageModel, vocabulary: str, prompt: str, length: int, seed: int) -> str:

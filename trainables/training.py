@@ -147,9 +147,7 @@ def advance(
         return _evaluate(state, splits, training, seed, tokens=len(splits.train))
     target = _next_evaluation(state, training)
     sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-    changes = training.schedule != "constant" or training.warmup_steps > 0
-    rate_at = training.learning_rate_at if changes else None
-    take_steps(state, sampler, target - state.step, within_s, rate_at)
+    take_steps(state, sampler, target - state.step, within_s, training.learning_rate_at)
     if state.step < target:
         return None
     tokens = state.step * training.batch_size * training.block_size

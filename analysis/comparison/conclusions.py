@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from analysis.comparison.cost import BATCHES
 from analysis.comparison.counting import ELEMENTS, HISTOGRAM, LISTS, Counted
@@ -24,7 +25,7 @@ def conclusions(found: Comparison) -> list[str]:
 
 
 def _on_loss(found: Comparison) -> str:
-    (baby,) = found.widths[found.widths["n_embd"] == BABY_WIDTH].to_dict("records")
+    baby = _baby(found)
     count = found.subject(COUNT).run
     difference = float(baby["val_loss"] - count["val_loss"])
     seeds = f" (the mean of {baby['seeds']} seeds)" if baby["seeds"] > 1 else ""
@@ -35,6 +36,12 @@ def _on_loss(found: Comparison) -> str:
         f" {baby['train_loss'] - found.entropy:.4f} and {count['train_loss'] - found.entropy:.4f}"
         " above the floor."
     )
+
+
+def _baby(found: Comparison) -> Mapping[Any, Any]:
+    """The row of its width: means over seeds."""
+    (row,) = found.widths[found.widths["n_embd"] == BABY_WIDTH].to_dict("records")
+    return row
 
 
 def _on_cost(found: Comparison) -> str:
@@ -122,12 +129,11 @@ def _on_capacity(found: Comparison) -> str:
 
 
 def _on_training(found: Comparison) -> str:
-    width = found.subject(BABY).run["n_embd"]
-    baby = found.widths[found.widths["n_embd"] == width].iloc[0]
+    baby = _baby(found)
     lack, rest = baby["floor"] - found.entropy, baby["train_loss"] - baby["floor"]
     said = f"**What training leaves.** {BABY} ends {lack + rest:.5f} above the floor"
     if baby["seeds"] > 1:
-        said += f" (mean of {baby['seeds']:.0f} seeds)"
+        said += f" (mean of {baby['seeds']} seeds)"
     if rest > 0:
         said += (
             f". For {lack:.5f} of it its width may be to blame; {rest:.5f}, or"

@@ -31,7 +31,7 @@ from analysis.comparison.timing import devices, load, one_thread
 from analysis.errors import AnalysisError
 from analysis.runs import Trials, first_line, load_trials, opened
 from bigram_models import FactorizedBigram, LanguageModel, conditional_entropy, count_pairs
-from trainables.artifacts import CONFIGURATION, WEIGHTS, load_model, sample_text
+from trainables.artifacts import CONFIGURATION, WEIGHTS, first_prompt, load_model, sample_text
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus, load_corpus
 from trainables.errors import UserError
@@ -206,7 +206,7 @@ def _subject(
             model, vocabulary, trial = load_model(Path(folder))
         except UserError as error:
             raise AnalysisError(f"the model of run {run['run_id']}: {error}") from None
-    prompt = "\n" if "\n" in vocabulary else vocabulary[0]
+    prompt = first_prompt(vocabulary)
     return Subject(
         name=name,
         run=run,

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from analysis.comparison.counting import by_histogram
+
 ITERATIONS = 1_000  # of L-BFGS, from each start
 RANDOM_STARTS = 2
 SEED = 0  # of the random starts
@@ -47,8 +49,7 @@ class Factors:
 
 def pair_counts(tokens_N: Tensor, vocab_size: int) -> Tensor:
     """How often each token (row) is followed by each (column), (V, V)."""
-    code_N = tokens_N[:-1].long() * vocab_size + tokens_N[1:]
-    return torch.bincount(code_N, minlength=vocab_size**2).view(vocab_size, vocab_size).double()
+    return by_histogram(tokens_N, vocab_size).double()
 
 
 def cross_entropy(logits_VV: Tensor, counts_VV: Tensor) -> float:

@@ -87,9 +87,8 @@ def fixed_style() -> Iterator[None]:
 def as_figure(name: str, shows: str, canvas: Canvas) -> Figure:
     """Write the picture as SVG and PNG, without dates and versions."""
     canvas.draw_without_rendering()
-    canvas.set_layout_engine(
-        "none"
-    )  # what is laid out stays so: the same in both, in half the time
+    # What is laid out stays so: the same in both, in half the time.
+    canvas.set_layout_engine("none")
     svg, png = io.BytesIO(), io.BytesIO()
     canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     canvas.savefig(png, format="png", dpi=150, metadata={"Software": None})

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from analysis import check_claims, load_trials, rankings, trials_of
+from analysis import check_claims, load_trials, rankings, tables, trials_of
 from analysis.claim_texts import Link, claim_section
 from analysis.command import main
 from analysis.document import Figure, Report
@@ -42,7 +42,7 @@ def replicated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evidence(path: Path) -> Evidence:
     trials = load_trials(str(path))
-    return Evidence(trials, load_curves(trials), check_claims(trials))
+    return Evidence(trials, tables(trials), load_curves(trials), check_claims(trials))
 
 
 @pytest.fixture(scope="module")

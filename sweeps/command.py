@@ -23,6 +23,7 @@ from trainables.errors import UserError
 
 if TYPE_CHECKING:
     from sweeps.outbox import TrialRecord
+    from sweeps.plan import Plan
     from sweeps.service import Outcome
 
 INTERRUPTED = 130
@@ -101,7 +102,7 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
 
     made = make_plan(file, overrides, state_at(state_root))
     at_once = concurrency(made.sweep.resources, [local_node()])
-    cost = estimate(made.trials, made.corpus, at_once)
+    cost = estimate(made.trials, made.corpus, at_once, made.examples, made.to_come or 0)
     corpus = made.corpus
     console.print(f"sweep   {made.sweep.name}")
     console.print(
@@ -109,11 +110,18 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         f" {corpus.vocab_size} distinct, sha256 {corpus.digest[:12]}"
     )
     variants = Counter(trial.model.variant for trial in made.trials)
-    parts = ", ".join(f"{count} {variant}" for variant, count in variants.items())
-    console.print(f"trials  {len(made.trials)} ({parts}), {at_once} at once on this machine")
-    console.print(f"varies  {', '.join(made.varying) or 'nothing'}")
+    parts = [f"{count} {variant}" for variant, count in variants.items()]
+    if made.cells:
+        parts.append(f"{'?' if made.to_come is None else made.to_come} of the search")
+    total = len(made.trials) + (made.to_come or 0)
+    console.print(f"trials  {total} ({', '.join(parts)}), {at_once} at once on this machine")
+    if made.cells:
+        _show_search(made)
+    else:
+        console.print(f"varies  {', '.join(made.varying) or 'nothing'}")
     console.print(
-        f"takes   about {duration(cost.seconds)}, {cost.memory_bytes / 2**30:.1f} GiB of memory and"
+        f"takes   {'at most' if made.cells else 'about'} {duration(cost.seconds)},"
+        f" {cost.memory_bytes / 2**30:.1f} GiB of memory and"
         f" {cost.disk_bytes / 2**20:,.0f} MiB of disk"
         " (from a few timed steps of each shape on this machine's CPU)"
     )
@@ -123,6 +131,30 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
             values = [str(trial.flat.get(name, "")) for name in made.varying]
             table.add_row(trial.key, *values, duration(cost.costs[trial.key].seconds))
         console.print(table)
+
+
+def _show_search(made: Plan) -> None:
+    """What a search compares, tunes and leaves as it is, and how long it looks."""
+    from trainables.config import canonical
+
+    search, cells = made.sweep.search, made.cells
+    limits = {"suggestions": search.budget, "hours": search.hours}
+    said = [f"{limit:g} {what}" for what, limit in limits.items() if limit is not None]
+    if search.patience is not None:
+        said.append(f"until {search.patience} in a row improve nothing")
+    seeds = f", each with {len(made.sweep.seeds)} seeds" if len(made.sweep.seeds) > 1 else ""
+    console.print(
+        f"search  {' or '.join(said)}{seeds}; sampler {search.sampler}, early stopping"
+        f" {search.early.rule}, minimises {' and '.join(search.objectives)}"
+    )
+    if search.confirm is not None:
+        fresh = len(made.sweep.confirm_seeds)
+        console.print(f"confirm the best {search.confirm.top} of each study with {fresh} new seeds")
+    compared = [name for name in made.varying if name not in (*made.tuned, "seed")]
+    same = {n: v for n, v in made.examples[0].flat.items() if n not in (*made.varying, *made.tuned)}
+    console.print(f"studies {len(cells)}, one for each of: {', '.join(compared) or 'the sweep'}")
+    console.print(f"tuned   {', '.join(made.tuned)}")
+    console.print(f"fixed   {', '.join(f'{n}={canonical(v)}' for n, v in same.items())}")
 
 
 @main.command()
@@ -174,8 +206,11 @@ def run(
     if outcome.failed:
         _show_failures(outcome.failed, state.sweep(made.sweep.name))
         limit = made.sweep.resources.max_failures
-        if all(record.failures >= limit for record in outcome.failed) and not retry_failed:
+        retried = [record for record in outcome.failed if not record.is_suggested]
+        if all(record.failures >= limit for record in retried) and retried and not retry_failed:
             again += " --retry-failed"
+    if outcome.fruitless:
+        _say(f"search  no trial was finished in: {'; '.join(outcome.fruitless)}")
     if outcome.unsent:
         is_given = context.get_parameter_source("tracking_uri") is ParameterSource.COMMANDLINE
         tracking = ["--tracking-uri", tracking_uri] if is_given else []

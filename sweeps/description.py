@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sweeps.cells import short_name
 from sweeps.plan import Plan
 from sweeps.views import saved_views
-from trainables.config import TrialConfig
+from trainables.config import TrialConfig, canonical
 
-LIBRARIES = ("torch", "numpy", "ray", "mlflow")
+LIBRARIES = ("torch", "numpy", "ray", "mlflow", "optuna")
 
 
 def describe_sweep(plan: Plan) -> dict[str, Any]:
@@ -24,7 +27,7 @@ def describe_sweep(plan: Plan) -> dict[str, Any]:
         "description": plan.sweep.description,
         "uri": plan.sweep.tracking.uri,
         "code_version": code_version(),
-        "tags": {"command": plan.command, "versions": versions()},
+        "tags": {"command": plan.command, "versions": versions(), **_search(plan)},
         "views": saved_views(params or ["variant"], next(factors, None), sweep=plan.sweep.name),
         "dataset": {
             "name": corpus.name,
@@ -36,8 +39,46 @@ def describe_sweep(plan: Plan) -> dict[str, Any]:
     }
 
 
-def describe_trial(plan: Plan, trial: TrialConfig) -> dict[str, Any]:
-    """Plain data for the run of a trial."""
+def _search(plan: Plan) -> dict[str, str]:
+    """What was searched, how and over which ranges, as the sweep's run shows it."""
+    if not plan.cells:
+        return {}
+    sweep, search = plan.sweep, plan.sweep.search
+    about = {
+        "sampler": search.sampler,
+        "stopping": search.early.rule,
+        "objectives": search.objectives,
+        "trials": search.budget,
+        "hours": search.hours,
+        "patience": search.patience,
+        "seeds": sweep.seeds,
+        "confirm_seeds": sweep.confirm_seeds,
+        "arms": [_space(plan, index) for index in range(len(sweep.arms))],
+    }
+    return {"search": json.dumps(about)}
+
+
+def _space(plan: Plan, index: int) -> dict[str, Any] | None:
+    """What may be chosen in an arm, by short names: a list of choices, or a range."""
+    arm = next((arm for cell in plan.cells for arm in cell.arms if arm.index == index), None)
+    if arm is None:
+        return None
+    space: dict[str, Any] = {}
+    for path, parameter in arm.space.items():
+        about = parameter.model_dump(exclude={"choices", "when"})
+        if parameter.choices is not None:
+            about = {"choices": parameter.choices}
+        if parameter.when:
+            about["when"] = {short_name(other): few for other, few in parameter.when.items()}
+        is_list = about.keys() == {"choices"}
+        space[short_name(path)] = parameter.choices if is_list else about
+    return space
+
+
+def describe_trial(
+    plan: Plan, trial: TrialConfig, tags: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Plain data for the run of a trial; ``tags`` say what it is in a search."""
     return {
         "name": plan.run_name(trial),
         "params": {name: canonical(value) for name, value in trial.flat.items()},
@@ -45,13 +86,9 @@ def describe_trial(plan: Plan, trial: TrialConfig) -> dict[str, Any]:
             "variant": trial.model.variant,
             "seed": str(trial.seed),
             "corpus_digest": trial.corpus_digest,
+            **(tags or {}),
         },
     }
-
-
-def canonical(value: Any) -> str:
-    """One spelling for each value: MLflow refuses to log 0.001 where it has 1e-3."""
-    return repr(value) if isinstance(value, float) else str(value)
 
 
 def code_version() -> str:
@@ -73,4 +110,4 @@ def versions() -> str:
 
 def _is_factor(plan: Plan, name: str) -> bool:
     """Whether a setting has words for values, such as pe_type."""
-    return any(isinstance(trial.flat.get(name), str) for trial in plan.trials)
+    return any(isinstance(trial.flat.get(name), str) for trial in (*plan.trials, *plan.examples))

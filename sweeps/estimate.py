@@ -48,28 +48,46 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a sweep: the cost by trial key, and of the whole with a number of trials at once."""
+    """Of a sweep: the cost by trial key, and of the whole with a number of trials at once.
+
+    Of trials that a search will suggest nobody knows the cost yet: they are taken to cost what its
+    examples do on average, trained to their end.
+    """
 
     costs: Mapping[str, Cost]
+    mean_s: float  # seconds of a trial that is not in `costs`
+    work_s: float  # seconds of all trials one after another
     concurrency: int
     seconds: float
     memory_bytes: int
     disk_bytes: int
 
+    def of(self, key: str) -> float:
+        """Seconds of a trial."""
+        return self.costs[key].seconds if key in self.costs else self.mean_s
 
-def estimate(trials: Sequence[TrialConfig], corpus: Corpus, concurrency: int) -> Estimate:
+
+def estimate(
+    trials: Sequence[TrialConfig],
+    corpus: Corpus,
+    concurrency: int,
+    examples: Sequence[TrialConfig] = (),
+    coming: int = 0,
+) -> Estimate:
     """Time some steps and one batch of evaluation for each shape of the sweep.
 
     Args:
-        trials: at least one.
+        trials: that are to be trained.
         corpus: what they train on.
         concurrency: how many run at once.
+        examples: of the trials that a search will suggest; one or the other must be given.
+        coming: how many these will be.
     """
     splits = Splits.of(corpus, torch.device("cpu"))
     probes: dict[str, Cost] = {}
     costs = {}
     deadline = time.perf_counter() + PROBING_S
-    for trial in trials:
+    for trial in (*trials, *examples):
         shape = repr((trial.model, trial.training))
         if shape not in probes and (not probes or time.perf_counter() < deadline):
             try:
@@ -78,14 +96,21 @@ def estimate(trials: Sequence[TrialConfig], corpus: Corpus, concurrency: int) ->
                 logger.warning("%s cannot be timed: %s", trial.model.variant, error)
                 probes[shape] = Cost(TRIAL_OVERHEAD_S, 0, TRIAL_DISK_BYTES)
         costs[trial.key] = probes.get(shape) or next(iter(probes.values()))
-    seconds = [cost.seconds for cost in costs.values()]
+    known = [costs[trial.key] for trial in trials]
+    shown = [costs[example.key] for example in examples] or known
+    mean_s = statistics.fmean(cost.seconds for cost in shown)
+    mean_bytes = statistics.fmean(cost.disk_bytes for cost in shown)
+    work_s = sum(cost.seconds for cost in known) + coming * mean_s
+    longest_s = max(cost.seconds for cost in costs.values())
     memory = max(cost.memory_bytes for cost in costs.values())
     return Estimate(
         costs=costs,
+        mean_s=mean_s,
+        work_s=work_s,
         concurrency=concurrency,
-        seconds=STARTUP_S + max(sum(seconds) / concurrency, *seconds),
+        seconds=STARTUP_S + max(work_s / concurrency, longest_s),
         memory_bytes=concurrency * (WORKER_BYTES + memory),
-        disk_bytes=sum(cost.disk_bytes for cost in costs.values()),
+        disk_bytes=sum(cost.disk_bytes for cost in known) + int(coming * mean_bytes),
     )
 
 

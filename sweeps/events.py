@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 # started: a worker has it. progressed: what it came to. restarted: its worker died, it goes on.
-Kind = Literal["started", "progressed", "restarted", "finished", "failed"]
+# parked: left for now, until other seeds of its configuration come as far. stopped: left for good.
+Kind = Literal["started", "progressed", "restarted", "parked", "stopped", "finished", "failed"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class TrialEvent:
     taken_up: bool = False  # whether the step is where it goes on from
     notes: Sequence[str] = ()  # what could not be trusted
     hardware: str = ""
-    reason: str = ""  # why it failed
+    reason: str = ""  # why it failed, or was stopped
     time_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
 

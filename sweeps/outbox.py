@@ -37,8 +37,8 @@ CREATE TABLE trials (
     key TEXT PRIMARY KEY,
     content TEXT NOT NULL,  -- JSON: name, params and tags of its run
     role TEXT NOT NULL,
-    status TEXT NOT NULL DEFAULT 'WAITING',  -- or RUNNING, FINISHED, FAILED, KILLED
-    reason TEXT NOT NULL DEFAULT '',  -- why it failed
+    status TEXT NOT NULL DEFAULT 'WAITING',  -- or RUNNING, FINISHED, STOPPED, FAILED, KILLED
+    reason TEXT NOT NULL DEFAULT '',  -- why it failed, or was stopped early
     failures INTEGER NOT NULL DEFAULT 0,  -- how often it failed
     hardware TEXT NOT NULL DEFAULT '',
     step INTEGER NOT NULL DEFAULT 0,
@@ -84,6 +84,11 @@ class TrialRecord:
     latest_ms: int
     run_id: str | None
     revision: int
+
+    @property
+    def is_suggested(self) -> bool:
+        """Whether a search suggested it: it takes a failure for an answer."""
+        return bool(self.content["tags"].get("stage") == "search")
 
 
 @dataclass(frozen=True)
@@ -140,31 +145,47 @@ class Outbox:
         with self._lock, self._database as database:
             database.execute("BEGIN")
             self._stop_running()
-            before = {row["key"]: row for row in database.execute("SELECT * FROM trials")}
-            for key, each in trials.items():
-                text = json.dumps(each)
-                if key not in before:
-                    database.execute(
-                        "INSERT INTO trials (key, content, role) VALUES (?, ?, ?)",
-                        (key, text, TRIAL),
-                    )
-                elif (before[key]["content"], before[key]["role"]) != (text, TRIAL):
-                    database.execute(
-                        "UPDATE trials SET content = ?, role = ?, revision = revision + 1"
-                        " WHERE key = ?",
-                        (text, TRIAL, key),
-                    )
-            removed = [key for key in before.keys() - trials.keys() if before[key]["role"] == TRIAL]
-            for key in removed:
-                database.execute(
-                    "UPDATE trials SET role = ?, revision = revision + 1 WHERE key = ?",
-                    (REMOVED, key),
+            before = {
+                row["key"]: row["status"]
+                for row in database.execute(
+                    "SELECT key, status FROM trials WHERE role = ?", (TRIAL,)
                 )
+            }
+            self._put(trials)
+            removed = before.keys() - trials.keys()
+            self._take_out(removed)
             database.execute(
                 "UPDATE sweep SET content = ?, status = 'RUNNING', revision = revision + 1",
                 (json.dumps(content),),
             )
-        return sum(before[key]["status"] != "WAITING" for key in removed)
+        return sum(before[key] != "WAITING" for key in removed)
+
+    def add(self, trials: Mapping[str, Mapping[str, Any]]) -> None:
+        """Make trials part of the sweep while it runs, or change what they are; by key."""
+        with self._lock, self._database as database:
+            database.execute("BEGIN")
+            self._put(trials)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Make trials no part of the sweep any more."""
+        with self._lock, self._database as database:
+            database.execute("BEGIN")
+            self._take_out(keys)
+
+    def _put(self, trials: Mapping[str, Mapping[str, Any]]) -> None:
+        self._database.executemany(
+            "INSERT INTO trials (key, content, role) VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET content = excluded.content, role = excluded.role,"
+            " revision = revision + 1"
+            " WHERE (content, role) != (excluded.content, excluded.role)",
+            [(key, json.dumps(content), TRIAL) for key, content in trials.items()],
+        )
+
+    def _take_out(self, keys: Iterable[str]) -> None:
+        self._database.executemany(
+            "UPDATE trials SET role = ?, revision = revision + 1 WHERE key = ?",
+            [(REMOVED, key) for key in keys],
+        )
 
     def settle(self) -> None:
         """Nothing runs any more: what was running is stopped."""
@@ -203,6 +224,10 @@ class Outbox:
                     self._progress(event)
                 case "finished":
                     self._set(event.key, "status = 'FINISHED', reason = ''")
+                case "stopped":
+                    self._set(
+                        event.key, "status = 'STOPPED', reason = :reason", reason=event.reason
+                    )
                 case "failed":
                     self._set(event.key, "status = 'FAILED', failures = failures + 1,"
                               " reason = :reason", reason=event.reason)  # fmt: skip
@@ -258,6 +283,11 @@ class Outbox:
         """The trials of the sweep, without those that were removed from it."""
         return [_record(row) for row in self._read(f"SELECT * FROM trials WHERE role = '{TRIAL}'")]
 
+    def removed_trials(self) -> list[TrialRecord]:
+        """Trials that were part of the sweep."""
+        query = f"SELECT * FROM trials WHERE role = '{REMOVED}'"
+        return [_record(row) for row in self._read(query)]
+
     def trial(self, key: str) -> TrialRecord | None:
         rows = self._read("SELECT * FROM trials WHERE key = ?", key)
         return _record(rows[0]) if rows else None
@@ -305,8 +335,9 @@ class Outbox:
         Args:
             key: of a trial; while it waits, it takes the run's status.
             run_id: of its run.
-            status: of its run; one that is neither FINISHED nor FAILED was interrupted.
-            reason: why it failed.
+            status: of its run, or STOPPED; another one than these, FINISHED and FAILED was
+                interrupted.
+            reason: why it failed, or was stopped early.
             evaluations: those that the run has, with their times in ms.
             is_current: whether name, params and role of the run are those of the trial.
         """
@@ -323,7 +354,7 @@ class Outbox:
                 " VALUES (?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET sent = 1",
                 [(key, each["step"], time_ms, json.dumps(each)) for time_ms, each in evaluations],
             )
-            ended = status in ("FINISHED", "FAILED")
+            ended = status in ("FINISHED", "STOPPED", "FAILED")
             database.execute(
                 "UPDATE trials SET status = ?, reason = ?, failures = ?, revision = revision + ?"
                 " WHERE key = ? AND status = 'WAITING'",

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from sweeps.cells import Cell, SearchedArm, make_cells, short_name
+from sweeps.constraints import holds, names_in
+from sweeps.search_spec import Parameter, Search
 from sweeps.spec import Arm, SweepFile
 from sweeps.yaml_file import parse_yaml
+from trainables.batches import initial_stream
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus
 from trainables.errors import UserError, unknown_setting, validate
-from trainables.variants import config_class
+from trainables.variants import config_class, settings_schema
 
-SWEEP_PATHS = ("name", "description", "corpus", "replicates", "resources.", "tracking.")
+SWEEP_PATHS = ("name", "description", "corpus", "replicates", "search.", "resources.", "tracking.")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep with its corpus and its trials, all valid and all different."""
+    """A sweep with its corpus and its trials, all valid and all different.
+
+    ``trials`` are those of the grid; what a search suggests in its ``cells`` comes later, and
+    ``examples`` has some of each cell, which are valid.
+    """
 
     sweep: SweepFile
     corpus: Corpus
     trials: tuple[TrialConfig, ...]
+    cells: tuple[Cell, ...] = ()
+    examples: tuple[TrialConfig, ...] = ()
     command: str = ""  # that asks for this sweep again
 
     @cached_property
@@ -34,16 +44,41 @@ class Plan:
 
         A setting that some trials lack differs too.
         """
-        flats = [trial.flat for trial in self.trials]
-        settings = [trial.model.to_dict() for trial in self.trials]  # before the training's
+        trials = (*self.trials, *self.examples)
+        flats = [trial.flat for trial in trials]
+        settings = [trial.model.to_dict() for trial in trials]  # before the training's
         names = dict.fromkeys(itertools.chain(*settings, *flats))
         differing = [n for n in names if len({repr(flat.get(n)) for flat in flats}) > 1]
         in_words = {n for n in differing if any(isinstance(flat.get(n), str) for flat in flats)}
         return tuple(sorted(differing, key=lambda name: name not in in_words))
 
+    @property
+    def to_come(self) -> int | None:
+        """How many trials the search adds at most; None where no number limits them."""
+        if not self.cells:
+            return 0
+        budget, confirm = self.sweep.search.budget, self.sweep.search.confirm
+        if budget is None:
+            return None
+        confirming = len(self.cells) * confirm.top if confirm else 0
+        return budget * len(self.sweep.seeds) + confirming * len(self.sweep.confirm_seeds)
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """The settings that a search chooses, by short names."""
+        arms = [arm for cell in self.cells for arm in cell.arms]
+        return tuple(dict.fromkeys(short_name(path) for arm in arms for path in arm.space))
+
+    def count_parameters(self, trial: TrialConfig) -> int:
+        """Numbers that the model of a trial learns."""
+        block_size = trial.training.block_size
+        model = trial.model.build(self.corpus.vocab_size, block_size, initial_stream(trial.seed))
+        return sum(parameter.numel() for parameter in model.parameters())
+
     def run_name(self, trial: TrialConfig) -> str:
         """What differs, in a few characters, such as ``attention rope 128 64``."""
-        values = [str(trial.flat[name]) for name in self.varying if name in trial.flat]
+        shown = (trial.flat[name] for name in self.varying if name in trial.flat)
+        values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in shown]
         return " ".join(values) or trial.model.variant
 
 
@@ -51,7 +86,8 @@ def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
     """Change a sweep by ``path=value``; ``path=a,b`` tries both values.
 
     A path of a trial (``model.X``, ``training.X``) holds for every arm whose model has that
-    setting, and replaces what the arm gives or sweeps there. ``seed=7`` is the first seed of the
+    setting, and replaces what the arm gives, sweeps or searches there; a range is searched:
+    ``path={low: 1e-3, high: 1e-1, log: true}``. ``seed=7`` is the first seed of the
     replicates, ``seed=7,8`` and ``replicates=[7,8]`` are all of them.
 
     Raises:
@@ -77,7 +113,12 @@ def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
                 raise UserError(f"{where}: {unknown_setting(path, known | set(data))}")
             for arm, raw in zip(sweep.arms, data["arms"], strict=True):
                 if arm in arms:
-                    raw["grid"][path] = values
+                    raw["grid"].pop(path, None)
+                    raw["search"].pop(path, None)
+                    if len(values) == 1 and isinstance(values[0], dict):
+                        raw["search"][path] = values[0]
+                    else:
+                        raw["grid"][path] = values
         sweep = validate(SweepFile, data, f"{where}: ")
     return sweep
 
@@ -96,17 +137,38 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
     validate(TrainingConfig, sweep.training, f"{source}: training")
     arm_of_key: dict[str, int] = {}
     trials = []
+    searched = []
     for index, arm in enumerate(sweep.arms):
         where = f"{source}: arms[{index}]"
-        for trial in _expand_arm(sweep, arm, corpus, where):
-            if trial.key in arm_of_key:
-                raise UserError(
-                    f"{where} repeats a trial of arms[{arm_of_key[trial.key]}]:"
-                    f" {describe(trial.flat)}; remove one of them"
-                )
-            arm_of_key[trial.key] = index
-            trials.append(trial)
-    return Plan(sweep, corpus, tuple(trials))
+        for combination, settings in _combinations(sweep, arm, corpus, where):
+            if arm.search:
+                searched.append((_searched(index, arm, settings, where), combination))
+                continue
+            for seed in sweep.seeds:
+                trial = TrialConfig.from_dict({**settings, "seed": seed}, where)
+                _check_block(trial, corpus, where)
+                if trial.key in arm_of_key:
+                    raise UserError(
+                        f"{where} repeats a trial of arms[{arm_of_key[trial.key]}]:"
+                        f" {describe(trial.flat)}; remove one of them"
+                    )
+                arm_of_key[trial.key] = index
+                trials.append(trial)
+    examples = []
+    for arm_in_cell, _ in searched:
+        for example in arm_in_cell.examples(sweep.seeds[0]):
+            _check_block(example, corpus, arm_in_cell.where)
+            examples.append(example)
+    cells = make_cells(searched)
+    _check_constraints(sweep.search, examples, source)
+    return Plan(sweep, corpus, tuple(trials), cells, tuple(examples))
+
+
+def _check_block(trial: TrialConfig, corpus: Corpus, where: str) -> None:
+    try:
+        corpus.check_block(trial.training.block_size)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def describe(settings: Mapping[str, Any]) -> str:
@@ -114,36 +176,89 @@ def describe(settings: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in settings.items())
 
 
-def _expand_arm(sweep: SweepFile, arm: Arm, corpus: Corpus, where: str) -> Iterable[TrialConfig]:
+def _combinations(
+    sweep: SweepFile, arm: Arm, corpus: Corpus, where: str
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The combinations of an arm's grid by path, each with the settings of its trials."""
     known = _known_paths(arm.model, f"{where}.model")
+    parts: dict[str, Mapping[str, Any]] = {"grid": arm.grid, "search": arm.search}
+    for part, given in parts.items():
+        for path, values in given.items():
+            if path == "seed":
+                seeds = getattr(values, "choices", values)
+                raise UserError(
+                    f"{where}.{part}.seed: all arms have the same seeds, so that they can be"
+                    f" compared; write `replicates: {seeds or 3}` for the sweep"
+                )
+            _check_path(path, known, f"{where}.{part}")
     for path, values in arm.grid.items():
-        if path == "seed":
-            raise UserError(
-                f"{where}.grid.seed: all arms have the same seeds, so that they can be compared;"
-                f" write `replicates: {values}` for the sweep"
-            )
-        if path not in known:
-            short = {path.rpartition(".")[2]: path for path in known}
-            name = path.rpartition(".")[2]
-            options = short if path.startswith(("model.", "training.")) else known
-            raise UserError(f"{where}.grid.{path}: {unknown_setting(name, options)}")
         if not values:
             raise UserError(f"{where}.grid.{path}: the list is empty; give at least one value")
-    for *combination, seed in itertools.product(*arm.grid.values(), sweep.seeds):
-        data: dict[str, Any] = {
+        if path in arm.search:
+            raise UserError(
+                f"{where}.search.{path}: the grid has it too; what is compared belongs into the"
+                " grid, what is tuned into the search"
+            )
+    for chosen in itertools.product(*arm.grid.values()):
+        combination = dict(zip(arm.grid, chosen, strict=True))
+        settings: dict[str, Any] = {
             "model": dict(arm.model),
             "training": {**sweep.training, **arm.training},
-            "seed": seed,
+            "corpus": corpus.name,
+            "corpus_digest": corpus.digest,
         }
-        for path, value in zip(arm.grid, combination, strict=True):
-            _assign(data, path.split("."), value)
-        identity = {"corpus": corpus.name, "corpus_digest": corpus.digest}
-        trial = TrialConfig.from_dict(data | identity, where)
+        for path, value in combination.items():
+            _assign(settings, path.split("."), value)
+        yield combination, settings
+
+
+def _searched(index: int, arm: Arm, settings: Mapping[str, Any], where: str) -> SearchedArm:
+    """An arm of a search, its ranges in the types of its settings."""
+    fields = settings_schema(config_class(arm.model, where)).model_fields
+    types = {f"model.{name}": field for name, field in fields.items()}
+    types |= {f"training.{name}": field for name, field in TrainingConfig.model_fields.items()}
+    space: dict[str, Parameter] = {}
+    for path, parameter in arm.search.items():
+        for other in parameter.when:
+            _check_path(other, types, f"{where}.search.{path}.when")
+            if other in arm.search and other not in space:
+                raise UserError(
+                    f"{where}.search.{path}.when: {other} must come before it, as it decides"
+                    " whether there is anything to choose"
+                )
+        space[path] = _in_type(parameter, types[path].annotation, f"{where}.search.{path}")
+    given = {f"{part}.{n}": v for part in ("model", "training") for n, v in settings[part].items()}
+    defaults = {path: field.get_default() for path, field in types.items()} | given
+    return SearchedArm(index, arm.model["variant"], settings, space, defaults, where)
+
+
+def _in_type(parameter: Parameter, annotation: Any, where: str) -> Parameter:
+    """A range of numbers as the setting wants them: whole ones, or not."""
+    if parameter.choices is not None:
+        return parameter
+    ends = {name: getattr(parameter, name) for name in ("low", "high", "step")}
+    if annotation is int:
+        for name, value in ends.items():
+            if isinstance(value, float):
+                raise UserError(f"{where}.{name}: must be a whole number, not {value}")
+        return parameter
+    if annotation is not float:
+        raise UserError(f"{where}: this setting is no number; give a list of choices")
+    floats = {name: float(value) for name, value in ends.items() if value is not None}
+    return parameter.model_copy(update=floats)
+
+
+def _check_constraints(search: Search, examples: Sequence[TrialConfig], source: str) -> None:
+    names = {name for example in examples for name in example.flat}
+    for number, text in enumerate(search.constraints):
         try:
-            corpus.check_block(trial.training.block_size)
+            unknown = names_in(text) - names
+            if unknown:
+                raise UserError(unknown_setting(min(unknown), names))
+            for example in examples:
+                holds(text, example.flat)
         except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-        yield trial
+            raise UserError(f"{source}: search.constraints[{number}]: {error}") from None
 
 
 def _known_paths(model: Mapping[str, Any], where: str = "model") -> set[str]:
@@ -155,9 +270,19 @@ def _known_paths(model: Mapping[str, Any], where: str = "model") -> set[str]:
     }
 
 
+def _check_path(path: str, known: Iterable[str], where: str) -> None:
+    if path not in known:
+        short = {path.rpartition(".")[2]: path for path in known}
+        name = path.rpartition(".")[2]
+        options = short if path.startswith(("model.", "training.")) else known
+        raise UserError(f"{where}.{path}: {unknown_setting(name, options)}")
+
+
 def _assign(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
     """Set a nested value by its path."""
     *parents, name = path
     for parent in parents:
+        if data[parent] is None:
+            data[parent] = {}
         data = data[parent]
     data[name] = value

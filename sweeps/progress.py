@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sweeps.estimate import Cost
+from sweeps.estimate import Estimate
 from sweeps.events import TrialEvent
 from sweeps.plan import Plan
+from sweeps.queue import Queue
+from trainables.config import TrialConfig
 
 RUNNING_SHOWN = 8
 
@@ -20,24 +22,35 @@ RUNNING_SHOWN = 8
 class Progress:
     """Counts events; `shown` displays them while a sweep runs."""
 
-    def __init__(self, plan: Plan, done_before: int, costs: Mapping[str, Cost]) -> None:
-        """Start at the trials that were finished by earlier runs; costs weigh the time left."""
-        self._plan = plan
-        self._trials = {trial.key: trial for trial in plan.trials}
-        self._costs = costs
-        self._done_before = done_before
+    def __init__(
+        self, plan: Plan, queue: Queue, cost: Estimate, total: int | None, done_before: int
+    ) -> None:
+        """Start at what earlier runs did.
+
+        Args:
+            plan: names the trials.
+            queue: has them.
+            cost: of the trials of this run, to weigh the time left.
+            total: how many trials the sweep will have; None where nobody knows.
+            done_before: how many of them are done.
+        """
+        self._plan, self._queue, self._cost = plan, queue, cost
+        self._total, self._done_before = total, done_before
+        self._trials: dict[str, TrialConfig] = {}  # those that ran, by key
         self._started_s = time.monotonic()
         self.running: dict[str, int] = {}  # key to step
         self._console = Console()
         self.finished: set[str] = set()
         self.failed: set[str] = set()
+        self.stopped: set[str] = set()
         self.notes: dict[str, str] = {}  # what could not be trusted, by key
         self.restarts = 0  # how often a worker died
         self._best: tuple[float, str] | None = None  # val_loss in nats, and the trial's name
 
     def listen(self, event: TrialEvent) -> None:
-        """Take an event."""
-        name = self._name(event.key)
+        """Take an event, before the queue does."""
+        trial = self._trials.setdefault(event.key, self._queue.trial(event.key))
+        name = self._plan.run_name(trial)
         match event.kind:
             case "started":
                 self.running[event.key] = 0
@@ -50,15 +63,16 @@ class Progress:
                     self.notes[event.key] = f"{name} goes on from step {event.step}: {note}"
             case "restarted":
                 self.restarts += 1
-            case "finished":
+            case "parked" | "finished" | "failed" | "stopped":
                 self.running.pop(event.key, None)
-                self.finished.add(event.key)
-            case "failed":
-                self.running.pop(event.key, None)
-                self.failed.add(event.key)
-        if not self._console.is_terminal and event.kind in ("finished", "failed"):
-            said = f"failed: {event.reason}" if event.kind == "failed" else "finished"
-            self._console.print(f"{self.summary()} | {name} {said}", soft_wrap=True, markup=False)
+                ended = {"finished": self.finished, "failed": self.failed, "stopped": self.stopped}
+                if event.kind in ended:
+                    ended[event.kind].add(event.key)
+                    self._print(f"{name} {event.kind}{f': {event.reason}' if event.reason else ''}")
+
+    def _print(self, said: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(f"{self.summary()} | {said}", soft_wrap=True, markup=False)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -71,21 +85,23 @@ class Progress:
 
     def summary(self) -> str:
         """One line: done, running, failed, best so far, time left."""
-        done = self._done_before + len(self.finished)
+        done = self._done_before + len(self.finished | self.stopped)
         best = f"{self._best[0]:.4f} ({self._best[1]})" if self._best else "-"
+        stopped = f" ({len(self.stopped)} stopped early)" if self.stopped else ""
+        total = "?" if self._total is None else self._total
         return (
-            f"{done}/{len(self._plan.trials)} done, {len(self.running)} running,"
+            f"{done}/{total} done{stopped}, {len(self.running)} running,"
             f" {len(self.failed)} failed, best val_loss {best}, {self.time_left()} left"
         )
 
     def time_left(self) -> str:
-        """From the cost of what is done and what is not; "?" before a first evaluation."""
-        done = sum(self._costs[key].seconds for key in self.finished | self.failed)
+        """From the cost of what is done and what is not; "?" where nobody knows."""
+        done = sum(map(self._cost.of, self.finished | self.failed | self.stopped))
         for key, step in self.running.items():
-            done += self._costs[key].seconds * step / self._trials[key].training.max_steps
-        if done == 0:
+            done += self._cost.of(key) * step / self._trials[key].training.max_steps
+        if done == 0 or self._total is None:
             return "?"
-        left = sum(cost.seconds for cost in self._costs.values()) - done
+        left = max(0.0, self._cost.work_s - done)
         return duration((time.monotonic() - self._started_s) * left / done)
 
     def _table(self) -> Table:
@@ -93,11 +109,9 @@ class Progress:
         table.add_column("running")
         table.add_column("step", justify="right")
         for key, step in list(self.running.items())[:RUNNING_SHOWN]:
-            table.add_row(self._name(key), f"{step}/{self._trials[key].training.max_steps}")
+            trial = self._trials[key]
+            table.add_row(self._plan.run_name(trial), f"{step}/{trial.training.max_steps}")
         return table
-
-    def _name(self, key: str) -> str:
-        return self._plan.run_name(self._trials[key])
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ import secrets
 import signal
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,16 @@ for name, value in RAY_ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 
 import ray  # noqa: E402
+import ray.tune.search  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from sweeps.events import Listener, TrialEvent  # noqa: E402
+from sweeps.queue import Queue  # noqa: E402
 from sweeps.resources import Node, local_node  # noqa: E402
 from sweeps.spec import Resources  # noqa: E402
 from sweeps.stopping import Stop, gently  # noqa: E402
-from trainables.config import TrialConfig, trial_folder  # noqa: E402
+from trainables.config import trial_folder  # noqa: E402
 from trainables.corpus import Corpus  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.files import write_atomically  # noqa: E402
@@ -42,7 +45,7 @@ from trainables.ray_trial import RayTrial  # noqa: E402
 # How often a worker may fail before it comes to its trial. One that dies later is counted by the
 # trial itself (trainables.durable.MAX_STARTS), which knows whether it got any further.
 MAX_FAILURES = 20
-ROUNDS = 5  # how often Tune is given the trials that it dropped: it does so when a worker dies idle
+ROUNDS = 5  # how often Tune is given a trial that it dropped: it does so when a worker dies idle
 
 
 @contextlib.contextmanager
@@ -141,7 +144,7 @@ def _visit(folder: Path, marker: str, word: str, name: str) -> str:
 
 
 def run_trials(
-    trials: Sequence[TrialConfig],
+    queue: Queue,
     corpus: Corpus,
     resources: Resources,
     at_once: int,
@@ -149,18 +152,18 @@ def run_trials(
     listeners: Sequence[Listener],
     stop: Stop,
 ) -> None:
-    """Train the trials in this order, a number of them at once.
+    """Train what is in the queue, a number of trials at once.
 
     Returns when none is left to train, or when a stop was requested; trials that run then save
     themselves.
 
     Args:
-        trials: what to train.
+        queue: what to train next, and which running trials to leave.
         corpus: put into Ray's object store once; the actors of a node share one copy.
         resources: what a trial gets.
         at_once: how many trials run at the same time.
         folder: where the trials keep their state.
-        listeners: called on this thread for each event.
+        listeners: called on this thread for each event, before the queue is.
         stop: asked between events; requested here when the folder cannot be written any more.
 
     Raises:
@@ -177,33 +180,20 @@ def run_trials(
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
-    recorder = Recorder(listeners, stop)
-    left = list(trials)
-    with gently(stop):
-        for _ in range(ROUNDS):
-            _fit(trainable, left, at_once, recorder, Stopper(stop))
-            left = [trial for trial in left if trial.key in recorder.dropped]
-            if stop.cause or not left:
-                return
-            reasons, recorder.dropped = recorder.dropped, {}
-    for trial in left:
-        recorder.fail(trial.key, reasons[trial.key], trial_folder(folder, trial.key))
-
-
-def _fit(
-    trainable: Any, trials: Sequence[TrialConfig], at_once: int, recorder: Recorder, stop: Stopper
-) -> None:
-    """Let Tune carry the trials."""
-    settings = [{"key": trial.key, "trial": trial.to_dict()} for trial in trials]
-    with tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
+    recorder = Recorder(listeners, queue, stop, folder)
+    with gently(stop), tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
         tuner = tune.Tuner(
             trainable,
-            param_space={"carried": tune.grid_search(settings)},
-            tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                search_alg=Suggester(queue),
+                num_samples=-1,  # as many as there are
+                max_concurrent_trials=at_once,
+                reuse_actors=True,
+            ),
             run_config=tune.RunConfig(
                 name="ray",
                 storage_path=scratch,  # Tune's own state: ours goes by key
-                stop=stop,
+                stop=Stopper(recorder, stop),
                 callbacks=[recorder],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
@@ -213,72 +203,106 @@ def _fit(
         tuner.fit()
 
 
-class Stopper(tune.Stopper):  # type: ignore[misc]
-    """Tells Tune to stop, when a stop was requested."""
-
-    def __init__(self, stop: Stop) -> None:
-        self._stop = stop
+class Unpickled:
+    """Tune pickles what it is given and never reads it back here; ours stays in this process."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles it
+        return {}
+
+
+class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
+    """Gives Tune what is next in the queue."""
+
+    def __init__(self, queue: Queue) -> None:
+        super().__init__(metric="step", mode="max")  # Tune wants one; the queue knows better
+        self._queue = queue
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        trial = self._queue.next()
+        if trial is not None:
+            return {"carried": {"key": trial.key, "trial": trial.to_dict()}}
+        return tune.search.Searcher.FINISHED if self._queue.is_over else None
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """The recorder hears of it."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """What is to be kept is kept elsewhere."""
+
+
+class Stopper(Unpickled, tune.Stopper):  # type: ignore[misc]
+    """Passes on what trials come to, and tells Tune which ones to leave: all at a stop."""
+
+    def __init__(self, recorder: Recorder, stop: Stop) -> None:
+        self._recorder = recorder
+        self._stop = stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        return self._recorder.hear(result)
 
     def stop_all(self) -> bool:
         return bool(self._stop.cause)
 
 
-class Recorder(tune.Callback):  # type: ignore[misc]
+class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
     """Turns what Tune says into events."""
 
-    def __init__(self, listeners: Sequence[Listener], stop: Stop) -> None:
-        self.dropped: dict[str, str] = {}  # trials that Tune gave up, and why
-        self._listeners = listeners
-        self._stop = stop
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its callbacks; listeners stay in this process
+    def __init__(
+        self, listeners: Sequence[Listener], queue: Queue, stop: Stop, folder: Path
+    ) -> None:
+        self._dropped: Counter[str] = Counter()  # how often Tune gave a trial up, by key
+        self._listeners = [*listeners, queue.listen]
+        self._queue, self._stop, self._folder = queue, stop, folder
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._say(trial, "started")
+        self._tell(TrialEvent(_key(trial), "started"))
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
+    def hear(self, result: dict[str, Any]) -> bool:
+        """Take what a trial came to; whether it is to be left."""
+        key = result["key"]
         if "step" in result:
             names = ("step", "evaluations", "taken_up", "notes", "hardware")
-            self._say(trial, "progressed", **{name: result[name] for name in names})
+            self._tell(TrialEvent(key, "progressed", **{name: result[name] for name in names}))
+        return self._queue.leave(key) is not None
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._say(trial, "restarted")
+        self._tell(TrialEvent(_key(trial), "restarted"))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        result = trial.last_result or {}
+        key, result = _key(trial), trial.last_result or {}
         if "storage" in result:
             self._stop.request("storage", result["storage"])
         elif "failure" in result:
-            self._say(trial, "failed", reason=result["failure"])
+            self._tell(TrialEvent(key, "failed", reason=result["failure"]))
+        elif left := self._queue.leave(key):
+            self._tell(left)
         elif result.get("done"):
-            self._say(trial, "finished")
+            self._tell(TrialEvent(key, "finished"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune gives a trial up, whose worker died: it comes again, but not for ever."""
+        key = _key(trial)
         error = trial.get_pickled_error() or trial.get_error() or "the worker died"
-        self.dropped[trial.config["carried"]["key"]] = str(error).strip()
-        self._say(trial, "restarted")
-
-    def fail(self, key: str, error: str, folder: Path) -> None:
-        """Give a trial up that no worker could take."""
+        self._dropped[key] += 1
+        self._tell(TrialEvent(key, "restarted"))
+        if self._dropped[key] < ROUNDS:
+            self._queue.put_back(key)
+            return
         with contextlib.suppress(OSError):
-            write_atomically(folder / "error.txt", error.encode())
-        self._tell(TrialEvent(key, "failed", reason=error.splitlines()[-1].strip()))
-
-    def _say(self, trial: Any, kind: Any, **more: Any) -> None:
-        self._tell(TrialEvent(trial.config["carried"]["key"], kind, **more))
+            log = str(error).strip().encode()
+            write_atomically(trial_folder(self._folder, key) / "error.txt", log)
+        reason = str(error).strip().splitlines()[-1].strip()
+        self._tell(TrialEvent(key, "failed", reason=reason))
 
     def _tell(self, event: TrialEvent) -> None:
         try:
             for listener in self._listeners:
                 listener(event)
+            for follows in self._queue.decided():
+                self._tell(follows)
         except sqlite3.Error as error:  # the trial has it in its checkpoint, and says it again
             self._stop.request("storage", f"the outbox cannot be written: {error}")
+
+
+def _key(trial: Any) -> str:
+    return str(trial.config["carried"]["key"])

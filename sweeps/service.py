@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +15,13 @@ import pandas as pd
 
 from analysis import AnalysisError, load_trials, tables, write_tables
 from sweeps.description import describe_sweep, describe_trial
-from sweeps.estimate import Cost, estimate
+from sweeps.estimate import estimate
 from sweeps.events import TrialEvent
 from sweeps.lock import only_driver
 from sweeps.outbox import Outbox, TrialRecord
 from sweeps.plan import Plan, expand, override
 from sweeps.progress import Progress
+from sweeps.queue import Queue
 from sweeps.resources import check_address, concurrency, local_node
 from sweeps.spec import load_sweep
 from sweeps.state import State, check_disk, make_writable
@@ -31,6 +33,7 @@ from trainables.errors import UserError
 
 if TYPE_CHECKING:
     from sweeps.delivery import Delivery
+    from sweeps.search import Search
 
 OUTBOX = "outbox.db"
 STORE_S = 30.0  # how long the start of a sweep waits for its tracking store
@@ -56,6 +59,7 @@ class Outcome:
     reports: Path
     status: str = "KILLED"  # FINISHED: all trials are; FAILED: some failed; KILLED: stopped
     failed: list[TrialRecord] = field(default_factory=list)
+    fruitless: list[str] = field(default_factory=list)  # studies in which no trial was finished
     notes: dict[str, str] = field(default_factory=dict)  # what could not be trusted, by trial key
     restarts: int = 0  # how often a worker of this run died
     recomputed: int = 0  # steps known to be taken again for it, or for an earlier driver
@@ -99,14 +103,18 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     uri = options.tracking_uri or plan.sweep.tracking.uri or state.tracking_uri
     outcome = Outcome(Stop(), state.reports(name))
     with only_driver(state.sweep(name), name), _outbox(state, name, say) as outbox:
-        removed = _describe(plan, outbox)
+        search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
+        trials = {trial.key: describe_trial(plan, trial) for trial in plan.trials}
+        if search:
+            trials |= {t.key: describe_trial(plan, t, tags) for t, tags in search.known()}
+        removed = outbox.describe(describe_sweep(plan), trials)
         if options.retry_failed:
             outbox.forgive()
         with _delivery(outbox, state, uri, say) as delivery:
-            to_run = _to_run(plan, outbox, state, removed, say)
+            queue = _queue(plan, search, outbox, state, removed, say)
             try:
-                if to_run:
-                    _train(plan, to_run, state, options, outbox, delivery, outcome)
+                if not queue.is_over:
+                    _train(plan, queue, state, options, outbox, delivery, outcome)
             except KeyboardInterrupt:
                 if outcome.stop.is_forced:
                     raise
@@ -114,7 +122,9 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
                 outcome.stop.is_cut = True
             finally:
                 if not outcome.stop.is_forced:
-                    _conclude(outbox, delivery, uri, outcome)
+                    if search:
+                        outcome.fruitless = search.without_result()
+                    _conclude(outbox, delivery, uri, outcome, queue.is_over)
     return outcome
 
 
@@ -178,41 +188,79 @@ def _delivery(outbox: Outbox, state: State, uri: str, say: Say) -> Iterator[Deli
         delivery.close()
 
 
-def _describe(plan: Plan, outbox: Outbox) -> int:
-    """Tell the outbox what the sweep is; return how many trials with a run were removed."""
-    trials = {trial.key: describe_trial(plan, trial) for trial in plan.trials}
-    return outbox.describe(describe_sweep(plan), trials)
+def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -> Search:
+    """The studies of a sweep as they are, with what they can learn from elsewhere."""
+    # Optuna is imported late, as MLflow is.
+    from sweeps.observations import from_outbox, from_store
+    from sweeps.search import Search
+    from sweeps.studies import Study
+    from sweeps.study_storage import open_storage
+
+    sweep, spec = plan.sweep, plan.sweep.search
+    storage, lost = open_storage(spec.storage, state.sweep(sweep.name))
+    if lost:
+        say(f"lost    {lost}; the trials of the sweep are its observations now")
+    budget = math.ceil(spec.budget / len(plan.cells)) if spec.budget else None
+    studies = [
+        Study(cell, spec, sweep.seeds, storage, sweep.name, budget, plan.count_parameters)
+        for cell in plan.cells
+    ]
+    sources = {sweep.name: from_outbox(outbox)}
+    sources |= {name: from_store(uri, name) for name in spec.warm_start if name != sweep.name}
+    for name, observations in sources.items():
+        learnt = sum(study.learn(observations) for study in studies)
+        if learnt:
+            say(f"learnt  {learnt} configurations from the trials of {name}")
+
+    def announce(tagged: Sequence[tuple[TrialConfig, Mapping[str, str]]]) -> None:
+        outbox.add({trial.key: describe_trial(plan, trial, tags) for trial, tags in tagged})
+
+    return Search(studies, spec, sweep.confirm_seeds, announce)
 
 
-def _to_run(plan: Plan, outbox: Outbox, state: State, removed: int, say: Say) -> list[TrialConfig]:
+def _queue(
+    plan: Plan, search: Search | None, outbox: Outbox, state: State, removed: int, say: Say
+) -> Queue:
     """What is left to do, which is said."""
     records = {record.key: record for record in outbox.trials()}
+    queue = search or Queue()
+    queue.put(_to_run(plan, records))
+    if search:
+        search.resume(records, lambda key: [each for _, each in outbox.evaluations(key)])
+        for event in search.decided():
+            outbox.record(event)
     counts = dict.fromkeys(("done", "to continue", "to run", "failed to retry", "given up"), 0)
-    to_run = []
-    for trial in plan.trials:
-        record = records[trial.key]
-        if record.status == "FINISHED":
-            counts["done"] += 1
-        elif record.failures >= plan.sweep.resources.max_failures:
-            counts["given up"] += 1
+    counts["done"] = sum(record.status in ("FINISHED", "STOPPED") for record in records.values())
+    for trial in queue.waiting:
+        if records[trial.key].status == "FAILED":
+            counts["failed to retry"] += 1
+        elif has_checkpoint(trial_folder(state.sweep(plan.sweep.name), trial.key)):
+            counts["to continue"] += 1
         else:
-            to_run.append(trial)
-            folder = trial_folder(state.sweep(plan.sweep.name), trial.key)
-            if record.status == "FAILED":
-                counts["failed to retry"] += 1
-            elif has_checkpoint(folder):
-                counts["to continue"] += 1
-            else:
-                counts["to run"] += 1
+            counts["to run"] += 1
+    failed = sum(record.status == "FAILED" for record in records.values())
+    counts["given up"] = failed - counts["failed to retry"]
     counts["no longer part of the sweep"] = removed
     shown = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
     say(f"{plan.sweep.name}: {', '.join(shown)}")
-    return to_run
+    if search:
+        say(f"search  {search.summary}")
+    return queue
+
+
+def _to_run(plan: Plan, records: Mapping[str, TrialRecord]) -> list[TrialConfig]:
+    """The trials of the grid that are not done, nor given up."""
+    limit = plan.sweep.resources.max_failures
+    return [
+        trial
+        for trial in plan.trials
+        if records[trial.key].status != "FINISHED" and records[trial.key].failures < limit
+    ]
 
 
 def _train(
     plan: Plan,
-    to_run: list[TrialConfig],
+    queue: Queue,
     state: State,
     options: Options,
     outbox: Outbox,
@@ -223,14 +271,18 @@ def _train(
     from sweeps.ray_run import check_storage, connected, run_trials  # Ray is imported late as well
 
     folder = state.sweep(plan.sweep.name)
-    recomputed = sum(record.recomputed for record in outbox.trials())
-    cost = estimate(to_run, plan.corpus, 1)
+    before = outbox.trials()
+    done = sum(record.status in ("FINISHED", "STOPPED") for record in before)
+    total = None if plan.to_come is None else len(plan.trials) + plan.to_come
+    coming = max(0, total - done - len(queue.waiting)) if total and plan.cells else 0
+    cost = estimate(queue.waiting, plan.corpus, 1, plan.examples, coming)
     check_disk(state, cost.disk_bytes)
+    queue.sort(cost.of)
     with connected(options.address) as nodes:
         if options.address is not None:
             check_storage(folder)
         at_once = concurrency(plan.sweep.resources, nodes)
-        progress = Progress(plan, len(plan.trials) - len(to_run), cost.costs)
+        progress = Progress(plan, queue, cost, total, done)
 
         def fail_fast(event: TrialEvent) -> None:
             if options.fail_fast and event.kind == "failed":
@@ -239,7 +291,7 @@ def _train(
         try:
             with progress.shown():
                 run_trials(
-                    longest_first(to_run, cost.costs),
+                    queue,
                     plan.corpus,
                     plan.sweep.resources,
                     at_once,
@@ -249,37 +301,42 @@ def _train(
                 )
         finally:
             outcome.notes, outcome.restarts = progress.notes, progress.restarts
-            again = sum(record.recomputed for record in outbox.trials())
-            outcome.recomputed = again - recomputed
+            recomputed = sum(record.recomputed for record in before)
+            outcome.recomputed = sum(one.recomputed for one in outbox.trials()) - recomputed
 
 
-def longest_first(trials: Sequence[TrialConfig], costs: Mapping[str, Cost]) -> list[TrialConfig]:
-    """The order in which the last trials leave the fewest places idle."""
-    return sorted(trials, key=lambda trial: -costs[trial.key].seconds)
-
-
-def _conclude(outbox: Outbox, delivery: Delivery, uri: str, outcome: Outcome) -> None:
+def _conclude(
+    outbox: Outbox, delivery: Delivery, uri: str, outcome: Outcome, is_over: bool | None = None
+) -> None:
     """Say in the store how the sweep ended, and rank what is finished.
 
-    What cannot be sent stays in the outbox.
+    What cannot be sent stays in the outbox. Whether there is nothing left to do is read from it
+    where nobody says.
     """
     try:
         outbox.settle()
         trials = outbox.trials()
-        statuses = {record.status for record in trials}
         outcome.failed = [record for record in trials if record.status == "FAILED"]
-        if statuses == {"FINISHED"}:
-            outcome.status = "FINISHED"
-        elif statuses <= {"FINISHED", "FAILED"}:
-            outcome.status = "FAILED"
+        if is_over is None:
+            is_over = _was_over(outbox, trials)
+        if is_over:
+            counts = any(not record.is_suggested for record in outcome.failed)
+            outcome.status = "FAILED" if counts or outcome.fruitless else "FINISHED"
         is_away = delivery.flush(outcome.stop.patience_s) > 0
-        if not is_away and "FINISHED" in statuses:
+        if not is_away and any(record.status == "FINISHED" for record in trials):
             outcome.ranking = _rank(outbox.sweep.name, uri, outcome.reports)
         outbox.end(outcome.status)
         outcome.unsent = delivery.flush(0 if is_away else outcome.stop.patience_s)
         outcome.problem = delivery.problem
     except sqlite3.Error as error:  # the disk is full, say; the checkpoints have it all
         outcome.stop.request("storage", f"the outbox cannot be written: {error}")
+
+
+def _was_over(outbox: Outbox, trials: Sequence[TrialRecord]) -> bool:
+    """Whether the last run of a sweep left nothing to do."""
+    if "search" in outbox.sweep.content.get("tags", {}):
+        return outbox.sweep.status in ("FINISHED", "FAILED")
+    return {record.status for record in trials} <= {"FINISHED", "FAILED"}
 
 
 def _rank(name: str, uri: str, reports: Path) -> pd.DataFrame | None:

@@ -6,8 +6,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
+from sweeps.search_spec import Parameter, Replicates, Search
 from sweeps.yaml_file import read_yaml
 from trainables.config import Frozen, Seed
 from trainables.errors import UserError, validate
@@ -20,11 +28,17 @@ class Arm(Frozen):
 
     The keys of the grid are dotted paths (``model.n_embd``, ``training.block_size``), each with the
     list of values to try; the arm's trials are all combinations, each with all seeds of the sweep.
+
+    With ``search``, the other settings there are tuned: once for each combination of the grid, or,
+    by arms that have no grid, once for all of these arms together. So what is in the grid is
+    compared (scientific), what is in the search is tuned for each of these (nuisance), and the rest
+    is fixed.
     """
 
     model: dict[str, Any]
     training: dict[str, Any] = Field(default_factory=dict)
     grid: dict[str, list[Any]] = Field(default_factory=dict)
+    search: dict[str, Parameter] = Field(default_factory=dict)
 
 
 class Resources(Frozen):
@@ -61,21 +75,11 @@ class SweepFile(Seed):
     description: str = ""
     corpus: str = "tinyshakespeare"
     training: dict[str, Any] = Field(default_factory=dict)
-    replicates: int | list[int] = 1
+    replicates: Replicates = 1
     arms: Annotated[list[Arm], Field(min_length=1)]
+    search: Search = Search()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
-
-    @field_validator("replicates", mode="before")
-    @classmethod
-    def _seeds(cls, given: Any) -> Any:
-        listed = given if isinstance(given, list) else [given]
-        whole = bool(listed) and all(type(one) is int for one in listed)
-        if not whole or (given is not listed and given < 1):
-            raise ValueError(f"give a number of seeds, 1 or more, or a list of them, not {given!r}")
-        if len(set(listed)) < len(listed):
-            raise ValueError(f"a seed occurs twice in {given}")
-        return given
 
     @property
     def seeds(self) -> list[int]:
@@ -83,6 +87,28 @@ class SweepFile(Seed):
         if isinstance(self.replicates, list):
             return self.replicates
         return [self.seed + number for number in range(self.replicates)]
+
+    @property
+    def confirm_seeds(self) -> list[int]:
+        """The seeds that confirm what a search found; none of them is one of its own."""
+        wanted = self.search.confirm.replicates if self.search.confirm else []
+        if isinstance(wanted, list):
+            return wanted
+        first = max(self.seeds) + 1
+        return list(range(first, first + wanted))
+
+    @model_validator(mode="after")
+    def _search_can_be(self) -> SweepFile:
+        if old := set(self.confirm_seeds) & set(self.seeds):
+            raise ValueError(
+                f"search.confirm.replicates has the seed {min(old)}, with which the search itself"
+                " trains; name others"
+            )
+        if self.search != Search() and not any(arm.search for arm in self.arms):
+            raise ValueError(
+                "search is given, but no arm has a `search` that says what may be chosen"
+            )
+        return self
 
 
 def load_sweep(name_or_path: str) -> tuple[SweepFile, str]:

@@ -30,6 +30,7 @@ SOURCES = dict(  # what an evaluation calls the metrics
         strict=True,
     )
 )
+REASONS = {"failure": "FAILED", "stopped": "STOPPED"}  # tags that say why, by status
 MAX_METRICS = 1_000  # in one request to MLflow
 STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
@@ -45,7 +46,7 @@ class _Run:
     run_id: str
     name: str
     params: set[str]
-    has_failure: bool
+    reasons: set[str]  # the tags of `REASONS` that it has
     has_inputs: bool
     has_artifacts: bool = False
 
@@ -55,7 +56,7 @@ class _Run:
             run_id=run.info.run_id,
             name=run.info.run_name,
             params=set(run.data.params),
-            has_failure="failure" in run.data.tags,
+            reasons=REASONS.keys() & run.data.tags.keys(),
             has_inputs=bool(run.inputs and run.inputs.dataset_inputs),
         )
 
@@ -134,14 +135,17 @@ class SweepRuns:
         if record.status == "RUNNING":
             self._client.update_run(run.run_id, status="RUNNING")
         else:
-            self._client.set_terminated(run.run_id, record.status, record.latest_ms or None)
+            status = "FINISHED" if record.status == "STOPPED" else record.status
+            self._client.set_terminated(run.run_id, status, record.latest_ms or None)
         self._outbox.sent(record, run.run_id, [each["step"] for _, each in evaluations])
 
     def _tags(self, record: TrialRecord, run: _Run) -> dict[str, str]:
-        tags = {"role": record.role, "hardware": record.hardware}
-        if record.reason or run.has_failure:
-            tags["failure"] = record.reason
-            run.has_failure = True
+        tags = {**record.content["tags"], "role": record.role, "hardware": record.hardware}
+        for tag, status in REASONS.items():
+            reason = record.reason if record.status == status else ""
+            if reason or tag in run.reasons:
+                tags[tag] = reason
+                run.reasons.add(tag)
         if record.status != "RUNNING":
             tags["mlflow.note.content"] = self._note(record)
         return tags
@@ -211,8 +215,7 @@ class SweepRuns:
             self._outbox.adopt(
                 key,
                 kept.run_id,
-                run.info.status,
-                run.data.tags.get("failure", ""),
+                *_ended(run),
                 self._evaluations(kept.run_id),
                 is_current=_shows(run, record),
             )
@@ -267,7 +270,9 @@ class SweepRuns:
         evaluations = self._outbox.evaluations(record.key)
         if record.status == "FAILED":
             lines += [f"Failed: {record.reason}", ""]
-        elif evaluations:
+        elif record.status == "STOPPED":
+            lines += [f"Stopped early: {record.reason}", ""]
+        if record.status != "FAILED" and evaluations:
             _, last = evaluations[-1]
             lines += [
                 f"Validation loss **{last['val_nats']:.5f}** nats per character"
@@ -281,6 +286,13 @@ class SweepRuns:
             lines += ["", "Text that it writes:", ""]
             lines += [f"    {line}" for line in sample.read_text(encoding="utf-8").split("\n")]
         return "\n".join(lines)
+
+
+def _ended(run: Any) -> tuple[str, str]:
+    """The status of a run, and why."""
+    if stopped := run.data.tags.get("stopped"):
+        return "STOPPED", stopped
+    return run.info.status, run.data.tags.get("failure", "")
 
 
 def _shows(run: Any, record: TrialRecord) -> bool:

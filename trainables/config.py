@@ -165,6 +165,11 @@ class TrialConfig:
         )
 
 
+def canonical(value: Any) -> str:
+    """One spelling for each value: MLflow refuses to log 0.001 where it has 1e-3."""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
 def trial_folder(root: Path, key: str) -> Path:
     """Where a trial keeps its checkpoint and what it leaves behind."""
     return root / "trials" / key

@@ -56,15 +56,17 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         A trial that fails by itself reports its reason, so that it is not tried again as one whose
         worker died is; the traceback lies in its folder.
         """
-        folder = trial_folder(self.root, self.carried["key"])
+        key = self.carried["key"]
+        folder = trial_folder(self.root, key)
         try:
             if self.trial is None:
                 config = TrialConfig.from_dict(self.carried["trial"])
                 self.trial = DurableTrial(config, self.corpus, self.splits, folder, self.device)
-            return {**asdict(self.trial.advance(STEP_S)), "hardware": hardware(self.device)}
+            progress = asdict(self.trial.advance(STEP_S))
+            return {"key": key, **progress, "hardware": hardware(self.device)}
         except StorageError as error:
             self.trial = None
-            return {"storage": str(error), "done": True}
+            return {"key": key, "storage": str(error), "done": True}
         except Exception as error:
             reason, log = f"{type(error).__name__}: {error}", traceback.format_exc()
         # Here the error is gone, and with it what its frames held: the next trial has the memory.
@@ -77,7 +79,7 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
             write_atomically(folder / "error.txt", log.encode())
         except OSError as error:
             logger.warning("%s", error)
-        return {"failure": reason, "done": True}
+        return {"key": key, "failure": reason, "done": True}
 
     def cleanup(self) -> None:
         """Save a trial that is left before its end; Tune calls this when it stops an actor."""

@@ -1,0 +1,76 @@
+"""The trials that are to be trained, in order. Deciding is not executing: `sweeps.ray_run` takes
+trials from here, says what happens to them, and asks which ones to leave."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from sweeps.events import TrialEvent
+from trainables.config import TrialConfig
+
+
+class Queue:
+    """Trials that wait and trials that run; a search adds to them as it learns."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[TrialConfig] = deque()
+        self._trials: dict[str, TrialConfig] = {}  # all that were ever in it, by key
+        self.running: dict[str, TrialConfig] = {}  # by key
+
+    def next(self) -> TrialConfig | None:
+        """Take the next trial; None while there is nothing to do but to wait for those that run."""
+        if not self._waiting:
+            self.put(self.more())
+        if not self._waiting:
+            return None
+        trial = self._waiting.popleft()
+        self.running[trial.key] = trial
+        return trial
+
+    @property
+    def waiting(self) -> list[TrialConfig]:
+        """Those that are to be trained as far as is known, in order."""
+        return list(self._waiting)
+
+    def sort(self, seconds_of: Callable[[str], float]) -> None:
+        """Put the longest first: so the last ones leave the fewest places idle."""
+        self._waiting = deque(sorted(self._waiting, key=lambda trial: -seconds_of(trial.key)))
+
+    def put(self, trials: Iterable[TrialConfig]) -> None:
+        """Add trials at the end."""
+        for trial in trials:
+            self._trials[trial.key] = trial
+            self._waiting.append(trial)
+
+    def trial(self, key: str) -> TrialConfig:
+        """A trial that is, or was, in the queue."""
+        return self._trials[key]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do, now or later."""
+        if not self._waiting and not self.running:
+            self.put(self.more())
+        return not self._waiting and not self.running
+
+    def put_back(self, key: str) -> None:
+        """A trial that was taken is to be taken again, before the others."""
+        self._waiting.appendleft(self.running.pop(key))
+
+    def listen(self, event: TrialEvent) -> None:
+        """Take an event."""
+        if event.kind in ("finished", "failed", "stopped", "parked"):
+            self.running.pop(event.key, None)
+
+    def decided(self) -> list[TrialEvent]:
+        """What became of trials that do not run, since this was asked last."""
+        return []
+
+    def leave(self, key: str) -> TrialEvent | None:
+        """Whether a running trial is to be left now, as the event that this will be."""
+        return None
+
+    def more(self) -> list[TrialConfig]:
+        """Further trials; none does not say that there never will be any."""
+        return []

@@ -1,0 +1,285 @@
+"""A search: the studies of a sweep share a budget, and say what to train next.
+
+What happened lies in the outbox, what was chosen in the studies; `Search.resume` makes them agree
+after whatever ended an earlier run. Knows neither Ray nor MLflow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from optuna.trial import TrialState
+
+from sweeps.events import TrialEvent
+from sweeps.outbox import TrialRecord
+from sweeps.queue import Queue
+from sweeps.search_spec import Search as SearchSpec
+from sweeps.studies import Study, Suggestion
+from trainables.config import TrialConfig
+from trainables.training import TrainingDivergedError
+
+Tagged = tuple[TrialConfig, dict[str, str]]  # a trial with the tags of its run
+History = Callable[[str], Sequence[Mapping[str, Any]]]  # the evaluations of a trial's key
+
+
+class Search(Queue):
+    """The trials of a grid first, then what the studies suggest, then the winners once more.
+
+    A configuration is judged by all its seeds: one that comes to a rung before the others is parked
+    there until they have come as well.
+    """
+
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        spec: SearchSpec,
+        confirm_seeds: Sequence[int],
+        announce: Callable[[Sequence[Tagged]], None] = lambda _: None,
+    ) -> None:
+        """Take the studies as they are.
+
+        Args:
+            studies: one for each cell.
+            spec: the limits.
+            confirm_seeds: with which the winners are trained once more; none confirms nothing.
+            announce: told of trials before they are trained, and when their tags change.
+        """
+        super().__init__()
+        self._studies = {study.label: study for study in studies}
+        self._spec, self._confirm_seeds, self._announce = spec, confirm_seeds, announce
+        self._open: dict[str, Suggestion] = {}  # by the key of each of its trials
+        self._begun: set[str] = set()  # keys
+        self._parked: set[str] = set()  # keys
+        self._leaving: dict[str, TrialEvent] = {}  # running trials that are to be left, by key
+        self._decided: list[TrialEvent] = []  # about trials that do not run
+        self._exhausted: set[str] = set()  # labels of studies with nothing new to suggest
+        self._to_confirm = dict(self._studies)
+        self._trained: Mapping[str, TrialRecord] = {}  # by earlier runs
+        self._clock_s = time.monotonic()
+        self._searched_s = max((study.searched_s for study in studies), default=0.0)
+
+    # What there is.
+
+    def known(self) -> Iterator[Tagged]:
+        """The trials that the studies have suggested so far, and those that confirm the best."""
+        for study in self._studies.values():
+            for suggestion, _ in study.suggestions():
+                yield from _tagged(suggestion)
+            yield from self._confirmations(study)
+
+    @property
+    def summary(self) -> str:
+        """How far it is, in a line."""
+        used = sum(study.used for study in self._studies.values())
+        budget = f" of {self._spec.budget}" if self._spec.budget else ""
+        studies = f"{len(self._studies)} studies" if len(self._studies) > 1 else "1 study"
+        return f"{used}{budget} suggestions made in {studies} ({self._spec.sampler})"
+
+    def without_result(self) -> list[str]:
+        """The labels of studies in which nothing was trained to its end."""
+        return [label for label, study in self._studies.items() if not study.best(1)]
+
+    def resume(self, records: Mapping[str, TrialRecord], history: History) -> None:
+        """Go on from where an earlier run was ended.
+
+        Args:
+            records: what the outbox has, by key.
+            history: gives the evaluations that it has of a trial.
+        """
+        self._trained = records
+        self._begun = {key for key, record in records.items() if record.status != "WAITING"}
+        for study in self._studies.values():
+            for suggestion, state in study.suggestions():
+                if state == TrialState.RUNNING:
+                    self._reopen(study, suggestion, records, history)
+                elif state == TrialState.COMPLETE:  # an outbox that was lost has it to learn
+                    self.put(t for t in suggestion.trials if not _is_done(records.get(t.key)))
+                else:  # of a trial that ran when the driver died, no one said that it is stopped
+                    why = study.why_ended(suggestion)
+                    self._decided += [
+                        TrialEvent(key, "stopped", reason=why)
+                        for key in suggestion.keys
+                        if key in records and records[key].status == "KILLED"
+                    ]
+
+    def _reopen(
+        self,
+        study: Study,
+        suggestion: Suggestion,
+        records: Mapping[str, TrialRecord],
+        history: History,
+    ) -> None:
+        self._open |= dict.fromkeys(suggestion.keys, suggestion)
+        self._trials |= {trial.key: trial for trial in suggestion.trials}
+        for key in suggestion.keys:
+            for evaluation in history(key):
+                suggestion.hear(key, evaluation)
+        for key in suggestion.keys:
+            record = records.get(key)
+            if key not in self._open or record is None:
+                continue  # its configuration came to an end
+            if record.status == "FAILED":
+                self._fail(suggestion, key, record.reason)
+            elif record.status == "FINISHED":
+                self._finish(suggestion, key)
+        if suggestion.keys[0] in self._open:
+            self._parked |= set(suggestion.keys) - suggestion.ended
+            self._judge(study, suggestion)
+            self._release(suggestion)
+
+    # What happens.
+
+    def listen(self, event: TrialEvent) -> None:
+        """Take an event; what follows from it for other trials is in `decided`."""
+        super().listen(event)
+        if event.kind == "started":
+            self._begun.add(event.key)
+        if event.key not in self.running:
+            self._leaving.pop(event.key, None)
+        suggestion = self._open.get(event.key)
+        if suggestion is None:
+            return
+        match event.kind:
+            case "progressed":
+                for evaluation in event.evaluations:
+                    suggestion.hear(event.key, evaluation)
+                self._judge(self._studies[suggestion.study], suggestion)
+                if event.key in self._open and suggestion.waits(event.key):
+                    self._leaving[event.key] = TrialEvent(event.key, "parked")
+            case "parked":
+                self._parked.add(event.key)
+                self._release(suggestion)
+            case "finished":
+                self._finish(suggestion, event.key)
+            case "failed":
+                self._fail(suggestion, event.key, event.reason)
+        self._keep_time()
+
+    def leave(self, key: str) -> TrialEvent | None:
+        """Whether a running trial is to be left now, as the event that this will be."""
+        return self._leaving.get(key)
+
+    def decided(self) -> list[TrialEvent]:
+        """What became of trials that do not run, since this was asked last."""
+        decided, self._decided = self._decided, []
+        return decided
+
+    def _judge(self, study: Study, suggestion: Suggestion) -> None:
+        """Ask the study about each rung that all seeds have reached."""
+        while suggestion.at_rung() is not None:
+            why = study.judge(suggestion)
+            self._announce(_tagged(suggestion))
+            if why:
+                self._end(suggestion, why)
+                study.stopped(suggestion, why)
+                return
+            self._release(suggestion)
+
+    def _finish(self, suggestion: Suggestion, key: str) -> None:
+        suggestion.ended.add(key)
+        if suggestion.ended == set(suggestion.keys):
+            self._end(suggestion, "")
+            self._studies[suggestion.study].finished(suggestion)
+
+    def _fail(self, suggestion: Suggestion, key: str, why: str) -> None:
+        suggestion.ended.add(key)
+        self._end(suggestion, f"another seed of its configuration failed: {why}")
+        diverged = why.startswith(TrainingDivergedError.__name__)
+        self._studies[suggestion.study].failed(suggestion, why, diverged)
+
+    def _end(self, suggestion: Suggestion, why: str) -> None:
+        """Its configuration is decided: the trials that are not done are left."""
+        for key in suggestion.keys:
+            del self._open[key]
+        keys = [key for key in suggestion.keys if key not in suggestion.ended]
+        for key in keys:
+            if key in self.running:
+                self._leaving[key] = TrialEvent(key, "stopped", reason=why)
+        self._waiting = type(self._waiting)(t for t in self._waiting if t.key not in keys)
+        self._decided += [
+            TrialEvent(key, "stopped", reason=why)
+            for key in keys
+            if key in self._begun - self.running.keys()
+        ]
+        self._parked -= set(suggestion.keys)
+
+    def _release(self, suggestion: Suggestion) -> None:
+        """Let parked trials go on that do not wait for other seeds any more."""
+        free = [t for t in suggestion.trials if t.key in self._parked]
+        free = [t for t in free if not suggestion.waits(t.key)]
+        self._parked -= {trial.key for trial in free}
+        self._waiting.extendleft(reversed(free))
+        for key in suggestion.keys:
+            event = self._leaving.get(key)
+            if event is not None and event.kind == "parked" and not suggestion.waits(key):
+                del self._leaving[key]
+
+    # What comes next.
+
+    def more(self) -> list[TrialConfig]:
+        """The trials of the next suggestion; when there is none, those that confirm the best."""
+        self._keep_time()
+        while suggesting := self._suggesting():
+            study = min(suggesting, key=lambda study: study.used)
+            suggestion = study.ask()
+            if suggestion is None:
+                self._exhausted.add(study.label)
+                continue
+            self._open |= dict.fromkeys(suggestion.keys, suggestion)
+            self._announce(_tagged(suggestion))
+            return list(suggestion.trials)
+        busy = {suggestion.study for suggestion in self._open.values()}
+        for label in [label for label in self._to_confirm if label not in busy]:
+            tagged = list(self._confirmations(self._to_confirm.pop(label)))
+            self._announce(tagged)
+            if trials := [t for t, _ in tagged if not _is_done(self._trained.get(t.key))]:
+                return trials
+        return []
+
+    def _suggesting(self) -> list[Study]:
+        """The studies that may suggest something more."""
+        spec, studies = self._spec, self._studies.values()
+        if spec.budget is not None and sum(study.used for study in studies) >= spec.budget:
+            return []
+        if spec.hours is not None and self._searched_s >= spec.hours * 3600:
+            return []
+        return [
+            study
+            for study in studies
+            if study.label not in self._exhausted
+            and (spec.patience is None or study.since_improved < spec.patience)
+        ]
+
+    def _confirmations(self, study: Study) -> Iterator[Tagged]:
+        if self._spec.confirm is None:
+            return
+        for rank, best in enumerate(study.best(self._spec.confirm.top), 1):
+            tags = {"stage": "confirm", "study": study.label, "arm": str(best.arm.index)}
+            for seed in self._confirm_seeds:
+                yield replace(best.trials[0], seed=seed), {**tags, "rank": str(rank)}
+
+    def _keep_time(self) -> None:
+        now_s = time.monotonic()
+        self._searched_s += now_s - self._clock_s
+        self._clock_s = now_s
+        if self._spec.hours is not None and self._studies:
+            next(iter(self._studies.values())).searched_s = self._searched_s
+
+
+def _tagged(suggestion: Suggestion) -> list[Tagged]:
+    tags = {
+        "stage": "search",
+        "study": suggestion.study,
+        "suggestion": str(suggestion.number),
+        "arm": str(suggestion.arm.index),
+    }
+    if suggestion.judged:
+        tags["rung"] = str(suggestion.judged)
+    return [(trial, tags) for trial in suggestion.trials]
+
+
+def _is_done(record: TrialRecord | None) -> bool:
+    return record is not None and record.status in ("FINISHED", "STOPPED")

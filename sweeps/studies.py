@@ -1,0 +1,342 @@
+"""A study: Optuna suggests configurations of one cell and is told what became of them.
+
+What it knows lies in an Optuna storage, so it goes on where it was; the suggestion after a history
+depends on that history and the seed alone. Knows neither Ray nor MLflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.samplers import PartialFixedSampler, RandomSampler
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from sweeps.cells import Cell, SearchedArm
+from sweeps.constraints import holds
+from sweeps.observations import Observation, Observed
+from sweeps.samplers import Chooser, experimental, make_pruner, make_sampler, picker, reason, rungs
+from sweeps.search_spec import Objective, Search
+from trainables.config import TrialConfig
+
+ASKS = 20  # of the sampler, for something new; then by chance
+RANDOM_ASKS = 200  # then there is nothing new
+REJECTED = "rejected"  # attributes of Optuna's trials: why a suggestion was not trained
+FROM = "from"  # the sweep that an observation comes from, if this study did not suggest it
+ENDED = "ended"  # why it was stopped early, or failed
+SEARCHED_S = "searched_s"  # attribute of the study
+
+
+@dataclass
+class Suggestion:
+    """A configuration of a study, with what is known of its trials, one for each seed."""
+
+    study: str
+    number: int
+    arm: SearchedArm
+    trials: tuple[TrialConfig, ...]
+    rungs: tuple[int, ...] = ()  # steps at which it is judged
+    judged: int = 0  # the last of them so far
+    losses: dict[str, dict[int, float]] = field(default_factory=dict)  # val_loss in nats, by key
+    measured: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # last evaluation, by key
+    ended: set[str] = field(default_factory=set)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(trial.key for trial in self.trials)
+
+    def hear(self, key: str, evaluation: Mapping[str, Any]) -> None:
+        """Take an evaluation of one of its trials; again changes nothing."""
+        self.losses.setdefault(key, {})[evaluation["step"]] = evaluation["val_nats"]
+        if evaluation["step"] >= self.measured.get(key, evaluation)["step"]:
+            self.measured[key] = evaluation
+
+    def waits(self, key: str) -> bool:
+        """Whether a trial stands at a rung that not all seeds have reached."""
+        rung = self.next_rung
+        return rung is not None and rung in self.losses.get(key, {})
+
+    @property
+    def next_rung(self) -> int | None:
+        return next((step for step in self.rungs if step > self.judged), None)
+
+    def mean_at(self, step: int) -> float:
+        return fmean(self.losses[key][step] for key in self.keys)
+
+    def at_rung(self) -> int | None:
+        """The next rung, once all seeds have reached it."""
+        rung = self.next_rung
+        if rung is None or any(rung not in self.losses.get(key, {}) for key in self.keys):
+            return None
+        return rung
+
+
+class Study:
+    """The Optuna study of a cell. Not shared between processes that suggest."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        search: Search,
+        seeds: Sequence[int],
+        storage: optuna.storages.BaseStorage,
+        sweep: str,
+        budget: int | None,
+        count_parameters: Callable[[TrialConfig], int],
+    ) -> None:
+        """Open the study, or begin it.
+
+        Args:
+            cell: what to tune.
+            search: how.
+            seeds: each configuration is trained with all of them.
+            storage: of Optuna.
+            sweep: its name, for the name of the study.
+            budget: how many suggestions the study will make, if that is known.
+            count_parameters: of the model of a trial.
+        """
+        self.cell, self.label = cell, cell.label
+        self.seeds = seeds
+        self._search, self._sweep, self._budget = search, sweep, budget
+        self._count_parameters = count_parameters
+        digest = cell.digest(search.objectives, list(seeds))
+        self.name = f"{sweep}: {cell.label} [{digest}]"
+        first_steps = [arm.defaults["training.eval_every"] for arm in cell.arms]
+        self._first_step = search.early.first_step or min(first_steps)
+        self._optuna = optuna.create_study(
+            storage=storage,
+            study_name=self.name,
+            load_if_exists=True,
+            pruner=make_pruner(search.early, self._first_step),
+            directions=["minimize"] * len(search.objectives),
+        )
+        if not self._optuna.metric_names:
+            with experimental():
+                self._optuna.set_metric_names(list(search.objectives))
+        self._handles: dict[int, optuna.Trial] = {}
+        self._seen: set[tuple[str, ...]] = set()
+        self.used = 0  # suggestions that count against the budget
+        for frozen in self._frozen():
+            if REJECTED not in frozen.user_attrs:
+                self._take_up(frozen)
+
+    def suggestions(self) -> Iterator[tuple[Suggestion, TrialState]]:
+        """All that is part of the sweep so far, in order."""
+        for frozen in self._frozen():
+            if self._is_own(frozen):
+                suggestion = self._read(frozen)
+                suggestion.judged = frozen.last_step or 0
+                yield suggestion, frozen.state
+
+    @property
+    def since_improved(self) -> int:
+        """How many suggestions in a row, the last ones that ended, improved nothing."""
+        best = {self.best(1)[0].number} if self.best(1) else set()
+        if len(self._search.objectives) > 1:
+            best = {one.number for one in self._optuna.best_trials}
+        ended = [
+            one.number for one in self._frozen() if one.state.is_finished() and self._is_own(one)
+        ]  # fmt: skip
+        last = max((place for place, number in enumerate(ended, 1) if number in best), default=0)
+        return len(ended) - last
+
+    def best(self, top: int) -> list[Suggestion]:
+        """The best configurations by the first objective; of several, among the Pareto front."""
+        if len(self._search.objectives) > 1:
+            found = self._optuna.best_trials
+        else:
+            found = [one for one in self._frozen() if one.state == TrialState.COMPLETE]
+        found = sorted(found, key=lambda one: (one.values[0], one.number))
+        return [self._read(one) for one in found[:top]]
+
+    def ask(self) -> Suggestion | None:
+        """Something to train that is new and allowed; None where the sampler finds nothing."""
+        for attempt in range(ASKS + RANDOM_ASKS):
+            number = len(self._frozen())
+            name = self._search.sampler if attempt < ASKS else "random"
+            self._optuna.sampler = make_sampler(
+                name, self._seed(number), self._seed("study"), self._budget
+            )
+            trial = self._optuna.ask()
+            try:
+                made = self._made(trial.number, trial)
+            except _RejectedError as problem:
+                self._reject(trial, problem)
+                continue
+            self._seen.add(made.keys)
+            self.used += 1
+            self._handles[trial.number] = trial
+            return made
+        return None
+
+    def judge(self, suggestion: Suggestion) -> str:
+        """Why a configuration of which all seeds stand at a rung is to stop, or nothing."""
+        rung = suggestion.at_rung()
+        assert rung is not None
+        suggestion.judged = rung
+        trial = self._handle(suggestion.number)
+        trial.report(suggestion.mean_at(rung), rung)
+        if trial.should_prune():
+            return reason(self._search.early, rung)
+        return ""
+
+    def finished(self, suggestion: Suggestion) -> None:
+        """All its trials are finished: learn their mean."""
+        values = [self._value(name, suggestion) for name in self._search.objectives]
+        self._optuna.tell(suggestion.number, values)
+
+    def stopped(self, suggestion: Suggestion, why: str) -> None:
+        """It was hopeless."""
+        self._handle(suggestion.number).set_user_attr(ENDED, why)
+        self._optuna.tell(suggestion.number, state=TrialState.PRUNED)
+
+    def failed(self, suggestion: Suggestion, why: str, diverged: bool) -> None:
+        """A trial failed. One that diverged is a bad choice, any other failure says nothing."""
+        self._handle(suggestion.number).set_user_attr(ENDED, why)
+        bad = diverged and len(self._search.objectives) == 1
+        state = TrialState.PRUNED if bad else TrialState.FAIL
+        self._optuna.tell(suggestion.number, state=state)
+
+    def why_ended(self, suggestion: Suggestion) -> str:
+        """Why it was stopped early, or failed; nothing where it was trained to its end."""
+        return str(self._frozen()[suggestion.number].user_attrs.get(ENDED, ""))
+
+    @property
+    def searched_s(self) -> float:
+        """Seconds of searching, for a limit; kept by one study for all."""
+        return float(self._optuna.user_attrs.get(SEARCHED_S, 0))
+
+    @searched_s.setter
+    def searched_s(self, seconds: float) -> None:
+        self._optuna.set_user_attr(SEARCHED_S, seconds)
+
+    def learn(self, observations: Mapping[str, Observation]) -> int:
+        """Take the trials of another sweep for observations, each configuration once.
+
+        Args:
+            observations: by key; a configuration counts if all its seeds are there.
+
+        Returns:
+            How many configurations were new.
+        """
+        learnt = 0
+        for observation in observations.values():
+            for arm in self.cell.arms:
+                if not observation.is_of(arm):
+                    continue
+                chooser = Observed(arm, observation)
+                try:
+                    made = self._made(0, chooser)
+                except _RejectedError:
+                    continue
+                if observation.key in made.keys and observations.keys() >= set(made.keys):
+                    self._add(made, chooser.params, [observations[key] for key in made.keys])
+                    learnt += 1
+        return learnt
+
+    def _add(
+        self, made: Suggestion, params: Mapping[str, Any], observations: Sequence[Observation]
+    ) -> None:
+        """Let Optuna live through an observation as if it had suggested it."""
+        with experimental():
+            self._optuna.sampler = PartialFixedSampler(dict(params), RandomSampler(0))
+        trial = self._optuna.ask()
+        trial.set_user_attr(FROM, observations[0].sweep)
+        again = self._made(trial.number, trial)
+        assert again.keys == made.keys
+        for observation in observations:
+            for evaluation in observation.evaluations:
+                again.hear(observation.key, evaluation)
+        self._handles[trial.number] = trial
+        while again.at_rung() is not None:
+            self.judge(again)
+        if why := next((one.stopped for one in observations if one.stopped), ""):
+            self.stopped(again, why)
+        else:
+            self.finished(again)
+        self._seen.add(made.keys)
+        self.used += observations[0].sweep == self._sweep
+
+    def _take_up(self, frozen: FrozenTrial) -> None:
+        """Read what an earlier process left; what it left half done is rejected."""
+        try:
+            if frozen.state.is_finished():
+                made = self._read(frozen)
+            elif FROM in frozen.user_attrs:
+                raise _RejectedError("the process died while it learnt")
+            else:
+                made = self._made(frozen.number, FixedTrial(frozen.params))
+        except _RejectedError as problem:
+            self._reject(self._handle(frozen.number), problem)
+            return
+        self._seen.add(made.keys)
+        self.used += self._is_own(frozen)
+
+    def _reject(self, trial: optuna.Trial, problem: Exception) -> None:
+        trial.set_user_attr(REJECTED, str(problem))
+        self._optuna.tell(trial, state=TrialState.FAIL)
+
+    def _read(self, frozen: FrozenTrial) -> Suggestion:
+        return self._configured(frozen.number, FixedTrial(frozen.params))
+
+    def _made(self, number: int, chooser: Chooser) -> Suggestion:
+        """What was chosen.
+
+        Raises:
+            _RejectedError: it cannot be, is not allowed, or was there before.
+        """
+        try:
+            made = self._configured(number, chooser)
+            for constraint in self._search.constraints:
+                if not holds(constraint, made.trials[0].flat):
+                    raise _RejectedError(f"it breaks the constraint {constraint}")
+        except ValueError as error:  # a `UserError`, or a parameter that Optuna lacks
+            raise _RejectedError(str(error)) from None
+        if made.keys in self._seen:
+            raise _RejectedError("it was there before")
+        return made
+
+    def _configured(self, number: int, chooser: Chooser) -> Suggestion:
+        arm, values = self.cell.choose(picker(chooser))
+        trials = tuple(arm.configure(values, seed) for seed in self.seeds)
+        steps = rungs(self._search.early, self._first_step, trials[0].training)
+        return Suggestion(self.label, number, arm, trials, tuple(steps))
+
+    def _value(self, objective: Objective, suggestion: Suggestion) -> float:
+        measured = [suggestion.measured[key] for key in suggestion.keys]
+        training = suggestion.trials[0].training
+        match objective:
+            case "val_loss":
+                return fmean(one["val_nats"] for one in measured)
+            case "training_seconds":
+                return fmean(one["training_s"] for one in measured)
+            case "training_tokens":
+                return float(measured[0]["step"] * training.batch_size * training.block_size)
+            case "parameters":
+                return float(self._count_parameters(suggestion.trials[0]))
+
+    def _is_own(self, frozen: FrozenTrial) -> bool:
+        """Whether a trial of Optuna is part of the sweep, and counts."""
+        attributes = frozen.user_attrs
+        return REJECTED not in attributes and attributes.get(FROM, self._sweep) == self._sweep
+
+    def _handle(self, number: int) -> optuna.Trial:
+        if number not in self._handles:  # of an earlier process
+            trial_id = self._frozen()[number]._trial_id
+            self._handles[number] = optuna.Trial(self._optuna, trial_id)
+        return self._handles[number]
+
+    def _frozen(self) -> list[FrozenTrial]:
+        return self._optuna.get_trials(deepcopy=False)
+
+    def _seed(self, what: object) -> int:
+        words = f"{self.seeds[0]}/{self.label}/{what}"
+        return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4])
+
+
+class _RejectedError(ValueError):
+    """A suggestion that is not trained."""

@@ -112,6 +112,7 @@ def conclusions(
     """
     from analysis.claim_texts import Link, one_seed_note, sentences
     from analysis.conclusions import check_claims, write_conclusions
+    from analysis.search_texts import basis
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
@@ -121,6 +122,8 @@ def conclusions(
             " write your own and name the file with --claims"
         )
     print(one_seed_note(found), end="")
+    if text := basis(trials):
+        print(f"{text}\n")
     link = Link(uri, trials.sweep.get("experiment_id", ""))
     for each in found:
         print(f"{each.verdict:13} {each.claim.claim}")
@@ -159,6 +162,7 @@ def report(
     from analysis.report import Evidence, runs_with_curves
     from analysis.report import report as written
     from analysis.runs import attach, load_curves
+    from analysis.studies import study_tables
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
@@ -167,11 +171,38 @@ def report(
     made = written(Evidence(trials, named, curves, found, uri))
     folder = out or state / "reports" / trials.experiment
     paths = made.write(folder)
-    write_tables(named, folder)
+    write_tables(named | study_tables(trials), folder)
     write_conclusions(found, folder)
     if trials.sweep:
         attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)
     for path in paths:
+        print(path)
+
+
+@main.command()
+@experiment_argument
+@tracking_option
+@state_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A folder; STATE/reports/EXPERIMENT/importance by default.",
+)
+def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path | None) -> None:
+    """Say which settings mattered in EXPERIMENT, and write a page on its search with figures.
+
+    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Importance describes the trials
+    that there are, by fANOVA and PED-ANOVA, and is no evidence. The tables are written as CSV and
+    Markdown: importance, and of a search its winners, suggestions, best_so_far and Pareto front.
+    """
+    from analysis.rankings import write_tables
+    from analysis.search_texts import importance_text, search_report
+
+    trials, _ = _load(experiment, tracking_uri, state)
+    made, named = search_report(trials)
+    print(importance_text(named["importance"]))
+    folder = out or state / "reports" / trials.experiment / "importance"
+    for path in [*made.write(folder), *write_tables(named, folder)]:
         print(path)
 
 

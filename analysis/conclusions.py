@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import Claim, load_claims
+from analysis.confirmed import confirmation_note, judged
 from analysis.contrasts import Contrast, contrasts_of
 from analysis.errors import AnalysisError
 from analysis.runs import Trials
@@ -87,7 +88,7 @@ class Conclusion:
 
 
 def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Conclusion]:
-    """Hold claims against the trials.
+    """Hold claims against the trials; where there are studies, against their confirmed winners.
 
     Args:
         trials: from `load_trials`.
@@ -95,13 +96,20 @@ def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Concl
             those of them that the trials can speak of.
 
     Raises:
-        AnalysisError: the file is wrong, or names what no trial has.
+        AnalysisError: the file is wrong, or names what no trial has or what was tuned.
     """
     file = load_claims(None if claims is None else Path(claims))
+    evidence = judged(trials)
+    tuned = set(trials.params) - set(evidence.params)
     conclusions = []
     for claim in file.claims:
         try:
-            contrasts = contrasts_of(claim, trials)
+            if about := sorted(claim.names & tuned):
+                raise AnalysisError(
+                    f"claim {claim.claim!r}: {about[0]} was tuned in each study, so its values are"
+                    " not compared; what a claim is about belongs into the grid of the arm"
+                )
+            contrasts = contrasts_of(claim, evidence)
         except AnalysisError:
             if file.shipped:
                 continue
@@ -109,9 +117,10 @@ def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Concl
         if contrasts:
             conclusions.append(conclude(claim, contrasts))
         elif not file.shipped:
+            note = confirmation_note(trials)
             raise AnalysisError(
                 f"claim {claim.claim!r}: {trials.experiment!r} has nothing to compare: no two of"
-                " its configurations are as the claim says"
+                f" its configurations are as the claim says{f'. {note}' if note else ''}"
             )
     return conclusions
 

@@ -53,7 +53,7 @@ def contrasts_of(claim: Claim, trials: Trials) -> list[Contrast]:
     """
     _check_names(claim, trials)
     table = trials.table.assign(**{LOSS: trials.comparable["val_loss"]})  # NaN for what is left out
-    table = _select(table[table["stage"] == ""], claim.where)
+    table = select(table[table["stage"] == ""], claim.where)
     if claim.factor is None:
         return list(_between_selections(claim, trials, table))
     return list(_between_levels(claim, trials, table))
@@ -106,7 +106,7 @@ def _between_selections(claim: Claim, trials: Trials, table: pd.DataFrame) -> It
     """Each configuration of a selection against each of another that agrees in ``within``."""
     assert claim.better is not None
     assert claim.worse is not None
-    better, worse = _select(table, claim.better), _select(table, claim.worse)
+    better, worse = select(table, claim.better), select(table, claim.worse)
     vary, others_vary = _varying(better, trials, set()), _varying(worse, trials, set())
     within = claim.within
     if within is None:
@@ -222,7 +222,8 @@ def _label(values: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
 
 
-def _select(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
+def select(table: pd.DataFrame, selection: Mapping[str, Value | list[Value]]) -> pd.DataFrame:
+    """The rows that have these values."""
     for name, value in selection.items():
         values = value if isinstance(value, list) else [value]
         table = table[table[name].isin([_as_in(table[name], one) for one in values])]

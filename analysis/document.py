@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 FIGURES = "figures"
+LONG = 10  # characters of a number
 IMAGE = re.compile(rf'src="{FIGURES}/([\w.-]+)\.svg"')
 PAGE = """\
 <!DOCTYPE html>
@@ -111,7 +112,8 @@ def markdown_table(table: pd.DataFrame, decimals: Mapping[str, int] | None = Non
 
     Args:
         table: the index is not shown.
-        decimals: digits after the point, by column; others are shown as they are.
+        decimals: digits after the point, by column; others are shown as they are, but long
+            fractions with six digits.
     """
     decimals = decimals or {}
     text = pd.DataFrame(
@@ -127,4 +129,6 @@ def _cell(value: Any, decimals: int | None) -> str:
         return ""
     if decimals is not None:
         return f"{value:.{decimals}f}"
+    if isinstance(value, float) and len(str(value)) > LONG:
+        return f"{value:.6g}"
     return " ".join(str(value).replace("|", "\\|").split())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.confirmed import judged
 from analysis.document import markdown_table
 from analysis.errors import AnalysisError
 from analysis.runs import Trials
@@ -14,7 +15,12 @@ from analysis.statistics import t_intervals
 
 LOSSES = ["train_loss", "val_loss", "best_val_loss"]
 INTERVAL = ["low", "high"]
-DECIMALS = {**dict.fromkeys([*LOSSES, *INTERVAL], 5), "training_seconds": 1}
+DECIMALS = {
+    **dict.fromkeys([*LOSSES, *INTERVAL, "search_loss", "last_loss", "best"], 5),
+    **dict.fromkeys(["fANOVA", "PED-ANOVA"], 3),
+    "training_seconds": 1,
+}
+STAGES = ("confirm", "", "search")  # as they are read: what was confirmed, what is plain, picks
 SHOWN = ["n", "train_loss", "val_loss", *INTERVAL, "best_val_loss"]
 
 
@@ -24,7 +30,8 @@ def configurations(trials: Trials) -> pd.DataFrame:
     Returns:
         A row a configuration, with the columns
 
-        * the settings that differ, and ``stage`` where some were suggested by a search;
+        * the settings that differ, and where there was a search ``stage`` and ``picked``, as in
+          `Trials`: what a search suggested and what was confirmed are never taken together;
         * ``n``: finished trials, each with a seed of its own;
         * ``train_loss``, ``val_loss``: means, nats per character;
         * ``low``, ``high``: the 95 % interval of the mean val_loss (by Student), missing if n is 1;
@@ -37,6 +44,8 @@ def configurations(trials: Trials) -> pd.DataFrame:
         AnalysisError: no trial is finished.
     """
     names = [*trials.settings, *(["stage"] if trials.table["stage"].any() else [])]
+    if "picked" in trials.table and trials.table["picked"].notna().any():
+        names.append("picked")
     whole = trials.finished[trials.finished["stopped"] == ""]
     if whole.empty:
         raise AnalysisError(f"no trial of {trials.experiment!r} is finished")
@@ -73,10 +82,13 @@ def configurations(trials: Trials) -> pd.DataFrame:
 
 
 def rankings(trials: Trials) -> pd.DataFrame:
-    """All configurations by val_loss, best first.
+    """All configurations by val_loss, best first; those of each stage apart.
+
+    First those that were confirmed on fresh seeds, then those of no search, then those that a
+    search suggested, whose best are better than they would be again.
 
     Returns:
-        ``rank`` (from 1), then the columns of `configurations`.
+        ``rank`` (from 1 in each stage), then the columns of `configurations`.
 
     Raises:
         AnalysisError: no trial is finished.
@@ -86,8 +98,16 @@ def rankings(trials: Trials) -> pd.DataFrame:
 
 def _ranked(table: pd.DataFrame) -> pd.DataFrame:
     table = table.sort_values(["val_loss", "run_ids"], ignore_index=True)
-    table.insert(0, "rank", table.index + 1)
-    return table
+    if "stage" not in table:
+        table.insert(0, "rank", table.index + 1)
+        return table
+    table = table.sort_values("stage", key=_reading_order, kind="stable")
+    table.insert(0, "rank", table.groupby("stage").cumcount() + 1)
+    return table.reset_index(drop=True)
+
+
+def _reading_order(stages: pd.Series[str]) -> pd.Series[int]:
+    return stages.map(lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
 
 
 def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -131,13 +151,20 @@ def pivot_settings(trials: Trials) -> list[str]:
 def tables(trials: Trials, by: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
     """The ranking and the pivots, by the names of their files.
 
+    The pivots of a search are those of its confirmed winners, once there are some.
+
     Args:
         trials: from `load_trials`.
         by: the settings to pivot by; None takes `pivot_settings`.
     """
-    settings = pivot_settings(trials) if by is None else by
     table = configurations(trials)
-    pivots = {f"by_{name}": pivot(trials, name, table) for name in settings}
+    evidence = judged(trials)
+    if evidence is trials or evidence.comparable.empty:
+        evidence, compared = trials, table
+    else:
+        compared = configurations(evidence)
+    settings = pivot_settings(evidence) if by is None else by
+    pivots = {f"by_{name}": pivot(evidence, name, compared) for name in settings}
     return {"ranking": _ranked(table)} | {n: table for n, table in pivots.items() if len(table)}
 
 

@@ -10,14 +10,21 @@ import pandas as pd
 
 from analysis.claim_texts import Link, claim_section, claims_overview
 from analysis.conclusions import Conclusion, contrasts_table
+from analysis.confirmed import judged
 from analysis.document import Figure, Report, markdown_table
-from analysis.figures import figures
+from analysis.figures import SEARCH_FIGURES, figures
 from analysis.published import PROTOCOL, comparison
 from analysis.rankings import markdown
 from analysis.runs import Trials
+from analysis.search_texts import basis, search_section
 
 MOST_ROWS = 60  # of a table; the CSV files have all
 MOST_CURVES = 60  # configurations, the best ones
+STAGES = {  # titles
+    "confirm": "Confirmed on fresh seeds",
+    "": "Plain trials",
+    "search": "Suggested by the search (optimistic: chosen by these losses)",
+}
 METHODS = """\
 A loss is the mean over a split of -ln p of the next character, in nats. Each difference is taken
 between two trials of the same seed, which drew the same batches where their block_size agrees and
@@ -57,12 +64,14 @@ def report(evidence: Evidence) -> Report:
     """Write the report; the same runs give the same text and figures."""
     trials = evidence.trials
     drawn = figures(trials, evidence.curves, contrasts_table(evidence.conclusions))
+    searched = search_section(trials, drawn)
     sections = [
         f"# Sweep {trials.experiment}\n",
         _summary(trials),
         *_conclusions(evidence, drawn),
+        *searched,
         *_rankings(evidence.tables),
-        *_figures(drawn, len(evidence.tables["ranking"])),
+        *_figures(drawn, len(evidence.tables["ranking"]), bool(searched)),
         *_published(trials),
         *_left_out(trials),
         *_provenance(trials),
@@ -75,7 +84,7 @@ def report(evidence: Evidence) -> Report:
 
 
 def _summary(trials: Trials) -> str:
-    whole = trials.comparable
+    whole = judged(trials).comparable
     counts = trials.table["status"].value_counts()
     statuses = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     settings = list(trials.settings)
@@ -102,6 +111,8 @@ def _conclusions(evidence: Evidence, drawn: Mapping[str, Figure]) -> list[str]:
         return []
     link = Link(evidence.tracking_uri, evidence.trials.sweep.get("experiment_id", ""))
     sections = ["## Conclusions\n", claims_overview(conclusions)]
+    if text := basis(evidence.trials):
+        sections.insert(1, f"{text}\n")
     for index, conclusion in enumerate(conclusions, start=1):
         sections.append(claim_section(index, conclusion, link, MOST_ROWS))
         if figure := drawn.get(f"differences_{index}"):
@@ -117,12 +128,23 @@ def _rankings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     ]
     for name, table in tables.items():
         title = "All configurations" if name == "ranking" else f"By {name.removeprefix('by_')}"
-        sections += [f"### {title}\n", _shortened(markdown(table.head(MOST_ROWS)), len(table))]
+        parts = {title: table}
+        if name == "ranking" and "stage" in table:
+            parts = {
+                STAGES.get(str(stage), str(stage)): part.drop(columns="stage").dropna(
+                    axis="columns", how="all"
+                )
+                for stage, part in table.groupby("stage", sort=False)
+            }
+        for heading, part in parts.items():
+            shown = _shortened(markdown(part.head(MOST_ROWS)), len(part))
+            sections += [f"### {heading}\n", shown]
     return sections
 
 
-def _figures(drawn: Mapping[str, Figure], configured: int) -> list[str]:
-    shown = [f.markdown for name, f in drawn.items() if not name.startswith("differences_")]
+def _figures(drawn: Mapping[str, Figure], configured: int, has_studies: bool) -> list[str]:
+    elsewhere = ("differences_", *SEARCH_FIGURES) if has_studies else "differences_"
+    shown = [f.markdown for name, f in drawn.items() if not name.startswith(elsewhere)]
     if shown and configured > MOST_CURVES:
         shown.append(
             f"Learning curves: of the {MOST_CURVES} best of {configured} configurations.\n"
@@ -158,14 +180,16 @@ def _published(trials: Trials) -> list[str]:
 
 
 def _left_out(trials: Trials) -> list[str]:
-    rows = trials.left_out
+    rows = trials.other_than(judged(trials).comparable)
     if rows.empty:
         return []
+    title = ["## Not counted in the conclusions\n"]
+    if trials.search:
+        suggested = rows["stage"] == "search"
+        rows = rows[~suggested]
+        title.append(f"{int(suggested.sum())} trials that the search suggested, and:\n")
     shown = rows[["run_id", *trials.varying, "val_loss", "why"]].head(MOST_ROWS)
-    return [
-        "## Not counted in the conclusions\n",
-        _shortened(markdown_table(shown, {"val_loss": 5}), len(rows)),
-    ]
+    return [*title, _shortened(markdown_table(shown, {"val_loss": 5}), len(rows))]
 
 
 def _provenance(trials: Trials) -> list[str]:
@@ -202,9 +226,14 @@ def _caveats(evidence: Evidence) -> list[str]:
     trials = evidence.trials
     fixed = [name for name in trials.params if name not in (*trials.varying, "seed")]
     held = ", ".join(f"{name}={trials.table[name].iloc[0]}" for name in fixed) or "nothing known"
+    tuned = judged(trials) is not trials
     lines = [
-        f"- Held fixed: {held}. Another value of these may order the configurations otherwise; a"
-        " learning rate that suits one may not suit another.",
+        f"- Held fixed: {held}. Another value of these may order the configurations otherwise;"
+        + (
+            " what was tuned is the best that the search saw, not the best that there is."
+            if tuned
+            else " a learning rate that suits one may not suit another."
+        ),
         "- One text, split once. The intervals are about other seeds, not about other texts.",
         "- A claim about every cell is about the cells of this sweep.",
     ]

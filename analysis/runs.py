@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import AnalysisError
+from analysis.search import Search, read_search
 
 PAGE = 1_000
 MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
@@ -27,11 +29,17 @@ MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
 }
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
 IDENTITY = ("run_id", "name", "key")
-TAGS = ("failure", "stage", "stopped", "hardware", "code_version", "corpus_digest")
-RESERVED = {  # columns of the tables here, in rankings and in figures
+TAGS = ("failure", "stage", "stopped", "study", "hardware", "code_version", "corpus_digest")
+NUMBER_TAGS = {"suggestion": "suggestion", "arm": "arm", "rung": "rung", "picked": "rank"}
+COSTS = ("parameters", "training_tokens")  # metrics of a search that has them for an objective
+RESERVED = {  # columns of the tables here, in rankings, of studies and in figures
     *IDENTITY,
     *TAGS,
+    *NUMBER_TAGS,
     *METRICS,
+    *COSTS,
+    *("outcome", "search_loss", "search_n", "last_loss", "edges", "suggestions", "finished"),
+    *("failed", "steps", "full_steps", "best"),
     *("status", "why"),
     *("rank", "n", "low", "high", "left_out", "run_ids"),
     *("configuration", "label", "placed", "reference"),
@@ -48,8 +56,13 @@ class Trials:
 
     * ``run_id``, ``name``, ``key``: of its run in MLflow;
     * ``status``: FINISHED, FAILED, KILLED, RUNNING; ``failure``: why it failed;
-    * ``stage``: "search" for a trial that a search suggested, else empty; ``stopped``: why it was
-      stopped before its last step, else empty;
+    * ``stage``: "search" for a trial that a search suggested, "confirm" for one of a winner that
+      was trained again on fresh seeds, else empty; ``stopped``: why it was stopped before its last
+      step, else empty; ``study``: the study that both are of;
+    * ``suggestion``: its number in the study; ``rung``: the last step at which it was judged;
+      ``picked``: 1 for a trial of the best configuration of a study by the search's own losses, 2
+      and so on; ``arm``: of the sweep file, counted from 0 (all four missing where they have no
+      meaning, and in a table from a file);
     * ``hardware``, ``code_version``, ``corpus_digest``: what it ran on, and with what;
     * a column for each name in ``params``, its settings: numbers where all values are; ``seed`` is
       0 where it is not known, and a setting with the name of another column is NAME_setting;
@@ -66,6 +79,15 @@ class Trials:
     def status(self) -> str:
         """Of the sweep as a whole; a table is finished."""
         return self.sweep.get("status", "FINISHED")
+
+    @cached_property
+    def search(self) -> Search | None:
+        """How the sweep searched; None if it did not.
+
+        Raises:
+            AnalysisError: what its run says of that cannot be read.
+        """
+        return read_search(self.sweep.get("search"))
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
@@ -96,7 +118,11 @@ class Trials:
     @property
     def left_out(self) -> pd.DataFrame:
         """The other rows, with a column ``why``."""
-        rows = self.table.drop(self.comparable.index)
+        return self.other_than(self.comparable)
+
+    def other_than(self, counted: pd.DataFrame) -> pd.DataFrame:
+        """The rows that are not among those that count, with a column ``why``."""
+        rows = self.table.drop(counted.index)
         return rows.assign(why=[_why_left_out(row) for row in rows.to_dict("records")])
 
 
@@ -105,7 +131,14 @@ def _why_left_out(row: Mapping[Hashable, Any]) -> str:
         return f"{row['status']}: {row['failure']}".removesuffix(": ")
     if row["stopped"]:
         return f"stopped early: {row['stopped']}"
-    return "suggested by a search" if row["stage"] else f"val_loss is {row['val_loss']}"
+    if row["stage"]:
+        is_winner = row["stage"] == "confirm"
+        return (
+            "confirmed, but not the search's first choice" if is_winner else "suggested by a search"
+        )
+    if math.isfinite(row["val_loss"]):
+        return "plain, where a confirmed winner or its seeds are what counts"
+    return f"val_loss is {row['val_loss']}"
 
 
 def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
@@ -330,11 +363,16 @@ def _typed(
             f"{experiment}: a seed is not a whole number, or missing in some trials"
         )
     table["seed"] = seeds.astype(object).map(int)
+    for name in table.columns.intersection(list(NUMBER_TAGS)):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if (numbers.isna() & table[name].notna()).any() or (numbers % 1 > 0).any():
+            raise AnalysisError(f"{experiment}: the tag {NUMBER_TAGS[name]!r} is no whole number")
+        table[name] = numbers.astype("Int64")
     return Trials(experiment, table, tuple(params), sweep)
 
 
 def _row(run: Any) -> dict[str, Any]:
-    metrics = {name: run.data.metrics.get(name, float("nan")) for name in METRICS}
+    metrics = {name: run.data.metrics.get(name, math.nan) for name in (*METRICS, *COSTS)}
     identity = {
         "run_id": run.info.run_id,
         "name": run.info.run_name,
@@ -342,8 +380,9 @@ def _row(run: Any) -> dict[str, Any]:
         "status": run.info.status,
     }
     tags = {name: run.data.tags.get(name, "") for name in TAGS}
+    numbers = {name: run.data.tags.get(tag) for name, tag in NUMBER_TAGS.items()}
     params = {_column(name): value for name, value in run.data.params.items()}
-    return {**params, **identity, **tags, **metrics}
+    return {**params, **identity, **tags, **numbers, **metrics}
 
 
 def _column(param: str) -> str:

@@ -214,7 +214,7 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
     """Gives Tune what is next in the queue."""
 
     def __init__(self, queue: Queue) -> None:
-        super().__init__(metric="step", mode="max")  # Tune wants one; the queue knows better
+        super().__init__()
         self._queue = queue
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:

@@ -7,11 +7,15 @@ import pandas as pd
 from analysis.document import Figure
 from analysis.figures.contrasts import differences
 from analysis.figures.data import configurations
-from analysis.figures.importance import importance
+from analysis.figures.importance import importance_bars
+from analysis.figures.search import search_figures
 from analysis.figures.settings import heatmap, loss_by
 from analysis.figures.style import fixed_style
 from analysis.figures.trials import cost, curve_panels
+from analysis.importance import importances, samples
 from analysis.runs import Trials
+
+SEARCH_FIGURES = ("importance", "slices", "parallel", "best_so_far", "pareto")
 
 
 def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> dict[str, Figure]:
@@ -28,7 +32,7 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
 
     Returns:
         By name, in the order of reading: ``loss_by_...``, ``heatmap``, ``differences_1`` and so on,
-        ``curves``, ``cost``, ``importance``.
+        ``curves``, ``cost``; and of a search those of `figures_of_search`.
     """
     shown = configurations(trials)
     if shown is None:
@@ -40,6 +44,27 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
             *differences(contrasts),
             curve_panels(shown, curves),
             cost(shown),
-            importance(trials),
         ]
-    return {figure.name: figure for figure in drawn if figure}
+    named = {figure.name: figure for figure in drawn if figure}
+    if (trials.table["stage"] == "search").any():
+        named |= figures_of_search(trials)
+    return named
+
+
+def figures_of_search(trials: Trials, table: pd.DataFrame | None = None) -> dict[str, Figure]:
+    """Draw what was tried and what mattered; of a plain sweep only the latter.
+
+    Args:
+        trials: of one sweep.
+        table: their `importance`, where it is known already.
+
+    Returns:
+        By name: those of `SEARCH_FIGURES` that the trials allow.
+    """
+    if table is None:
+        found = [importances(sample) for sample in samples(trials)]
+        table = pd.concat(found) if found else pd.DataFrame()
+    with fixed_style():
+        drawn = [] if table.empty else [importance_bars(table)]
+        drawn += [figure for figure in search_figures(trials) if figure]
+    return {figure.name: figure for figure in drawn}

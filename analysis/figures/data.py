@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.confirmed import judged
 from analysis.runs import Trials
 from analysis.statistics import t_interval
 
@@ -76,12 +77,17 @@ class Configurations:
 def configurations(trials: Trials) -> Configurations | None:
     """Group trials that differ in the seed only, and choose axes.
 
-    Those that bear on a conclusion; where there are none, those that a search picked. None where
-    no trial has a loss.
+    Those that bear on a conclusion; where there are none, those that a search picked and did not
+    stop early. None where no trial has a loss.
     """
-    rows = trials.comparable
+    evidence = judged(trials)
+    rows = evidence.comparable
     searched = rows["val_loss"].notna().sum() == 0
-    rows = (trials.finished if searched else rows).dropna(subset="val_loss")
+    if searched:
+        rows = trials.finished[trials.finished["stopped"] == ""]
+    else:
+        trials = evidence
+    rows = rows.dropna(subset="val_loss")
     if rows.empty:
         return None
     settings = [name for name in trials.settings if rows[name].nunique(dropna=False) > 1]

@@ -23,7 +23,7 @@ from analysis.figures.data import (
     spread,
     thinned,
 )
-from analysis.figures.importance import importances, searched_trials
+from analysis.importance import importance, samples
 from analysis.runs import METRICS, Trials
 
 COLUMNS = ["claim", "claim_index", "cell", "what", "mean", "low", "high", "n", "verdict",
@@ -259,9 +259,7 @@ def search(count: int) -> Trials:
 
 def test_importance_finds_the_one_setting_that_matters() -> None:
     some = search(40)
-    searched = searched_trials(some)
-    assert searched
-    table = importances(*searched)
+    table = importance(some).set_index("setting")[["fANOVA", "PED-ANOVA"]]
     assert set(table.index) == {"rate", "width", "pe_type"}
     assert (table.loc["rate"] > 0.6).all()
     assert table.sum().tolist() == pytest.approx([1, 1])
@@ -270,12 +268,10 @@ def test_importance_finds_the_one_setting_that_matters() -> None:
     assert "tests nothing" in found["importance"].shows
 
 
-def test_importance_wants_twenty_trials_with_the_same_settings() -> None:
-    assert searched_trials(search(19)) is None
+def test_importance_wants_twenty_trials() -> None:
+    assert samples(search(19)) == []
     some = search(40)
     lacks = some.table.assign(width=some.table["width"].where(some.table.index < 25))
-    rows, settings = searched_trials(Trials("study", lacks, some.params)) or (None, [])
-    assert rows is not None
-    assert len(rows) == 25
-    assert settings == ["rate", "width", "pe_type"]
-    assert searched_trials(Trials("study", lacks.assign(stage=""), some.params)) is None
+    table = importance(Trials("study", lacks, some.params)).set_index("setting")
+    assert dict(table["trials"]) == {"rate": 40, "pe_type": 40, "width": 25}
+    assert list(figures(search(19), NO_CURVES, NO_CONTRASTS)) == []

@@ -138,8 +138,9 @@ def test_what_a_search_suggested_is_ranked_apart() -> None:
     runs = [run(i, val_loss=2.0 + i, n_embd=8, seed=i) for i in range(4)]
     runs[0].data.tags["stage"] = "search"
     trials = trials_of("study", runs)
-    assert list(rankings(trials)["n"]) == [1, 3]
-    assert list(rankings(trials)["stage"]) == ["search", ""]
+    assert list(rankings(trials)["n"]) == [3, 1]
+    assert list(rankings(trials)["stage"]) == ["", "search"]
+    assert list(rankings(trials)["rank"]) == [1, 1]
     assert len(trials.comparable) == 3
     assert list(trials.left_out["why"]) == ["suggested by a search"]
 

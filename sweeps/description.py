@@ -88,6 +88,7 @@ def describe_trial(
             "corpus_digest": trial.corpus_digest,
             **(tags or {}),
         },
+        "costs": {name: plan.costs[name](trial) for name in plan.costs},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -69,6 +69,13 @@ class Plan:
         arms = [arm for cell in self.cells for arm in cell.arms]
         return tuple(dict.fromkeys(short_name(path) for arm in arms for path in arm.space))
 
+    @property
+    def costs(self) -> dict[str, Callable[[TrialConfig], float]]:
+        """The objectives of the search that are known before a trial is trained."""
+        known = {"parameters": self.count_parameters, "training_tokens": training_tokens}
+        wanted = self.sweep.search.objectives if self.cells else []
+        return {name: known[name] for name in wanted if name in known}
+
     def count_parameters(self, trial: TrialConfig) -> int:
         """Numbers that the model of a trial learns."""
         block_size = trial.training.block_size
@@ -80,6 +87,12 @@ class Plan:
         shown = (trial.flat[name] for name in self.varying if name in trial.flat)
         values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in shown]
         return " ".join(values) or trial.model.variant
+
+
+def training_tokens(trial: TrialConfig) -> int:
+    """Tokens that a trial trains on."""
+    training = trial.training
+    return training.last_step * training.batch_size * training.block_size
 
 
 def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
@@ -138,13 +151,16 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
     arm_of_key: dict[str, int] = {}
     trials = []
     searched = []
+    seeds = list(sweep.seeds)
+    if any(arm.search for arm in sweep.arms):  # and with those of the winners, to be compared
+        seeds += sweep.confirm_seeds
     for index, arm in enumerate(sweep.arms):
         where = f"{source}: arms[{index}]"
         for combination, settings in _combinations(sweep, arm, corpus, where):
             if arm.search:
                 searched.append((_searched(index, arm, settings, where), combination))
                 continue
-            for seed in sweep.seeds:
+            for seed in seeds:
                 trial = TrialConfig.from_dict({**settings, "seed": seed}, where)
                 _check_block(trial, corpus, where)
                 if trial.key in arm_of_key:

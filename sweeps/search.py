@@ -257,9 +257,9 @@ class Search(Queue):
         if self._spec.confirm is None:
             return
         for rank, best in enumerate(study.best(self._spec.confirm.top), 1):
-            tags = {"stage": "confirm", "study": study.label, "arm": str(best.arm.index)}
+            tags = {**_tags(best), "stage": "confirm", "rank": str(rank)}
             for seed in self._confirm_seeds:
-                yield replace(best.trials[0], seed=seed), {**tags, "rank": str(rank)}
+                yield replace(best.trials[0], seed=seed), tags
 
     def _keep_time(self) -> None:
         now_s = time.monotonic()
@@ -270,15 +270,18 @@ class Search(Queue):
 
 
 def _tagged(suggestion: Suggestion) -> list[Tagged]:
-    tags = {
-        "stage": "search",
+    tags = {**_tags(suggestion), "stage": "search"}
+    if suggestion.judged:
+        tags["rung"] = str(suggestion.judged)
+    return [(trial, tags) for trial in suggestion.trials]
+
+
+def _tags(suggestion: Suggestion) -> dict[str, str]:
+    return {
         "study": suggestion.study,
         "suggestion": str(suggestion.number),
         "arm": str(suggestion.arm.index),
     }
-    if suggestion.judged:
-        tags["rung"] = str(suggestion.judged)
-    return [(trial, tags) for trial in suggestion.trials]
 
 
 def _is_done(record: TrialRecord | None) -> bool:

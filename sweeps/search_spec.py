@@ -98,7 +98,7 @@ class Stopping(Frozen):
     """
 
     rule: Rule = "asha"
-    first_step: PositiveInt | None = None  # the first evaluation, by default
+    first_step: PositiveInt | None = None  # by default max_steps / reduction: earlier ranks mislead
     reduction: Annotated[int, Field(ge=2)] = 3
     startup: PositiveInt = 5
 

@@ -202,7 +202,7 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
         say(f"lost    {lost}; the trials of the sweep are its observations now")
     budget = math.ceil(spec.budget / len(plan.cells)) if spec.budget else None
     studies = [
-        Study(cell, spec, sweep.seeds, storage, sweep.name, budget, plan.count_parameters)
+        Study(cell, spec, sweep.seeds, storage, sweep.name, budget, plan.costs)
         for cell in plan.cells
     ]
     sources = {sweep.name: from_outbox(outbox)}

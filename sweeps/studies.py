@@ -7,6 +7,7 @@ depends on that history and the seed alone. Knows neither Ray nor MLflow.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -18,7 +19,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from sweeps.cells import Cell, SearchedArm
 from sweeps.constraints import holds
-from sweeps.observations import Observation, Observed
+from sweeps.observations import MEASURED, Observation, Observed
 from sweeps.samplers import Chooser, experimental, make_pruner, make_sampler, picker, reason, rungs
 from sweeps.search_spec import Objective, Search
 from trainables.config import TrialConfig
@@ -86,7 +87,7 @@ class Study:
         storage: optuna.storages.BaseStorage,
         sweep: str,
         budget: int | None,
-        count_parameters: Callable[[TrialConfig], int],
+        costs: Mapping[str, Callable[[TrialConfig], float]],
     ) -> None:
         """Open the study, or begin it.
 
@@ -97,16 +98,17 @@ class Study:
             storage: of Optuna.
             sweep: its name, for the name of the study.
             budget: how many suggestions the study will make, if that is known.
-            count_parameters: of the model of a trial.
+            costs: gives the objectives that are known of a trial before it is trained.
         """
         self.cell, self.label = cell, cell.label
         self.seeds = seeds
         self._search, self._sweep, self._budget = search, sweep, budget
-        self._count_parameters = count_parameters
+        self._costs = costs
         digest = cell.digest(search.objectives, list(seeds))
         self.name = f"{sweep}: {cell.label} [{digest}]"
-        first_steps = [arm.defaults["training.eval_every"] for arm in cell.arms]
-        self._first_step = search.early.first_step or min(first_steps)
+        shortest = min(arm.defaults["training.max_steps"] for arm in cell.arms)
+        early = search.early
+        self._first_step = early.first_step or math.ceil(shortest / early.reduction)
         self._optuna = optuna.create_study(
             storage=storage,
             study_name=self.name,
@@ -307,17 +309,10 @@ class Study:
         return Suggestion(self.label, number, arm, trials, tuple(steps))
 
     def _value(self, objective: Objective, suggestion: Suggestion) -> float:
-        measured = [suggestion.measured[key] for key in suggestion.keys]
-        training = suggestion.trials[0].training
-        match objective:
-            case "val_loss":
-                return fmean(one["val_nats"] for one in measured)
-            case "training_seconds":
-                return fmean(one["training_s"] for one in measured)
-            case "training_tokens":
-                return float(measured[0]["step"] * training.batch_size * training.block_size)
-            case "parameters":
-                return float(self._count_parameters(suggestion.trials[0]))
+        if objective in self._costs:
+            return float(self._costs[objective](suggestion.trials[0]))
+        name = MEASURED[objective]
+        return fmean(suggestion.measured[key][name] for key in suggestion.keys)
 
     def _is_own(self, frozen: FrozenTrial) -> bool:
         """Whether a trial of Optuna is part of the sweep, and counts."""

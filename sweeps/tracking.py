@@ -118,6 +118,8 @@ class SweepRuns:
             for time_ms, each in evaluations
             for name, source in SOURCES.items()
         ]
+        costs = content.get("costs", {})  # not in an outbox of an earlier version
+        metrics += [Metric(name, value, record.started_ms, 0) for name, value in costs.items()]
         params = [Param(*item) for item in content["params"].items() if item[0] not in run.params]
         tags = [RunTag(*item) for item in self._tags(record, run).items()]
         first, *rest = _batches(metrics, MAX_METRICS)

@@ -65,10 +65,10 @@ def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     """The settings that exist at a path inside a model."""
     annotation: Any = model
     for part in path:
-        if isinstance(part, int):
-            annotation = get_args(annotation)[0]
+        if get_origin(annotation) in (list, dict):  # of settings
+            annotation = get_args(annotation)[-1]
         else:
-            annotation = _model_in(annotation).model_fields[part].annotation
+            annotation = _model_in(annotation).model_fields[str(part)].annotation
     return list(_model_in(annotation).model_fields)
 
 

@@ -35,7 +35,7 @@ def importance_bars(table: pd.DataFrame) -> Figure:
     values = np.concatenate([rows[list(BARS)].to_numpy().ravel() for rows in scopes.values()])
     panels[0, 0].set_xlim(0, 1.1 * float(np.nanmax(values)))
     panels[-1, 0].set_xlabel("importance for val_loss (sums to 1 for each estimator)")
-    canvas.suptitle("What mattered in the search")
+    canvas.suptitle("What mattered")
     handles, names = panels[0, 0].get_legend_handles_labels()
     canvas.legend(handles, names, loc="outside lower center", ncols=2)
     meaning = "; ".join(f"{name}: {text}" for name, text in MEANING.items())

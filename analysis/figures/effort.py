@@ -1,0 +1,112 @@
+"""What a search took: the best loss over its steps, and losses over other objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from analysis.document import Figure
+from analysis.figures.data import ceiling, pareto, thinned
+from analysis.figures.style import COLOURS, LINES, LOSS, as_figure, legend_below
+from analysis.runs import Trials
+from analysis.studies import best_so_far, objectives, suggestions
+
+MOST_LINES = 8  # studies with a line and a name each
+MOST_POINTS = 500  # of a line
+
+
+def cost_of_search(trials: Trials) -> Figure | None:
+    """The best loss so far over the steps that the search had taken."""
+    table = best_so_far(trials)
+    table = table.assign(shown=table["best"])
+    studies = table.loc[table["best"].notna(), "study"].nunique()
+    many = studies > MOST_LINES
+    if many:
+        table["shown"] -= table.groupby("study")["best"].transform("min")
+    canvas = Canvas(figsize=(7.5, 3.6), layout="constrained")
+    axes = canvas.subplots()
+    curves = [(str(study), rows) for study, rows in table.dropna(subset="best").groupby("study")]
+    for index, (study, rows) in enumerate(curves):
+        looks: dict[str, Any] = {"color": "#999999", "lw": 0.7, "alpha": 0.8}
+        if not many:
+            looks = {"color": COLOURS[index], "lw": 1.4, "ls": LINES[index], "label": study}
+        end = float(table.loc[table["study"] == study, "steps"].max())
+        rows = thinned(rows, MOST_POINTS)
+        steps, best = [*rows["steps"], end], [*rows["shown"], rows["shown"].iloc[-1]]
+        axes.step(steps, best, where="post", **looks)
+    if many:
+        grid = np.linspace(0, float(table["steps"].max()), 200)
+        axes.step(grid, _median_at(grid, [c for _, c in curves]), "k", where="post", lw=1.8)
+    low = float(table["shown"].min())
+    top = ceiling(table["shown"].dropna())
+    room = 0.05 * (top - low) or 0.01
+    axes.set_ylim(low - room, top + room)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("steps of the search so far (optimizer updates, stopped trials included)")
+    axes.set_ylabel(
+        "best so far above the best\nof its study (nats per character)"
+        if many
+        else "best val_loss so far\n(nats per character)"
+    )
+    axes.set_title("What the search took")
+    if not many:
+        legend_below(canvas, *axes.get_legend_handles_labels())
+    shows = (
+        "The lowest val_loss among the finished suggestions against the steps of all, those that"
+        " were stopped or failed as far as they came, in the order in which they were suggested."
+    )
+    if float(table["shown"].max()) > top:
+        shows += " What lies above the frame is cut off."
+    if many:
+        shows += f" A grey line for each of {studies} studies, and their median in black."
+    return as_figure("best_so_far", shows, canvas)
+
+
+def front(trials: Trials) -> Figure | None:
+    """val_loss over each other objective, with who is not beaten in both."""
+    others = [name for name in objectives(trials) if name != "val_loss"]
+    table = suggestions(trials)
+    known = table[table["outcome"] == "finished"].dropna(subset=others)
+    if not others or len(known) < 2:
+        return None
+    canvas = Canvas(figsize=(4.2 * len(others) + 1, 3.8), layout="constrained")
+    panels = list(canvas.subplots(1, len(others), sharey=True, squeeze=False).flat)
+    inside = known[known["val_loss"] <= ceiling(known["val_loss"])]
+    for axes, name in zip(panels, others, strict=True):
+        edge = pareto(known, [name, "val_loss"])
+        axes.scatter(inside[name], inside["val_loss"], s=16, c=COLOURS[0], alpha=0.6)
+        axes.step(edge[name], edge["val_loss"], where="post", color=COLOURS[1], lw=1.2)
+        axes.scatter(edge[name], edge["val_loss"], s=28, c=COLOURS[1], marker="s", zorder=3)
+        if known[name].min() > 0 and known[name].max() / known[name].min() >= 5:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(name)
+    room = 0.05 * float(np.ptp(inside["val_loss"])) or 0.01
+    panels[0].set_ylim(inside["val_loss"].min() - room, inside["val_loss"].max() + room)
+    panels[0].set_ylabel(LOSS.replace(" (", "\n("))
+    canvas.suptitle("What a loss costs in the search")
+    shows = (
+        f"val_loss of {len(inside)} finished suggestions over {' and '.join(others)}; the line"
+        " joins those that no other beats in both. Each was measured once, by the search."
+    )
+    return as_figure("pareto", shows, canvas)
+
+
+def _median_at(
+    grid: npt.NDArray[np.float64], curves: Sequence[pd.DataFrame]
+) -> npt.NDArray[np.float64]:
+    """The median over studies of the best so far, where all of them have one."""
+    heights = []
+    for curve in curves:
+        before = np.searchsorted(curve["steps"], grid, side="right") - 1
+        values = curve["shown"].to_numpy(dtype=float)
+        heights.append(np.where(before >= 0, values[before.clip(0)], np.nan))
+    return np.median(heights, axis=0)

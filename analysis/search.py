@@ -1,0 +1,133 @@
+"""What a sweep searched, as the tag ``search`` of its run has it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from analysis.errors import AnalysisError
+
+EDGE = 0.05  # of a range: an optimum that is nearer to an end is at its edge
+NO_SPACE: Mapping[str, Space] = {}
+
+
+@dataclass(frozen=True)
+class Space:
+    """What may be chosen for a setting: one of ``choices``, or a number of a range."""
+
+    choices: tuple[Any, ...] = ()
+    low: float = math.nan  # NaN for choices
+    high: float = math.nan
+    log: bool = False
+    step: float | None = None
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # only with these elsewhere
+
+    @staticmethod
+    def of(data: Any) -> Space:
+        """Read a list of choices, or a range.
+
+        Raises:
+            TypeError, KeyError, ValueError: it is neither.
+        """
+        if isinstance(data, list):
+            return Space(tuple(data))
+        when = {name: tuple(values) for name, values in data.get("when", {}).items()}
+        if data.get("choices") is not None:
+            return Space(tuple(data["choices"]), when=when)
+        low, high = float(data["low"]), float(data["high"])
+        log = bool(data.get("log"))
+        if not low < high or (log and low <= 0):
+            raise ValueError(f"{low} to {high} is no {'logarithmic ' if log else ''}range")
+        return Space(low=low, high=high, log=log, step=data.get("step"), when=when)
+
+    def __str__(self) -> str:
+        if self.choices:
+            text = ", ".join(map(str, self.choices))
+        else:
+            text = f"{self.low:g} to {self.high:g}"
+            text += " (log)" if self.log else f" by {self.step:g}" if self.step else ""
+        conditions = [f"{name}={'|'.join(map(str, v))}" for name, v in self.when.items()]
+        return f"{text} with {' '.join(conditions)}" if conditions else text
+
+    def position(self, value: Any) -> float:
+        """Where in the range a number lies: 0 at the low end, 1 at the high one; NaN if nowhere.
+
+        Equal ratios are equally far where the range is logarithmic. Choices have no ends.
+        """
+        try:
+            number = float(value)
+        except (TypeError, ValueError):  # missing, or a word
+            return math.nan
+        if not math.isfinite(number) or (self.log and number <= 0):
+            return math.nan
+        scale = math.log if self.log else float
+        return (scale(number) - scale(self.low)) / (scale(self.high) - scale(self.low))
+
+    def edge(self, value: Any) -> str:
+        """``low edge``, ``high edge``, or nothing for a value inside, a choice, or no value."""
+        position = self.position(value)
+        if position <= EDGE:
+            return "low edge"
+        return "high edge" if position >= 1 - EDGE else ""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a sweep searched."""
+
+    sampler: str
+    stopping: str
+    objectives: tuple[str, ...]
+    limits: Mapping[str, float]  # trials, hours, patience: those that were given
+    seeds: tuple[int, ...]  # of a suggestion
+    confirm_seeds: tuple[int, ...]  # of a winner that is trained again; none of the above
+    arms: tuple[Mapping[str, Space], ...]  # what was tuned in each arm, by the names of the params
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """The settings that some arm tuned."""
+        return tuple(dict.fromkeys(name for arm in self.arms for name in arm))
+
+    def space(self, arm: Any) -> Mapping[str, Space]:
+        """What was tuned in the arm with this index; nothing if there is none."""
+        try:
+            return self.arms[int(arm)]
+        except (TypeError, ValueError, IndexError):
+            return NO_SPACE
+
+    def ranges(self, name: str) -> str:
+        """What a setting was chosen from, in all arms that tuned it."""
+        return "; ".join(dict.fromkeys(str(arm[name]) for arm in self.arms if name in arm))
+
+
+def read_search(text: str | None) -> Search | None:
+    """Read the tag; None where a sweep has none, as it did not search.
+
+    Raises:
+        AnalysisError: it has another form.
+    """
+    if not text:
+        return None
+    try:
+        data = json.loads(text)
+        limits = {name: data.get(name) for name in ("trials", "hours", "patience")}
+        return Search(
+            sampler=str(data["sampler"]),
+            stopping=str(data["stopping"]),
+            objectives=tuple(data["objectives"]),
+            limits={name: limit for name, limit in limits.items() if limit is not None},
+            seeds=tuple(map(int, data["seeds"])),
+            confirm_seeds=tuple(map(int, data["confirm_seeds"])),
+            arms=tuple(
+                {name: Space.of(space) for name, space in (arm or {}).items()}
+                for arm in data["arms"]
+            ),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise AnalysisError(
+            f"the tag `search` of the sweep's run has another form than expected"
+            f" ({type(error).__name__}: {error}); was it written by another version?"
+        ) from None

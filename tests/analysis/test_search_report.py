@@ -1,0 +1,122 @@
+"""The page on a search: its figures, its section of the report, and the command."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from analysis import Trials, tables
+from analysis.command import main
+from analysis.figures import figures, figures_of_search
+from analysis.published import PUBLISHED
+from analysis.report import Evidence, report
+from analysis.search_texts import basis
+from tests.analysis.test_studies import ROPE, RUNS, tried
+from tests.analysis.tuned import SEARCH, confirmed, suggested, sweep
+
+NO_CURVES = pd.DataFrame(columns=["run_id", "step", "val_loss"])
+
+
+def many(studies: int = 3, count: int = 8) -> Trials:
+    """Studies of which each has its own level; one of the suggestions failed, one was stopped."""
+    runs = []
+    for study in range(studies):
+        label = f"attention n_embd={study}"
+        for number in range(count):
+            chosen = {"n_embd": study, **tried(0.01 * 1.2**number, "cosine", 10 * number)}
+            loss = 2 + study + abs(number - 4) / 100
+            more: dict[str, Any] = {"parameters": 100 - number}
+            if number == 1:
+                more |= {"stopped": "asha: at step 300", "rung": 300}
+            runs.append(suggested(label, number, chosen, loss, **more))
+        runs.append(suggested(label, count, chosen, None, status="FAILED"))
+    return sweep(runs, objectives=["val_loss", "parameters"])
+
+
+@pytest.mark.parametrize("studies", [3, 9])
+def test_a_search_has_its_figures_and_the_same_runs_give_the_same_bytes(studies: int) -> None:
+    drawn = figures_of_search(many(studies))
+    assert list(drawn) == ["importance", "slices", "parallel", "best_so_far", "pareto"]
+    for figure in drawn.values():
+        ElementTree.fromstring(figure.svg)
+    assert f"{7 * studies} dots finished, {studies} crosses" in drawn["slices"].shows
+    assert ("their median in black" in drawn["best_so_far"].shows) == (studies > 8)
+    assert "tests nothing" in drawn["importance"].shows
+    if studies == 3:
+        assert figures_of_search(many(studies)) == drawn
+
+
+def written(trials: Trials) -> str:
+    return report(Evidence(trials, tables(trials), NO_CURVES, [])).text
+
+
+def test_the_report_has_winners_confirmed_and_suggested_apart() -> None:
+    runs = [
+        *RUNS,
+        *confirmed(ROPE, tried(0.010, "cosine", 98), [2.40, 2.44, 2.48]),
+        *confirmed(ROPE, tried(0.012), [2.5, 2.6, 2.7], rank=2),
+        suggested(ROPE, 7, tried(0.010, "cosine", 98), 2.20),
+    ]
+    text = written(sweep(runs))
+    search = text.partition("## Search")[2].partition("\n## ")[0]
+    row = next(line for line in search.splitlines() if line.startswith(f"| {ROPE}"))
+    assert [cell.strip() for cell in row.split("|")[5:-1]] == [
+        *("2.20000", "1", "2.44000", "2.34063", "2.53937", "3", "warmup_steps: high edge"),
+    ]
+    assert "**1 of 1 winners lie at an edge of a range:**" in search
+    assert "By the grid: nothing. Fixed: pe_type=rope, max_steps=1000." in search
+    assert "0.001 to 0.1 (log)" in search
+    assert "8 suggestions: 4 finished, 2 stopped, 1 failed. 5,200 steps, 24% less than" in search
+    rankings = text.partition("## Rankings")[2].partition("\n## ")[0]
+    assert re.findall("^### (.*)$", rankings, flags=re.MULTILINE) == [
+        "Confirmed on fresh seeds",
+        "Suggested by the search (optimistic: chosen by these losses)",
+    ]
+    best = rankings.partition("Suggested")[0]
+    assert "2.44000" in best
+    assert "picked" in best
+    assert "2.20000" not in best
+
+
+def test_a_search_without_confirmation_is_reported_and_says_what_is_missing() -> None:
+    trials = sweep(RUNS, confirm_seeds=[])
+    assert "**1 of 1 studies have no confirmed winner" in written(trials)
+    assert basis(trials).startswith("Judged on the winners of 0 studies")
+    assert "set `search.confirm`" in basis(trials)
+    assert figures(trials, NO_CURVES, pd.DataFrame()).keys() >= {"slices", "best_so_far"}
+
+
+def test_several_suggestions_of_a_sampler_without_stopping_are_said() -> None:
+    text = written(sweep([suggested(ROPE, 0, tried(0.01), 2.0)], stopping="none", hours=0.5))
+    assert "none stopped early; limits: 300 suggestions, 0.5 hours;" in text
+    assert SEARCH["stopping"] == "asha"
+
+
+def invoke(*arguments: Any) -> Any:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command_explains_a_plain_table_and_writes_its_page(tmp_path: Path) -> None:
+    done = invoke("importance", PUBLISHED, "--out", tmp_path)
+    assert (done.exit_code, "no evidence and no test" in done.output) == (0, True), done.output
+    table = pd.read_csv(tmp_path / "importance.csv")
+    assert set(table["setting"]) == {"variant", "pe_type", "n_embd", "block_size"}
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert files == {
+        *("report.html", "report.md", "importance.csv", "importance.md"),
+        *("figures/importance.svg", "figures/importance.png"),
+    }
+
+
+def test_the_command_refuses_what_is_too_little(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("n_embd,val_loss\n8,1.0\n16,2.0\n")
+    done = invoke("importance", table, "--out", tmp_path)
+    assert (done.exit_code, "has 2 trials" in done.output) == (2, True), done.output
+    assert "Traceback" not in done.output

@@ -1,0 +1,97 @@
+"""What `sweeps.ray_run` does with a queue, without Ray: trials advance in simulated time."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sweeps.events import TrialEvent
+from sweeps.queue import Queue
+from trainables.config import TrialConfig
+
+Curve = Mapping[int, float]  # val_loss in nats by step
+Curves = Callable[[TrialConfig], Curve]  # raises what makes a trial fail
+
+
+class DriverDiedError(Exception):
+    """The simulated driver was killed."""
+
+
+@dataclass
+class Simulation:
+    """Trains what a queue gives, by known curves; a trial goes on where it was left."""
+
+    queue: Queue
+    curves: Curves
+    workers: int = 2
+    events: list[TrialEvent] = field(default_factory=list)
+    steps: int = 0  # trained in all
+    reached: dict[str, int] = field(default_factory=dict)  # step by key
+    dies_after: int | None = None  # events
+
+    def run(self) -> None:
+        now, idle = 0, self.workers
+        busy: list[tuple[int, int, TrialConfig]] = []  # until, order, trial
+        order = 0
+        while True:
+            while idle and (trial := self.queue.next()) is not None:
+                self._tell(TrialEvent(trial.key, "started"))
+                if self._is_left(trial, range(self.reached.get(trial.key, 0) + 1)):
+                    continue
+                order += 1
+                heapq.heappush(busy, (now + trial.training.eval_every, order, trial))
+                idle -= 1
+            if not busy:
+                assert self.queue.is_over
+                return
+            now, _, trial = heapq.heappop(busy)
+            if self._advance(trial):
+                order += 1
+                heapq.heappush(busy, (now + trial.training.eval_every, order, trial))
+            else:
+                idle += 1
+
+    def _advance(self, trial: TrialConfig) -> bool:
+        """Train to the next evaluation; whether the trial goes on."""
+        key = trial.key
+        step = min(self.reached.get(key, 0) + trial.training.eval_every, trial.training.max_steps)
+        try:
+            self.curves(trial)
+        except ArithmeticError as error:
+            self._tell(TrialEvent(key, "failed", reason=f"TrainingDivergedError: {error}"))
+            return False
+        except MemoryError as error:
+            self._tell(TrialEvent(key, "failed", reason=f"MemoryError: {error}"))
+            return False
+        self.steps += step - self.reached.get(key, 0)
+        self.reached[key] = step
+        return not self._is_left(trial, [step])
+
+    def _is_left(self, trial: TrialConfig, steps: Iterable[int]) -> bool:
+        """Tell what a trial came to; whether it does not go on."""
+        key, reached = trial.key, self.reached.get(trial.key, 0)
+        curve = self.curves(trial) if reached else {}
+        said = [
+            {"step": step, "val_nats": curve[step], "training_s": float(step)}
+            for step in steps
+            if step in curve
+        ]
+        if said:
+            self._tell(TrialEvent(key, "progressed", step=reached, evaluations=said))
+        if left := self.queue.leave(key):
+            self._tell(left)
+        elif reached == trial.training.max_steps:
+            self._tell(TrialEvent(key, "finished"))
+        return left is not None or reached == trial.training.max_steps
+
+    def _tell(self, event: TrialEvent) -> None:
+        self.events.append(event)
+        if self.dies_after is not None and len(self.events) >= self.dies_after:
+            raise DriverDiedError
+        self.queue.listen(event)
+        for follows in self.queue.decided():
+            self._tell(follows)
+
+    def keys(self, kind: str) -> list[str]:
+        return [event.key for event in self.events if event.kind == kind]

@@ -93,7 +93,7 @@ def importance_text(table: pd.DataFrame) -> str:
     meaning = "; ".join(f"{name}: {text}" for name, text in MEANING.items())
     count = table.loc[table["scope"] == ALL, "trials"].max()
     return (
-        f"Descriptive, on {count} finished trials (of many, {MOST_TRIALS} at equal distances): no"
+        f"Descriptive, on {count} finished trials (of more than {MOST_TRIALS}, as many as that): no"
         f" evidence and no test. {meaning}. A setting that a search hardly varied looks"
         " unimportant, and one that not all trials have is measured among those that have it."
         f"\n\n{markdown(table)}"

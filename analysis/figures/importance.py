@@ -34,7 +34,9 @@ def importance_bars(table: pd.DataFrame) -> Figure:
         axes.set_title(f"{scope} ({rows['trials'].max()})")
     values = np.concatenate([rows[list(BARS)].to_numpy().ravel() for rows in scopes.values()])
     panels[0, 0].set_xlim(0, 1.1 * float(np.nanmax(values)))
-    panels[-1, 0].set_xlabel("importance for val_loss (sums to 1 for each estimator)")
+    panels[-1, 0].set_xlabel(
+        "importance for val_loss (a share, among the trials that have the setting)"
+    )
     canvas.suptitle("What mattered")
     handles, names = panels[0, 0].get_legend_handles_labels()
     canvas.legend(handles, names, loc="outside lower center", ncols=2)

@@ -152,13 +152,17 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
     trials = []
     searched = []
     seeds = list(sweep.seeds)
-    if any(arm.search for arm in sweep.arms):  # and with those of the winners, to be compared
+    variants = [arm.model.get("variant") for arm in sweep.arms if arm.search]
+    if variants:  # and with those of the winners, to be compared
         seeds += sweep.confirm_seeds
     for index, arm in enumerate(sweep.arms):
         where = f"{source}: arms[{index}]"
         for combination, settings in _combinations(sweep, arm, corpus, where):
             if arm.search:
-                searched.append((_searched(index, arm, settings, where), combination))
+                label = arm.model["variant"]
+                if variants.count(label) > 1:
+                    label += f" (arms[{index}])"
+                searched.append((_searched(index, arm, label, settings, where), combination))
                 continue
             for seed in seeds:
                 trial = TrialConfig.from_dict({**settings, "seed": seed}, where)
@@ -228,7 +232,9 @@ def _combinations(
         yield combination, settings
 
 
-def _searched(index: int, arm: Arm, settings: Mapping[str, Any], where: str) -> SearchedArm:
+def _searched(
+    index: int, arm: Arm, label: str, settings: Mapping[str, Any], where: str
+) -> SearchedArm:
     """An arm of a search, its ranges in the types of its settings."""
     fields = settings_schema(config_class(arm.model, where)).model_fields
     types = {f"model.{name}": field for name, field in fields.items()}
@@ -245,7 +251,7 @@ def _searched(index: int, arm: Arm, settings: Mapping[str, Any], where: str) -> 
         space[path] = _in_type(parameter, types[path].annotation, f"{where}.search.{path}")
     given = {f"{part}.{n}": v for part in ("model", "training") for n, v in settings[part].items()}
     defaults = {path: field.get_default() for path, field in types.items()} | given
-    return SearchedArm(index, arm.model["variant"], settings, space, defaults, where)
+    return SearchedArm(index, label, settings, space, defaults, where)
 
 
 def _in_type(parameter: Parameter, annotation: Any, where: str) -> Parameter:

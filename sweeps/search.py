@@ -58,7 +58,7 @@ class Search(Queue):
         self._exhausted: set[str] = set()  # labels of studies with nothing new to suggest
         self._to_confirm = dict(self._studies)
         self._trained: Mapping[str, TrialRecord] = {}  # by earlier runs
-        self._clock_s = time.monotonic()
+        self._clock_s, self._is_timed = time.monotonic(), False
         self._searched_s = max((study.searched_s for study in studies), default=0.0)
 
     # What there is.
@@ -229,6 +229,7 @@ class Search(Queue):
                 self._exhausted.add(study.label)
                 continue
             self._open |= dict.fromkeys(suggestion.keys, suggestion)
+            self._keep_time()
             self._announce(_tagged(suggestion))
             return list(suggestion.trials)
         busy = {suggestion.study for suggestion in self._open.values()}
@@ -262,9 +263,11 @@ class Search(Queue):
                 yield replace(best.trials[0], seed=seed), tags
 
     def _keep_time(self) -> None:
+        """Count the time in which suggestions were under way; that of the grid does not count."""
         now_s = time.monotonic()
-        self._searched_s += now_s - self._clock_s
-        self._clock_s = now_s
+        if self._is_timed:
+            self._searched_s += now_s - self._clock_s
+        self._clock_s, self._is_timed = now_s, bool(self._open)
         if self._spec.hours is not None and self._studies:
             next(iter(self._studies.values())).searched_s = self._searched_s
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,7 +78,8 @@ def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan
     sweep, source = load_sweep(name_or_path)
     sweep = override(sweep, overrides)
     plan = expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
-    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *overrides]))
+    command = shlex.join(["sweeps", "run", name_or_path, *overrides])
+    return replace(plan, command=re.sub(r"://[^@/\s]+@", "://...@", command))  # no passwords
 
 
 def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:

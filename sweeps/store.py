@@ -80,7 +80,8 @@ def _find_trial(client: Any, name: str) -> Any:
         (experiment_id,) = sweep_experiments(client, sweep).values()
         order = ["metrics.val_loss ASC"]
         query = "tags.role = 'trial' AND attributes.status = 'FINISHED'"
-        found = list(client.search_runs([experiment_id], query, max_results=1, order_by=order))
+        runs = client.search_runs([experiment_id], query, max_results=1_000, order_by=order)
+        found = [run for run in runs if not run.data.tags.get("stopped")]  # those have a model
     else:
         quoted = name.replace("'", "")
         ids = list(sweep_experiments(client, None).values())

@@ -99,6 +99,21 @@ def test_arms_that_give_a_setting_other_ranges_have_a_parameter_each() -> None:
     ]  # fmt: skip
 
 
+def test_arms_of_one_variant_are_told_apart() -> None:
+    twice = ARMS.replace("variant: bigram", "variant: attention, n_embd: 8")
+    (cell,) = plan(twice).cells
+    labels = ["attention (arms[0])", "attention (arms[1])"]
+    assert [arm.label for arm in cell.arms] == labels
+
+    def pick(name: str, parameter: Parameter) -> object:
+        return labels[1] if name == "arm" else (parameter.choices or [parameter.low])[0]
+
+    assert cell.choose(pick)[0].index == 1
+    gridded = twice.replace("    search", "    grid: {training.block_size: [8]}\n    search")
+    names = [cell.label for cell in plan(gridded).cells]
+    assert names == [f"{label} block_size=8" for label in labels]
+
+
 def test_whole_numbers_are_for_whole_settings() -> None:
     made = plan(SWEEP.replace("{low: 1e-4, high: 1, log: true}", "{low: 1, high: 2}"))
     (arm,) = made.cells[0].arms

@@ -139,6 +139,8 @@ def _estimates(rows: pd.DataFrame, settings: list[str], log: frozenset[str]) -> 
     """Columns as in `MEANING`, indexed by setting."""
     if not settings:
         return pd.DataFrame(columns=list(MEANING), dtype=float)
+    if rows["val_loss"].nunique() < 2:  # nothing to explain
+        return pd.DataFrame(0.0, columns=list(MEANING), index=settings)
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 

@@ -122,11 +122,11 @@ def read_search(text: str | None) -> Search | None:
             seeds=tuple(map(int, data["seeds"])),
             confirm_seeds=tuple(map(int, data["confirm_seeds"])),
             arms=tuple(
-                {name: Space.of(space) for name, space in (arm or {}).items()}
+                {} if arm is None else {n: Space.of(s) for n, s in data["spaces"][arm].items()}
                 for arm in data["arms"]
             ),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise AnalysisError(
             f"the tag `search` of the sweep's run has another form than expected"
             f" ({type(error).__name__}: {error}); was it written by another version?"

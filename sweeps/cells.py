@@ -9,10 +9,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sweeps.search_spec import Parameter
-from trainables.config import TrialConfig
+from trainables.config import RESULT_VERSION, TrialConfig
 
 Pick = Callable[[str, Parameter], Any]  # chooses a value, by the name of a parameter and its range
 ARM = "arm"  # the parameter that chooses among arms
@@ -32,6 +33,11 @@ class SearchedArm:
     space: Mapping[str, Parameter]  # by dotted path
     defaults: dict[str, Any]  # by dotted path
     where: str  # for messages
+
+    @cached_property
+    def example(self) -> TrialConfig:
+        """One of the trials that it may be."""
+        return self.configure(self.choose(lambda _, parameter: _few(parameter)[0], str), 0)
 
     def choose(self, pick: Pick, name_of: Callable[[str], str]) -> dict[str, Any]:
         """Values by path; a parameter whose condition does not hold is left out."""
@@ -92,10 +98,16 @@ class Cell:
     def digest(self, *more: object) -> str:
         """8 hexadecimal digits over all that decides what a suggestion means."""
         arms = [
-            (arm.label, arm.settings, {p: one.model_dump() for p, one in arm.space.items()})
+            (
+                arm.label,
+                arm.settings,
+                {path: parameter.model_dump() for path, parameter in arm.space.items()},
+                arm.example.model.code_digest,
+            )
             for arm in self.arms
         ]
-        return hashlib.sha256(json.dumps([arms, more], sort_keys=True).encode()).hexdigest()[:8]
+        canonical = json.dumps([RESULT_VERSION, arms, more], sort_keys=True, default=str)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
 def make_cells(arms: Sequence[tuple[SearchedArm, Mapping[str, Any]]]) -> tuple[Cell, ...]:

@@ -209,7 +209,7 @@ def run(
         retried = [record for record in outcome.failed if not record.is_suggested]
         if all(record.failures >= limit for record in retried) and retried and not retry_failed:
             again += " --retry-failed"
-    if outcome.fruitless:
+    if outcome.fruitless and outcome.status == "FAILED":
         _say(f"search  no trial was finished in: {'; '.join(outcome.fruitless)}")
     if outcome.unsent:
         is_given = context.get_parameter_source("tracking_uri") is ParameterSource.COMMANDLINE

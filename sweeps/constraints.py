@@ -10,6 +10,10 @@ from simpleeval import EvalWithCompoundTypes, InvalidExpression
 
 from trainables.errors import UserError
 
+EVALUATION_ERRORS = (
+    *(InvalidExpression, ArithmeticError, AttributeError),
+    *(LookupError, TypeError, ValueError),
+)
 FUNCTIONS = {"min": min, "max": max, "abs": abs}
 
 
@@ -40,7 +44,7 @@ def holds(text: str, settings: Mapping[str, Any]) -> bool:
         return True
     try:
         value = EvalWithCompoundTypes(names=dict(settings), functions=FUNCTIONS).eval(text.strip())
-    except (InvalidExpression, ArithmeticError, TypeError, ValueError) as error:
+    except EVALUATION_ERRORS as error:
         raise UserError(f"{text!r} cannot be evaluated: {error}") from None
     if not isinstance(value, bool):
         raise UserError(f"{text!r} gives {value!r}; write a comparison, which is true or false")

@@ -53,9 +53,11 @@ def _search(plan: Plan) -> dict[str, str]:
         "patience": search.patience,
         "seeds": sweep.seeds,
         "confirm_seeds": sweep.confirm_seeds,
-        "arms": [_space(plan, index) for index in range(len(sweep.arms))],
     }
-    return {"search": json.dumps(about)}
+    spaces = [_space(plan, index) for index in range(len(sweep.arms))]
+    distinct = [space for n, space in enumerate(spaces) if space and space not in spaces[:n]]
+    arms = [distinct.index(space) if space else None for space in spaces]
+    return {"search": json.dumps({**about, "spaces": distinct, "arms": arms})}
 
 
 def _space(plan: Plan, index: int) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from trainables.config import canonical
 from trainables.errors import UserError
 
 MEASURED = {"val_loss": "val_nats", "training_seconds": "training_s"}  # that studies ask for
+ANOTHER_SEED = "another seed of its configuration failed"  # why a trial was stopped
 ROUNDING = 1e-8  # of a number of steps
 Number = TypeVar("Number", int, float)
 
@@ -32,11 +33,9 @@ class Observation:
         """Whether the model settings that an arm holds are those of the trial."""
         held = arm.settings["model"].items()
         chosen = {path.partition(".")[2] for path in arm.space}
-        return all(
-            canonical(value) == self.settings.get(name)
-            for name, value in held
-            if name not in chosen
-        )
+        held = [name for name in arm.settings["model"] if name not in chosen]
+        example = arm.example.flat
+        return all(canonical(example[name]) == self.settings.get(name) for name in held)
 
 
 def from_outbox(outbox: Outbox) -> dict[str, Observation]:
@@ -46,6 +45,8 @@ def from_outbox(outbox: Outbox) -> dict[str, Observation]:
         if record.is_suggested and record.status in ("FINISHED", "STOPPED"):
             settings = record.content["params"]
             evaluations = [evaluation for _, evaluation in outbox.evaluations(record.key)]
+            if record.reason.startswith(ANOTHER_SEED):
+                continue
             found[record.key] = Observation(
                 outbox.sweep.name, record.key, settings, evaluations, record.reason
             )
@@ -63,7 +64,10 @@ def from_store(uri: str, sweep: str) -> dict[str, Observation]:
         with opened(uri, sweep) as (client, experiment_id):
             for run in runs_of(client, experiment_id, "trial"):
                 tags = run.data.tags
+                stopped = tags.get("stopped", "")
                 if run.info.status != "FINISHED" or tags.get("stage") == "confirm":
+                    continue
+                if stopped.startswith(ANOTHER_SEED):
                     continue
                 history = {
                     name: {
@@ -76,7 +80,7 @@ def from_store(uri: str, sweep: str) -> dict[str, Observation]:
                     for step in sorted(history["val_nats"])
                 ]
                 found[tags["key"]] = Observation(
-                    sweep, tags["key"], run.data.params, evaluations, tags.get("stopped", "")
+                    sweep, tags["key"], run.data.params, evaluations, stopped
                 )
     except AnalysisError as error:
         raise UserError(f"search.warm_start: {error}") from None

@@ -85,6 +85,10 @@ class TrialRecord:
     run_id: str | None
     revision: int
 
+    def is_left(self, max_failures: int) -> bool:
+        """Whether it is to be trained: not done, and not given up."""
+        return self.status != "FINISHED" and self.failures < max_failures
+
     @property
     def is_suggested(self) -> bool:
         """Whether a search suggested it: it takes a failure for an answer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,6 +63,12 @@ class Plan:
             return None
         confirming = len(self.cells) * confirm.top if confirm else 0
         return budget * len(self.sweep.seeds) + confirming * len(self.sweep.confirm_seeds)
+
+    @property
+    def share(self) -> int | None:
+        """How many suggestions each cell has of the budget, rounded up."""
+        budget = self.sweep.search.budget
+        return math.ceil(budget / len(self.cells)) if budget else None
 
     @property
     def tuned(self) -> tuple[str, ...]:
@@ -126,12 +133,9 @@ def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
                 raise UserError(f"{where}: {unknown_setting(path, known | set(data))}")
             for arm, raw in zip(sweep.arms, data["arms"], strict=True):
                 if arm in arms:
-                    raw["grid"].pop(path, None)
-                    raw["search"].pop(path, None)
-                    if len(values) == 1 and isinstance(values[0], dict):
-                        raw["search"][path] = values[0]
-                    else:
-                        raw["grid"][path] = values
+                    is_range = len(values) == 1 and isinstance(values[0], dict)
+                    raw["search" if is_range else "grid"][path] = values[0] if is_range else values
+                    raw["grid" if is_range else "search"].pop(path, None)
         sweep = validate(SweepFile, data, f"{where}: ")
     return sweep
 
@@ -180,6 +184,15 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
             _check_block(example, corpus, arm_in_cell.where)
             examples.append(example)
     cells = make_cells(searched)
+    labels = [cell.label for cell in cells]
+    if twice := next((label for label in labels if labels.count(label) > 1), ""):
+        raise UserError(f"{source}: the grid has the study {twice!r} twice; remove one of them")
+    budget = sweep.search.budget
+    if budget is not None and budget < len(cells):
+        raise UserError(
+            f"{source}: search.trials={budget} is less than a suggestion for each of the"
+            f" {len(cells)} studies; give {len(cells)} or more"
+        )
     _check_constraints(sweep.search, examples, source)
     return Plan(sweep, corpus, tuple(trials), cells, tuple(examples))
 
@@ -243,6 +256,12 @@ def _searched(
     for path, parameter in arm.search.items():
         for other in parameter.when:
             _check_path(other, types, f"{where}.search.{path}.when")
+            known = space[other].choices if other in space else None
+            if known and (odd := [one for one in parameter.when[other] if one not in known]):
+                raise UserError(
+                    f"{where}.search.{path}.when.{other}: {odd[0]!r} is not one of its choices,"
+                    f" {known}"
+                )
             if other in arm.search and other not in space:
                 raise UserError(
                     f"{where}.search.{path}.when: {other} must come before it, as it decides"
@@ -257,7 +276,9 @@ def _searched(
 def _in_type(parameter: Parameter, annotation: Any, where: str) -> Parameter:
     """A range of numbers as the setting wants them: whole ones, or not."""
     if parameter.choices is not None:
-        return parameter
+        whole = annotation is float and all(type(one) is int for one in parameter.choices)
+        choices = [float(one) for one in parameter.choices] if whole else parameter.choices
+        return parameter.model_copy(update={"choices": choices})
     ends = {name: getattr(parameter, name) for name in ("low", "high", "step")}
     if annotation is int:
         for name, value in ends.items():
@@ -304,7 +325,9 @@ def _assign(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
     """Set a nested value by its path."""
     *parents, name = path
     for parent in parents:
-        if data[parent] is None:
+        if data.get(parent) is None:
             data[parent] = {}
         data = data[parent]
+        if not isinstance(data, dict):
+            raise UserError(f"{'.'.join(path)}: {parent} has no settings")
     data[name] = value

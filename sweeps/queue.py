@@ -3,6 +3,7 @@ trials from here, says what happens to them, and asks which ones to leave."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -13,6 +14,9 @@ from trainables.config import TrialConfig
 class Queue:
     """Trials that wait and trials that run; a search adds to them as it learns."""
 
+    # What its methods raise where what they keep cannot be written.
+    storage_errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
+
     def __init__(self) -> None:
         self._waiting: deque[TrialConfig] = deque()
         self._trials: dict[str, TrialConfig] = {}  # all that were ever in it, by key
@@ -20,8 +24,7 @@ class Queue:
 
     def next(self) -> TrialConfig | None:
         """Take the next trial; None while there is nothing to do but to wait for those that run."""
-        if not self._waiting:
-            self.put(self.more())
+        self.fill()
         if not self._waiting:
             return None
         trial = self._waiting.popleft()
@@ -38,10 +41,11 @@ class Queue:
         self._waiting = deque(sorted(self._waiting, key=lambda trial: -seconds_of(trial.key)))
 
     def put(self, trials: Iterable[TrialConfig]) -> None:
-        """Add trials at the end."""
+        """Add trials at the end, each once."""
         for trial in trials:
-            self._trials[trial.key] = trial
-            self._waiting.append(trial)
+            if trial.key not in self._trials:
+                self._trials[trial.key] = trial
+                self._waiting.append(trial)
 
     def trial(self, key: str) -> TrialConfig:
         """A trial that is, or was, in the queue."""
@@ -50,9 +54,12 @@ class Queue:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing left to do, now or later."""
-        if not self._waiting and not self.running:
-            self.put(self.more())
         return not self._waiting and not self.running
+
+    def fill(self) -> None:
+        """Have something waiting, if there is anything to do."""
+        if not self._waiting:
+            self.put(self.more())
 
     def put_back(self, key: str) -> None:
         """A trial that was taken is to be taken again, before the others."""
@@ -65,6 +72,10 @@ class Queue:
 
     def decided(self) -> list[TrialEvent]:
         """What became of trials that do not run, since this was asked last."""
+        return []
+
+    def without_result(self) -> list[str]:
+        """The labels of studies in which nothing was trained to its end."""
         return []
 
     def leave(self, key: str) -> TrialEvent | None:

@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import signal
-import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -185,7 +184,7 @@ def run_trials(
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Suggester(queue),
+                search_alg=Suggester(queue, stop),
                 num_samples=-1,  # as many as there are
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
@@ -213,12 +212,16 @@ class Unpickled:
 class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
     """Gives Tune what is next in the queue."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, stop: Stop) -> None:
         super().__init__()
-        self._queue = queue
+        self._queue, self._stop = queue, stop
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        trial = self._queue.next()
+        try:
+            trial = self._queue.next()
+        except self._queue.storage_errors as error:
+            self._stop.request("storage", f"the search cannot be written: {error}")
+            return None
         if trial is not None:
             return {"carried": {"key": trial.key, "trial": trial.to_dict()}}
         return tune.search.Searcher.FINISHED if self._queue.is_over else None
@@ -300,8 +303,8 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
                 listener(event)
             for follows in self._queue.decided():
                 self._tell(follows)
-        except sqlite3.Error as error:  # the trial has it in its checkpoint, and says it again
-            self._stop.request("storage", f"the outbox cannot be written: {error}")
+        except self._queue.storage_errors as error:  # the trial has it, and says it again
+            self._stop.request("storage", f"what trials came to cannot be written: {error}")
 
 
 def _key(trial: Any) -> str:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from optuna.exceptions import OptunaError
 from optuna.trial import TrialState
 
 from sweeps.events import TrialEvent
+from sweeps.observations import ANOTHER_SEED
 from sweeps.outbox import TrialRecord
 from sweeps.queue import Queue
 from sweeps.search_spec import Search as SearchSpec
@@ -21,6 +23,7 @@ from sweeps.studies import Study, Suggestion
 from trainables.config import TrialConfig
 from trainables.training import TrainingDivergedError
 
+KEEP_S = 5.0  # how much of the time that a search took may be forgotten
 Tagged = tuple[TrialConfig, dict[str, str]]  # a trial with the tags of its run
 History = Callable[[str], Sequence[Mapping[str, Any]]]  # the evaluations of a trial's key
 
@@ -37,6 +40,7 @@ class Search(Queue):
         studies: Sequence[Study],
         spec: SearchSpec,
         confirm_seeds: Sequence[int],
+        max_failures: int = 1,
         announce: Callable[[Sequence[Tagged]], None] = lambda _: None,
     ) -> None:
         """Take the studies as they are.
@@ -45,30 +49,48 @@ class Search(Queue):
             studies: one for each cell.
             spec: the limits.
             confirm_seeds: with which the winners are trained once more; none confirms nothing.
+            max_failures: how often a trial may fail that confirms.
             announce: told of trials before they are trained, and when their tags change.
         """
         super().__init__()
         self._studies = {study.label: study for study in studies}
-        self._spec, self._confirm_seeds, self._announce = spec, confirm_seeds, announce
+        self._spec, self._announce = spec, announce
+        self._confirm_seeds, self._max_failures = confirm_seeds, max_failures
         self._open: dict[str, Suggestion] = {}  # by the key of each of its trials
         self._begun: set[str] = set()  # keys
         self._parked: set[str] = set()  # keys
         self._leaving: dict[str, TrialEvent] = {}  # running trials that are to be left, by key
         self._decided: list[TrialEvent] = []  # about trials that do not run
-        self._exhausted: set[str] = set()  # labels of studies with nothing new to suggest
         self._to_confirm = dict(self._studies)
         self._trained: Mapping[str, TrialRecord] = {}  # by earlier runs
         self._clock_s, self._is_timed = time.monotonic(), False
-        self._searched_s = max((study.searched_s for study in studies), default=0.0)
+        self._searched_s = self._kept_s = max(study.searched_s for study in studies)
 
     # What there is.
 
     def known(self) -> Iterator[Tagged]:
-        """The trials that the studies have suggested so far, and those that confirm the best."""
+        """The trials that the studies have suggested so far, and those that confirm the best.
+
+        Of a study that goes on nobody knows the best.
+        """
+        goes_on = bool(self._suggesting())
         for study in self._studies.values():
-            for suggestion, _ in study.suggestions():
+            is_open = goes_on
+            for suggestion, state in study.suggestions():
+                is_open |= state == TrialState.RUNNING
                 yield from _tagged(suggestion)
-            yield from self._confirmations(study)
+            if not is_open:
+                yield from self._confirmations(study)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do, now or later."""
+        later = self._open or self._to_confirm or self._suggesting()
+        return super().is_over and not later
+
+    @property
+    def storage_errors(self) -> tuple[type[Exception], ...]:  # type: ignore[override]
+        return (*Queue.storage_errors, OptunaError)
 
     @property
     def summary(self) -> str:
@@ -96,7 +118,7 @@ class Search(Queue):
                 if state == TrialState.RUNNING:
                     self._reopen(study, suggestion, records, history)
                 elif state == TrialState.COMPLETE:  # an outbox that was lost has it to learn
-                    self.put(t for t in suggestion.trials if not _is_done(records.get(t.key)))
+                    self.put(trial for trial in suggestion.trials if self._is_left(trial))
                 else:  # of a trial that ran when the driver died, no one said that it is stopped
                     why = study.why_ended(suggestion)
                     self._decided += [
@@ -173,22 +195,22 @@ class Search(Queue):
             why = study.judge(suggestion)
             self._announce(_tagged(suggestion))
             if why:
-                self._end(suggestion, why)
                 study.stopped(suggestion, why)
+                self._end(suggestion, why)
                 return
             self._release(suggestion)
 
     def _finish(self, suggestion: Suggestion, key: str) -> None:
         suggestion.ended.add(key)
         if suggestion.ended == set(suggestion.keys):
-            self._end(suggestion, "")
             self._studies[suggestion.study].finished(suggestion)
+            self._end(suggestion, "")
 
     def _fail(self, suggestion: Suggestion, key: str, why: str) -> None:
         suggestion.ended.add(key)
-        self._end(suggestion, f"another seed of its configuration failed: {why}")
         diverged = why.startswith(TrainingDivergedError.__name__)
         self._studies[suggestion.study].failed(suggestion, why, diverged)
+        self._end(suggestion, f"{ANOTHER_SEED}: {why}")
 
     def _end(self, suggestion: Suggestion, why: str) -> None:
         """Its configuration is decided: the trials that are not done are left."""
@@ -226,8 +248,7 @@ class Search(Queue):
             study = min(suggesting, key=lambda study: study.used)
             suggestion = study.ask()
             if suggestion is None:
-                self._exhausted.add(study.label)
-                continue
+                continue  # it has nothing new any more
             self._open |= dict.fromkeys(suggestion.keys, suggestion)
             self._keep_time()
             self._announce(_tagged(suggestion))
@@ -236,7 +257,7 @@ class Search(Queue):
         for label in [label for label in self._to_confirm if label not in busy]:
             tagged = list(self._confirmations(self._to_confirm.pop(label)))
             self._announce(tagged)
-            if trials := [t for t, _ in tagged if not _is_done(self._trained.get(t.key))]:
+            if trials := [trial for trial, _ in tagged if self._is_left(trial)]:
                 return trials
         return []
 
@@ -250,9 +271,13 @@ class Search(Queue):
         return [
             study
             for study in studies
-            if study.label not in self._exhausted
+            if not study.is_exhausted
             and (spec.patience is None or study.since_improved < spec.patience)
         ]
+
+    def _is_left(self, trial: TrialConfig) -> bool:
+        record = self._trained.get(trial.key)
+        return record is None or record.is_left(self._max_failures)
 
     def _confirmations(self, study: Study) -> Iterator[Tagged]:
         if self._spec.confirm is None:
@@ -268,7 +293,8 @@ class Search(Queue):
         if self._is_timed:
             self._searched_s += now_s - self._clock_s
         self._clock_s, self._is_timed = now_s, bool(self._open)
-        if self._spec.hours is not None and self._studies:
+        if self._spec.hours is not None and self._searched_s - self._kept_s > KEEP_S:
+            self._kept_s = self._searched_s
             next(iter(self._studies.values())).searched_s = self._searched_s
 
 
@@ -285,7 +311,3 @@ def _tags(suggestion: Suggestion) -> dict[str, str]:
         "suggestion": str(suggestion.number),
         "arm": str(suggestion.arm.index),
     }
-
-
-def _is_done(record: TrialRecord | None) -> bool:
-    return record is not None and record.status in ("FINISHED", "STOPPED")

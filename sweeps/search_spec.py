@@ -31,6 +31,8 @@ def check_seeds(given: Any) -> Any:
     whole = bool(listed) and all(type(one) is int for one in listed)
     if not whole or (given is not listed and given < 1):
         raise ValueError(f"give a number of seeds, 1 or more, or a list of them, not {given!r}")
+    if given is listed and not all(0 <= one < 2**64 for one in listed):
+        raise ValueError(f"a seed must be at least 0 and below 2**64, unlike one of {given}")
     if len(set(listed)) < len(listed):
         raise ValueError(f"a seed occurs twice in {given}")
     return given

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 import shlex
 import sqlite3
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from sweeps.search import Search
 
 OUTBOX = "outbox.db"
+SECRET = re.compile(r"^(search\.storage|tracking\.uri)=.*")
 STORE_S = 30.0  # how long the start of a sweep waits for its tracking store
 
 Say = Callable[[str], None]
@@ -78,8 +78,8 @@ def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan
     sweep, source = load_sweep(name_or_path)
     sweep = override(sweep, overrides)
     plan = expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
-    command = shlex.join(["sweeps", "run", name_or_path, *overrides])
-    return replace(plan, command=re.sub(r"://[^@/\s]+@", "://...@", command))  # no passwords
+    shown = [SECRET.sub(r"\1=...", one) for one in overrides]  # a URL may have a password
+    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *shown]))
 
 
 def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
@@ -124,9 +124,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
                 outcome.stop.is_cut = True
             finally:
                 if not outcome.stop.is_forced:
-                    if search:
-                        outcome.fruitless = search.without_result()
-                    _conclude(outbox, delivery, uri, outcome, queue.is_over)
+                    _conclude(outbox, delivery, uri, outcome, queue)
     return outcome
 
 
@@ -202,13 +200,19 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
     storage, lost = open_storage(spec.storage, state.sweep(sweep.name))
     if lost:
         say(f"lost    {lost}; the trials of the sweep are its observations now")
-    budget = math.ceil(spec.budget / len(plan.cells)) if spec.budget else None
+    taken = {trial.key for trial in plan.trials}
     studies = [
-        Study(cell, spec, sweep.seeds, storage, sweep.name, budget, plan.costs)
+        Study(cell, spec, sweep.seeds, storage, sweep.name, plan.share, plan.costs, taken)
         for cell in plan.cells
     ]
     sources = {sweep.name: from_outbox(outbox)}
-    sources |= {name: from_store(uri, name) for name in spec.warm_start if name != sweep.name}
+    for name in set(spec.warm_start) - {sweep.name}:
+        try:
+            sources[name] = from_store(uri, name)
+        except UserError as error:
+            if not any(study.has_learnt_from(name) for study in studies):
+                raise
+            say(f"offline {error}; what was learnt before is kept")
     for name, observations in sources.items():
         learnt = sum(study.learn(observations) for study in studies)
         if learnt:
@@ -217,7 +221,8 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
     def announce(tagged: Sequence[tuple[TrialConfig, Mapping[str, str]]]) -> None:
         outbox.add({trial.key: describe_trial(plan, trial, tags) for trial, tags in tagged})
 
-    return Search(studies, spec, sweep.confirm_seeds, announce)
+    limit = sweep.resources.max_failures
+    return Search(studies, spec, sweep.confirm_seeds, limit, announce)
 
 
 def _queue(
@@ -231,6 +236,8 @@ def _queue(
         search.resume(records, lambda key: [each for _, each in outbox.evaluations(key)])
         for event in search.decided():
             outbox.record(event)
+        queue.fill()
+        records |= {record.key: record for record in outbox.trials()}
     counts = dict.fromkeys(("done", "to continue", "to run", "failed to retry", "given up"), 0)
     counts["done"] = sum(record.status in ("FINISHED", "STOPPED") for record in records.values())
     for trial in queue.waiting:
@@ -253,11 +260,7 @@ def _queue(
 def _to_run(plan: Plan, records: Mapping[str, TrialRecord]) -> list[TrialConfig]:
     """The trials of the grid that are not done, nor given up."""
     limit = plan.sweep.resources.max_failures
-    return [
-        trial
-        for trial in plan.trials
-        if records[trial.key].status != "FINISHED" and records[trial.key].failures < limit
-    ]
+    return [trial for trial in plan.trials if records[trial.key].is_left(limit)]
 
 
 def _train(
@@ -308,20 +311,21 @@ def _train(
 
 
 def _conclude(
-    outbox: Outbox, delivery: Delivery, uri: str, outcome: Outcome, is_over: bool | None = None
+    outbox: Outbox, delivery: Delivery, uri: str, outcome: Outcome, queue: Queue | None = None
 ) -> None:
     """Say in the store how the sweep ended, and rank what is finished.
 
-    What cannot be sent stays in the outbox. Whether there is nothing left to do is read from it
-    where nobody says.
+    What cannot be sent stays in the outbox. Without a queue nothing was trained.
     """
     try:
         outbox.settle()
         trials = outbox.trials()
         outcome.failed = [record for record in trials if record.status == "FAILED"]
-        if is_over is None:
-            is_over = _was_over(outbox, trials)
-        if is_over:
+        if queue is None and "search" in outbox.sweep.content.get("tags", {}):
+            was = outbox.sweep.status
+            outcome.status = was if was in ("FINISHED", "FAILED") else "KILLED"
+        elif queue.is_over if queue else {one.status for one in trials} <= {"FINISHED", "FAILED"}:
+            outcome.fruitless = queue.without_result() if queue else []
             counts = any(not record.is_suggested for record in outcome.failed)
             outcome.status = "FAILED" if counts or outcome.fruitless else "FINISHED"
         is_away = delivery.flush(outcome.stop.patience_s) > 0
@@ -332,13 +336,6 @@ def _conclude(
         outcome.problem = delivery.problem
     except sqlite3.Error as error:  # the disk is full, say; the checkpoints have it all
         outcome.stop.request("storage", f"the outbox cannot be written: {error}")
-
-
-def _was_over(outbox: Outbox, trials: Sequence[TrialRecord]) -> bool:
-    """Whether the last run of a sweep left nothing to do."""
-    if "search" in outbox.sweep.content.get("tags", {}):
-        return outbox.sweep.status in ("FINISHED", "FAILED")
-    return {record.status for record in trials} <= {"FINISHED", "FAILED"}
 
 
 def _rank(name: str, uri: str, reports: Path) -> pd.DataFrame | None:

@@ -25,11 +25,13 @@ from sweeps.search_spec import Objective, Search
 from trainables.config import TrialConfig
 
 ASKS = 20  # of the sampler, for something new; then by chance
+MAX_LABEL = 300  # characters of a study's name: a database has 512
 RANDOM_ASKS = 200  # then there is nothing new
 REJECTED = "rejected"  # attributes of Optuna's trials: why a suggestion was not trained
 FROM = "from"  # the sweep that an observation comes from, if this study did not suggest it
 ENDED = "ended"  # why it was stopped early, or failed
-SEARCHED_S = "searched_s"  # attribute of the study
+EXHAUSTED = "exhausted"  # attributes of the study
+SEARCHED_S = "searched_s"
 
 
 @dataclass
@@ -88,6 +90,7 @@ class Study:
         sweep: str,
         budget: int | None,
         costs: Mapping[str, Callable[[TrialConfig], float]],
+        taken: set[str],
     ) -> None:
         """Open the study, or begin it.
 
@@ -99,13 +102,14 @@ class Study:
             sweep: its name, for the name of the study.
             budget: how many suggestions the study will make, if that is known.
             costs: gives the objectives that are known of a trial before it is trained.
+            taken: the keys of all trials of the sweep, which it adds to: none is suggested again.
         """
         self.cell, self.label = cell, cell.label
         self.seeds = seeds
         self._search, self._sweep, self._budget = search, sweep, budget
         self._costs = costs
-        digest = cell.digest(search.objectives, list(seeds))
-        self.name = f"{sweep}: {cell.label} [{digest}]"
+        digest = cell.digest(search.objectives, list(seeds), search.early.model_dump())
+        self.name = f"{sweep}: {cell.label[:MAX_LABEL]} [{digest}]"
         shortest = min(arm.defaults["training.max_steps"] for arm in cell.arms)
         early = search.early
         self._first_step = early.first_step or math.ceil(shortest / early.reduction)
@@ -120,7 +124,7 @@ class Study:
             with experimental():
                 self._optuna.set_metric_names(list(search.objectives))
         self._handles: dict[int, optuna.Trial] = {}
-        self._seen: set[tuple[str, ...]] = set()
+        self._taken = taken
         self.used = 0  # suggestions that count against the budget
         for frozen in self._frozen():
             if REJECTED not in frozen.user_attrs:
@@ -137,7 +141,7 @@ class Study:
     @property
     def since_improved(self) -> int:
         """How many suggestions in a row, the last ones that ended, improved nothing."""
-        best = {self.best(1)[0].number} if self.best(1) else set()
+        best = {one.number for one in self._best(1)}
         if len(self._search.objectives) > 1:
             best = {one.number for one in self._optuna.best_trials}
         ended = [
@@ -148,15 +152,19 @@ class Study:
 
     def best(self, top: int) -> list[Suggestion]:
         """The best configurations by the first objective; of several, among the Pareto front."""
+        return [self._read(one) for one in self._best(top)]
+
+    def _best(self, top: int) -> list[FrozenTrial]:
         if len(self._search.objectives) > 1:
             found = self._optuna.best_trials
         else:
             found = [one for one in self._frozen() if one.state == TrialState.COMPLETE]
-        found = sorted(found, key=lambda one: (one.values[0], one.number))
-        return [self._read(one) for one in found[:top]]
+        return sorted(found, key=lambda one: (one.values[0], one.number))[:top]
 
     def ask(self) -> Suggestion | None:
         """Something to train that is new and allowed; None where the sampler finds nothing."""
+        if self.is_exhausted:
+            return None
         for attempt in range(ASKS + RANDOM_ASKS):
             number = len(self._frozen())
             name = self._search.sampler if attempt < ASKS else "random"
@@ -169,11 +177,17 @@ class Study:
             except _RejectedError as problem:
                 self._reject(trial, problem)
                 continue
-            self._seen.add(made.keys)
+            self._taken.update(made.keys)
             self.used += 1
             self._handles[trial.number] = trial
             return made
+        self._optuna.set_user_attr(EXHAUSTED, self._search.constraints)
         return None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether it has found nothing new that the constraints allow."""
+        return bool(self._optuna.user_attrs.get(EXHAUSTED) == self._search.constraints)
 
     def judge(self, suggestion: Suggestion) -> str:
         """Why a configuration of which all seeds stand at a rung is to stop, or nothing."""
@@ -199,8 +213,7 @@ class Study:
     def failed(self, suggestion: Suggestion, why: str, diverged: bool) -> None:
         """A trial failed. One that diverged is a bad choice, any other failure says nothing."""
         self._handle(suggestion.number).set_user_attr(ENDED, why)
-        bad = diverged and len(self._search.objectives) == 1
-        state = TrialState.PRUNED if bad else TrialState.FAIL
+        state = TrialState.PRUNED if diverged else TrialState.FAIL
         self._optuna.tell(suggestion.number, state=state)
 
     def why_ended(self, suggestion: Suggestion) -> str:
@@ -215,6 +228,10 @@ class Study:
     @searched_s.setter
     def searched_s(self, seconds: float) -> None:
         self._optuna.set_user_attr(SEARCHED_S, seconds)
+
+    def has_learnt_from(self, sweep: str) -> bool:
+        """Whether it has observations of another sweep."""
+        return any(one.user_attrs.get(FROM) == sweep for one in self._frozen())
 
     def learn(self, observations: Mapping[str, Observation]) -> int:
         """Take the trials of another sweep for observations, each configuration once.
@@ -260,7 +277,7 @@ class Study:
             self.stopped(again, why)
         else:
             self.finished(again)
-        self._seen.add(made.keys)
+        self._taken.update(made.keys)
         self.used += observations[0].sweep == self._sweep
 
     def _take_up(self, frozen: FrozenTrial) -> None:
@@ -275,7 +292,7 @@ class Study:
         except _RejectedError as problem:
             self._reject(self._handle(frozen.number), problem)
             return
-        self._seen.add(made.keys)
+        self._taken.update(made.keys)
         self.used += self._is_own(frozen)
 
     def _reject(self, trial: optuna.Trial, problem: Exception) -> None:
@@ -298,7 +315,7 @@ class Study:
                     raise _RejectedError(f"it breaks the constraint {constraint}")
         except ValueError as error:  # a `UserError`, or a parameter that Optuna lacks
             raise _RejectedError(str(error)) from None
-        if made.keys in self._seen:
+        if not self._taken.isdisjoint(made.keys):
             raise _RejectedError("it was there before")
         return made
 

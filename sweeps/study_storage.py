@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from trainables.errors import UserError
-from trainables.files import set_aside
+from trainables.files import set_aside, write_atomically
 
 JOURNAL = "studies.journal"
 
@@ -47,7 +47,7 @@ def _journal(path: Path) -> tuple[BaseStorage, str]:
     with contextlib.suppress(FileNotFoundError):
         content = path.read_bytes()
         if not content.endswith(b"\n"):  # a line that was cut would spoil the next one
-            path.write_bytes(content[: content.rfind(b"\n") + 1])
+            write_atomically(path, content[: content.rfind(b"\n") + 1])
     try:
         return JournalStorage(JournalFileBackend(str(path))), ""
     except (ValueError, LookupError, TypeError, AssertionError, OptunaError) as error:

@@ -119,7 +119,10 @@ class SweepRuns:
             for name, source in SOURCES.items()
         ]
         costs = content.get("costs", {})  # not in an outbox of an earlier version
-        metrics += [Metric(name, value, record.started_ms, 0) for name, value in costs.items()]
+        metrics += [
+            Metric(name, value, record.started_ms or record.latest_ms, 0)
+            for name, value in costs.items()
+        ]
         params = [Param(*item) for item in content["params"].items() if item[0] not in run.params]
         tags = [RunTag(*item) for item in self._tags(record, run).items()]
         first, *rest = _batches(metrics, MAX_METRICS)

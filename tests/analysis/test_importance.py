@@ -45,7 +45,7 @@ def test_a_logarithmic_range_is_explained_by_ratios() -> None:
     by_rate = searched()
     exponents = np.log10(by_rate.table["learning_rate"].astype(float))
     space = {**SPACE, "learning_rate": {"low": -3, "high": -1, "log": False, "step": None}}
-    about = {"search": json.dumps({**SEARCH, "arms": [space]})}
+    about = {"search": json.dumps({**SEARCH, "spaces": [space]})}
     table = by_rate.table.assign(learning_rate=exponents)
     by_exponent = Trials("tuned", table, by_rate.params, about)
     pd.testing.assert_frame_equal(importance(by_rate), importance(by_exponent))

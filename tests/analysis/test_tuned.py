@@ -163,10 +163,13 @@ def test_without_studies_the_trials_are_judged_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"arms": [{"learning_rate": {"low": 1}}]}, "KeyError: 'high'"),
-        ({"arms": [{"learning_rate": {"low": 0, "high": 1, "log": True}}]}, "no logarithmic range"),
+        ({"spaces": [{"learning_rate": {"low": 1}}]}, "KeyError: 'high'"),
+        (
+            {"spaces": [{"learning_rate": {"low": 0, "high": 1, "log": True}}]},
+            "no logarithmic range",
+        ),
         ({"seeds": None}, "TypeError"),
-        ({"arms": [5]}, "AttributeError"),
+        ({"arms": [5]}, "IndexError"),
     ],
 )
 def test_a_description_of_another_form_is_refused(about: Any, message: str) -> None:

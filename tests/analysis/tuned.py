@@ -18,7 +18,7 @@ SPACE = {
 }  # fmt: skip
 SEARCH = {
     "sampler": "tpe", "stopping": "asha", "objectives": ["val_loss"], "trials": 300, "hours": None,
-    "patience": None, "seeds": [1], "confirm_seeds": [2, 3, 4], "arms": [SPACE],
+    "patience": None, "seeds": [1], "confirm_seeds": [2, 3, 4], "spaces": [SPACE], "arms": [0],
 }  # fmt: skip
 
 

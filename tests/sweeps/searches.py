@@ -51,10 +51,9 @@ def studies(made: Plan, storage: optuna.storages.BaseStorage | Path | None = Non
         storage, _ = open_storage(None, storage)
     store = storage or optuna.storages.InMemoryStorage()
     sweep = made.sweep
-    budget = sweep.search.budget
-    share = math.ceil(budget / len(made.cells)) if budget else None
+    taken = {trial.key for trial in made.trials}
     return [
-        Study(cell, sweep.search, sweep.seeds, store, sweep.name, share, made.costs)
+        Study(cell, sweep.search, sweep.seeds, store, sweep.name, made.share, made.costs, taken)
         for cell in made.cells
     ]
 

@@ -171,7 +171,7 @@ def test_a_driver_that_dies_again_and_again_changes_no_count(tmp_path: Path, wor
         outbox = Outbox(tmp_path / "outbox.db", "made-up")
         found = Search(
             studies(made, tmp_path), made.sweep.search, made.sweep.confirm_seeds,
-            lambda tagged, outbox=outbox: record(outbox, made, tagged),
+            announce=lambda tagged, outbox=outbox: record(outbox, made, tagged),
         )  # fmt: skip
         outbox.describe({}, {})
         record(outbox, made, list(found.known()))
@@ -287,7 +287,9 @@ def test_failures_neither_hang_the_search_nor_poison_it() -> None:
         return valley(trial)
 
     found = search(plan(SWEEP, "replicates=2", ASHA, "search.trials=40"))
-    Simulation(found, curve).run()
+    simulation = Simulation(found, curve)
+    simulation.run()
+    assert not set(simulation.keys("failed")) & set(simulation.keys("stopped"))
     states = by_state(found)
     assert states.total() == 40
     assert states["COMPLETE"] >= 5
@@ -300,6 +302,64 @@ def test_failures_neither_hang_the_search_nor_poison_it() -> None:
             assert one.state == TrialState.FAIL, "nothing that the sampler could learn from"
     best = found._studies["factorized"].best(1)[0]
     assert abs(math.log10(best.trials[0].flat["learning_rate"]) + 2) < 0.7
+
+
+def test_what_diverges_is_avoided_with_several_objectives_too() -> None:
+    def curve(trial: TrialConfig) -> dict[int, float]:
+        if trial.flat["learning_rate"] > 0.05:
+            raise ArithmeticError("the loss is nan at step 3")
+        return valley(trial)
+
+    both = "trials: 30, objectives: [val_loss, parameters]"
+    found = search(plan(SWEEP.replace("trials: 20", both)))
+    Simulation(found, curve, workers=1).run()
+    assert by_state(found)["COMPLETE"] >= 20
+
+
+def test_what_is_in_the_grid_or_another_study_is_not_suggested() -> None:
+    space = "search: {model.n_embd: [4, 8], training.learning_rate: [0.1, 0.01]}"
+    start = SWEEP.index("arms:")
+    end = SWEEP.index("search: {trials")
+    arms = f"""arms:
+  - model: {{variant: factorized, n_embd: 4}}
+  - model: {{variant: factorized}}
+    {space}
+  - model: {{variant: factorized}}
+    grid: {{model.n_embd: [4]}}
+    search: {{training.learning_rate: [0.1, 0.01]}}
+"""
+    made = plan(SWEEP[:start] + arms + SWEEP[end:])
+    found = search(made)
+    found.put(made.trials)
+    simulation = Simulation(found, valley)
+    simulation.run()
+    assert len(simulation.keys("started")) == len(set(simulation.keys("started"))) == 4
+    assert by_state(found) == {"COMPLETE": 3}
+
+
+def test_a_winner_that_is_no_winner_any_more_is_not_confirmed(tmp_path: Path) -> None:
+    confirm = "search.confirm={top: 1, replicates: 2}"
+    first = search(plan(SWEEP, "search.trials=3", confirm), tmp_path)
+    Simulation(first, valley).run()
+    assert [tags["stage"] for _, tags in first.known()].count("confirm") == 2
+    again = search(plan(SWEEP, "search.trials=25", confirm), tmp_path)
+    assert "confirm" not in {tags["stage"] for _, tags in again.known()}, "nobody knows the best"
+    Simulation(again, valley).run()
+    (best,) = again._studies["factorized"].best(1)
+    confirming = [trial for trial, tags in again.known() if tags["stage"] == "confirm"]
+    rates_of_both = {trial.flat["learning_rate"] for trial in confirming}
+    assert rates_of_both == {best.trials[0].flat["learning_rate"]}
+
+
+def test_an_exhausted_space_is_not_asked_again(tmp_path: Path) -> None:
+    few = SWEEP.replace("{low: 1e-4, high: 1, log: true}", "[0.1]")
+    few = few.replace("{low: 2, high: 32}", "[2, 3]")
+    Simulation(search(plan(few), tmp_path), valley).run()
+    again = search(plan(few), tmp_path)
+    asked = len(optuna_trials(again))
+    again.resume({}, lambda key: [])
+    Simulation(again, valley).run()
+    assert len(optuna_trials(again)) == asked
 
 
 def observed(trial: TrialConfig, sweep: str = "earlier") -> Observation:

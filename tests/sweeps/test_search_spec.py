@@ -170,6 +170,9 @@ def test_more_suggestions_are_the_same_study_and_other_ranges_another_one() -> N
             ["training.learning_rate must come before it"],
         ),
         ("factorized}", "factorized}\n    grid: {model.n_embd: [4]}", ["the grid has it too"]),
+        ("factorized}", "factorized}\n    grid: {training.block_size: [4, 4]}", ["twice"]),
+        ("confirm: null", "confirm: {replicates: [-5]}", ["a seed must be at least 0"]),
+        ("trials: 20", 'constraints: ["[1][n_embd] > 1"]', ["constraints[0]"]),
         ("trials: 20", "trials: 0", ["search.trials", "greater than 0"]),
         ("trials: 20", "sampler: tpa", ["search.sampler", "'tpe'"]),
         ("trials: 20", "sampler: nsga2", ["nsga2 is for several objectives"]),
@@ -198,6 +201,22 @@ def test_what_cannot_be_is_refused_with_the_remedy(
 def test_a_search_without_anything_to_choose_is_refused() -> None:
     with pytest.raises(UserError, match="no arm has a `search`"):
         plan("{name: s, arms: [{model: {variant: bigram}}], search: {trials: 3}}")
+
+
+def test_a_condition_on_what_is_never_chosen_is_refused() -> None:
+    with pytest.raises(UserError, match="'cosin' is not one of its choices"):
+        plan(GRID.replace("when: {training.schedule: cosine}", "when: {training.schedule: cosin}"))
+
+
+def test_fewer_suggestions_than_studies_are_refused() -> None:
+    with pytest.raises(UserError, match="less than a suggestion for each of the 4 studies"):
+        plan(GRID, "search.trials=3")
+
+
+@pytest.mark.parametrize("path", ["search.trials.x", "search.x.y", "resources.x.y"])
+def test_an_override_of_what_is_not_there_is_refused(path: str) -> None:
+    with pytest.raises(UserError):
+        plan(SWEEP, f"{path}=3")
 
 
 def test_a_search_that_names_no_limit_has_one() -> None:

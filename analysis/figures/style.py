@@ -50,7 +50,6 @@ STYLE: dict[Any, Any] = {
     # give, being found and copied, an SVG inside an <img> does not give either.
     "svg.fonttype": "path",
     "svg.hashsalt": "bigram-sweeps",
-    "text.parse_math": False,  # a dollar in a setting is a dollar
 }
 
 

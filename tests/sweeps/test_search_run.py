@@ -120,7 +120,7 @@ def test_a_run_says_its_suggestion_its_rung_and_why_it_was_stopped(folder: Sweep
     about = json.loads(parent.data.tags["search"])
     assert about["confirm_seeds"] == [1339, 1340]
     assert about["arms"][0] is None
-    assert set(about["arms"][1]) == {"n_embd", "learning_rate"}
+    assert set(about["spaces"][about["arms"][1]]) == {"n_embd", "learning_rate"}
     assert set(load_trials("searched", str(folder.client.tracking_uri)).table["stage"]) == {
         "", "search", "confirm"
     }  # fmt: skip

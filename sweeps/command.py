@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 TOP = 10
+WIDE = 9  # columns: of a wider table those are left out that are the same in all its rows
 NUMBER = re.compile(r"-?\b(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf)\b")
 
 console = Console(soft_wrap=True, highlight=False)
@@ -349,6 +350,10 @@ def _show_ranking(ranking: object) -> None:
     assert isinstance(ranking, pd.DataFrame)
     hidden = ["train_loss", "best_val_loss", "training_seconds", "left_out", "run_ids"]
     shown = ranking.drop(columns=hidden).dropna(axis="columns", how="all")
+    same = [name for name in shown if shown[name].nunique(dropna=False) == 1]
+    if len(shown.columns) > WIDE and same and len(shown) > 1:
+        console.print("all     " + ", ".join(f"{name}={shown[name].iloc[0]}" for name in same))
+        shown = shown.drop(columns=same)
     table = Table(*map(str, shown.columns), box=None)
     for row in shown.itertuples(index=False):
         cells = ["" if pd.isna(cell) else cell for cell in row]

@@ -157,7 +157,10 @@ class Outbox:
             }
             self._put(trials)
             removed = before.keys() - trials.keys()
-            self._take_out(removed)
+            database.executemany(
+                "UPDATE trials SET role = ?, revision = revision + 1 WHERE key = ?",
+                [(REMOVED, key) for key in removed],
+            )
             database.execute(
                 "UPDATE sweep SET content = ?, status = 'RUNNING', revision = revision + 1",
                 (json.dumps(content),),
@@ -170,12 +173,6 @@ class Outbox:
             database.execute("BEGIN")
             self._put(trials)
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Make trials no part of the sweep any more."""
-        with self._lock, self._database as database:
-            database.execute("BEGIN")
-            self._take_out(keys)
-
     def _put(self, trials: Mapping[str, Mapping[str, Any]]) -> None:
         self._database.executemany(
             "INSERT INTO trials (key, content, role) VALUES (?, ?, ?)"
@@ -183,12 +180,6 @@ class Outbox:
             " revision = revision + 1"
             " WHERE (content, role) != (excluded.content, excluded.role)",
             [(key, json.dumps(content), TRIAL) for key, content in trials.items()],
-        )
-
-    def _take_out(self, keys: Iterable[str]) -> None:
-        self._database.executemany(
-            "UPDATE trials SET role = ?, revision = revision + 1 WHERE key = ?",
-            [(REMOVED, key) for key in keys],
         )
 
     def settle(self) -> None:

@@ -204,6 +204,33 @@ def test_a_trial_that_failed_and_then_finished_has_no_reason(outbox: Outbox) -> 
     assert record_of(outbox).failures == 1
 
 
+def test_a_trial_that_was_stopped_early_says_why_and_did_not_fail(outbox: Outbox) -> None:
+    outbox.record(event("a", "started"))
+    outbox.record(event("a", "stopped", reason="hopeless"))
+    record = record_of(outbox)
+    assert (record.status, record.reason, record.failures) == ("STOPPED", "hopeless", 0)
+    outbox.settle()
+    assert record_of(outbox).status == "STOPPED"
+
+
+def test_a_trial_that_is_parked_still_runs(outbox: Outbox) -> None:
+    outbox.record(event("a", "started"))
+    before = record_of(outbox)
+    outbox.record(event("a", "parked"))
+    assert record_of(outbox) == before
+
+
+def test_trials_are_added_while_others_run(outbox: Outbox) -> None:
+    outbox.record(event("a", "started"))
+    outbox.add({"d": {"name": "d"}, "a": A})
+    assert [record.key for record in outbox.trials()] == ["a", "b", "c", "d"]
+    assert record_of(outbox).status == "RUNNING"
+    revision = record_of(outbox).revision
+    outbox.add({"a": {"name": "other"}})
+    assert record_of(outbox).revision == revision + 1
+    assert record_of(outbox).status == "RUNNING"
+
+
 def test_a_worker_that_died_changes_nothing(outbox: Outbox) -> None:
     outbox.record(event("a", "started"))
     before = record_of(outbox)

@@ -293,3 +293,42 @@ def test_a_store_that_mlflow_does_not_have_is_refused(outbox: Outbox, tmp_path: 
     for uri in ("ftp://somewhere", str(tmp_path), "file:///tmp/x"):
         with pytest.raises(RefusedError, match="is no MLflow store; known: http, https, sqlite"):
             SweepRuns(uri, outbox, None, tmp_path, tmp_path)
+
+
+def test_a_trial_that_was_stopped_early_is_finished_and_says_why(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    outbox.add({"a": {**content("alpha"), "tags": {"stage": "search", "rung": "4"}}})
+    outbox.record(TrialEvent("a", "stopped", reason="hopeless at step 4", time_ms=1_020))
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["stopped"] == "hopeless at step 4"
+    assert (run.data.tags["stage"], run.data.tags["rung"]) == ("search", "4")
+    assert "failure" not in run.data.tags
+    assert "Stopped early: hopeless at step 4" in run.data.tags["mlflow.note.content"]
+
+
+def test_an_outbox_that_was_lost_learns_that_a_trial_was_stopped(
+    uri: str, outbox: Outbox, tmp_path: Path
+) -> None:
+    outbox.record(TrialEvent("a", "stopped", reason="hopeless", time_ms=1_020))
+    send(uri, outbox)
+    with closing(Outbox(tmp_path / "other" / "outbox.db", "study")) as other:
+        other.describe(SWEEP, {"a": content("alpha")})
+        connect(uri, other)
+        record = other.trial("a")
+        assert record is not None
+        assert (record.status, record.reason) == ("STOPPED", "hopeless")
+
+
+def test_what_a_trial_costs_is_a_metric_that_is_there_once(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    outbox.add({"a": {**content("alpha"), "costs": {"parameters": 65.0}}})
+    send(uri, outbox)
+    outbox.record(progressed("a", 6, time_ms=1_030))
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    (point,) = client.get_metric_history(run.info.run_id, "parameters")
+    assert point.value == 65

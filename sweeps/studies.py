@@ -126,6 +126,8 @@ class Study:
         self._handles: dict[int, optuna.Trial] = {}
         self._taken = taken
         self.used = 0  # suggestions that count against the budget
+        # Whether it has found nothing new that the constraints allow.
+        self.is_exhausted = self._optuna.user_attrs.get(EXHAUSTED) == search.constraints
         for frozen in self._frozen():
             if REJECTED not in frozen.user_attrs:
                 self._take_up(frozen)
@@ -181,13 +183,9 @@ class Study:
             self.used += 1
             self._handles[trial.number] = trial
             return made
+        self.is_exhausted = True
         self._optuna.set_user_attr(EXHAUSTED, self._search.constraints)
         return None
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether it has found nothing new that the constraints allow."""
-        return bool(self._optuna.user_attrs.get(EXHAUSTED) == self._search.constraints)
 
     def judge(self, suggestion: Suggestion) -> str:
         """Why a configuration of which all seeds stand at a rung is to stop, or nothing."""

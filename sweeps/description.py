@@ -90,7 +90,7 @@ def describe_trial(
             "corpus_digest": trial.corpus_digest,
             **(tags or {}),
         },
-        "costs": {name: plan.costs[name](trial) for name in plan.costs},
+        "costs": {name: cost(trial) for name, cost in plan.costs.items()},
     }
 
 

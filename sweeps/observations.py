@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -31,30 +31,39 @@ class Observation:
 
     def is_of(self, arm: SearchedArm) -> bool:
         """Whether the model settings that an arm holds are those of the trial."""
-        held = arm.settings["model"].items()
         chosen = {path.partition(".")[2] for path in arm.space}
         held = [name for name in arm.settings["model"] if name not in chosen]
         example = arm.example.flat
         return all(canonical(example[name]) == self.settings.get(name) for name in held)
 
 
-def from_outbox(outbox: Outbox) -> dict[str, Observation]:
-    """What the trials of a sweep showed that were suggested by a study, by key."""
+def from_outbox(outbox: Outbox, known: Container[str]) -> dict[str, Observation]:
+    """What the trials of a sweep showed that were suggested by a study, by key.
+
+    Args:
+        outbox: of the sweep.
+        known: keys that need not be read again.
+    """
     found = {}
     for record in (*outbox.trials(), *outbox.removed_trials()):
-        if record.is_suggested and record.status in ("FINISHED", "STOPPED"):
+        if record.key in known or record.reason.startswith(ANOTHER_SEED):
+            continue
+        if record.is_suggested and record.is_done:
             settings = record.content["params"]
             evaluations = [evaluation for _, evaluation in outbox.evaluations(record.key)]
-            if record.reason.startswith(ANOTHER_SEED):
-                continue
             found[record.key] = Observation(
                 outbox.sweep.name, record.key, settings, evaluations, record.reason
             )
     return found
 
 
-def from_store(uri: str, sweep: str) -> dict[str, Observation]:
+def from_store(uri: str, sweep: str, known: Container[str]) -> dict[str, Observation]:
     """What the trials of an earlier sweep showed, from its runs in MLflow, by key.
+
+    Args:
+        uri: of the store.
+        sweep: its name.
+        known: keys that need not be read again: each takes some requests.
 
     Raises:
         UserError: the store does not answer, or has no such sweep.
@@ -67,7 +76,7 @@ def from_store(uri: str, sweep: str) -> dict[str, Observation]:
                 stopped = tags.get("stopped", "")
                 if run.info.status != "FINISHED" or tags.get("stage") == "confirm":
                     continue
-                if stopped.startswith(ANOTHER_SEED):
+                if tags["key"] in known or stopped.startswith(ANOTHER_SEED):
                     continue
                 history = {
                     name: {

@@ -85,6 +85,11 @@ class TrialRecord:
     run_id: str | None
     revision: int
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it came to its end, or was stopped before it."""
+        return self.status in ("FINISHED", "STOPPED")
+
     def is_left(self, max_failures: int) -> bool:
         """Whether it is to be trained: not done, and not given up."""
         return self.status != "FINISHED" and self.failures < max_failures

@@ -7,6 +7,7 @@ after whatever ended an earlier run. Knows neither Ray nor MLflow.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -220,12 +221,9 @@ class Search(Queue):
         for key in keys:
             if key in self.running:
                 self._leaving[key] = TrialEvent(key, "stopped", reason=why)
-        self._waiting = type(self._waiting)(t for t in self._waiting if t.key not in keys)
-        self._decided += [
-            TrialEvent(key, "stopped", reason=why)
-            for key in keys
-            if key in self._begun - self.running.keys()
-        ]
+            elif key in self._begun:
+                self._decided.append(TrialEvent(key, "stopped", reason=why))
+        self._waiting = deque(trial for trial in self._waiting if trial.key not in keys)
         self._parked -= set(suggestion.keys)
 
     def _release(self, suggestion: Suggestion) -> None:

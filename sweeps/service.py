@@ -205,10 +205,10 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
         Study(cell, spec, sweep.seeds, storage, sweep.name, plan.share, plan.costs, taken)
         for cell in plan.cells
     ]
-    sources = {sweep.name: from_outbox(outbox)}
+    sources = {sweep.name: from_outbox(outbox, taken)}
     for name in set(spec.warm_start) - {sweep.name}:
         try:
-            sources[name] = from_store(uri, name)
+            sources[name] = from_store(uri, name, taken)
         except UserError as error:
             if not any(study.has_learnt_from(name) for study in studies):
                 raise
@@ -239,7 +239,7 @@ def _queue(
         queue.fill()
         records |= {record.key: record for record in outbox.trials()}
     counts = dict.fromkeys(("done", "to continue", "to run", "failed to retry", "given up"), 0)
-    counts["done"] = sum(record.status in ("FINISHED", "STOPPED") for record in records.values())
+    counts["done"] = sum(record.is_done for record in records.values())
     for trial in queue.waiting:
         if records[trial.key].status == "FAILED":
             counts["failed to retry"] += 1
@@ -277,7 +277,7 @@ def _train(
 
     folder = state.sweep(plan.sweep.name)
     before = outbox.trials()
-    done = sum(record.status in ("FINISHED", "STOPPED") for record in before)
+    done = sum(record.is_done for record in before)
     total = None if plan.to_come is None else len(plan.trials) + plan.to_come
     coming = max(0, total - done - len(queue.waiting)) if total and plan.cells else 0
     cost = estimate(queue.waiting, plan.corpus, 1, plan.examples, coming)

@@ -10,6 +10,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from analysis.runs import first_line
 from trainables.errors import UserError
 from trainables.files import set_aside, write_atomically
 
@@ -34,9 +35,8 @@ def open_storage(url: str | None, folder: Path) -> tuple[BaseStorage, str]:
     try:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True}), ""
     except (ArgumentError, ImportError, SQLAlchemyError, ValueError, RuntimeError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"search.storage: the database does not answer or cannot be used: {said}"
+            f"search.storage: the database does not answer or cannot be used: {first_line(error)}"
         ) from None
 
 

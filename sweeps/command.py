@@ -19,6 +19,9 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
+from sweeps.jobs import command as jobs
+from sweeps.options import state_option, tracking_option
+from sweeps.summary import duration
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,22 +46,6 @@ class Group(click.Group):
         except UserError as error:
             print(f"sweeps: {error}".replace("\n", "\n        "), file=sys.stderr)
             context.exit(2)
-
-
-state_option = click.option(
-    "--state",
-    "state_root",
-    type=click.Path(path_type=Path),
-    default=Path("state"),
-    envvar="SWEEPS_STATE",
-    show_default=True,
-    help="The directory of runs, artifacts, checkpoints, corpora and reports (SWEEPS_STATE).",
-)
-tracking_option = click.option(
-    "--tracking-uri",
-    envvar="MLFLOW_TRACKING_URI",
-    help="An MLflow store other than the one in the state directory (MLFLOW_TRACKING_URI).",
-)
 
 
 @click.group(cls=Group)
@@ -96,7 +83,6 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     from sweeps.estimate import estimate
-    from sweeps.progress import duration
     from sweeps.resources import concurrency, local_node
     from sweeps.service import make_plan
     from sweeps.state import state_at
@@ -367,3 +353,7 @@ def _show_links(base_url: str, experiments: dict[str, str]) -> None:
     for name, experiment_id in experiments.items():
         for view in ("ranking", "curves"):
             console.print(f"{name} {view}: {view_link(base_url, experiment_id, view)}")
+
+
+for one in (jobs.submit, jobs.status, jobs.logs, jobs.stop, jobs.resume):
+    main.add_command(one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -95,7 +96,12 @@ def describe_trial(
 
 
 def code_version() -> str:
-    """The installed version, and the commit where the code is a git checkout."""
+    """The installed version, and the commit where the code is a git checkout.
+
+    Code that came from another machine does not know; who sent it does (SWEEPS_CODE_VERSION).
+    """
+    if sent := os.environ.get("SWEEPS_CODE_VERSION"):
+        return sent
     version = importlib.metadata.version("bigram-sweeps")
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:

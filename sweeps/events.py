@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 # started: a worker has it. progressed: what it came to. restarted: its worker died, it goes on.
-# parked: left for now, until other seeds of its configuration come as far. stopped: left for good.
-Kind = Literal["started", "progressed", "restarted", "parked", "stopped", "finished", "failed"]
+# parked: left for now, until other seeds of its configuration come as far. yielded: left for now,
+# in favour of another sweep. stopped: left for good.
+Kind = Literal[
+    "started", "progressed", "restarted", "parked", "yielded", "stopped", "finished", "failed"
+]
 
 
 @dataclass(frozen=True)

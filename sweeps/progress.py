@@ -14,9 +14,11 @@ from sweeps.estimate import Estimate
 from sweeps.events import TrialEvent
 from sweeps.plan import Plan
 from sweeps.queue import Queue
+from sweeps.summary import Summary, duration
 from trainables.config import TrialConfig
 
 RUNNING_SHOWN = 8
+QUIET_S = 60.0  # where no table is shown: how long nothing is said at most, while trials train
 
 
 class Progress:
@@ -37,7 +39,7 @@ class Progress:
         self._plan, self._queue, self._cost = plan, queue, cost
         self._total, self._done_before = total, done_before
         self._trials: dict[str, TrialConfig] = {}  # those that ran, by key
-        self._started_s = time.monotonic()
+        self._started_s = self._printed_s = time.monotonic()
         self.running: dict[str, int] = {}  # key to step
         self._console = Console()
         self.finished: set[str] = set()
@@ -59,11 +61,13 @@ class Progress:
                 for evaluation in event.evaluations:
                     if self._best is None or evaluation["val_nats"] < self._best[0]:
                         self._best = (evaluation["val_nats"], name)
+                if time.monotonic() - self._printed_s > QUIET_S:
+                    self._print(f"{name} at step {event.step}")
                 for note in event.notes:
                     self.notes[event.key] = f"{name} goes on from step {event.step}: {note}"
             case "restarted":
                 self.restarts += 1
-            case "parked" | "finished" | "failed" | "stopped":
+            case "parked" | "yielded" | "finished" | "failed" | "stopped":
                 self.running.pop(event.key, None)
                 ended = {"finished": self.finished, "failed": self.failed, "stopped": self.stopped}
                 if event.kind in ended:
@@ -72,26 +76,32 @@ class Progress:
 
     def _print(self, said: str) -> None:
         if not self._console.is_terminal:
-            self._console.print(f"{self.summary()} | {said}", soft_wrap=True, markup=False)
+            self._printed_s = time.monotonic()
+            line = f"{self.summary()} | {said}"
+            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Keep a live table up to date on a terminal."""
         if not self._console.is_terminal:
+            self._print("started")
             yield
             return
         with Live(get_renderable=self._table, console=self._console, refresh_per_second=2):
             yield
 
-    def summary(self) -> str:
-        """One line: done, running, failed, best so far, time left."""
-        done = self._done_before + len(self.finished | self.stopped)
-        best = f"{self._best[0]:.4f} ({self._best[1]})" if self._best else "-"
-        stopped = f" ({len(self.stopped)} stopped early)" if self.stopped else ""
-        total = "?" if self._total is None else self._total
-        return (
-            f"{done}/{total} done{stopped}, {len(self.running)} running,"
-            f" {len(self.failed)} failed, best val_loss {best}, {self.time_left()} left"
+    def summary(self) -> Summary:
+        """Done, running, failed, best so far, time left."""
+        best, name = self._best or (None, "")
+        return Summary(
+            done=self._done_before + len(self.finished | self.stopped),
+            total=self._total,
+            stopped=len(self.stopped),
+            running=len(self.running),
+            failed=len(self.failed),
+            best=best,
+            best_trial=name,
+            left=self.time_left(),
         )
 
     def time_left(self) -> str:
@@ -105,19 +115,10 @@ class Progress:
         return duration((time.monotonic() - self._started_s) * left / done)
 
     def _table(self) -> Table:
-        table = Table(title=self._plan.sweep.name, caption=self.summary(), min_width=60)
+        table = Table(title=self._plan.sweep.name, caption=str(self.summary()), min_width=60)
         table.add_column("running")
         table.add_column("step", justify="right")
         for key, step in list(self.running.items())[:RUNNING_SHOWN]:
             trial = self._trials[key]
             table.add_row(self._plan.run_name(trial), f"{step}/{trial.training.max_steps}")
         return table
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people, such as ``2 h 05 min``, ``3 min 20 s`` or ``12 s``."""
-    minutes, rest_s = divmod(round(seconds), 60)
-    hours, rest_minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {rest_minutes:02} min"
-    return f"{minutes} min {rest_s:02} s" if minutes else f"{rest_s} s"

@@ -52,6 +52,11 @@ class Queue:
         return self._trials[key]
 
     @property
+    def demand(self) -> float:
+        """How many trials could run now, if there were room for all."""
+        return len(self._waiting) + len(self.running)
+
+    @property
     def is_over(self) -> bool:
         """Whether there is nothing left to do, now or later."""
         return not self._waiting and not self.running
@@ -69,6 +74,8 @@ class Queue:
         """Take an event."""
         if event.kind in ("finished", "failed", "stopped", "parked"):
             self.running.pop(event.key, None)
+        elif event.kind == "yielded":
+            self.put_back(event.key)
 
     def decided(self) -> list[TrialEvent]:
         """What became of trials that do not run, since this was asked last."""

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
-import os
-import secrets
-import signal
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-RAY_ENVIRONMENT = {  # read by Ray when it is imported
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # prints a box and each error, whatever the verbosity
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours to handle
-    "TUNE_WARN_THRESHOLD_S": "3600",
-}
-for name, value in RAY_ENVIRONMENT.items():
-    os.environ.setdefault(name, value)
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 
-import ray  # noqa: E402
-import ray.tune.search  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
-
-from sweeps.events import Listener, TrialEvent  # noqa: E402
-from sweeps.queue import Queue  # noqa: E402
-from sweeps.resources import Node, local_node  # noqa: E402
-from sweeps.spec import Resources  # noqa: E402
-from sweeps.stopping import Stop, gently  # noqa: E402
-from trainables.config import trial_folder  # noqa: E402
-from trainables.corpus import Corpus  # noqa: E402
-from trainables.errors import UserError  # noqa: E402
-from trainables.files import write_atomically  # noqa: E402
-from trainables.ray_trial import RayTrial  # noqa: E402
+from sweeps.events import Listener, TrialEvent
+from sweeps.queue import Queue
+from sweeps.spec import Resources
+from sweeps.stopping import Stop, gently
+from trainables.config import trial_folder
+from trainables.corpus import Corpus
+from trainables.files import write_atomically
+from trainables.ray_trial import RayTrial
 
 # How often a worker may fail before it comes to its trial. One that dies later is counted by the
 # trial itself (trainables.durable.MAX_STARTS), which knows whether it got any further.
@@ -47,106 +28,11 @@ MAX_FAILURES = 20
 ROUNDS = 5  # how often Tune is given a trial that it dropped: it does so when a worker dies idle
 
 
-@contextlib.contextmanager
-def connected(address: str | None) -> Iterator[list[Node]]:
-    """A Ray cluster: the one at an address, else one of this machine for as long as this lasts.
-
-    Yields:
-        The machines of the cluster.
-
-    Raises:
-        UserError: there is no cluster at the address.
-    """
-    working_directory = os.getcwd()  # where the user's own models are imported from
-    paths = [working_directory, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    node = local_node()
-    local = {} if address else {"num_cpus": int(node.cpus), "include_dashboard": False}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths))}},
-            **local,
-        )
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"no Ray cluster answers at {address}: {error}") from None
-    try:
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place
-        alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]
-        yield [Node(has.get("CPU", 0), has.get("GPU", 0)) for has in alive]
-    except KeyboardInterrupt:
-        raise  # out of the middle of Ray: it ends with this process, see `sweeps.command`
-    except BaseException:
-        _shutdown()
-        raise
-    else:
-        _shutdown()
-
-
-def _shutdown() -> None:
-    """Leave the cluster.
-
-    An object reference that is garbage collected on another thread while Ray shuts down ends the
-    process: none is left for that.
-    """
-    gc.collect()
-    gc.disable()
-    try:
-        ray.shutdown()
-    finally:
-        gc.enable()
-
-
-def check_storage(folder: Path) -> None:
-    """Let each machine of the cluster read a file of ours and write one back.
-
-    Args:
-        folder: must be the same on all of them.
-
-    Raises:
-        UserError: naming the machines where it is not, or not writable.
-    """
-    marker, word = folder / ".marker", secrets.token_hex(8)
-    marker.write_text(word)
-    try:
-        replies = {
-            node["NodeManagerAddress"]: _visit.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(folder, marker.name, word, node["NodeID"])
-            for node in ray.nodes()
-            if node["Alive"]
-        }
-        problems = {host: ray.get(reply) for host, reply in replies.items()}
-    finally:
-        for file in (marker, *folder.glob(f"{marker.name}.*")):
-            file.unlink(missing_ok=True)
-    said = "; ".join(f"{host}: {problem}" for host, problem in problems.items() if problem)
-    if said:
-        raise UserError(
-            f"not every machine of the cluster can use the state directory ({said}); put it on"
-            " storage that all of them share, at the same path, and name it with --state"
-        )
-
-
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _visit(folder: Path, marker: str, word: str, name: str) -> str:
-    """What keeps this machine from using the folder, or nothing."""
-    try:
-        if (folder / marker).read_text() != word:
-            return "another directory lies there"
-        (folder / f"{marker}.{name}").write_text(word)
-    except OSError as error:
-        return str(error)
-    return ""
-
-
 def run_trials(
     queue: Queue,
     corpus: Corpus,
     resources: Resources,
-    at_once: int,
+    limit: Callable[[], int],
     folder: Path,
     listeners: Sequence[Listener],
     stop: Stop,
@@ -160,7 +46,8 @@ def run_trials(
         queue: what to train next, and which running trials to leave.
         corpus: put into Ray's object store once; the actors of a node share one copy.
         resources: what a trial gets.
-        at_once: how many trials run at the same time.
+        limit: how many trials may run now; asked again and again. Trials beyond it save themselves
+            and wait.
         folder: where the trials keep their state.
         listeners: called on this thread for each event, before the queue is.
         stop: asked between events; requested here when the folder cannot be written any more.
@@ -179,14 +66,14 @@ def run_trials(
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
-    recorder = Recorder(listeners, queue, stop, folder)
+    recorder = Recorder(listeners, queue, stop, limit, folder)
     with gently(stop), tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Suggester(queue, stop),
+                search_alg=Suggester(queue, stop, limit),
+                scheduler=Scheduler(queue, limit),
                 num_samples=-1,  # as many as there are
-                max_concurrent_trials=at_once,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -210,15 +97,16 @@ class Unpickled:
 
 
 class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
-    """Gives Tune what is next in the queue."""
+    """Gives Tune what is next in the queue, while there is room for it."""
 
-    def __init__(self, queue: Queue, stop: Stop) -> None:
+    def __init__(self, queue: Queue, stop: Stop, limit: Callable[[], int]) -> None:
         super().__init__()
-        self._queue, self._stop = queue, stop
+        self._queue, self._stop, self._limit = queue, stop, limit
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        is_full = len(self._queue.running) >= self._limit()
         try:
-            trial = self._queue.next()
+            trial = None if is_full else self._queue.next()
         except self._queue.storage_errors as error:
             self._stop.request("storage", f"the search cannot be written: {error}")
             return None
@@ -231,6 +119,21 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
 
     def save(self, checkpoint_path: str) -> None:
         """What is to be kept is kept elsewhere."""
+
+
+class Scheduler(Unpickled, FIFOScheduler):  # type: ignore[misc]
+    """First come, first served; a worker that is kept for later goes when later is far."""
+
+    def __init__(self, queue: Queue, limit: Callable[[], int]) -> None:
+        super().__init__()
+        self._queue, self._limit = queue, limit
+
+    def choose_trial_to_run(self, tune_controller: Any, **options: Any) -> Any:
+        trial = super().choose_trial_to_run(tune_controller, **options)
+        if trial is None and len(self._queue.running) >= self._limit():
+            # An idle worker holds its CPUs and GPU, which are for others now.
+            tune_controller._cleanup_cached_actors(force_all=True)
+        return trial
 
 
 class Stopper(Unpickled, tune.Stopper):  # type: ignore[misc]
@@ -251,8 +154,15 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
     """Turns what Tune says into events."""
 
     def __init__(
-        self, listeners: Sequence[Listener], queue: Queue, stop: Stop, folder: Path
+        self,
+        listeners: Sequence[Listener],
+        queue: Queue,
+        stop: Stop,
+        limit: Callable[[], int],
+        folder: Path,
     ) -> None:
+        self._limit = limit
+        self._yielding: set[str] = set()  # keys: they make room for other sweeps
         self._dropped: Counter[str] = Counter()  # how often Tune gave a trial up, by key
         self._listeners = [*listeners, queue.listen]
         self._queue, self._stop, self._folder = queue, stop, folder
@@ -266,7 +176,16 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         if "step" in result:
             names = ("step", "evaluations", "taken_up", "notes", "hardware")
             self._tell(TrialEvent(key, "progressed", **{name: result[name] for name in names}))
-        return self._queue.leave(key) is not None
+        if self._queue.leave(key) is not None:
+            return True
+        if not result.get("done") and self._running > self._limit():
+            self._yielding.add(key)
+        return key in self._yielding
+
+    @property
+    def _running(self) -> int:
+        """Trials that are to go on running."""
+        return len(self._queue.running) - len(self._yielding)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell(TrialEvent(_key(trial), "restarted"))
@@ -279,12 +198,16 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
             self._tell(TrialEvent(key, "failed", reason=result["failure"]))
         elif left := self._queue.leave(key):
             self._tell(left)
+        elif key in self._yielding:
+            self._tell(TrialEvent(key, "yielded"))
         elif result.get("done"):
             self._tell(TrialEvent(key, "finished"))
+        self._yielding.discard(key)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune gives a trial up, whose worker died: it comes again, but not for ever."""
         key = _key(trial)
+        self._yielding.discard(key)
         error = trial.get_pickled_error() or trial.get_error() or "the worker died"
         self._dropped[key] += 1
         self._tell(TrialEvent(key, "restarted"))

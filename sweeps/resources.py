@@ -35,15 +35,20 @@ def concurrency(resources: Resources, nodes: Sequence[Node]) -> int:
     Raises:
         UserError: no machine can ever place one.
     """
-    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
-    places = sum(_places(node, cpus, gpus) for node in nodes)
-    if places == 0:
+    fitting = places(resources, nodes)
+    if fitting == 0:
+        cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
         has = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in nodes)
         raise UserError(
             f"a trial wants {cpus:g} CPUs and {gpus:g} GPUs on one machine, and no machine has"
             f" them (there is: {has}); lower resources.cpus_per_trial or resources.gpus_per_trial"
         )
-    return min(places, resources.max_concurrent or places)
+    return min(fitting, resources.max_concurrent or fitting)
+
+
+def places(resources: Resources, nodes: Sequence[Node]) -> int:
+    """How many trials fit on the machines; one trial does not span two."""
+    return sum(_places(node, resources.cpus_per_trial, resources.gpus_per_trial) for node in nodes)
 
 
 def _places(node: Node, cpus: float, gpus: float) -> int:

@@ -6,6 +6,7 @@ after whatever ended an earlier run. Knows neither Ray nor MLflow.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,6 +83,11 @@ class Search(Queue):
                 yield from _tagged(suggestion)
             if not is_open:
                 yield from self._confirmations(study)
+
+    @property
+    def demand(self) -> float:
+        """How many trials could run now, if there were room for all."""
+        return math.inf if self._suggesting() else super().demand
 
     @property
     def is_over(self) -> bool:

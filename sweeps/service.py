@@ -22,6 +22,7 @@ from sweeps.outbox import Outbox, TrialRecord
 from sweeps.plan import Plan, expand, override
 from sweeps.progress import Progress
 from sweeps.queue import Queue
+from sweeps.ray_environment import prepare_ray
 from sweeps.resources import check_address, concurrency, local_node
 from sweeps.spec import load_sweep
 from sweeps.state import State, check_disk, make_writable
@@ -273,7 +274,9 @@ def _train(
     outcome: Outcome,
 ) -> None:
     """Train on a Ray cluster, while the progress is shown."""
-    from sweeps.ray_run import check_storage, connected, run_trials  # Ray is imported late as well
+    prepare_ray(options.address)  # Ray is imported late as well
+    from sweeps.cluster import Slots, check_storage, connected
+    from sweeps.ray_run import run_trials
 
     folder = state.sweep(plan.sweep.name)
     before = outbox.trials()
@@ -284,9 +287,11 @@ def _train(
     check_disk(state, cost.disk_bytes)
     queue.sort(cost.of)
     with connected(options.address) as nodes:
+        at_once = concurrency(plan.sweep.resources, nodes)
+        slots = None
         if options.address is not None:
             check_storage(folder)
-        at_once = concurrency(plan.sweep.resources, nodes)
+            slots = Slots(plan.sweep.name, plan.sweep.resources, lambda: queue.demand)
         progress = Progress(plan, queue, cost, total, done)
 
         def fail_fast(event: TrialEvent) -> None:
@@ -299,12 +304,14 @@ def _train(
                     queue,
                     plan.corpus,
                     plan.sweep.resources,
-                    at_once,
+                    lambda: slots.limit if slots else at_once,
                     folder,
                     [outbox.record, delivery.listen, progress.listen, fail_fast],
                     outcome.stop,
                 )
         finally:
+            if slots and not outcome.stop.is_forced:
+                slots.leave()
             outcome.notes, outcome.restarts = progress.notes, progress.restarts
             recomputed = sum(record.recomputed for record in before)
             outcome.recomputed = sum(one.recomputed for one in outbox.trials()) - recomputed

@@ -42,11 +42,16 @@ class Arm(Frozen):
 
 
 class Resources(Frozen):
-    """What one trial gets, and how many may run at once (as many as fit by default)."""
+    """What one trial gets, and how many may run at once (as many as fit by default).
+
+    On a cluster sweeps that run at the same time share it by ``priority``: twice the priority,
+    twice the share.
+    """
 
     cpus_per_trial: PositiveFloat = 1
     gpus_per_trial: NonNegativeFloat = 0  # a fraction shares a GPU; above 1 whole numbers only
     max_concurrent: PositiveInt | None = None
+    priority: PositiveFloat = 1
     max_failures: PositiveInt = 3  # a trial that failed so often by itself is not tried again
 
     @field_validator("gpus_per_trial", "cpus_per_trial")

@@ -19,7 +19,12 @@ COMPARISON = (
     "analysis/comparison/"  # of trained models: it alone of analysis loads them (decision 7)
 )
 HOMES = {
-    "ray": {"trainables/ray_trial.py", "sweeps/ray_run.py"},
+    "ray": {
+        "trainables/ray_trial.py",
+        "sweeps/cluster.py",
+        "sweeps/jobs/client.py",
+        "sweeps/ray_run.py",
+    },
     "mlflow": {"sweeps/store.py", "sweeps/tracking.py", "analysis/runs.py"},
 }
 HEAVY = ("ray", "mlflow", "optuna")

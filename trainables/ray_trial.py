@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -19,6 +21,7 @@ from trainables.files import write_atomically
 from trainables.training import Splits
 
 STEP_S = 2.0  # how long a call of `step` trains: a sweep that is to stop waits for it
+LOOK_S = 1.0  # how often a worker asks whether its machine is about to leave
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
     ) -> None:
         """Take what all trials of an actor share; ``corpus`` maps the node's one copy."""
         self.trial: DurableTrial | None = None
+        self.looked_s = time.monotonic()
+        self.node = ray.get_runtime_context().get_node_id()
         if not root.is_dir():  # else each trial would be kept where the driver cannot see it
             raise StorageError(f"{platform.node()} does not see {root}; share the state directory")
         torch.set_num_threads(threads)
@@ -54,8 +59,12 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         """Train for a while, and report.
 
         A trial that fails by itself reports its reason, so that it is not tried again as one whose
-        worker died is; the traceback lies in its folder.
+        worker died is; the traceback lies in its folder. Where the machine is about to leave the
+        cluster, the trial is saved and this worker ends: Tune takes the trial elsewhere.
         """
+        if self.must_leave():
+            self.cleanup()
+            ray.actor.exit_actor()
         key = self.carried["key"]
         folder = trial_folder(self.root, key)
         try:
@@ -80,6 +89,13 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         except OSError as error:
             logger.warning("%s", error)
         return {"key": key, "failure": reason, "done": True}
+
+    def must_leave(self) -> bool:
+        """Whether Ray was told that this machine goes, such as a spot instance."""
+        if time.monotonic() - self.looked_s < LOOK_S:
+            return False
+        self.looked_s = time.monotonic()
+        return self.node in ray._private.state.state.get_draining_nodes()  # as Ray Train does
 
     def cleanup(self) -> None:
         """Save a trial that is left before its end; Tune calls this when it stops an actor."""

@@ -1,0 +1,5 @@
+"""``python -m sweeps`` is the `sweeps` command."""
+
+from sweeps.command import main
+
+main(prog_name="sweeps")

@@ -1,0 +1,229 @@
+"""A Ray cluster: joining it, checking its machines, and how much of it a sweep may use."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sweeps.jobs.package import copy_code
+from sweeps.resources import Node, local_node, places
+from sweeps.shares import Claim, allot
+from sweeps.spec import Resources
+from trainables.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 2.0  # how often a sweep asks what it may use
+FORGET_S = 20.0  # a sweep that has not asked for so long is over
+ANSWER_S = 10.0
+NAMESPACE, SHARES = "bigram-sweeps", "shares-1"
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[list[Node]]:
+    """A Ray cluster: the one at an address, else one of this machine for as long as this lasts.
+
+    `sweeps.ray_environment.prepare_ray` comes before the import of this module.
+
+    Yields:
+        The machines of the cluster.
+
+    Raises:
+        UserError: there is no cluster at the address, or it wants a token.
+    """
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    with contextlib.ExitStack() as scratch:
+        if address is None:
+            paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+            search = os.pathsep.join(filter(None, paths))  # where the user's models come from
+            here = {"num_cpus": int(local_node().cpus), "include_dashboard": False}
+            options = {"runtime_env": {"env_vars": {"PYTHONPATH": search}}, **here}
+        elif _is_packed():
+            options = {}
+        else:
+            folder = scratch.enter_context(tempfile.TemporaryDirectory(prefix="sweeps-code-"))
+            copy_code(Path(folder))
+            options = {"runtime_env": {"working_dir": folder}}
+        try:
+            ray.init(
+                address=address or "local",
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **options,
+            )
+        except (ConnectionError, ValueError, RayError, RuntimeError) as error:
+            raise UserError(
+                f"no Ray cluster answers at {address}, or it wants a token (RAY_AUTH_MODE=token"
+                f" and RAY_AUTH_TOKEN_PATH): {error}"
+            ) from None
+    try:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place
+        yield list(machines().values())
+    except KeyboardInterrupt:
+        raise  # out of the middle of Ray: it ends with this process, see `sweeps.command`
+    except BaseException:
+        _shutdown()
+        raise
+    else:
+        _shutdown()
+
+
+def _is_packed() -> bool:
+    """Whether Ray runs this process as a job, whose code its workers have."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    return "working_dir" in job.get("runtime_env", {})
+
+
+def _shutdown() -> None:
+    """Leave the cluster.
+
+    An object reference that is garbage collected on another thread while Ray shuts down ends the
+    process: none is left for that.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
+
+
+def machines() -> dict[str, Node]:
+    """The machines of the cluster that take trials, by node id: alive, and not about to leave."""
+    leaving = ray._private.state.state.get_draining_nodes()  # where Ray Train itself reads it
+    return {
+        node["NodeID"]: Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] not in leaving
+    }
+
+
+def check_storage(folder: Path) -> None:
+    """Let each machine of the cluster read a file of ours and write one back.
+
+    Args:
+        folder: must be the same on all of them.
+
+    Raises:
+        UserError: naming the machines where it is not, or not writable.
+    """
+    marker, word = folder / ".marker", secrets.token_hex(8)
+    marker.write_text(word)
+    try:
+        replies = {
+            node["NodeManagerAddress"]: _visit.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(folder, marker.name, word, node["NodeID"])
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+        problems = {host: ray.get(reply) for host, reply in replies.items()}
+    finally:
+        for file in (marker, *folder.glob(f"{marker.name}.*")):
+            file.unlink(missing_ok=True)
+    said = "; ".join(f"{host}: {problem}" for host, problem in problems.items() if problem)
+    if said:
+        raise UserError(
+            f"not every machine of the cluster can use the state directory ({said}); put it on"
+            " storage that all of them share, at the same path, and name it with --state"
+        )
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _visit(folder: Path, marker: str, word: str, name: str) -> str:
+    """What keeps this machine from using the folder, or nothing."""
+    try:
+        if (folder / marker).read_text() != word:
+            return "another directory lies there"
+        (folder / f"{marker}.{name}").write_text(word)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+class Slots:
+    """How many trials of a sweep may run at once: what fits, what it is allowed, and its share.
+
+    Machines come and go, and so do other sweeps: the number is looked up again every few seconds.
+    """
+
+    def __init__(self, sweep: str, resources: Resources, demand: Callable[[], float]) -> None:
+        """Ask for the first time.
+
+        Args:
+            sweep: its name.
+            resources: what each trial gets, how many are allowed, and the priority.
+            demand: how many trials it could run now.
+        """
+        self._sweep, self._resources, self._demand = sweep, resources, demand
+        named = Shares.options(name=SHARES, lifetime="detached", get_if_exists=True)  # type: ignore[attr-defined]
+        self._shares = named.remote()
+        self._asked_s = -EVERY_S
+        self._limit = 0
+
+    @property
+    def limit(self) -> int:
+        """Trials that may run now."""
+        now_s = time.monotonic()
+        if now_s - self._asked_s >= EVERY_S:
+            self._asked_s = now_s
+            with contextlib.suppress(RayError):  # the cluster is busy: what was said holds
+                self._limit = self._ask()
+        return self._limit
+
+    def _ask(self) -> int:
+        nodes = list(machines().values())
+        resources = self._resources
+        most = resources.max_concurrent or places(resources, nodes)
+        claim = Claim(
+            self._sweep,
+            int(min(most, self._demand())),
+            resources.cpus_per_trial,
+            resources.gpus_per_trial,
+            resources.priority,
+        )
+        cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+        limit: int = ray.get(self._shares.claim.remote(claim, cpus, gpus), timeout=ANSWER_S)
+        return limit
+
+    def leave(self) -> None:
+        """Let the others have the share of this sweep at once."""
+        with contextlib.suppress(RayError):
+            ray.get(self._shares.forget.remote(self._sweep), timeout=ANSWER_S)
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
+class Shares:
+    """Knows the sweeps of a cluster: one such actor, that outlives them."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, Claim] = {}  # in the order in which the sweeps came
+        self._heard_s: dict[str, float] = {}
+
+    def claim(self, claim: Claim, cpus: float, gpus: float) -> int:
+        """Take the claim of a sweep; return how many trials it may run."""
+        now_s = time.monotonic()
+        self._heard_s[claim.sweep] = now_s
+        self._claims[claim.sweep] = claim
+        for sweep in [name for name, s in self._heard_s.items() if now_s - s > FORGET_S]:
+            self.forget(sweep)
+        return allot(list(self._claims.values()), cpus, gpus)[claim.sweep]
+
+    def forget(self, sweep: str) -> None:
+        """A sweep is over."""
+        self._claims.pop(sweep, None)
+        self._heard_s.pop(sweep, None)

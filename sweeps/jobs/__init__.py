@@ -1,0 +1,1 @@
+"""Sweeps on a cluster of others, by Ray Jobs: what travels there, and asking after it."""

@@ -1,0 +1,53 @@
+"""What travels to a cluster: the code that was checked here, and what the sweep file names."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+OURS = ("bigram_models", "trainables", "sweeps", "analysis")
+
+
+def copy_code(folder: Path) -> None:
+    """Copy our packages, and the modules of the user's own models, to where a cluster takes them.
+
+    A module is the user's own if it is imported and not installed: a model of a sweep that was
+    planned is.
+
+    Args:
+        folder: exists; becomes a place to import from.
+    """
+    for name in OURS:
+        spec = importlib.util.find_spec(name)
+        assert spec
+        assert spec.submodule_search_locations
+        (source,) = spec.submodule_search_locations
+        hidden = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, folder / name, ignore=hidden, dirs_exist_ok=True)
+    for module, source in own_modules().items():
+        parts = module.split(".")
+        is_package = Path(source).name == "__init__.py"
+        target = folder.joinpath(*parts, "__init__.py" if is_package else "")
+        target = target if is_package else target.with_name(f"{parts[-1]}.py")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def own_modules() -> dict[str, str]:
+    """The modules that are imported, and neither ours nor installed: file by name."""
+    standard = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib"))
+    files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    return {
+        name: file
+        for name, file in sorted(files.items())
+        if file
+        and file.endswith(".py")
+        and os.path.isabs(file)  # torch has modules that claim other files
+        and name.partition(".")[0] not in (*OURS, "__main__")
+        and not file.startswith(standard)
+        and not {"site-packages", "dist-packages"} & set(Path(file).parts)
+    }

@@ -1,0 +1,170 @@
+"""Machines of a Ray cluster on loopback, each started by the containers' own entry script."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.sweeps.running import descendants
+
+ROOT = Path(__file__).parents[2]
+ENTRY = ROOT / "docker/entry/ray_node.py"
+START_S = 90.0
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.create_server((host, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], bool], wait_s: float, what: str) -> None:
+    deadline_s = time.monotonic() + wait_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"{what} did not come in {wait_s:g} s"
+        time.sleep(0.1)
+
+
+def listens(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
+        return True
+    return False
+
+
+@dataclass
+class Machine:
+    """One machine: the entry script and all that it started."""
+
+    host: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def pids(self) -> list[int]:
+        return [self.process.pid, *(pid for pid, _ in descendants(self.process.pid))]
+
+    def trials(self) -> list[int]:
+        """The processes that carry trials."""
+        found = descendants(self.process.pid)
+        return [pid for pid, title in found if title.startswith("ray::") and "Trainable" in title]
+
+    def kill(self) -> None:
+        """As when the power goes: nothing of it says goodbye."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@dataclass
+class LoopbackCluster:
+    """A head and its workers; the head listens on 127.0.0.2, the others above."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)  # of the head, besides
+    machines: list[Machine] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.token = self.folder / "token"
+        self.token.write_text(secrets.token_hex(32))
+        self.token.chmod(0o600)
+        self.head_host = "127.0.0.2"
+        self.port, self.dashboard_port = free_port(self.head_host), free_port(self.head_host)
+
+    @property
+    def head(self) -> Machine:
+        return self.machines[0]
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://{self.head_host}:{self.dashboard_port}"
+
+    @property
+    def client(self) -> dict[str, str]:
+        """The environment of somebody outside who has the token."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)}
+
+    def start(self, cpus: int = 1, gpus: int = 0, **environment: str) -> Machine:
+        """Start one more machine; the first one is the head."""
+        host = f"127.0.0.{len(self.machines) + 2}"
+        role = "worker" if self.machines else "head"
+        settings = {
+            "SWEEPS_HOST": host,
+            "RAY_HEAD": f"{self.head_host}:{self.port}",
+            "RAY_PORT": str(self.port),
+            "RAY_DASHBOARD_PORT": str(self.dashboard_port),
+            "RAY_AUTH_TOKEN_PATH": str(self.token),
+            "RAY_NUM_CPUS": str(cpus),
+            "RAY_NUM_GPUS": str(gpus),
+            "RAY_OBJECT_STORE_BYTES": str(100 << 20),
+            "SWEEPS_STATE": str(self.folder / "state"),
+            **self.environment,
+            **environment,
+        }
+        log = self.folder / f"{role}-{len(self.machines)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, str(ENTRY), role],
+                env={**os.environ, **settings},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        machine = Machine(host, process, log)
+        self.machines.append(machine)
+        return machine
+
+    def joined(self) -> int:
+        """How many machines of the cluster are alive, as Ray has it."""
+        code = (
+            "import ray; ray.init(address='auto', log_to_driver=False, logging_level='ERROR')\n"
+            "print(sum(node['Alive'] for node in ray.nodes()))"
+        )
+        done = self.python(code)
+        return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
+
+    def python(self, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run Python that connects to the cluster as one that has the token."""
+        address = {"RAY_ADDRESS": f"{self.head_host}:{self.port}"}
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **self.client, **address, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+
+@contextlib.contextmanager
+def loopback_cluster(
+    folder: Path, machines: int, environment: dict[str, str] | None = None
+) -> Iterator[LoopbackCluster]:
+    """A cluster of machines with one CPU and a logical GPU each; all ends with the block."""
+    cluster = LoopbackCluster(folder, environment or {})
+    try:
+        for _ in range(machines):
+            cluster.start(gpus=1)
+        wait_for(
+            lambda: listens(cluster.head_host, cluster.dashboard_port), START_S, "the dashboard"
+        )
+        wait_for(lambda: cluster.joined() == machines, START_S, "the cluster")
+        yield cluster
+    finally:
+        pids = [pid for machine in cluster.machines for pid in machine.pids()]
+        for machine in reversed(cluster.machines):
+            machine.kill()
+        wait_for(lambda: not any(map(_runs, pids)), 20, "the end of the cluster")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.conclusions import NEGATED, Conclusion, contrasts_table
 from analysis.document import markdown_table
+from analysis.runs import address_of
 
 ONE_SEED = """\
 There is one run for each configuration. The counts below say how those runs came out, which is
@@ -35,7 +36,7 @@ class Link:
         if not self.tracking_uri.startswith("http"):
             return run_id
         return (
-            f"{self.tracking_uri.rstrip('/')}/?workflowType=machine_learning"
+            f"{address_of(self.tracking_uri)}/?workflowType=machine_learning"
             f"#/experiments/{self.experiment_id}/runs/{run_id}"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -235,13 +236,12 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
         if found is None:
             names = sorted(one.name for one in client.search_experiments())
             raise AnalysisError(
-                f"{tracking_uri} has no experiment {experiment!r}; there are: {', '.join(names)}"
+                f"{without_password(tracking_uri)} has no experiment {experiment!r}; there are:"
+                f" {', '.join(names)}"
             )
         yield client, found.experiment_id
     except MlflowException as error:
-        raise AnalysisError(
-            f"the MLflow store {tracking_uri} does not answer: {first_line(error)}"
-        ) from None
+        raise AnalysisError(_why(tracking_uri, error)) from None
 
 
 def open_store(uri: str, must_exist: bool = False) -> Any:
@@ -270,10 +270,29 @@ def open_store(uri: str, must_exist: bool = False) -> Any:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError) as error:
-        raise AnalysisError(
-            f"the MLflow store {uri} does not answer: {first_line(error)}"
-        ) from None
+        raise AnalysisError(_why(uri, error)) from None
     return client
+
+
+def _why(uri: str, error: BaseException) -> str:
+    """What to say of a store that did not do what it was asked."""
+    store = f"the MLflow store {without_password(uri)}"
+    if getattr(error, "error_code", "") == "UNAUTHENTICATED":
+        return (
+            f"{store} does not know this user or password; set MLFLOW_TRACKING_USERNAME and"
+            " MLFLOW_TRACKING_PASSWORD"
+        )
+    return f"{store} does not answer: {first_line(error)}"
+
+
+def without_password(uri: str) -> str:
+    """A URI as it may be shown."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:...@", uri)
+
+
+def address_of(uri: str) -> str:
+    """A server as a link may name it: without user and password."""
+    return re.sub(r"://[^/@]*@", "://", uri).rstrip("/")
 
 
 def runs_of(client: Any, experiment_id: str, role: str | None = None) -> Iterator[Any]:

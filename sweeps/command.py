@@ -286,6 +286,7 @@ def _command(*arguments: object) -> str:
 @state_option
 def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path) -> None:
     """Serve the MLflow UI on this machine, and print links to the views of SWEEP (or of all)."""
+    from analysis.runs import address_of
     from sweeps.state import state_at
     from sweeps.store import mlflow_client, sweep_experiments
     from sweeps.ui import UiError, mlflow_ui
@@ -294,7 +295,7 @@ def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path)
     uri = tracking_uri or state.tracking_uri
     experiments = sweep_experiments(mlflow_client(uri, must_exist=True), sweep)
     if uri.startswith("http"):
-        _show_links(uri, experiments)
+        _show_links(address_of(uri), experiments)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs import METRICS, runs_of
+from analysis.runs import METRICS, runs_of, without_password
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
 from trainables.artifacts import SAMPLE
@@ -81,7 +81,8 @@ class SweepRuns:
             UserError: the store does not answer.
         """
         if uri.partition("://")[0].partition("+")[0] not in STORES:
-            raise RefusedError(f"{uri} is no MLflow store; known: {', '.join(STORES)}")
+            shown = without_password(uri)
+            raise RefusedError(f"{shown} is no MLflow store; known: {', '.join(STORES)}")
         self._client = mlflow_client(uri)
         self._is_remote = uri.startswith("http")
         self._outbox = outbox

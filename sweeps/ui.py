@@ -1,22 +1,17 @@
-"""The MLflow UI of a store, served on this machine for as long as a `with` block lasts.
-
-`mlflow server` by default is 15 processes and 3 GB; here it has one worker and no job runners: two
-processes (the `mlflow` command and its uvicorn) and 0.5 GB. It listens on loopback and answers only
-to the names of this machine, so that no page of another site reads it through a name of its own.
-"""
+"""The MLflow UI of a store, served on this machine for as long as a `with` block lasts."""
 
 import http.client
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-HOST = "127.0.0.1"
+from sweeps.mlflow_server import LOOPBACK, analyze, server_command, server_environment
+
 START_LIMIT_S = 120.0  # it takes 5 to 15 s
 STOP_LIMIT_S = 10.0  # it takes 1 to 2 s
 LOG_TAIL_LINES = 12
@@ -44,10 +39,11 @@ def mlflow_ui(tracking_uri: str, *, log_file: Path, port: int | None = None) -> 
     """
     port = _available_port(port)
     log_file.parent.mkdir(parents=True, exist_ok=True)
+    analyze(tracking_uri)
     with log_file.open("wb") as log:
         server = subprocess.Popen(
-            _command(port),
-            env={**os.environ, **_environment(tracking_uri)},
+            server_command(LOOPBACK, port),
+            env={**os.environ, **server_environment(tracking_uri)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -55,36 +51,19 @@ def mlflow_ui(tracking_uri: str, *, log_file: Path, port: int | None = None) -> 
         )
     try:
         _wait_until_healthy(server, port, log_file)
-        yield f"http://{HOST}:{port}"
+        yield f"http://{LOOPBACK}:{port}"
     finally:
         _end_group(server)
 
 
-def _command(port: int) -> list[str]:
-    allowed = ",".join(f"{name},{name}:{port}" for name in (HOST, "localhost"))
-    options = {"--host": HOST, "--port": str(port), "--workers": "1", "--allowed-hosts": allowed}
-    flags = [text for option in options.items() for text in option]
-    return [sys.executable, "-m", "mlflow", "server", *flags]
-
-
-def _environment(tracking_uri: str) -> Mapping[str, str]:
-    return {
-        "MLFLOW_BACKEND_STORE_URI": tracking_uri,  # not a flag: `ps` would show a password in it
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONSAFEPATH": "1",  # a folder `mlflow` in the working directory is not imported
-        "PYTHONUNBUFFERED": "1",  # the log is whole when the server ends early
-    }
-
-
 def _available_port(port: int | None) -> int:
     try:
-        with socket.create_server((HOST, port or 0)) as probe:
+        with socket.create_server((LOOPBACK, port or 0)) as probe:
             return int(probe.getsockname()[1])
     except (OSError, OverflowError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         raise UiError(
-            f"the MLflow UI cannot listen on {HOST}:{port} ({reason}); take another port"
+            f"the MLflow UI cannot listen on {LOOPBACK}:{port} ({reason}); take another port"
         ) from error
 
 
@@ -101,7 +80,8 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log_file: Pa
 
 
 def _is_healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)  # unlike urllib, asks no proxy
+    # Unlike urllib, this asks no proxy.
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == http.HTTPStatus.OK

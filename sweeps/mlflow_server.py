@@ -1,0 +1,85 @@
+"""How an MLflow server is started well: for the UI on this machine, and in a container.
+
+`mlflow server` by default is 15 processes and 3 GB; here it has one worker and no job runners: two
+processes (the `mlflow` command and its uvicorn) and 0.5 GB. It answers only to the names that it
+is given, so that no page of another site reads it through a name of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+LOCAL_NAMES = (LOOPBACK, "localhost")
+SQLITE = "sqlite:///"
+LOCK_S = 5.0
+
+
+def server_command(
+    host: str,
+    port: int,
+    names: Iterable[str] = LOCAL_NAMES,
+    artifacts: str | None = None,
+    *,
+    asks_for_password: bool = False,
+) -> list[str]:
+    """The command line of the server. There are no secrets in it: `ps` shows it to everyone.
+
+    Args:
+        host: the address to listen on.
+        port: likewise.
+        names: the hosts that clients ask for, as NAME or NAME:PORT where a proxy has another port.
+        artifacts: a folder or URI for the artifacts that clients send to the server; None leaves
+            it to MLflow.
+        asks_for_password: the environment must then say how (see MLFLOW_AUTH_CONFIG_PATH).
+    """
+    allowed = (each for name in names for each in _forms(name, port))
+    options = {
+        "--host": host,
+        "--port": str(port),
+        "--workers": "1",
+        "--allowed-hosts": ",".join(dict.fromkeys(allowed)),
+    }
+    if artifacts is not None:
+        options["--artifacts-destination"] = artifacts
+    if asks_for_password:
+        options["--app-name"] = "basic-auth"
+    flags = [text for option in options.items() for text in option]
+    return [sys.executable, "-m", "mlflow", "server", "--serve-artifacts", *flags]
+
+
+def server_environment(store_uri: str) -> dict[str, str]:
+    """What the environment of the server has beside the caller's own."""
+    return {
+        "MLFLOW_BACKEND_STORE_URI": store_uri,  # not a flag: `ps` would show a password in it
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONSAFEPATH": "1",  # a folder `mlflow` in the working directory is not imported
+        "PYTHONUNBUFFERED": "1",  # the log is whole when the server ends early
+    }
+
+
+def analyze(store_uri: str) -> None:
+    """Give sqlite the statistics without which it takes seconds to order thousands of runs.
+
+    Other databases see to that by themselves. A file that is locked or damaged is left alone: the
+    server will say so.
+    """
+    path = Path(store_uri.removeprefix(SQLITE))
+    if not store_uri.startswith(SQLITE) or not path.is_file():
+        return
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(path, timeout=LOCK_S)) as database,
+    ):
+        database.execute("ANALYZE")
+
+
+def _forms(name: str, port: int) -> list[str]:
+    """What a client may call it: it leaves the port out where that is the protocol's own."""
+    has_port = ":" in name.rpartition("]")[2]  # an IPv6 address is in brackets
+    return [name] if has_port else [name, f"{name}:{port}"]

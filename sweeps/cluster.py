@@ -30,6 +30,7 @@ EVERY_S = 2.0  # how often a sweep asks what it may use
 FORGET_S = 20.0  # a sweep that has not asked for so long is over
 ANSWER_S = 10.0
 NAMESPACE, SHARES = "bigram-sweeps", "shares-1"
+HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
 
 @contextlib.contextmanager
@@ -206,9 +207,9 @@ class Slots:
             ray.get(self._shares.forget.remote(self._sweep), timeout=ANSWER_S)
 
 
-@ray.remote(num_cpus=0, max_restarts=-1)
+@ray.remote(num_cpus=0, max_restarts=-1, resources={HEAD: 0.001})
 class Shares:
-    """Knows the sweeps of a cluster: one such actor, that outlives them."""
+    """Knows the sweeps of a cluster: one such actor, on the head, that outlives them."""
 
     def __init__(self) -> None:
         self._claims: dict[str, Claim] = {}  # in the order in which the sweeps came

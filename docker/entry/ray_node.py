@@ -1,190 +1,138 @@
-"""Starts a machine of the Ray cluster, as the containers do: ``ray_node.py head|worker``.
+"""Start a machine of the Ray cluster: settings from the environment, secrets from files.
 
-Settings are environment variables:
+    python docker/entry/ray_node.py head|worker
 
-    RAY_AUTH_TOKEN_PATH   a file with the token of the cluster, for its owner's eyes only; needed
-    SWEEPS_HOST           where this machine listens; 127.0.0.1 by default; `auto`: where its own
-                          host name leads to
-    RAY_HEAD              host:port of the head, for a worker
-    RAY_PORT, RAY_DASHBOARD_PORT, RAY_METRICS_PORT       6379, 8265 and any free one by default
-    RAY_NUM_CPUS, RAY_NUM_GPUS, RAY_OBJECT_STORE_BYTES   what Ray finds by default
-    RAY_TEMP_DIR          Ray's own files; /tmp/ray by default
-    SWEEPS_DRAIN_S        how long a worker waits for its trials to save themselves; 30 by default
-    MLFLOW_TRACKING_PASSWORD_FILE   for the drivers, which run on the head
+It becomes `ray start --block`, which answers only to who has the token.
 
-A worker that gets SIGTERM, such as the notice that a spot instance goes, lets its trials save
-themselves and go on elsewhere, before it ends.
+    RAY_AUTH_TOKEN_PATH    a file with the token of the cluster, closed to others; needed
+    SWEEPS_HOST            the address or name of this machine; 127.0.0.1, where it is alone and
+                           listens on loopback only; `auto` is where its own host name leads to
+    RAY_HEAD               host:port of the head, for a worker, which waits for it
+    RAY_HEAD_WAIT_S        how long; 120
+    RAY_PORT               of the head; 6379
+    RAY_DASHBOARD_PORT     of the head; 8265
+    RAY_METRICS_PORT       for Prometheus; any free one
+    RAY_NUM_CPUS, RAY_NUM_GPUS, RAY_OBJECT_STORE_BYTES    as many as Ray finds
+    RAY_TEMP_DIR           of the head; /tmp/ray
+    MLFLOW_TRACKING_PASSWORD_FILE    for the sweeps' drivers, which run on the head
+    RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S    seconds; 30
+
+SIGTERM is the notice that the machine goes, as a spot instance does: Ray gives it no more work, its
+trials save themselves and go on elsewhere, and then it ends.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import stat
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-HEAD_WAIT_S = 120.0
-NOTICE = "DRAIN_NODE_REASON_PREEMPTION"
+from sweeps.secret_file import read_secret
+from trainables.errors import UserError
+
+LOOPBACK = "127.0.0.1"
+REFUSED = 2  # exit code
+LEAST = 32  # characters of the token
+TRY_S = 5.0
+OPTIONS = {
+    "--num-cpus": "RAY_NUM_CPUS",
+    "--num-gpus": "RAY_NUM_GPUS",
+    "--object-store-memory": "RAY_OBJECT_STORE_BYTES",
+    "--metrics-export-port": "RAY_METRICS_PORT",
+}
+HEAD_OPTIONS = {
+    "--port": "RAY_PORT",
+    "--dashboard-port": "RAY_DASHBOARD_PORT",
+    "--temp-dir": "RAY_TEMP_DIR",
+}
+DEFAULTS = {"RAY_PORT": "6379", "RAY_DASHBOARD_PORT": "8265"}
 
 
-def main() -> int:
-    """Run Ray until it ends, or is told to."""
-    role = sys.argv[1] if len(sys.argv) == 2 else ""
-    if role not in ("head", "worker"):
-        refuse("say what this machine is: ray_node.py head, or ray_node.py worker")
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(private_file("RAY_AUTH_TOKEN_PATH")),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    host = socket.gethostname() if setting("SWEEPS_HOST") == "auto" else setting("SWEEPS_HOST")
-    command = [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
-        *("--disable-usage-stats", "--node-ip-address", address_of(host or "127.0.0.1")),
-        *options(
-            {
-                "--num-cpus": "RAY_NUM_CPUS",
-                "--num-gpus": "RAY_NUM_GPUS",
-                "--object-store-memory": "RAY_OBJECT_STORE_BYTES",
-                "--metrics-export-port": "RAY_METRICS_PORT",
-            }
-        ),
-    ]
-    if role == "head":
-        if "MLFLOW_TRACKING_PASSWORD_FILE" in os.environ:
-            secret = private_file("MLFLOW_TRACKING_PASSWORD_FILE").read_text().strip()
-            environment["MLFLOW_TRACKING_PASSWORD"] = secret
-        command += ["--head", "--port", setting("RAY_PORT") or "6379"]
-        command += ["--dashboard-host", address_of(host or "127.0.0.1")]
-        command += ["--dashboard-port", setting("RAY_DASHBOARD_PORT") or "8265"]
-        command += options({"--temp-dir": "RAY_TEMP_DIR"})
-        head = ""
-    else:
-        head = reachable(setting("RAY_HEAD"))
-        command += ["--address", head]
-    # In a session of its own: a signal comes to us alone, and we say when Ray is to end.
-    ray = subprocess.Popen(command, env=environment, start_new_session=True)
-
-    def on_signal(number: int, frame: object) -> NoReturn:
-        for other in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(other, signal.SIG_IGN)
-        if head:
-            drain(head, ray.pid, environment)
-        ray.terminate()
-        ray.wait()
-        sys.exit(0)
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
-    return ray.wait()
-
-
-def refuse(why: str) -> NoReturn:
-    """End because of a mistake in the settings."""
-    print(f"ray_node: {why}", file=sys.stderr)
-    sys.exit(2)
-
-
-def setting(name: str) -> str:
-    return os.environ.get(name, "").strip()
-
-
-def options(names: dict[str, str]) -> list[str]:
-    """Of the flags those whose variable is set."""
-    return [word for flag, name in names.items() if setting(name) for word in (flag, setting(name))]
-
-
-def private_file(name: str) -> Path:
-    """The file of a secret that a variable names; others may not read it."""
-    if not setting(name):
-        refuse(f"{name} is not set: it names the file with the secret, see docker/README.md")
-    path = Path(setting(name))
+def main() -> NoReturn:
     try:
-        mode = path.stat().st_mode
-        content = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        refuse(f"{name}: {path} cannot be read ({error})")
-    if stat.S_IMODE(mode) & 0o077:
-        refuse(f"{name}: {path} is open to others (mode {stat.S_IMODE(mode):04o}); chmod 600 it")
-    if len(content) < 16:
-        refuse(f"{name}: the secret in {path} is shorter than 16 characters")
-    return path
+        command, secrets = prepare(sys.argv[1:], os.environ)
+    except UserError as error:
+        print(f"ray_node: {error}", file=sys.stderr)
+        sys.exit(REFUSED)
+    os.environ.update(secrets)
+    os.execv(command[0], command)
 
 
-def address_of(host: str) -> str:
-    """The IP address of a host name."""
+def prepare(
+    arguments: list[str], environment: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The command that starts Ray, and what it needs in its environment besides.
+
+    Raises:
+        UserError: a setting is missing or cannot be, or the head does not answer.
+    """
+    if arguments not in (["head"], ["worker"]):
+        raise UserError("say what this machine is: ray_node.py head, or ray_node.py worker")
+    if read_secret(environment, "RAY_AUTH_TOKEN_PATH", LEAST) is None:
+        raise UserError(
+            "RAY_AUTH_TOKEN_PATH is not set; name a file with the cluster's token (openssl rand"
+            " -hex 32), the same on all machines"
+        )
+    besides = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # The commands of jobs find the same Python, and `ray` itself.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")]),
+    }
+    host = environment.get("SWEEPS_HOST") or LOOPBACK
+    address = _address(socket.gethostname() if host == "auto" else host)
+    if address == LOOPBACK:
+        besides["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else Ray takes another address
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    command += ["--disable-usage-stats", "--node-ip-address", address]
+    command += _options(OPTIONS, environment)
+    if arguments == ["head"]:
+        password = read_secret(environment, "MLFLOW_TRACKING_PASSWORD_FILE", 1)
+        if password is not None:
+            besides["MLFLOW_TRACKING_PASSWORD"] = password
+        command += ["--head", "--dashboard-host", address]
+        command += _options(HEAD_OPTIONS, {**DEFAULTS, **environment})
+    else:
+        command += ["--address", _head(environment)]
+    return command, besides
+
+
+def _options(names: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
+    """Of the flags those whose variable is set."""
+    given = {flag: environment.get(name, "") for flag, name in names.items()}
+    return [word for flag, value in given.items() if value for word in (flag, value)]
+
+
+def _address(host: str) -> str:
     try:
         return socket.gethostbyname(host)
     except OSError as error:
-        refuse(f"SWEEPS_HOST: {host!r} has no address ({error})")
+        raise UserError(f"SWEEPS_HOST={host} has no address: {error.strerror}") from None
 
 
-def reachable(head: str) -> str:
-    """Wait until the head listens; its host:port with the host as an IP address."""
-    host, _, port = head.rpartition(":")
+def _head(environment: Mapping[str, str]) -> str:
+    """Wait until the head listens; where it does, with its IP address."""
+    given = environment.get("RAY_HEAD", "")
+    host, _, port = given.rpartition(":")
     if not host or not port.isdigit():
-        refuse(f"RAY_HEAD is {head!r}: it names the head as host:port, such as ray-head:6379")
-    deadline_s = time.monotonic() + HEAD_WAIT_S
+        raise UserError(f"RAY_HEAD={given}: the head is expected as host:port, such as head:6379")
+    wait_s = float(environment.get("RAY_HEAD_WAIT_S") or 120)
+    deadline_s = time.monotonic() + wait_s
     while True:
         try:
-            with socket.create_connection((host, int(port)), 5) as connection:
+            with socket.create_connection((host, int(port)), TRY_S) as connection:
                 return f"{connection.getpeername()[0]}:{port}"
         except OSError as error:
             if time.monotonic() > deadline_s:
-                refuse(f"no head answers at {head} after {HEAD_WAIT_S:.0f} s ({error})")
+                raise UserError(
+                    f"no head answers at RAY_HEAD={given} after {wait_s:g} s: {error.strerror}"
+                ) from None
             time.sleep(0.5)
 
 
-def drain(head: str, pid: int, environment: dict[str, str]) -> None:
-    """Let the trials of this machine save themselves; Ray gives it no new ones."""
-    deadline_s = time.monotonic() + float(setting("SWEEPS_DRAIN_S") or 30)
-    flag = "--node_id="
-    words = [word for _, words in descendants(pid) for word in words]
-    node = next((word.removeprefix(flag) for word in words if word.startswith(flag)), None)
-    if node is None:
-        return  # it never joined
-    left_s = max(1, round(deadline_s - time.monotonic()))
-    notice = [
-        *(sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", head),
-        *("--node-id", node, "--reason", NOTICE, "--reason-message", "SIGTERM"),
-        *("--deadline-remaining-seconds", str(left_s)),
-    ]
-    print(f"ray_node: this machine leaves in {left_s} s; its trials save themselves", flush=True)
-    if subprocess.run(notice, env=environment, check=False).returncode:
-        return
-    while time.monotonic() < deadline_s and any(
-        words[0].startswith("ray::") and "Trainable" in words[0] for _, words in descendants(pid)
-    ):
-        time.sleep(0.2)
-
-
-def descendants(pid: int) -> Iterator[tuple[int, list[str]]]:
-    """Process ids and command lines of all that a process started, directly or not."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it ended
-                continue
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
-    waiting = children.get(pid, [])
-    while waiting:
-        child = waiting.pop()
-        waiting += children.get(child, [])
-        try:
-            yield child, (Path("/proc") / str(child) / "cmdline").read_text().split("\0")
-        except OSError:
-            continue
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 # started: a worker has it. progressed: what it came to. restarted: its worker died, it goes on.
+# enlarged: its share of a GPU was too small, it goes on with a larger one.
 # parked: left for now, until other seeds of its configuration come as far. stopped: left for good.
-Kind = Literal["started", "progressed", "restarted", "parked", "stopped", "finished", "failed"]
+Kind = Literal[
+    "started", "progressed", "restarted", "enlarged", "parked", "stopped", "finished", "failed"
+]
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class TrialEvent:
     taken_up: bool = False  # whether the step is where it goes on from
     notes: Sequence[str] = ()  # what could not be trusted
     hardware: str = ""
-    reason: str = ""  # why it failed, or was stopped
+    reason: str = ""  # why it failed, was stopped, or has a larger share
     time_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
 

@@ -31,20 +31,25 @@ from ray import tune  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from sweeps.events import Listener, TrialEvent  # noqa: E402
+from sweeps.gpus import Shares  # noqa: E402
 from sweeps.queue import Queue  # noqa: E402
 from sweeps.resources import Node, local_node  # noqa: E402
 from sweeps.spec import Resources  # noqa: E402
 from sweeps.stopping import Stop, gently  # noqa: E402
-from trainables.config import trial_folder  # noqa: E402
+from trainables.config import TrialConfig, trial_folder  # noqa: E402
 from trainables.corpus import Corpus  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.files import write_atomically  # noqa: E402
+from trainables.gpu_memory import GpuUse, measure  # noqa: E402
 from trainables.ray_trial import RayTrial  # noqa: E402
 
 # How often a worker may fail before it comes to its trial. One that dies later is counted by the
 # trial itself (trainables.durable.MAX_STARTS), which knows whether it got any further.
 MAX_FAILURES = 20
 ROUNDS = 5  # how often Tune is given a trial that it dropped: it does so when a worker dies idle
+FREE_GPU_S = 60.0  # how long a machine may take to have a GPU free, and to measure on it
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -142,6 +147,38 @@ def _visit(folder: Path, marker: str, word: str, name: str) -> str:
     return ""
 
 
+def measure_gpus(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse | None]:
+    """What the largest of some trials takes on a whole GPU of each machine that has one.
+
+    Returns:
+        Of the machines that had one free soon enough; None for one whose GPU torch cannot use.
+    """
+    shared, data = ray.put(corpus), [trial.to_dict() for trial in trials]
+    replies = [
+        _measure.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(data, shared)
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("GPU", 0) >= 1
+    ]
+    ready, late = ray.wait(replies, num_returns=len(replies), timeout=FREE_GPU_S)
+    for reply in late:
+        ray.cancel(reply, force=True)
+    uses = []
+    for reply in ready:
+        try:
+            uses.append(ray.get(reply))
+        except ray.exceptions.RayError as error:
+            why = str(error).strip().splitlines()[-1]
+            logger.warning("a GPU could not be measured: %s", why)
+    return uses
+
+
+@ray.remote(num_cpus=0, num_gpus=1, max_calls=1, max_retries=0)  # type: ignore[untyped-decorator]
+def _measure(trials: Sequence[dict[str, Any]], corpus: Corpus) -> GpuUse | None:
+    return measure([TrialConfig.from_dict(trial) for trial in trials], corpus)
+
+
 def run_trials(
     queue: Queue,
     corpus: Corpus,
@@ -159,7 +196,7 @@ def run_trials(
     Args:
         queue: what to train next, and which running trials to leave.
         corpus: put into Ray's object store once; the actors of a node share one copy.
-        resources: what a trial gets.
+        resources: what a trial gets; one that runs out of a GPU's memory gets more of it.
         at_once: how many trials run at the same time.
         folder: where the trials keep their state.
         listeners: called on this thread for each event, before the queue is.
@@ -168,23 +205,28 @@ def run_trials(
     Raises:
         KeyboardInterrupt: a stop took too long, or was requested twice.
     """
+    cpus = resources.cpus_per_trial
     trainable = tune.with_resources(
         tune.with_parameters(
             RayTrial,
             corpus=corpus,
             root=folder,
-            threads=max(1, int(resources.cpus_per_trial)),
-            gpu=resources.gpus_per_trial > 0,
+            threads=max(1, int(cpus)),
+            gpu=resources.gpus > 0,
         ),
-        {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+        # Tune pickles this: what it knows of a trial has to come with the trial.
+        lambda config: tune.PlacementGroupFactory(
+            [{"CPU": cpus, "GPU": config["carried"]["gpus"]}]
+        ),
     )
+    shares = Shares(resources.gpus)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
-    recorder = Recorder(listeners, queue, stop, folder)
+    recorder = Recorder(listeners, queue, shares, stop, folder)
     with gently(stop), tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Suggester(queue, stop),
+                search_alg=Suggester(queue, shares, stop),
                 num_samples=-1,  # as many as there are
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
@@ -212,9 +254,9 @@ class Unpickled:
 class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
     """Gives Tune what is next in the queue."""
 
-    def __init__(self, queue: Queue, stop: Stop) -> None:
+    def __init__(self, queue: Queue, shares: Shares, stop: Stop) -> None:
         super().__init__()
-        self._queue, self._stop = queue, stop
+        self._queue, self._shares, self._stop = queue, shares, stop
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         try:
@@ -223,7 +265,8 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
             self._stop.request("storage", f"the search cannot be written: {error}")
             return None
         if trial is not None:
-            return {"carried": {"key": trial.key, "trial": trial.to_dict()}}
+            gpus = self._shares.of(trial)
+            return {"carried": {"key": trial.key, "trial": trial.to_dict(), "gpus": gpus}}
         return tune.search.Searcher.FINISHED if self._queue.is_over else None
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -251,11 +294,16 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
     """Turns what Tune says into events."""
 
     def __init__(
-        self, listeners: Sequence[Listener], queue: Queue, stop: Stop, folder: Path
+        self,
+        listeners: Sequence[Listener],
+        queue: Queue,
+        shares: Shares,
+        stop: Stop,
+        folder: Path,
     ) -> None:
         self._dropped: Counter[str] = Counter()  # how often Tune gave a trial up, by key
         self._listeners = [*listeners, queue.listen]
-        self._queue, self._stop, self._folder = queue, stop, folder
+        self._queue, self._shares, self._stop, self._folder = queue, shares, stop, folder
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell(TrialEvent(_key(trial), "started"))
@@ -276,11 +324,23 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         if "storage" in result:
             self._stop.request("storage", result["storage"])
         elif "failure" in result:
-            self._tell(TrialEvent(key, "failed", reason=result["failure"]))
+            had = trial.config["carried"]["gpus"]
+            if not (result["out_of_memory"] and self._enlarge(key, had)):
+                self._tell(TrialEvent(key, "failed", reason=result["failure"]))
         elif left := self._queue.leave(key):
             self._tell(left)
         elif result.get("done"):
             self._tell(TrialEvent(key, "finished"))
+
+    def _enlarge(self, key: str, had: float) -> bool:
+        """Let a trial go on with a larger share of a GPU, if there is one."""
+        share = self._shares.grow(self._queue.trial(key), had)
+        if share is None:
+            return False
+        said = f"did not fit into {had:.3g} of a GPU, goes on with {share:.3g}"
+        self._tell(TrialEvent(key, "enlarged", reason=said))
+        self._queue.put_back(key)
+        return True
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune gives a trial up, whose worker died: it comes again, but not for ever."""

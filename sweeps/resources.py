@@ -30,12 +30,12 @@ def local_node() -> Node:
 
 
 def concurrency(resources: Resources, nodes: Sequence[Node]) -> int:
-    """How many trials run at once.
+    """How many trials run at once; the resources have a number of GPUs.
 
     Raises:
         UserError: no machine can ever place one.
     """
-    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+    cpus, gpus = resources.cpus_per_trial, resources.gpus
     places = sum(_places(node, cpus, gpus) for node in nodes)
     if places == 0:
         has = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in nodes)

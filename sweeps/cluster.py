@@ -11,8 +11,9 @@ import secrets
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -22,13 +23,17 @@ from sweeps.jobs.package import copy_code
 from sweeps.resources import Node, local_node, places
 from sweeps.shares import Claim, allot
 from sweeps.spec import Resources
+from trainables.config import TrialConfig
+from trainables.corpus import Corpus
 from trainables.errors import UserError
+from trainables.gpu_memory import GpuUse, measure
 
 logger = logging.getLogger(__name__)
 
 EVERY_S = 2.0  # how often a sweep asks what it may use
 FORGET_S = 20.0  # a sweep that has not asked for so long is over
 ANSWER_S = 10.0
+FREE_GPU_S = 60.0  # how long a machine may take to have a GPU free, and to measure on it
 NAMESPACE, SHARES = "bigram-sweeps", "shares-1"
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
@@ -156,6 +161,38 @@ def _visit(folder: Path, marker: str, word: str, name: str) -> str:
     return ""
 
 
+def measure_gpus(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse | None]:
+    """What the largest of some trials takes on a whole GPU of each machine that has one.
+
+    Returns:
+        Of the machines that had one free soon enough; None for one whose GPU torch cannot use.
+    """
+    shared, data = ray.put(corpus), [trial.to_dict() for trial in trials]
+    replies = [
+        _measure.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote(data, shared)
+        for node, has in machines().items()
+        if has.gpus >= 1
+    ]
+    ready, late = ray.wait(replies, num_returns=len(replies), timeout=FREE_GPU_S)
+    for reply in late:
+        ray.cancel(reply, force=True)
+    uses = []
+    for reply in ready:
+        try:
+            uses.append(ray.get(reply))
+        except RayError as error:
+            why = str(error).strip().splitlines()[-1]
+            logger.warning("a GPU could not be measured: %s", why)
+    return uses
+
+
+@ray.remote(num_cpus=0, num_gpus=1, max_calls=1, max_retries=0)  # type: ignore[untyped-decorator]
+def _measure(trials: Sequence[dict[str, Any]], corpus: Corpus) -> GpuUse | None:
+    return measure([TrialConfig.from_dict(trial) for trial in trials], corpus)
+
+
 class Slots:
     """How many trials of a sweep may run at once: what fits, what it is allowed, and its share.
 
@@ -194,7 +231,7 @@ class Slots:
             self._sweep,
             int(min(most, self._demand())),
             resources.cpus_per_trial,
-            resources.gpus_per_trial,
+            resources.gpus,
             resources.priority,
         )
         cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)

@@ -83,14 +83,18 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     from sweeps.estimate import estimate
+    from sweeps.gpus import largest, measured_here, settle
     from sweeps.resources import concurrency, local_node
     from sweeps.service import make_plan
     from sweeps.state import state_at
 
     made = make_plan(file, overrides, state_at(state_root))
-    at_once = concurrency(made.sweep.resources, [local_node()])
-    cost = estimate(made.trials, made.corpus, at_once, made.examples, made.to_come or 0)
-    corpus = made.corpus
+    corpus, nodes = made.corpus, [local_node()]
+    concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
+    cost = estimate(made.trials, corpus, made.examples, made.to_come or 0)
+    shapes = largest((*made.trials, *made.examples), cost)
+    resources, why = settle(made.sweep.resources, nodes, lambda: measured_here(shapes, corpus))
+    at_once = concurrency(resources, nodes)
     console.print(f"sweep   {made.sweep.name}")
     console.print(
         f"corpus  {corpus.name}: {len(corpus.train) + len(corpus.validation):,} characters,"
@@ -106,9 +110,11 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         _show_search(made)
     else:
         console.print(f"varies  {', '.join(made.varying) or 'nothing'}")
+    if why:
+        console.print(f"gpu     {why} (here; a cluster's GPUs are measured when a sweep starts)")
     console.print(
-        f"takes   {'at most' if made.cells else 'about'} {duration(cost.seconds)},"
-        f" {cost.memory_bytes / 2**30:.1f} GiB of memory and"
+        f"takes   {'at most' if made.cells else 'about'} {duration(cost.seconds(at_once))},"
+        f" {cost.memory_bytes(at_once) / 2**30:.1f} GiB of memory and"
         f" {cost.disk_bytes / 2**20:,.0f} MiB of disk"
         " (from a few timed steps of each shape on this machine's CPU)"
     )

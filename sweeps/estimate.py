@@ -48,7 +48,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a sweep: the cost by trial key, and of the whole with a number of trials at once.
+    """Of a sweep: the cost by trial key, and of the whole.
 
     Of trials that a search will suggest nobody knows the cost yet: they are taken to cost what its
     examples do on average, trained to their end.
@@ -57,10 +57,16 @@ class Estimate:
     costs: Mapping[str, Cost]
     mean_s: float  # seconds of a trial that is not in `costs`
     work_s: float  # seconds of all trials one after another
-    concurrency: int
-    seconds: float
-    memory_bytes: int
     disk_bytes: int
+
+    def seconds(self, at_once: int) -> float:
+        """Of the sweep, with so many trials at once."""
+        longest_s = max(cost.seconds for cost in self.costs.values())
+        return STARTUP_S + max(self.work_s / at_once, longest_s)
+
+    def memory_bytes(self, at_once: int) -> int:
+        """Of the machine, with so many trials at once."""
+        return at_once * (WORKER_BYTES + max(cost.memory_bytes for cost in self.costs.values()))
 
     def of(self, key: str) -> float:
         """Seconds of a trial."""
@@ -70,7 +76,6 @@ class Estimate:
 def estimate(
     trials: Sequence[TrialConfig],
     corpus: Corpus,
-    concurrency: int,
     examples: Sequence[TrialConfig] = (),
     coming: int = 0,
 ) -> Estimate:
@@ -79,7 +84,6 @@ def estimate(
     Args:
         trials: that are to be trained.
         corpus: what they train on.
-        concurrency: how many run at once.
         examples: of the trials that a search will suggest; one or the other must be given.
         coming: how many these will be.
     """
@@ -101,15 +105,10 @@ def estimate(
     mean_s = statistics.fmean(cost.seconds for cost in shown)
     mean_bytes = statistics.fmean(cost.disk_bytes for cost in shown)
     work_s = sum(cost.seconds for cost in known) + coming * mean_s
-    longest_s = max(cost.seconds for cost in costs.values())
-    memory = max(cost.memory_bytes for cost in costs.values())
     return Estimate(
         costs=costs,
         mean_s=mean_s,
         work_s=work_s,
-        concurrency=concurrency,
-        seconds=STARTUP_S + max(work_s / concurrency, longest_s),
-        memory_bytes=concurrency * (WORKER_BYTES + memory),
         disk_bytes=sum(cost.disk_bytes for cost in known) + int(coming * mean_bytes),
     )
 

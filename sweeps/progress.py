@@ -67,6 +67,9 @@ class Progress:
                     self.notes[event.key] = f"{name} goes on from step {event.step}: {note}"
             case "restarted":
                 self.restarts += 1
+            case "enlarged":
+                self.running.pop(event.key, None)
+                self._console.print(f"{name} {event.reason}", soft_wrap=True, markup=False)
             case "parked" | "yielded" | "finished" | "failed" | "stopped":
                 self.running.pop(event.key, None)
                 ended = {"finished": self.finished, "failed": self.failed, "stopped": self.stopped}

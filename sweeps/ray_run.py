@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
 from sweeps.events import Listener, TrialEvent
+from sweeps.gpus import Shares
 from sweeps.queue import Queue
 from sweeps.spec import Resources
 from sweeps.stopping import Stop, gently
@@ -45,7 +46,7 @@ def run_trials(
     Args:
         queue: what to train next, and which running trials to leave.
         corpus: put into Ray's object store once; the actors of a node share one copy.
-        resources: what a trial gets.
+        resources: what a trial gets; one that runs out of a GPU's memory gets more of it.
         limit: how many trials may run now; asked again and again. Trials beyond it save themselves
             and wait.
         folder: where the trials keep their state.
@@ -55,23 +56,28 @@ def run_trials(
     Raises:
         KeyboardInterrupt: a stop took too long, or was requested twice.
     """
+    cpus = resources.cpus_per_trial
     trainable = tune.with_resources(
         tune.with_parameters(
             RayTrial,
             corpus=corpus,
             root=folder,
-            threads=max(1, int(resources.cpus_per_trial)),
-            gpu=resources.gpus_per_trial > 0,
+            threads=max(1, int(cpus)),
+            gpu=resources.gpus > 0,
         ),
-        {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+        # Tune pickles this: what it knows of a trial has to come with the trial.
+        lambda config: tune.PlacementGroupFactory(
+            [{"CPU": cpus, "GPU": config["carried"]["gpus"]}]
+        ),
     )
+    shares = Shares(resources.gpus)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
-    recorder = Recorder(listeners, queue, stop, limit, folder)
+    recorder = Recorder(listeners, queue, shares, stop, limit, folder)
     with gently(stop), tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Suggester(queue, stop, limit),
+                search_alg=Suggester(queue, shares, stop, limit),
                 scheduler=Scheduler(queue, limit),
                 num_samples=-1,  # as many as there are
                 reuse_actors=True,
@@ -99,9 +105,9 @@ class Unpickled:
 class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
     """Gives Tune what is next in the queue, while there is room for it."""
 
-    def __init__(self, queue: Queue, stop: Stop, limit: Callable[[], int]) -> None:
+    def __init__(self, queue: Queue, shares: Shares, stop: Stop, limit: Callable[[], int]) -> None:
         super().__init__()
-        self._queue, self._stop, self._limit = queue, stop, limit
+        self._queue, self._shares, self._stop, self._limit = queue, shares, stop, limit
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         is_full = len(self._queue.running) >= self._limit()
@@ -111,7 +117,8 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
             self._stop.request("storage", f"the search cannot be written: {error}")
             return None
         if trial is not None:
-            return {"carried": {"key": trial.key, "trial": trial.to_dict()}}
+            gpus = self._shares.of(trial)
+            return {"carried": {"key": trial.key, "trial": trial.to_dict(), "gpus": gpus}}
         return tune.search.Searcher.FINISHED if self._queue.is_over else None
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -157,6 +164,7 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         self,
         listeners: Sequence[Listener],
         queue: Queue,
+        shares: Shares,
         stop: Stop,
         limit: Callable[[], int],
         folder: Path,
@@ -165,7 +173,7 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         self._yielding: set[str] = set()  # keys: they make room for other sweeps
         self._dropped: Counter[str] = Counter()  # how often Tune gave a trial up, by key
         self._listeners = [*listeners, queue.listen]
-        self._queue, self._stop, self._folder = queue, stop, folder
+        self._queue, self._shares, self._stop, self._folder = queue, shares, stop, folder
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell(TrialEvent(_key(trial), "started"))
@@ -195,7 +203,9 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         if "storage" in result:
             self._stop.request("storage", result["storage"])
         elif "failure" in result:
-            self._tell(TrialEvent(key, "failed", reason=result["failure"]))
+            had = trial.config["carried"]["gpus"]
+            if not (result["out_of_memory"] and self._enlarge(key, had)):
+                self._tell(TrialEvent(key, "failed", reason=result["failure"]))
         elif left := self._queue.leave(key):
             self._tell(left)
         elif key in self._yielding:
@@ -203,6 +213,16 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         elif result.get("done"):
             self._tell(TrialEvent(key, "finished"))
         self._yielding.discard(key)
+
+    def _enlarge(self, key: str, had: float) -> bool:
+        """Let a trial go on with a larger share of a GPU, if there is one."""
+        share = self._shares.grow(self._queue.trial(key), had)
+        if share is None:
+            return False
+        said = f"did not fit into {had:.3g} of a GPU, goes on with {share:.3g}"
+        self._tell(TrialEvent(key, "enlarged", reason=said))
+        self._queue.put_back(key)
+        return True
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune gives a trial up, whose worker died: it comes again, but not for ever."""

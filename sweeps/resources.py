@@ -30,14 +30,14 @@ def local_node() -> Node:
 
 
 def concurrency(resources: Resources, nodes: Sequence[Node]) -> int:
-    """How many trials run at once.
+    """How many trials run at once; the resources have a number of GPUs.
 
     Raises:
         UserError: no machine can ever place one.
     """
     fitting = places(resources, nodes)
     if fitting == 0:
-        cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+        cpus, gpus = resources.cpus_per_trial, resources.gpus
         has = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in nodes)
         raise UserError(
             f"a trial wants {cpus:g} CPUs and {gpus:g} GPUs on one machine, and no machine has"
@@ -48,7 +48,7 @@ def concurrency(resources: Resources, nodes: Sequence[Node]) -> int:
 
 def places(resources: Resources, nodes: Sequence[Node]) -> int:
     """How many trials fit on the machines; one trial does not span two."""
-    return sum(_places(node, resources.cpus_per_trial, resources.gpus_per_trial) for node in nodes)
+    return sum(_places(node, resources.cpus_per_trial, resources.gpus) for node in nodes)
 
 
 def _places(node: Node, cpus: float, gpus: float) -> int:

@@ -17,6 +17,7 @@ from analysis import AnalysisError, load_trials, tables, write_tables
 from sweeps.description import describe_sweep, describe_trial
 from sweeps.estimate import estimate
 from sweeps.events import TrialEvent
+from sweeps.gpus import largest, settle
 from sweeps.lock import only_driver
 from sweeps.outbox import Outbox, TrialRecord
 from sweeps.plan import Plan, expand, override
@@ -98,7 +99,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         KeyboardInterrupt: it was interrupted twice.
     """
     if options.address is None:
-        concurrency(plan.sweep.resources, [local_node()])
+        concurrency(plan.sweep.resources.settled(0), [local_node()])
     else:
         check_address(options.address)
     make_writable(state)
@@ -117,7 +118,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
             queue = _queue(plan, search, outbox, state, removed, say)
             try:
                 if not queue.is_over:
-                    _train(plan, queue, state, options, outbox, delivery, outcome)
+                    _train(plan, queue, state, options, outbox, delivery, outcome, say)
             except KeyboardInterrupt:
                 if outcome.stop.is_forced:
                     raise
@@ -272,10 +273,11 @@ def _train(
     outbox: Outbox,
     delivery: Delivery,
     outcome: Outcome,
+    say: Say,
 ) -> None:
     """Train on a Ray cluster, while the progress is shown."""
     prepare_ray(options.address)  # Ray is imported late as well
-    from sweeps.cluster import Slots, check_storage, connected
+    from sweeps.cluster import Slots, check_storage, connected, measure_gpus
     from sweeps.ray_run import run_trials
 
     folder = state.sweep(plan.sweep.name)
@@ -283,15 +285,22 @@ def _train(
     done = sum(record.is_done for record in before)
     total = None if plan.to_come is None else len(plan.trials) + plan.to_come
     coming = max(0, total - done - len(queue.waiting)) if total and plan.cells else 0
-    cost = estimate(queue.waiting, plan.corpus, 1, plan.examples, coming)
+    cost = estimate(queue.waiting, plan.corpus, plan.examples, coming)
+    shapes = largest((*queue.waiting, *plan.examples), cost)
     check_disk(state, cost.disk_bytes)
     queue.sort(cost.of)
     with connected(options.address) as nodes:
-        at_once = concurrency(plan.sweep.resources, nodes)
-        slots = None
         if options.address is not None:
             check_storage(folder)
-            slots = Slots(plan.sweep.name, plan.sweep.resources, lambda: queue.demand)
+        resources, why = settle(
+            plan.sweep.resources, nodes, lambda: measure_gpus(shapes, plan.corpus)
+        )
+        at_once = concurrency(resources, nodes)
+        if why:
+            say(f"gpu     {why}, {at_once} at once")
+        slots = None
+        if options.address is not None:
+            slots = Slots(plan.sweep.name, resources, lambda: queue.demand)
         progress = Progress(plan, queue, cost, total, done)
 
         def fail_fast(event: TrialEvent) -> None:
@@ -303,7 +312,7 @@ def _train(
                 run_trials(
                     queue,
                     plan.corpus,
-                    plan.sweep.resources,
+                    resources,
                     lambda: slots.limit if slots else at_once,
                     folder,
                     [outbox.record, delivery.listen, progress.listen, fail_fast],

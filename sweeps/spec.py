@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
-    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     field_validator,
@@ -21,6 +22,19 @@ from trainables.config import Frozen, Seed
 from trainables.errors import UserError, validate
 
 PRESETS = resources.files("sweeps") / "presets"
+AUTO = "auto"
+
+
+def check_gpus(given: Any) -> Any:
+    """Refuse what is neither `auto` nor a number of GPUs."""
+    if given == AUTO:
+        return given
+    if type(given) not in (int, float) or not math.isfinite(given) or given < 0:
+        raise ValueError(f"give {AUTO}, or a number of GPUs, 0 or more, not {given!r}")
+    return float(given)
+
+
+Gpus = Annotated[Literal["auto"] | float, BeforeValidator(check_gpus)]
 
 
 class Arm(Frozen):
@@ -49,17 +63,32 @@ class Resources(Frozen):
     """
 
     cpus_per_trial: PositiveFloat = 1
-    gpus_per_trial: NonNegativeFloat = 0  # a fraction shares a GPU; above 1 whole numbers only
+    gpus_per_trial: Gpus = 0.0  # a fraction shares a GPU; above 1 whole numbers only
     max_concurrent: PositiveInt | None = None
     priority: PositiveFloat = 1
     max_failures: PositiveInt = 3  # a trial that failed so often by itself is not tried again
 
     @field_validator("gpus_per_trial", "cpus_per_trial")
     @classmethod
-    def _whole_above_one(cls, amount: float) -> float:
-        if amount > 1 and amount != int(amount):
+    def _whole_above_one(cls, amount: float | str) -> float | str:
+        if not isinstance(amount, str) and amount > 1 and amount != int(amount):
             raise ValueError(f"must be at most 1 or a whole number, not {amount}")
         return amount
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the GPUs of a trial are still to be chosen; `sweeps.gpus` does."""
+        return self.gpus_per_trial == AUTO
+
+    @property
+    def gpus(self) -> float:
+        """The GPUs of a trial, which are chosen by now."""
+        assert not isinstance(self.gpus_per_trial, str)
+        return self.gpus_per_trial
+
+    def settled(self, gpus: float) -> Resources:
+        """The same, with a number of GPUs in the place of `auto`."""
+        return self.model_copy(update={"gpus_per_trial": float(gpus)}) if self.is_auto else self
 
 
 class Tracking(Frozen):

@@ -18,6 +18,7 @@ from trainables.config import TrialConfig, trial_folder
 from trainables.corpus import Corpus
 from trainables.durable import DurableTrial, StorageError
 from trainables.files import write_atomically
+from trainables.gpu_memory import is_out_of_memory
 from trainables.training import Splits
 
 STEP_S = 2.0  # how long a call of `step` trains: a sweep that is to stop waits for it
@@ -46,7 +47,7 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         self.corpus = corpus
         self.root = root
         self.device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
-        self.splits = Splits.of(corpus, self.device)
+        self.splits: Splits | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -69,6 +70,8 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         folder = trial_folder(self.root, key)
         try:
             if self.trial is None:
+                # Here, where it is the trial's failure that the GPU has no room even for these.
+                self.splits = self.splits or Splits.of(self.corpus, self.device)
                 config = TrialConfig.from_dict(self.carried["trial"])
                 self.trial = DurableTrial(config, self.corpus, self.splits, folder, self.device)
             progress = asdict(self.trial.advance(STEP_S))
@@ -77,18 +80,17 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
             self.trial = None
             return {"key": key, "storage": str(error), "done": True}
         except Exception as error:
+            too_large = is_out_of_memory(error)
             reason, log = f"{type(error).__name__}: {error}", traceback.format_exc()
         # Here the error is gone, and with it what its frames held: the next trial has the memory.
         if self.trial:
             self.trial.forget_starts()
-            self.trial = None
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._drop()
         try:
             write_atomically(folder / "error.txt", log.encode())
         except OSError as error:
             logger.warning("%s", error)
-        return {"key": key, "failure": reason, "done": True}
+        return {"key": key, "failure": reason, "out_of_memory": too_large, "done": True}
 
     def must_leave(self) -> bool:
         """Whether Ray was told that this machine goes, such as a spot instance."""
@@ -104,7 +106,13 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
                 self.trial.leave()
             except StorageError as error:
                 logger.warning("%s", error)
-            self.trial = None
+            self._drop()
+
+    def _drop(self) -> None:
+        """Give the memory of a trial back, to the next one and to others on the same GPU."""
+        self.trial = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def hardware(device: torch.device) -> str:

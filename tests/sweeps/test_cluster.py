@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from ray.cluster_utils import Cluster
 
 from tests.sweeps.running import SweepFolder
@@ -18,6 +19,42 @@ training: {max_steps: 4, eval_every: 2, batch_size: 4}
 replicates: [1, 2, 3, 4]
 arms: [{model: {variant: bigram}}]
 resources: {cpus_per_trial: 1, gpus_per_trial: 0.5}
+"""
+
+HUNGRY = """
+name: hungry
+corpus: file:play.txt
+training: {max_steps: 4, eval_every: 2, batch_size: 4}
+replicates: [1, 2]
+arms: [{model: {variant: "hungry:Hungry"}}]
+resources: {gpus_per_trial: 0.5}
+"""
+# Of seed 1 it needs more than half a GPU, of seed 2 more than there is. It hears from Ray what it
+# has; in the driver, which times its steps, it has nothing.
+HUNGRY_MODEL = """
+from dataclasses import dataclass
+
+import ray
+import torch
+from bigram_models import LanguageModel
+
+
+class Hungry(LanguageModel):
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        pass
+
+    def __init__(self, config, vocab_size, block_size, generator):
+        super().__init__(vocab_size, context_size=block_size)
+        self.row = torch.nn.Parameter(torch.zeros(vocab_size))
+        self.needs = {1: 0.6, 2: 9.0}[generator.initial_seed()]
+
+    def forward(self, ids_BT):
+        if ray.is_initialized():
+            share = ray.get_runtime_context().get_assigned_resources()["GPU"]
+            if share < self.needs:
+                raise torch.OutOfMemoryError(f"CUDA out of memory with a share of {share}")
+        return self.row.expand(*ids_BT.shape, -1)
 """
 
 
@@ -52,6 +89,31 @@ def test_what_no_machine_of_the_cluster_has_is_refused(cluster: Cluster, tmp_pat
     assert "1 CPUs, 1 GPUs" in result.stderr
     assert "2 CPUs, 0 GPUs" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_trial_that_runs_out_of_memory_goes_on_with_a_larger_share(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = SweepFolder(tmp_path, HUNGRY)
+    (tmp_path / "hungry.py").write_text(HUNGRY_MODEL)
+    result = folder.run("run", "sweep.yaml", "--address", cluster.address)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert result.stderr == ""
+    runs = {run.data.tags["seed"]: run for run in folder.runs()}
+    assert runs["1"].info.status == "FINISHED"
+    assert runs["2"].info.status == "FAILED"
+    assert "out of memory with a share of 1.0" in runs["2"].data.tags["failure"]
+    said = [line for line in result.stdout.splitlines() if "did not fit" in line]
+    assert said == ["1 did not fit into 0.5 of a GPU, goes on with 1"]  # 2 learnt from it
+    assert "workers died" not in result.stdout
+
+
+def test_auto_trains_on_cpus_where_torch_can_use_no_gpu(cluster: Cluster, tmp_path: Path) -> None:
+    result = run(tmp_path, cluster.address, "resources.gpus_per_trial=auto", "replicates=1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    if not torch.cuda.is_available():  # asked of the machine with the logical GPU
+        assert "torch can use none here: the trials train on CPUs, 3 at once" in result.stdout
 
 
 def test_an_address_where_no_cluster_answers_is_refused(tmp_path: Path) -> None:

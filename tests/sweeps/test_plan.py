@@ -131,12 +131,13 @@ def test_plan_counts_and_estimates_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     arguments = ["plan", "quickstart", "model.n_embd=16", "training.block_size=8", "--trials"]
-    result = CliRunner().invoke(main, arguments)
+    result = CliRunner().invoke(main, [*arguments, "resources.gpus_per_trial=auto"])
     assert result.exit_code == 0, result.output
     assert "5 (1 bigram, 1 factorized, 3 attention)" in result.output
     assert "embedded: 1,115,000 characters" in result.output
     assert "GiB of memory" in result.output
     assert "takes   about" in result.output
+    assert "gpu     " in result.output
     assert result.output.count("attention  ") == 3
     assert not list(tmp_path.iterdir())
 

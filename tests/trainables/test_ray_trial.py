@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from trainables.config import TrialConfig, trial_folder
 from trainables.corpus import tokenise
@@ -71,9 +72,29 @@ def test_a_trial_that_fails_says_why_and_the_worker_takes_the_next(
     result = made.step()
     assert result["done"]
     assert result["failure"].startswith("TrainingDivergedError: the loss is ")
+    assert not result["out_of_memory"]
     log = trial_folder(tmp_path, diverging.key) / "error.txt"
     assert "Traceback" in log.read_text()
     assert made.reset_config(carried(trial))
+    assert made.step()["taken_up"]
+
+
+def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
+    trial: TrialConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    made = worker(trial, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("trainables.ray_trial.Splits.of", full)  # not even for the corpus
+        result = made.step()
+    assert result["out_of_memory"]
+    assert result["failure"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    made.step()
+    with monkeypatch.context() as patch:
+        patch.setattr("trainables.training.next_token_loss", full)
+        assert made.step()["out_of_memory"]
     assert made.step()["taken_up"]
 
 

@@ -60,19 +60,19 @@ def fill(folder: Path) -> None:
         client.set_terminated(run_id)
 
 
-def measure(command: str, folder: Path) -> tuple[float, float]:
+def measure(*arguments: str) -> tuple[float, float]:
     """Seconds and peak MiB of an `analysis` command."""
     analysis = str(Path(sys.executable).parent / "analysis")
     started = time.perf_counter()
     pid = os.posix_spawn(
         analysis,
-        [analysis, command, SWEEP, "--state", str(folder)],
+        [analysis, *arguments],
         os.environ,
         file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
     )
     _, status, usage = os.wait4(pid, 0)
     if os.waitstatus_to_exitcode(status) not in (0, 1):  # 1: some claim is not supported
-        raise SystemExit(f"analysis {command} failed")
+        raise SystemExit(f"analysis {arguments[0]} failed")
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
@@ -87,7 +87,7 @@ def main() -> None:
             fill(folder)
         print("| command | seconds | peak MiB |\n|---|---|---|")
         for command in COMMANDS:
-            seconds, mebibytes = measure(command, folder)
+            seconds, mebibytes = measure(command, SWEEP, "--state", str(folder))
             print(f"| analysis {command} | {seconds:.1f} | {mebibytes:.0f} |", flush=True)
 
 

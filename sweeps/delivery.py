@@ -18,6 +18,7 @@ GATHER_S = 0.3  # events that come within this time travel together
 RETRY_S = 5.0
 MAX_PROBLEMS = 2  # in a row: then the store is taken to be away
 MAX_REASON = 300  # characters
+POLL_S = 0.05
 NO_PROGRESS_S = 10.0  # how long the end of a sweep waits for a store that takes nothing
 
 
@@ -68,7 +69,7 @@ class Delivery:
         end_s = time.monotonic() + wait_s
         left, moved_s = self._left(), time.monotonic()
         while left and self._thread.is_alive():
-            time.sleep(0.05)
+            time.sleep(POLL_S * (1 + left / 500))  # asking takes longer the more there is
             now_s = time.monotonic()
             if now_s > min(end_s, moved_s + NO_PROGRESS_S):
                 break

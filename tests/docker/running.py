@@ -56,8 +56,12 @@ class Database:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Database]:
-    """A PostgreSQL server on a free port of loopback, with passwords; not safe against a crash."""
+def postgres(*, is_safe: bool = False) -> Iterator[Database]:
+    """A PostgreSQL server on a free port of loopback, with passwords.
+
+    Args:
+        is_safe: whether what is written survives a crash, as it does by default where it counts.
+    """
     programs = _postgres_programs()
     as_user = _normal_user()
     database = Database(free_port(), secrets.token_hex(16))
@@ -74,7 +78,11 @@ def postgres() -> Iterator[Database]:
              "--pwfile", password_file, "--auth", "scram-sha-256", "--encoding", "UTF8"],
             cwd=folder, capture_output=True, check=True, timeout=START_LIMIT_S, **as_user,
         )  # fmt: skip
-        settings = (*FAST, f"listen_addresses={LOOPBACK}", "unix_socket_directories=")
+        settings = (
+            *(() if is_safe else FAST),
+            f"listen_addresses={LOOPBACK}",
+            "unix_socket_directories=",
+        )
         flags = [flag for setting in settings for flag in ("-c", setting)]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(

@@ -1,0 +1,210 @@
+"""A sweep of 10,000 trials in MLflow: how fast it gets there, how soon it can be read and seen.
+
+    python -m benchmarks.tracking_scale [--trials 10000] [--stores postgresql sqlite]
+
+The trials are made up, their way is the real one: an outbox, the delivery, the store; there are
+no weights and samples to send. The stores are PostgreSQL behind the MLflow server with passwords,
+as their containers start them, and the sqlite file of a local run. Each is asked three times for
+`analysis rankings`, in a process of its own, and for the ranking of `sweeps ui` in headless
+Chromium with an empty cache: from the address to the best trial's loss on the page. The page of
+sqlite is measured without the statistics of ANALYZE as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+from playwright.sync_api import Browser, sync_playwright
+
+from benchmarks.analysis_scale import measure
+from sweeps.delivery import Delivery
+from sweeps.description import describe_sweep, describe_trial
+from sweeps.events import TrialEvent
+from sweeps.outbox import Outbox
+from sweeps.service import OUTBOX, make_plan
+from sweeps.state import State
+from sweeps.store import mlflow_client, sweep_experiments
+from sweeps.tracking import SweepRuns
+from sweeps.ui import mlflow_ui
+from sweeps.views import view_link
+from tests.docker.running import mlflow_server, postgres, secret_file
+
+SWEEP = "scale"
+STEPS = range(500, 5_001, 500)
+GRID = """
+name: {name}
+corpus: embedded
+replicates: {replicates}
+training: {{max_steps: {steps}, eval_every: {every}}}
+arms:
+  - model: {{variant: attention}}
+    grid:
+      model.pe_type: [randn, rope]
+      model.n_embd: [16, 32, 48, 64, 80, 96, 112, 128, 144, 160]
+      training.block_size: [4, 8, 12, 16, 20, 24, 28, 32, 36, 40]
+      training.learning_rate: [1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2, 2e-2, 3e-2, 5e-2, 7e-2]
+"""
+CONFIGURATIONS = 2_000  # of this grid
+PASSWORD = "of this benchmark only"
+TIMES = 3
+PAGE_LIMIT_MS = 120_000
+
+
+@dataclass(frozen=True)
+class Filled:
+    """An outbox of trials that are finished, and none is sent."""
+
+    path: Path
+    trials: int
+    best: float  # the lowest loss
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+        folder = Path(temporary)
+        filled = fill(folder, given.trials)
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        print(f"| {filled.trials} trials | median (least to most), s |\n|---|---|")
+        for store in given.stores:
+            for what, seconds in STORES[store](browser, filled, State(folder / store)):
+                low, high = min(seconds), max(seconds)
+                spread = f" ({low:.1f} to {high:.1f})" if len(seconds) > 1 else ""
+                print(f"| {what} | {statistics.median(seconds):.1f}{spread} |", flush=True)
+        browser.close()
+
+
+def fill(folder: Path, trials: int) -> Filled:
+    """Make an outbox in a folder as if a sweep had just trained so many trials."""
+    text = GRID.format(
+        name=SWEEP,
+        replicates=math.ceil(trials / CONFIGURATIONS),
+        steps=STEPS[-1],
+        every=STEPS.step,
+    )
+    (folder / "sweep.yaml").write_text(text)
+    plan = make_plan(str(folder / "sweep.yaml"), [], State(folder))
+    chosen = plan.trials[:trials]
+    chance = np.random.default_rng(1)
+    best = math.inf
+    with closing(Outbox(folder / OUTBOX, SWEEP)) as outbox:
+        described = {trial.key: describe_trial(plan, trial) for trial in chosen}
+        outbox.describe(describe_sweep(plan), described)
+        for key in described:
+            losses = 2.3 + 100 / np.array(STEPS) + chance.normal(0, 0.01)
+            outbox.record(TrialEvent(key, "started"))
+            evaluations = [evaluation(*each) for each in zip(STEPS, losses.tolist(), strict=True)]
+            outbox.record(TrialEvent(key, "progressed", STEPS[-1], evaluations, hardware="none"))
+            outbox.record(TrialEvent(key, "finished"))
+            best = min(best, losses[-1])
+        outbox.end("FINISHED")
+    return Filled(folder / OUTBOX, len(chosen), best)
+
+
+def evaluation(step: int, loss: float) -> dict[str, float]:
+    nats = {"train_nats": loss - 0.02, "val_nats": loss, "best_val_nats": loss}
+    return {"step": step, **nats, "training_s": step / 1_000, "tokens_per_s": 1e5}
+
+
+def in_service(browser: Browser, filled: Filled, state: State) -> Iterator[tuple[str, list[float]]]:
+    """What the store of a cluster takes."""
+    with service(state.root) as url:
+        yield "delivery to PostgreSQL", [deliver(url, filled, state)]
+        yield "rankings, PostgreSQL", rankings(url, state)
+        yield "page, PostgreSQL", page(browser, url, url, filled)
+
+
+def in_file(browser: Browser, filled: Filled, state: State) -> Iterator[tuple[str, list[float]]]:
+    """What the store of a local run takes."""
+    uri, log_file = state.tracking_uri, state.root / "ui.log"
+    yield "delivery to sqlite", [deliver(uri, filled, state)]
+    yield "rankings, sqlite", rankings(uri, state)
+    with patch("sweeps.ui.analyze"), mlflow_ui(uri, log_file=log_file) as url:
+        yield "page, sqlite without ANALYZE", page(browser, url, uri, filled)
+    with mlflow_ui(uri, log_file=log_file) as url:
+        yield "page, sqlite", page(browser, url, uri, filled)
+
+
+STORES = {"postgresql": in_service, "sqlite": in_file}
+
+
+@contextmanager
+def service(folder: Path) -> Iterator[str]:
+    """PostgreSQL and the server as their containers start them; yields the server's URL."""
+    login = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+    with postgres(is_safe=True) as database:
+        environment = {
+            "MLFLOW_BACKEND_STORE_URI": database.create("mlflow"),
+            "MLFLOW_DATABASE_PASSWORD_FILE": secret_file(folder, "database", database.password),
+            "MLFLOW_ADMIN_PASSWORD_FILE": secret_file(folder, "admin", PASSWORD),
+            "MLFLOW_SECRET_KEY_FILE": secret_file(folder, "key"),
+        }
+        with mlflow_server(folder, environment) as url, patch.dict(os.environ, login):
+            yield url
+
+
+def deliver(uri: str, filled: Filled, state: State) -> float:
+    """Seconds until a store has what the outbox has."""
+    folder = state.sweep(SWEEP)
+    folder.mkdir(parents=True)
+    artifacts = state.artifacts(SWEEP) if uri == state.tracking_uri else None
+    with closing(Outbox(Path(shutil.copy(filled.path, folder)), SWEEP)) as outbox:
+
+        def connect() -> SweepRuns:
+            return SweepRuns(uri, outbox, artifacts, folder, state.reports(SWEEP))
+
+        started = time.perf_counter()
+        with closing(Delivery(outbox, connect)) as delivery:
+            if left := delivery.flush():
+                raise SystemExit(f"{left} runs were not delivered: {delivery.problem}")
+            return time.perf_counter() - started
+
+
+def rankings(uri: str, state: State) -> list[float]:
+    arguments = ("rankings", SWEEP, "--tracking-uri", uri, "--state", str(state.root))
+    return [measure(*arguments)[0] for _ in range(TIMES)]
+
+
+def page(browser: Browser, base_url: str, uri: str, filled: Filled) -> list[float]:
+    (experiment_id,) = sweep_experiments(mlflow_client(uri), SWEEP).values()
+    link = view_link(base_url, experiment_id, "ranking")
+    return [open_page(browser, link, filled.best) for _ in range(TIMES)]
+
+
+def open_page(browser: Browser, link: str, best: float) -> float:
+    """Seconds until the ranking shows its first loss, which must be the best."""
+    with closing(
+        browser.new_context(http_credentials={"username": "admin", "password": PASSWORD})
+    ) as context:
+        shown = context.new_page()
+        losses = shown.locator(".ag-row[row-index='0'] [col-id='metrics.`val_loss`']")
+        first = losses.filter(has_text=re.compile(r"\d"))
+        started = time.perf_counter()
+        shown.goto(link)
+        first.wait_for(timeout=PAGE_LIMIT_MS)
+        seconds = time.perf_counter() - started
+        if not math.isclose(float(first.inner_text()), best, abs_tol=1e-3):
+            raise SystemExit(f"the page begins with {first.inner_text()}; the best is {best}")
+        return seconds
+
+
+if __name__ == "__main__":
+    main()

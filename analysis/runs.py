@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -267,11 +268,36 @@ def open_store(uri: str, must_exist: bool = False) -> Any:
 
     logging.getLogger("alembic").setLevel(logging.ERROR)
     try:
+        if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
+            _make_store(Path(uri[10:]))
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, ImportError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         raise AnalysisError(_why(uri, error)) from None
     return client
+
+
+def _make_store(path: Path) -> None:
+    """Make a store in a file under another name first: one that is half made is never usable."""
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            _link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _link(partial: Path, path: Path) -> None:
+    try:
+        os.link(partial, path)  # never over what is there
+    except FileExistsError:
+        raise
+    except OSError:  # of a file system without links
+        partial.rename(path)
 
 
 def _why(uri: str, error: BaseException) -> str:

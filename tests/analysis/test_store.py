@@ -1,0 +1,30 @@
+"""Opening a store that is not there yet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from analysis.runs import open_store
+
+
+def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    store = tmp_path / "mlflow.db"
+    code = f"from analysis.runs import open_store; open_store('sqlite:///{store}')"
+    maker = subprocess.Popen([sys.executable, "-c", code])
+    deadline_s = time.monotonic() + 60
+    while not any(path.stat().st_size for path in tmp_path.iterdir()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    os.kill(maker.pid, signal.SIGKILL)  # in the middle of MLflow's migrations
+    maker.wait()
+    assert not store.exists()
+    client = open_store(f"sqlite:///{store}")
+    assert client.search_experiments(max_results=1)
+    client.create_experiment("kept")
+    again = open_store(f"sqlite:///{store}", must_exist=True)
+    assert again.get_experiment_by_name("kept")

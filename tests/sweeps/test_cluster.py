@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 from ray.cluster_utils import Cluster
 
+from sweeps.outbox import Outbox, TrialRecord
 from tests.sweeps.running import SweepFolder
 
 SWEEP = """
@@ -120,3 +123,33 @@ def test_an_address_where_no_cluster_answers_is_refused(tmp_path: Path) -> None:
     result = run(tmp_path, "127.0.0.1:9")
     assert result.returncode == 2, result.stdout + result.stderr
     assert "no Ray cluster answers at 127.0.0.1:9" in result.stderr
+
+
+LONG = """
+name: long
+corpus: file:play.txt
+training: {max_steps: 1000000, eval_every: 5000, batch_size: 4}
+replicates: 3
+arms: [{model: {variant: bigram}}]
+"""
+
+
+def test_a_sweep_makes_room_for_another(cluster: Cluster, tmp_path: Path) -> None:
+    """One that has all three CPUs lets the other have its share, and goes on with what it left."""
+    long = SweepFolder(tmp_path / "long", LONG)
+    driver = long.start("--address", cluster.address)
+    driver.wait_for(lambda: [one.status for one in trials(long)] == ["RUNNING"] * 3)
+    short = run(tmp_path / "short", cluster.address, "resources.gpus_per_trial=0", "name=short")
+    assert short.returncode == 0, short.stdout + short.stderr
+    driver.wait_for(lambda: sum(one.restarts for one in trials(long)) > 0)  # it has its room back
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.end() == 130
+    assert [one.recomputed for one in trials(long)] == [0, 0, 0]  # saved before they were left
+
+
+def trials(folder: SweepFolder) -> list[TrialRecord]:
+    """What the outbox of a sweep has of its trials."""
+    if not (folder.folder / "outbox.db").exists():
+        return []
+    with closing(Outbox(folder.folder / "outbox.db", folder.name)) as outbox:
+        return outbox.trials()

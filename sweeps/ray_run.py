@@ -6,12 +6,10 @@ import contextlib
 import gc
 import logging
 import os
-import secrets
 import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 RAY_ENVIRONMENT = {  # read by Ray when it is imported
@@ -35,11 +33,11 @@ from sweeps.queue import Queue  # noqa: E402
 from sweeps.resources import Node, local_node  # noqa: E402
 from sweeps.spec import Resources  # noqa: E402
 from sweeps.stopping import Stop, gently  # noqa: E402
-from trainables.config import trial_folder  # noqa: E402
 from trainables.corpus import Corpus  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 from trainables.files import write_atomically  # noqa: E402
 from trainables.ray_trial import RayTrial  # noqa: E402
+from trainables.storage import Storage, marked, problem_here  # noqa: E402
 
 # How often a worker may fail before it comes to its trial. One that dies later is counted by the
 # trial itself (trainables.durable.MAX_STARTS), which knows whether it got any further.
@@ -99,47 +97,34 @@ def _shutdown() -> None:
         gc.enable()
 
 
-def check_storage(folder: Path) -> None:
-    """Let each machine of the cluster read a file of ours and write one back.
+def check_storage(storage: Storage) -> None:
+    """Let each machine of the cluster find a marker of ours, and write, read and remove a file.
 
     Args:
-        folder: must be the same on all of them.
+        storage: must be the same for all of them.
 
     Raises:
         UserError: naming the machines where it is not, or not writable.
     """
-    marker, word = folder / ".marker", secrets.token_hex(8)
-    marker.write_text(word)
-    try:
+    with marked(storage) as marker:
         replies = {
             node["NodeManagerAddress"]: _visit.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(folder, marker.name, word, node["NodeID"])
+            ).remote(storage, marker)
             for node in ray.nodes()
             if node["Alive"]
         }
         problems = {host: ray.get(reply) for host, reply in replies.items()}
-    finally:
-        for file in (marker, *folder.glob(f"{marker.name}.*")):
-            file.unlink(missing_ok=True)
     said = "; ".join(f"{host}: {problem}" for host, problem in problems.items() if problem)
     if said:
         raise UserError(
-            f"not every machine of the cluster can use the state directory ({said}); put it on"
-            " storage that all of them share, at the same path, and name it with --state"
+            f"not every machine of the cluster can use {storage} ({said}); {storage.remedy}"
         )
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _visit(folder: Path, marker: str, word: str, name: str) -> str:
-    """What keeps this machine from using the folder, or nothing."""
-    try:
-        if (folder / marker).read_text() != word:
-            return "another directory lies there"
-        (folder / f"{marker}.{name}").write_text(word)
-    except OSError as error:
-        return str(error)
-    return ""
+def _visit(storage: Storage, marker: str) -> str:
+    return problem_here(storage, marker)
 
 
 def run_trials(
@@ -147,7 +132,7 @@ def run_trials(
     corpus: Corpus,
     resources: Resources,
     at_once: int,
-    folder: Path,
+    storage: Storage,
     listeners: Sequence[Listener],
     stop: Stop,
 ) -> None:
@@ -161,9 +146,9 @@ def run_trials(
         corpus: put into Ray's object store once; the actors of a node share one copy.
         resources: what a trial gets.
         at_once: how many trials run at the same time.
-        folder: where the trials keep their state.
+        storage: where the trials keep their state.
         listeners: called on this thread for each event, before the queue is.
-        stop: asked between events; requested here when the folder cannot be written any more.
+        stop: asked between events; requested here when the storage cannot be written any more.
 
     Raises:
         KeyboardInterrupt: a stop took too long, or was requested twice.
@@ -172,14 +157,14 @@ def run_trials(
         tune.with_parameters(
             RayTrial,
             corpus=corpus,
-            root=folder,
+            storage=storage,
             threads=max(1, int(resources.cpus_per_trial)),
             gpu=resources.gpus_per_trial > 0,
         ),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
-    recorder = Recorder(listeners, queue, stop, folder)
+    recorder = Recorder(listeners, queue, stop, storage)
     with gently(stop), tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
         tuner = tune.Tuner(
             trainable,
@@ -251,11 +236,11 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
     """Turns what Tune says into events."""
 
     def __init__(
-        self, listeners: Sequence[Listener], queue: Queue, stop: Stop, folder: Path
+        self, listeners: Sequence[Listener], queue: Queue, stop: Stop, storage: Storage
     ) -> None:
         self._dropped: Counter[str] = Counter()  # how often Tune gave a trial up, by key
         self._listeners = [*listeners, queue.listen]
-        self._queue, self._stop, self._folder = queue, stop, folder
+        self._queue, self._stop, self._storage = queue, stop, storage
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell(TrialEvent(_key(trial), "started"))
@@ -292,8 +277,9 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
             self._queue.put_back(key)
             return
         with contextlib.suppress(OSError):
-            log = str(error).strip().encode()
-            write_atomically(trial_folder(self._folder, key) / "error.txt", log)
+            files = self._storage.take_up(key)
+            write_atomically(files.folder / "error.txt", str(error).strip().encode())
+            files.push()
         reason = str(error).strip().splitlines()[-1].strip()
         self._tell(TrialEvent(key, "failed", reason=reason))
 

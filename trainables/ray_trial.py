@@ -6,16 +6,16 @@ import logging
 import platform
 import traceback
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
-from trainables.config import TrialConfig, trial_folder
+from trainables.config import TrialConfig
 from trainables.corpus import Corpus
-from trainables.durable import DurableTrial, StorageError
+from trainables.durable import DurableTrial
 from trainables.files import write_atomically
+from trainables.storage import Storage, StorageError, TrialFiles
 from trainables.training import Splits
 
 STEP_S = 2.0  # how long a call of `step` trains: a sweep that is to stop waits for it
@@ -31,15 +31,15 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
     """
 
     def setup(
-        self, config: dict[str, Any], corpus: Corpus, root: Path, threads: int, gpu: bool
+        self, config: dict[str, Any], corpus: Corpus, storage: Storage, threads: int, gpu: bool
     ) -> None:
         """Take what all trials of an actor share; ``corpus`` maps the node's one copy."""
         self.trial: DurableTrial | None = None
-        if not root.is_dir():  # else each trial would be kept where the driver cannot see it
-            raise StorageError(f"{platform.node()} does not see {root}; share the state directory")
+        self.files: TrialFiles | None = None
+        storage.assert_seen()
         torch.set_num_threads(threads)
         self.corpus = corpus
-        self.root = root
+        self.storage = storage
         self.device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
         self.splits = Splits.of(corpus, self.device)
         self.reset_config(config)
@@ -57,11 +57,11 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         worker died is; the traceback lies in its folder.
         """
         key = self.carried["key"]
-        folder = trial_folder(self.root, key)
         try:
             if self.trial is None:
+                self.files = self.storage.take_up(key)
                 config = TrialConfig.from_dict(self.carried["trial"])
-                self.trial = DurableTrial(config, self.corpus, self.splits, folder, self.device)
+                self.trial = DurableTrial(config, self.corpus, self.splits, self.files, self.device)
             progress = asdict(self.trial.advance(STEP_S))
             return {"key": key, **progress, "hardware": hardware(self.device)}
         except StorageError as error:
@@ -75,8 +75,10 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
             self.trial = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        assert self.files  # taking them up fails with a StorageError
         try:
-            write_atomically(folder / "error.txt", log.encode())
+            write_atomically(self.files.folder / "error.txt", log.encode())
+            self.files.push()
         except OSError as error:
             logger.warning("%s", error)
         return {"key": key, "failure": reason, "done": True}
@@ -89,6 +91,7 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
             except StorageError as error:
                 logger.warning("%s", error)
             self.trial = None
+        self.files = None  # a private folder goes with it
 
 
 def hardware(device: torch.device) -> str:

@@ -81,7 +81,7 @@ class RemotePrefix(Storage):
     def _names(self, prefix: str) -> list[str]:
         """The files below a prefix, by what follows it."""
         with self._file_system("read") as (file_system, root):
-            file_system.invalidate_cache()  # others write there
+            file_system.invalidate_cache()  # where others write; S3's listings are new ones anyway
             start = f"{root}/{prefix}/"
             paths = [path for path in file_system.find(start) if path.startswith(start)]
         names = [path.removeprefix(start) for path in paths]
@@ -111,7 +111,7 @@ class PrivateFiles(TrialFiles):
         self.where = storage.where(key)
         self._storage, self._prefix = storage, _prefix(key)
         storage.fetch(self._prefix, self.folder)
-        self._there: dict[str, Stamp | None] = dict(self._here())  # None: not known to be whole
+        self._there = self._here()
 
     def push(self) -> None:
         """Make the storage agree with the folder, so that it has a whole checkpoint at any moment.
@@ -124,7 +124,6 @@ class PrivateFiles(TrialFiles):
         here = self._here()
         for name in sorted(here, key=_turn):
             if here[name] != self._there.get(name):
-                self._there[name] = None
                 self._storage.write(f"{self._prefix}/{name}", (self.folder / name).read_bytes())
                 self._there[name] = here[name]
         for name in self._there.keys() - here.keys():
@@ -134,7 +133,7 @@ class PrivateFiles(TrialFiles):
     def _here(self) -> dict[str, Stamp]:
         found = {}
         for path in self.folder.rglob("*"):
-            if path.is_file() and not path.name.startswith("."):  # not whole yet
+            if path.is_file():
                 about = path.stat()
                 name = path.relative_to(self.folder).as_posix()
                 found[name] = (about.st_ino, about.st_size, about.st_mtime_ns)

@@ -165,6 +165,16 @@ def test_trials_with_a_checkpoint_are_known_and_no_others(storage: Storage) -> N
     assert storage.started(["a", "b", "c", "e", "absent"]) == {"a", "b"}
 
 
+@pytest.mark.usefixtures("credentials")
+def test_what_others_wrote_meanwhile_is_seen(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    storage = RemotePrefix("s3://bucket/seen")
+    assert storage.started(["a"]) == set()
+    for key in ("a", "b"):
+        boto3.client("s3").put_object(Bucket="bucket", Key=f"seen/trials/{key}/{NEWEST}")
+        assert key in storage.started(["a", "b"])
+
+
 def test_a_trial_that_left_nothing_behind_has_no_artifacts(storage: Storage) -> None:
     with storage.artifacts("a") as folder:
         assert not folder.is_dir() or not list(folder.iterdir())
@@ -186,6 +196,7 @@ def test_a_private_folder_goes_when_the_trial_is_left(
     taken_up.advance(within_s=0)
     assert len(list(tmp_path.glob("tmp/sweeps-*"))) == 1
     taken_up.leave()
+    assert files(remote, trial.key).keys() == set()  # it took no step
     del taken_up
     with remote.artifacts(trial.key):
         pass
@@ -334,10 +345,12 @@ def test_a_trial_can_be_saved_when_the_storage_answers_again(
 # What is checked before the start.
 
 
-def test_a_machine_that_has_the_marker_has_no_problem(storage: Storage) -> None:
+def test_a_machine_that_has_the_marker_has_no_problem(storage: Storage, tmp_path: Path) -> None:
     with marked(storage) as marker:
         assert problem_here(storage, marker) == ""
         assert problem_here(storage, "another marker") != ""
+    names = (path.name for path in tmp_path.rglob("*"))
+    assert not any(name.startswith(".marker") for name in names)
     with pytest.raises(OSError, match="marker"):
         storage.read(marker)
 

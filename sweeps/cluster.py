@@ -7,7 +7,6 @@ import gc
 import json
 import logging
 import os
-import secrets
 import signal
 import tempfile
 import time
@@ -27,6 +26,7 @@ from trainables.config import TrialConfig
 from trainables.corpus import Corpus
 from trainables.errors import UserError
 from trainables.gpu_memory import GpuUse, measure
+from trainables.storage import Storage, marked, problem_here
 
 logger = logging.getLogger(__name__)
 
@@ -118,47 +118,34 @@ def machines() -> dict[str, Node]:
     }
 
 
-def check_storage(folder: Path) -> None:
-    """Let each machine of the cluster read a file of ours and write one back.
+def check_storage(storage: Storage) -> None:
+    """Let each machine of the cluster find a marker of ours, and write, read and remove a file.
 
     Args:
-        folder: must be the same on all of them.
+        storage: must be the same for all of them.
 
     Raises:
         UserError: naming the machines where it is not, or not writable.
     """
-    marker, word = folder / ".marker", secrets.token_hex(8)
-    marker.write_text(word)
-    try:
+    with marked(storage) as marker:
         replies = {
             node["NodeManagerAddress"]: _visit.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(folder, marker.name, word, node["NodeID"])
+            ).remote(storage, marker)
             for node in ray.nodes()
             if node["Alive"]
         }
         problems = {host: ray.get(reply) for host, reply in replies.items()}
-    finally:
-        for file in (marker, *folder.glob(f"{marker.name}.*")):
-            file.unlink(missing_ok=True)
     said = "; ".join(f"{host}: {problem}" for host, problem in problems.items() if problem)
     if said:
         raise UserError(
-            f"not every machine of the cluster can use the state directory ({said}); put it on"
-            " storage that all of them share, at the same path, and name it with --state"
+            f"not every machine of the cluster can use {storage} ({said}); {storage.remedy}"
         )
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _visit(folder: Path, marker: str, word: str, name: str) -> str:
-    """What keeps this machine from using the folder, or nothing."""
-    try:
-        if (folder / marker).read_text() != word:
-            return "another directory lies there"
-        (folder / f"{marker}.{name}").write_text(word)
-    except OSError as error:
-        return str(error)
-    return ""
+def _visit(storage: Storage, marker: str) -> str:
+    return problem_here(storage, marker)
 
 
 def measure_gpus(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse | None]:

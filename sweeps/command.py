@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeps.jobs import command as jobs
-from sweeps.options import state_option, tracking_option
+from sweeps.options import state_option, storage_option, tracking_option
 from sweeps.summary import duration
 from trainables.errors import UserError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sweeps.outbox import TrialRecord
     from sweeps.plan import Plan
     from sweeps.service import Outcome
+    from trainables.storage import Storage
 
 INTERRUPTED = 130
 TOP = 10
@@ -157,6 +158,7 @@ def _show_search(made: Plan) -> None:
 @click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
 @click.option("--retry-failed", is_flag=True, help="Try trials again that failed too often.")
 @tracking_option
+@storage_option
 @state_option
 @click.pass_context
 def run(
@@ -167,6 +169,7 @@ def run(
     fail_fast: bool,
     retry_failed: bool,
     tracking_uri: str | None,
+    storage_uri: str | None,
     state_root: Path,
 ) -> None:
     """Train every trial of FILE (a path or a preset) that is not finished yet, and rank them.
@@ -185,7 +188,7 @@ def run(
     try:
         with interruptible():
             made = make_plan(file, overrides, state)
-            options = Options(tracking_uri, address, fail_fast, retry_failed)
+            options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
             outcome = run_sweep(made, state, options, _say)
     except KeyboardInterrupt:
         _say(f"stopped at once; what is saved goes on\nagain   {again}")
@@ -197,7 +200,7 @@ def run(
         _say(f"browse  {_command('ui', made.sweep.name, '--state', state_root)}")
     _show_faults(outcome)
     if outcome.failed:
-        _show_failures(outcome.failed, state.sweep(made.sweep.name))
+        _show_failures(outcome.failed, outcome.storage)
         limit = made.sweep.resources.max_failures
         retried = [record for record in outcome.failed if not record.is_suggested]
         if all(record.failures >= limit for record in retried) and retried and not retry_failed:
@@ -223,10 +226,15 @@ def run(
 @main.command()
 @click.argument("sweeps", nargs=-1)
 @tracking_option
+@storage_option
 @state_option
 @click.pass_context
 def sync(
-    context: click.Context, sweeps: Sequence[str], tracking_uri: str | None, state_root: Path
+    context: click.Context,
+    sweeps: Sequence[str],
+    tracking_uri: str | None,
+    storage_uri: str | None,
+    state_root: Path,
 ) -> None:
     """Send what MLflow does not have yet of SWEEPS (or of all in the state directory)."""
     from sweeps.service import sweep_names, sync_sweep
@@ -235,7 +243,7 @@ def sync(
     state = state_at(state_root)
     unsent = 0
     for name in sweeps or sweep_names(state):
-        outcome = sync_sweep(name, state, tracking_uri, _say)
+        outcome = sync_sweep(name, state, tracking_uri, storage_uri, _say)
         said = f"{outcome.unsent} runs unsent ({outcome.problem})" if outcome.unsent else "all sent"
         _say(f"{name}: {said}")
         unsent += outcome.unsent
@@ -263,16 +271,14 @@ def _show_faults(outcome: Outcome) -> None:
         _say(f"lost    {note}")
 
 
-def _show_failures(failed: Sequence[TrialRecord], folder: Path) -> None:
+def _show_failures(failed: Sequence[TrialRecord], storage: Storage) -> None:
     """The failed trials by what they died of, numbers aside."""
-    from trainables.config import trial_folder
-
     groups: dict[str, list[TrialRecord]] = {}
     for record in failed:
         groups.setdefault(NUMBER.sub("#", record.reason), []).append(record)
     for records in groups.values():
         first = records[0]
-        log = trial_folder(folder, first.key) / "error.txt"
+        log = f"{storage.where(first.key)}/error.txt"
         _say(f"failed  {len(records)} x {first.reason}\n"
              f"        first: {first.content['name']} ({first.key}), log: {log}")  # fmt: skip
 

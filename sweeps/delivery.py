@@ -11,6 +11,7 @@ from analysis.runs import first_line
 from sweeps.events import TrialEvent
 from sweeps.outbox import Outbox
 from sweeps.tracking import RefusedError, SweepRuns
+from trainables.storage import StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +138,8 @@ class Delivery:
 
 def _reason(error: BaseException) -> str:
     """A few words: of a request that failed, what the operating system said."""
+    if isinstance(error, StorageError):  # not of the tracking store
+        return str(error)[:MAX_REASON]
     root = error
     while root.__context__ is not None:
         root = root.__context__

@@ -20,3 +20,9 @@ tracking_option = click.option(
     envvar="MLFLOW_TRACKING_URI",
     help="An MLflow store other than the one in the state directory (MLFLOW_TRACKING_URI).",
 )
+storage_option = click.option(
+    "--storage-uri",
+    envvar="SWEEPS_STORAGE_URI",
+    help="Where trials keep their files, if not in the state directory: a path that all machines"
+    " share, or an fsspec URI such as s3://bucket/prefix (SWEEPS_STORAGE_URI).",
+)

@@ -21,7 +21,8 @@ from trainables.corpus import Corpus
 from trainables.errors import UserError, unknown_setting, validate
 from trainables.variants import config_class, settings_schema
 
-SWEEP_PATHS = ("name", "description", "corpus", "replicates", "search.", "resources.", "tracking.")
+SWEEP_PATHS = ("name", "description", "corpus", "replicates", "search.", "resources.", "tracking.",
+               "storage.")  # fmt: skip
 
 
 @dataclass(frozen=True)

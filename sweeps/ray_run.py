@@ -7,7 +7,6 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -18,10 +17,10 @@ from sweeps.gpus import Shares
 from sweeps.queue import Queue
 from sweeps.spec import Resources
 from sweeps.stopping import Stop, gently
-from trainables.config import trial_folder
 from trainables.corpus import Corpus
 from trainables.files import write_atomically
 from trainables.ray_trial import RayTrial
+from trainables.storage import Storage
 
 # How often a worker may fail before it comes to its trial. One that dies later is counted by the
 # trial itself (trainables.durable.MAX_STARTS), which knows whether it got any further.
@@ -34,7 +33,7 @@ def run_trials(
     corpus: Corpus,
     resources: Resources,
     limit: Callable[[], int],
-    folder: Path,
+    storage: Storage,
     listeners: Sequence[Listener],
     stop: Stop,
 ) -> None:
@@ -49,9 +48,9 @@ def run_trials(
         resources: what a trial gets; one that runs out of a GPU's memory gets more of it.
         limit: how many trials may run now; asked again and again. Trials beyond it save themselves
             and wait.
-        folder: where the trials keep their state.
+        storage: where the trials keep their state.
         listeners: called on this thread for each event, before the queue is.
-        stop: asked between events; requested here when the folder cannot be written any more.
+        stop: asked between events; requested here when the storage cannot be written any more.
 
     Raises:
         KeyboardInterrupt: a stop took too long, or was requested twice.
@@ -61,7 +60,7 @@ def run_trials(
         tune.with_parameters(
             RayTrial,
             corpus=corpus,
-            root=folder,
+            storage=storage,
             threads=max(1, int(cpus)),
             gpu=resources.gpus > 0,
         ),
@@ -72,7 +71,7 @@ def run_trials(
     )
     shares = Shares(resources.gpus)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
-    recorder = Recorder(listeners, queue, shares, stop, limit, folder)
+    recorder = Recorder(listeners, queue, shares, stop, limit, storage)
     with gently(stop), tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
         tuner = tune.Tuner(
             trainable,
@@ -167,13 +166,13 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         shares: Shares,
         stop: Stop,
         limit: Callable[[], int],
-        folder: Path,
+        storage: Storage,
     ) -> None:
         self._limit = limit
         self._yielding: set[str] = set()  # keys: they make room for other sweeps
         self._dropped: Counter[str] = Counter()  # how often Tune gave a trial up, by key
         self._listeners = [*listeners, queue.listen]
-        self._queue, self._shares, self._stop, self._folder = queue, shares, stop, folder
+        self._queue, self._shares, self._stop, self._storage = queue, shares, stop, storage
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell(TrialEvent(_key(trial), "started"))
@@ -235,8 +234,9 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
             self._queue.put_back(key)
             return
         with contextlib.suppress(OSError):
-            log = str(error).strip().encode()
-            write_atomically(trial_folder(self._folder, key) / "error.txt", log)
+            files = self._storage.take_up(key)
+            write_atomically(files.folder / "error.txt", str(error).strip().encode())
+            files.push()
         reason = str(error).strip().splitlines()[-1].strip()
         self._tell(TrialEvent(key, "failed", reason=reason))
 

@@ -28,10 +28,10 @@ from sweeps.resources import check_address, concurrency, local_node
 from sweeps.spec import load_sweep
 from sweeps.state import State, check_disk, make_writable
 from sweeps.stopping import Stop
-from trainables.config import TrialConfig, trial_folder
+from trainables.config import TrialConfig
 from trainables.corpus import load_corpus
-from trainables.durable import has_checkpoint
 from trainables.errors import UserError
+from trainables.storage import Storage, StorageError, check_from_here, open_storage
 
 if TYPE_CHECKING:
     from sweeps.delivery import Delivery
@@ -52,6 +52,7 @@ class Options:
     address: str | None = None  # of a Ray cluster; None starts Ray on this machine
     fail_fast: bool = False  # stop at the first trial that fails
     retry_failed: bool = False  # forget how often trials failed
+    storage_uri: str | None = None  # of the trials' files, if not in the state directory
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Outcome:
 
     stop: Stop
     reports: Path
+    storage: Storage  # of the trials
     status: str = "KILLED"  # FINISHED: all trials are; FAILED: some failed; KILLED: stopped
     failed: list[TrialRecord] = field(default_factory=list)
     fruitless: list[str] = field(default_factory=list)  # studies in which no trial was finished
@@ -105,17 +107,21 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     make_writable(state)
     name = plan.sweep.name
     uri = options.tracking_uri or plan.sweep.tracking.uri or state.tracking_uri
-    outcome = Outcome(Stop(), state.reports(name))
+    storage_uri = options.storage_uri or plan.sweep.storage.uri
+    storage = open_storage(storage_uri, state.sweep(name), name)
+    check_from_here(storage)
+    outcome = Outcome(Stop(), state.reports(name), storage)
     with only_driver(state.sweep(name), name), _outbox(state, name, say) as outbox:
         search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
         trials = {trial.key: describe_trial(plan, trial) for trial in plan.trials}
         if search:
             trials |= {t.key: describe_trial(plan, t, tags) for t, tags in search.known()}
-        removed = outbox.describe(describe_sweep(plan), trials)
+        about = {**describe_sweep(plan), "storage": storage_uri}
+        removed = outbox.describe(about, trials)
         if options.retry_failed:
             outbox.forgive()
-        with _delivery(outbox, state, uri, say) as delivery:
-            queue = _queue(plan, search, outbox, state, removed, say)
+        with _delivery(outbox, state, storage, uri, say) as delivery:
+            queue = _queue(plan, search, outbox, storage, removed, say)
             try:
                 if not queue.is_over:
                     _train(plan, queue, state, options, outbox, delivery, outcome, say)
@@ -130,7 +136,9 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     return outcome
 
 
-def sync_sweep(name: str, state: State, tracking_uri: str | None, say: Say) -> Outcome:
+def sync_sweep(
+    name: str, state: State, tracking_uri: str | None, storage_uri: str | None, say: Say
+) -> Outcome:
     """Send what the tracking store does not have of a sweep; train nothing.
 
     Raises:
@@ -140,10 +148,12 @@ def sync_sweep(name: str, state: State, tracking_uri: str | None, say: Say) -> O
         raise UserError(
             f"there is no sweep {name!r} in {state.root}; it has: {', '.join(known) or 'none'}"
         )
-    outcome = Outcome(Stop(), state.reports(name))
     with only_driver(state.sweep(name), name), _outbox(state, name, say) as outbox:
         uri = tracking_uri or outbox.sweep.content["uri"] or state.tracking_uri
-        with _delivery(outbox, state, uri, say) as delivery:
+        storage_uri = storage_uri or outbox.sweep.content.get("storage")
+        storage = open_storage(storage_uri, state.sweep(name), name)
+        outcome = Outcome(Stop(), state.reports(name), storage)
+        with _delivery(outbox, state, storage, uri, say) as delivery:
             _conclude(outbox, delivery, uri, outcome)
     return outcome
 
@@ -169,7 +179,9 @@ def _outbox(state: State, name: str, say: Say) -> Iterator[Outbox]:
 
 
 @contextlib.contextmanager
-def _delivery(outbox: Outbox, state: State, uri: str, say: Say) -> Iterator[Delivery]:
+def _delivery(
+    outbox: Outbox, state: State, storage: Storage, uri: str, say: Say
+) -> Iterator[Delivery]:
     # MLflow is imported late: neither `--help` nor a refused sweep file waits for it.
     from sweeps.delivery import Delivery
     from sweeps.tracking import SweepRuns
@@ -178,7 +190,7 @@ def _delivery(outbox: Outbox, state: State, uri: str, say: Say) -> Iterator[Deli
     artifacts = state.artifacts(name) if uri == state.tracking_uri else None
 
     def connect() -> SweepRuns:
-        return SweepRuns(uri, outbox, artifacts, state.sweep(name), state.reports(name))
+        return SweepRuns(uri, outbox, artifacts, storage, state.reports(name))
 
     delivery = Delivery(outbox, connect)
     try:
@@ -228,7 +240,7 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
 
 
 def _queue(
-    plan: Plan, search: Search | None, outbox: Outbox, state: State, removed: int, say: Say
+    plan: Plan, search: Search | None, outbox: Outbox, storage: Storage, removed: int, say: Say
 ) -> Queue:
     """What is left to do, which is said."""
     records = {record.key: record for record in outbox.trials()}
@@ -241,11 +253,15 @@ def _queue(
         queue.fill()
         records |= {record.key: record for record in outbox.trials()}
     counts = dict.fromkeys(("done", "to continue", "to run", "failed to retry", "given up"), 0)
+    try:
+        started = storage.started([trial.key for trial in queue.waiting])
+    except StorageError as error:
+        raise UserError(str(error)) from None
     counts["done"] = sum(record.is_done for record in records.values())
     for trial in queue.waiting:
         if records[trial.key].status == "FAILED":
             counts["failed to retry"] += 1
-        elif has_checkpoint(trial_folder(state.sweep(plan.sweep.name), trial.key)):
+        elif trial.key in started:
             counts["to continue"] += 1
         else:
             counts["to run"] += 1
@@ -280,18 +296,19 @@ def _train(
     from sweeps.cluster import Slots, check_storage, connected, measure_gpus
     from sweeps.ray_run import run_trials
 
-    folder = state.sweep(plan.sweep.name)
+    storage = outcome.storage
     before = outbox.trials()
     done = sum(record.is_done for record in before)
     total = None if plan.to_come is None else len(plan.trials) + plan.to_come
     coming = max(0, total - done - len(queue.waiting)) if total and plan.cells else 0
     cost = estimate(queue.waiting, plan.corpus, plan.examples, coming)
     shapes = largest((*queue.waiting, *plan.examples), cost)
-    check_disk(state, cost.disk_bytes)
+    if storage.disk:
+        check_disk(storage.disk, cost.disk_bytes)
     queue.sort(cost.of)
     with connected(options.address) as nodes:
         if options.address is not None:
-            check_storage(folder)
+            check_storage(storage)
         resources, why = settle(
             plan.sweep.resources, nodes, lambda: measure_gpus(shapes, plan.corpus)
         )
@@ -314,7 +331,7 @@ def _train(
                     plan.corpus,
                     resources,
                     lambda: slots.limit if slots else at_once,
-                    folder,
+                    storage,
                     [outbox.record, delivery.listen, progress.listen, fail_fast],
                     outcome.stop,
                 )

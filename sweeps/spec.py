@@ -20,6 +20,7 @@ from sweeps.search_spec import Parameter, Replicates, Search
 from sweeps.yaml_file import read_yaml
 from trainables.config import Frozen, Seed
 from trainables.errors import UserError, validate
+from trainables.storage import check_uri
 
 PRESETS = resources.files("sweeps") / "presets"
 AUTO = "auto"
@@ -97,6 +98,22 @@ class Tracking(Frozen):
     uri: str | None = None
 
 
+class Storage(Frozen):
+    """Where the trials keep their files: the state directory by default.
+
+    Else a path that all machines share, or an fsspec URI such as s3://bucket/prefix.
+    """
+
+    uri: str | None = None
+
+    @field_validator("uri")
+    @classmethod
+    def _may_be_shared(cls, uri: str | None) -> str | None:
+        if uri is not None:
+            check_uri(uri)
+        return uri
+
+
 class SweepFile(Seed):
     """A sweep as its author wrote it, with the shape checked; `sweeps.plan` checks the values.
 
@@ -114,6 +131,7 @@ class SweepFile(Seed):
     search: Search = Search()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
+    storage: Storage = Storage()
 
     @property
     def seeds(self) -> list[int]:

@@ -73,16 +73,16 @@ def make_writable(state: State) -> None:
         ) from None
 
 
-def check_disk(state: State, needed_bytes: int) -> None:
-    """Refuse a sweep that will not fit on the disk.
+def check_disk(folder: Path, needed_bytes: int) -> None:
+    """Refuse a sweep that will not fit on the disk of a folder.
 
     Raises:
         UserError: less is free.
     """
-    free_bytes = shutil.disk_usage(state.root).free
+    free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise UserError(
-            f"the sweep needs about {needed_bytes / 2**20:,.0f} MiB below {state.root}, where"
+            f"the sweep needs about {needed_bytes / 2**20:,.0f} MiB below {folder}, where"
             f" {free_bytes / 2**20:,.0f} MiB are free; free some, or choose another directory with"
             " --state"
         )

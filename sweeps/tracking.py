@@ -19,8 +19,8 @@ from analysis.runs import METRICS, runs_of, without_password
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
 from trainables.artifacts import SAMPLE
-from trainables.config import trial_folder
 from trainables.errors import UserError
+from trainables.storage import Storage
 
 RANKING_TABLE = "ranking.json"
 SOURCES = dict(  # what an evaluation calls the metrics
@@ -31,6 +31,7 @@ SOURCES = dict(  # what an evaluation calls the metrics
     )
 )
 REASONS = {"failure": "FAILED", "stopped": "STOPPED"}  # tags that say why, by status
+ENDS = ("FINISHED",)  # the statuses with which a run gets what its trial left behind
 MAX_METRICS = 1_000  # in one request to MLflow
 STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
@@ -65,7 +66,7 @@ class SweepRuns:
     """The runs of a sweep in an MLflow store. Its methods raise what MLflow raises."""
 
     def __init__(
-        self, uri: str, outbox: Outbox, artifact_root: Path | None, folder: Path, reports: Path
+        self, uri: str, outbox: Outbox, artifact_root: Path | None, storage: Storage, reports: Path
     ) -> None:
         """Open the sweep's experiment, made if need be, and compare its runs with the outbox.
 
@@ -73,7 +74,7 @@ class SweepRuns:
             uri: of the store.
             outbox: of the sweep; learns what the store has and what it lacks.
             artifact_root: where a new experiment keeps artifacts; None leaves it to the server.
-            folder: where the trials keep their state.
+            storage: where the trials keep their state.
             reports: a folder of tables, for the sweep's run.
 
         Raises:
@@ -86,7 +87,7 @@ class SweepRuns:
         self._client = mlflow_client(uri)
         self._is_remote = uri.startswith("http")
         self._outbox = outbox
-        self._folder = folder
+        self._storage = storage
         self._reports = reports
         self._sweep = outbox.sweep
         self._experiment_id = self._open_experiment(artifact_root)
@@ -105,6 +106,13 @@ class SweepRuns:
 
     def send_trial(self, record: TrialRecord) -> None:
         """Make the run of a trial agree with its record, and tell the outbox."""
+        if record.status in ENDS:
+            with self._storage.artifacts(record.key) as artifacts:
+                self._send_trial(record, artifacts)
+        else:
+            self._send_trial(record, None)
+
+    def _send_trial(self, record: TrialRecord, artifacts: Path | None) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         if record.key not in self._runs:
@@ -125,7 +133,7 @@ class SweepRuns:
             for name, value in costs.items()
         ]
         params = [Param(*item) for item in content["params"].items() if item[0] not in run.params]
-        tags = [RunTag(*item) for item in self._tags(record, run).items()]
+        tags = [RunTag(*item) for item in self._tags(record, run, artifacts).items()]
         first, *rest = _batches(metrics, MAX_METRICS)
         self._client.log_batch(run.run_id, first, params, tags)
         for batch in rest:
@@ -134,8 +142,7 @@ class SweepRuns:
         if run.name != content["name"]:
             self._client.update_run(run.run_id, name=content["name"])
             run.name = content["name"]
-        artifacts = self._artifacts(record.key)
-        if record.status == "FINISHED" and not run.has_artifacts and artifacts.is_dir():
+        if artifacts and artifacts.is_dir() and not run.has_artifacts:
             self._client.log_artifacts(run.run_id, str(artifacts))
             run.has_artifacts = True
         if record.status == "RUNNING":
@@ -145,7 +152,7 @@ class SweepRuns:
             self._client.set_terminated(run.run_id, status, record.latest_ms or None)
         self._outbox.sent(record, run.run_id, [each["step"] for _, each in evaluations])
 
-    def _tags(self, record: TrialRecord, run: _Run) -> dict[str, str]:
+    def _tags(self, record: TrialRecord, run: _Run, artifacts: Path | None) -> dict[str, str]:
         tags = {**record.content["tags"], "role": record.role, "hardware": record.hardware}
         for tag, status in REASONS.items():
             reason = record.reason if record.status == status else ""
@@ -153,7 +160,7 @@ class SweepRuns:
                 tags[tag] = reason
                 run.reasons.add(tag)
         if record.status != "RUNNING":
-            tags["mlflow.note.content"] = self._note(record)
+            tags["mlflow.note.content"] = self._note(record, artifacts)
         return tags
 
     def send_sweep(self, record: SweepRecord) -> None:
@@ -267,10 +274,7 @@ class SweepRuns:
         source, profile = json.dumps({"corpus": name}), json.dumps(about)
         return DatasetInput(Dataset(name, digest[:36], "text", source, profile=profile))
 
-    def _artifacts(self, key: str) -> Path:
-        return trial_folder(self._folder, key) / "artifacts"
-
-    def _note(self, record: TrialRecord) -> str:
+    def _note(self, record: TrialRecord, artifacts: Path | None) -> str:
         """A run page's Markdown: the outcome, the settings and some text."""
         lines = [f"**{record.content['name']}** of sweep `{self._sweep.name}`", ""]
         evaluations = self._outbox.evaluations(record.key)
@@ -287,10 +291,10 @@ class SweepRuns:
             ]
         lines += ["| setting | value |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in record.content["params"].items()]
-        sample = self._artifacts(record.key) / SAMPLE
-        if record.status == "FINISHED" and sample.is_file():
+        if artifacts and (artifacts / SAMPLE).is_file():
+            text = (artifacts / SAMPLE).read_text(encoding="utf-8")
             lines += ["", "Text that it writes:", ""]
-            lines += [f"    {line}" for line in sample.read_text(encoding="utf-8").split("\n")]
+            lines += [f"    {line}" for line in text.split("\n")]
         return "\n".join(lines)
 
 

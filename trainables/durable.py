@@ -1,6 +1,7 @@
 """A trial that outlives the process that trains it. Knows no Ray.
 
-Its folder holds two checkpoints, so that one is good whatever happens to the other:
+Its folder, which its storage keeps (trainables.storage), holds two checkpoints, so that one is good
+whatever happens to the other:
 
     checkpoint.safetensors   the newest
     previous.safetensors     the one before it, until the trial is finished
@@ -16,7 +17,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -25,15 +25,11 @@ from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpo
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus
 from trainables.files import remove_partials, set_aside, write_atomically
+from trainables.storage import CHECKPOINTS, StorageError, TrialFiles
 from trainables.training import Evaluation, Splits, TrainingState, advance, initial_state
 
-CHECKPOINTS = ("checkpoint.safetensors", "previous.safetensors")  # the newest first
 SAVE_S = 5.0  # what a worker that dies loses at most, besides an evaluation
 MAX_STARTS = 10  # in a row from the same step: a trial that kills its worker, not bad luck
-
-
-class StorageError(OSError):
-    """The state of a trial cannot be written: the trial is well, the sweep cannot go on."""
 
 
 class WorkerDiedError(RuntimeError):
@@ -55,7 +51,12 @@ class DurableTrial:
     """Moves a trial on and saves it; a new one of the same folder goes on where it was saved."""
 
     def __init__(
-        self, trial: TrialConfig, corpus: Corpus, splits: Splits, folder: Path, device: torch.device
+        self,
+        trial: TrialConfig,
+        corpus: Corpus,
+        splits: Splits,
+        files: TrialFiles,
+        device: torch.device,
     ) -> None:
         """Bring the trial to its newest good checkpoint.
 
@@ -63,7 +64,7 @@ class DurableTrial:
             trial: what to train.
             corpus: gives the vocabulary.
             splits: of the corpus, on the device.
-            folder: of this trial alone; made if need be.
+            files: of this trial alone; their folder is made if need be.
             device: where to train.
 
         Raises:
@@ -73,9 +74,10 @@ class DurableTrial:
         self._trial = trial
         self._vocabulary = corpus.vocabulary
         self._splits = splits
-        self._folder = folder
-        self._newest, self._previous = (folder / name for name in CHECKPOINTS)
-        self._starts = folder / "starts.json"
+        self._files = files
+        self._folder = files.folder
+        self._newest, self._previous = (self._folder / name for name in CHECKPOINTS)
+        self._starts = self._folder / "starts.json"
         self._notes: list[str] = []
         self._state = self._restored(corpus.vocab_size, device)
         self._saved = self._position
@@ -130,7 +132,7 @@ class DurableTrial:
         """
         if self._position == self._saved or not self._is_whole:
             return
-        with _storing(self._folder):
+        with self._storing():
             save_checkpoint(self._state, self._newest, self._trial.key, self._previous)
         self._saved = self._position
         self._saved_s = time.monotonic()
@@ -146,8 +148,8 @@ class DurableTrial:
 
     def forget_starts(self) -> None:
         """Count from the beginning how often the trial is taken up."""
-        with contextlib.suppress(OSError):
-            self._starts.unlink()
+        with contextlib.suppress(OSError), self._storing():
+            self._starts.unlink(missing_ok=True)
 
     def _restored(self, vocab_size: int, device: torch.device) -> TrainingState:
         """The state of the newest good checkpoint; the others are set aside."""
@@ -155,11 +157,12 @@ class DurableTrial:
             state = initial_state(self._trial, vocab_size, device)
             if not path.exists():
                 continue
-            with _storing(self._folder):
+            with self._storing():
                 try:
                     load_checkpoint(state, path, self._trial.key)
                 except CheckpointError as error:
-                    self._notes.append(f"{error}; kept as {set_aside(path).name}")
+                    said = str(error).replace(str(self._folder), self._files.where)
+                    self._notes.append(f"{said}; kept as {set_aside(path).name}")
                 else:
                     return state
         return initial_state(self._trial, vocab_size, device)
@@ -172,29 +175,28 @@ class DurableTrial:
         if count >= MAX_STARTS:
             self.forget_starts()
             raise WorkerDiedError(f"the worker died {count} times in a row after step {step}")
-        with _storing(self._folder):
+        with self._storing():
             remove_partials(self._folder)
             content = json.dumps({"step": step, "count": count + 1})
             write_atomically(self._starts, content.encode())
 
     def _finish(self) -> None:
-        with _storing(self._folder):
+        with self._storing():
             folder = self._folder / "artifacts"
             remove_partials(folder)
             write_artifacts(folder, self._trial, self._state.model, self._vocabulary)
             self._previous.unlink(missing_ok=True)
             (self._folder / "error.txt").unlink(missing_ok=True)
-            self.forget_starts()
+            self._starts.unlink(missing_ok=True)
 
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a trial has something to go on from."""
-    return any((folder / name).exists() for name in CHECKPOINTS)
-
-
-@contextlib.contextmanager
-def _storing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        """What is done to the folder meanwhile is done to the storage after it."""
+        try:
+            yield
+            self._files.push()
+        except StorageError:
+            raise
+        except OSError as error:
+            why = error.strerror or error
+            raise StorageError(f"{self._folder} cannot be written: {why}") from error

@@ -7,18 +7,18 @@ import platform
 import time
 import traceback
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 from ray import tune
 
-from trainables.config import TrialConfig, trial_folder
+from trainables.config import TrialConfig
 from trainables.corpus import Corpus
-from trainables.durable import DurableTrial, StorageError
+from trainables.durable import DurableTrial
 from trainables.files import write_atomically
 from trainables.gpu_memory import is_out_of_memory
+from trainables.storage import Storage, StorageError, TrialFiles
 from trainables.training import Splits
 
 STEP_S = 2.0  # how long a call of `step` trains: a sweep that is to stop waits for it
@@ -35,17 +35,17 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
     """
 
     def setup(
-        self, config: dict[str, Any], corpus: Corpus, root: Path, threads: int, gpu: bool
+        self, config: dict[str, Any], corpus: Corpus, storage: Storage, threads: int, gpu: bool
     ) -> None:
         """Take what all trials of an actor share; ``corpus`` maps the node's one copy."""
         self.trial: DurableTrial | None = None
+        self.files: TrialFiles | None = None
         self.looked_s = time.monotonic()
         self.node = ray.get_runtime_context().get_node_id()
-        if not root.is_dir():  # else each trial would be kept where the driver cannot see it
-            raise StorageError(f"{platform.node()} does not see {root}; share the state directory")
+        storage.assert_seen()
         torch.set_num_threads(threads)
         self.corpus = corpus
-        self.root = root
+        self.storage = storage
         self.device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
         self.splits: Splits | None = None
         self.reset_config(config)
@@ -67,13 +67,13 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
             self.cleanup()
             ray.actor.exit_actor()
         key = self.carried["key"]
-        folder = trial_folder(self.root, key)
         try:
             if self.trial is None:
+                self.files = self.storage.take_up(key)
                 # Here, where it is the trial's failure that the GPU has no room even for these.
                 self.splits = self.splits or Splits.of(self.corpus, self.device)
                 config = TrialConfig.from_dict(self.carried["trial"])
-                self.trial = DurableTrial(config, self.corpus, self.splits, folder, self.device)
+                self.trial = DurableTrial(config, self.corpus, self.splits, self.files, self.device)
             progress = asdict(self.trial.advance(STEP_S))
             return {"key": key, **progress, "hardware": hardware(self.device)}
         except StorageError as error:
@@ -86,8 +86,10 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         if self.trial:
             self.trial.forget_starts()
         self._drop()
+        assert self.files  # taking them up fails with a StorageError
         try:
-            write_atomically(folder / "error.txt", log.encode())
+            write_atomically(self.files.folder / "error.txt", log.encode())
+            self.files.push()
         except OSError as error:
             logger.warning("%s", error)
         return {"key": key, "failure": reason, "out_of_memory": too_large, "done": True}
@@ -107,6 +109,7 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
             except StorageError as error:
                 logger.warning("%s", error)
             self._drop()
+        self.files = None  # a private folder goes with it
 
     def _drop(self) -> None:
         """Give the memory of a trial back, to the next one and to others on the same GPU."""

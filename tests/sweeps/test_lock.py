@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from sweeps.lock import only_driver
-from sweeps.state import State, check_disk
+from sweeps.state import check_disk
 from trainables.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -146,8 +146,8 @@ def test_a_sweep_that_does_not_fit_on_the_disk_is_refused(
 ) -> None:
     free = {tmp_path: 3 * 2**20}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path]))
-    check_disk(State(tmp_path), 3 * 2**20)
+    check_disk(tmp_path, 3 * 2**20)
     with pytest.raises(UserError, match=rf"about 2,000 MiB below {tmp_path}, where 3 MiB are free"):
-        check_disk(State(tmp_path), 2_000 * 2**20)
+        check_disk(tmp_path, 2_000 * 2**20)
     with pytest.raises(UserError, match="--state"):
-        check_disk(State(tmp_path), 3 * 2**20 + 1)
+        check_disk(tmp_path, 3 * 2**20 + 1)

@@ -48,6 +48,8 @@ def refused(result: Result, *parts: str) -> None:
         ("arms: [{model: {variant: atention}}]", ["arms[0].model.variant", "'attention'"]),
         ("arms: [{model: {}}]", ["arms[0].model.variant", "attention"]),
         ("arms: [{model: {variant: 'my_model:Net'}}]", ["arms[0].model.variant", "my_model"]),
+        ("storage: {uri: 'memory://x'}\n" + ATTENTION,
+         ["sweep.yaml: storage.uri: storage memory://x lies in the memory of one process"]),
         ("resources: {cpu_per_trial: 1}\n" + ATTENTION, ["resources.cpu_per_trial", "'cpus_per"]),
         ("arms: [{model: {variant: attention, n_embd: '64'}}]", ["arms[0].model.n_embd", "'64'"]),
         ("arms: [{model: {variant: attention}, grid: {model.n_embd: [8, 1.5]}}]",
@@ -133,3 +135,11 @@ def test_a_command_that_reads_runs_needs_a_store() -> None:
         result = CliRunner().invoke(main, arguments)
         refused(result, "there is no MLflow store", "run a sweep first")
     assert not Path("state").exists()
+
+
+def test_storage_that_this_machine_cannot_use_is_refused_before_anything_is_written() -> None:
+    said = run("storage: {uri: 'file:///dev/null/x'}\n" + ATTENTION)
+    refused(said, "file:///dev/null/x/study cannot be written: ", "each machine needs the package")
+    chosen = ("--storage-uri", "s4://bucket")
+    refused(run(ATTENTION, *chosen), "storage s4://bucket has a protocol that fsspec does not know")
+    assert not list(Path("state/sweeps").glob("*"))

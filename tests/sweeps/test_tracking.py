@@ -18,6 +18,7 @@ from sweeps.outbox import Outbox
 from sweeps.tracking import RefusedError, SweepRuns
 from sweeps.ui import mlflow_ui
 from tests.sweeps.faulty_proxy import FaultyProxy
+from trainables.storage import SharedFolder
 
 SWEEP = {
     "description": "letters",
@@ -79,7 +80,7 @@ def begin(outbox: Outbox, time_ms: int = 1_000) -> None:
 def connect(uri: str, outbox: Outbox) -> SweepRuns:
     folder = outbox.path.parent
     artifacts = None if uri.startswith("http") else folder / "artifacts"
-    return SweepRuns(uri, outbox, artifacts, folder, folder / "reports")
+    return SweepRuns(uri, outbox, artifacts, SharedFolder(folder), folder / "reports")
 
 
 def send(uri: str, outbox: Outbox) -> None:
@@ -292,7 +293,7 @@ def test_a_long_curve_comes_in_several_requests(
 def test_a_store_that_mlflow_does_not_have_is_refused(outbox: Outbox, tmp_path: Path) -> None:
     for uri in ("ftp://somewhere", str(tmp_path), "file:///tmp/x"):
         with pytest.raises(RefusedError, match="is no MLflow store; known: http, https, sqlite"):
-            SweepRuns(uri, outbox, None, tmp_path, tmp_path)
+            SweepRuns(uri, outbox, None, SharedFolder(tmp_path), tmp_path)
 
 
 def test_a_trial_that_was_stopped_early_is_finished_and_says_why(

@@ -22,11 +22,10 @@ from trainables.durable import (
     MAX_STARTS,
     DurableTrial,
     Progress,
-    StorageError,
     WorkerDiedError,
-    has_checkpoint,
 )
 from trainables.files import set_aside
+from trainables.storage import StorageError, TrialFiles
 from trainables.training import (
     Evaluation,
     Splits,
@@ -63,7 +62,7 @@ def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def take_up(trial: TrialConfig, folder: Path) -> DurableTrial:
-    return DurableTrial(trial, CORPUS, SPLITS, folder, CPU)
+    return DurableTrial(trial, CORPUS, SPLITS, TrialFiles(folder), CPU)
 
 
 def finish(taken_up: DurableTrial, within_s: float = math.inf) -> list[Progress]:
@@ -301,7 +300,6 @@ def test_a_finished_trial_has_one_checkpoint_and_its_artifacts(
     (folder / "error.txt").write_text("of an earlier life")
     finish(take_up(trial, folder))
     assert {path.name for path in folder.iterdir()} == {NEWEST, "artifacts"}
-    assert has_checkpoint(folder)
 
 
 def test_a_finished_trial_that_died_before_its_artifacts_were_written_gets_them(
@@ -326,18 +324,6 @@ def test_files_that_a_dead_process_did_not_finish_are_removed(
         (folder / name).write_bytes(b"half")
     take_up(trial, folder)
     assert {path.name for path in folder.iterdir()} == {NEWEST, PREVIOUS, "starts.json"}
-
-
-@pytest.mark.parametrize(
-    ("names", "known"), [([], False), ([NEWEST], True), ([PREVIOUS], True), (["x"], False)]
-)
-def test_either_checkpoint_is_something_to_go_on_from(
-    names: list[str], known: bool, tmp_path: Path
-) -> None:
-    for name in names:
-        (tmp_path / name).touch()
-    assert has_checkpoint(tmp_path) is known
-    assert not has_checkpoint(tmp_path / "absent")
 
 
 # Damage.

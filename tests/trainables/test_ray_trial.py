@@ -13,8 +13,8 @@ import torch
 
 from trainables.config import TrialConfig, trial_folder
 from trainables.corpus import tokenise
-from trainables.durable import StorageError
 from trainables.ray_trial import RayTrial
+from trainables.storage import SharedFolder, StorageError
 
 CORPUS = tokenise("verse", "to be or not to be\n" * 30)
 
@@ -31,7 +31,7 @@ def trial(make_trial: Callable[..., TrialConfig]) -> TrialConfig:
 def worker(trial: TrialConfig, root: Path) -> RayTrial:
     """A worker as it is after Tune made it."""
     made = RayTrial.__new__(RayTrial)
-    made.setup(carried(trial), corpus=CORPUS, root=root, threads=1, gpu=False)
+    made.setup(carried(trial), corpus=CORPUS, storage=SharedFolder(root), threads=1, gpu=False)
     return made
 
 

@@ -292,10 +292,6 @@ def _train(
     say: Say,
 ) -> None:
     """Train on a Ray cluster, while the progress is shown."""
-    prepare_ray(options.address)  # Ray is imported late as well
-    from sweeps.cluster import Slots, check_storage, connected, measure_gpus
-    from sweeps.ray_run import run_trials
-
     storage = outcome.storage
     before = outbox.trials()
     done = sum(record.is_done for record in before)
@@ -306,6 +302,10 @@ def _train(
     if storage.disk:
         check_disk(storage.disk, cost.disk_bytes)
     queue.sort(cost.of)
+    prepare_ray(options.address)  # Ray is imported late as well
+    from sweeps.cluster import Slots, check_storage, connected, measure_gpus
+    from sweeps.ray_run import run_trials
+
     with connected(options.address) as nodes:
         if options.address is not None:
             check_storage(storage)

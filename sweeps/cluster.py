@@ -18,24 +18,23 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweeps.errands import Shares, visit
 from sweeps.jobs.package import copy_code
 from sweeps.resources import Node, local_node, places
-from sweeps.shares import Claim, allot
+from sweeps.shares import Claim
 from sweeps.spec import Resources
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus
 from trainables.errors import UserError
 from trainables.gpu_memory import GpuUse, measure
-from trainables.storage import Storage, marked, problem_here
+from trainables.storage import Storage, marked
 
 logger = logging.getLogger(__name__)
 
 EVERY_S = 2.0  # how often a sweep asks what it may use
-FORGET_S = 20.0  # a sweep that has not asked for so long is over
 ANSWER_S = 10.0
 FREE_GPU_S = 60.0  # how long a machine may take to have a GPU free, and to measure on it
 NAMESPACE, SHARES = "bigram-sweeps", "shares-1"
-HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
 
 @contextlib.contextmanager
@@ -129,7 +128,7 @@ def check_storage(storage: Storage) -> None:
     """
     with marked(storage) as marker:
         replies = {
-            node["NodeManagerAddress"]: _visit.options(
+            node["NodeManagerAddress"]: visit.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ).remote(storage, marker)
             for node in ray.nodes()
@@ -141,11 +140,6 @@ def check_storage(storage: Storage) -> None:
         raise UserError(
             f"not every machine of the cluster can use {storage} ({said}); {storage.remedy}"
         )
-
-
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _visit(storage: Storage, marker: str) -> str:
-    return problem_here(storage, marker)
 
 
 def measure_gpus(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse | None]:
@@ -229,26 +223,3 @@ class Slots:
         """Let the others have the share of this sweep at once."""
         with contextlib.suppress(RayError):
             ray.get(self._shares.forget.remote(self._sweep), timeout=ANSWER_S)
-
-
-@ray.remote(num_cpus=0, max_restarts=-1, resources={HEAD: 0.001})
-class Shares:
-    """Knows the sweeps of a cluster: one such actor, on the head, that outlives them."""
-
-    def __init__(self) -> None:
-        self._claims: dict[str, Claim] = {}  # in the order in which the sweeps came
-        self._heard_s: dict[str, float] = {}
-
-    def claim(self, claim: Claim, cpus: float, gpus: float) -> int:
-        """Take the claim of a sweep; return how many trials it may run."""
-        now_s = time.monotonic()
-        self._heard_s[claim.sweep] = now_s
-        self._claims[claim.sweep] = claim
-        for sweep in [name for name, s in self._heard_s.items() if now_s - s > FORGET_S]:
-            self.forget(sweep)
-        return allot(list(self._claims.values()), cpus, gpus)[claim.sweep]
-
-    def forget(self, sweep: str) -> None:
-        """A sweep is over."""
-        self._claims.pop(sweep, None)
-        self._heard_s.pop(sweep, None)

@@ -22,6 +22,7 @@ HOMES = {
     "ray": {
         "trainables/ray_trial.py",
         "sweeps/cluster.py",
+        "sweeps/errands.py",
         "sweeps/jobs/client.py",
         "sweeps/ray_run.py",
     },

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
@@ -168,8 +167,3 @@ class TrialConfig:
 def canonical(value: Any) -> str:
     """One spelling for each value: MLflow refuses to log 0.001 where it has 1e-3."""
     return repr(value) if isinstance(value, float) else str(value)
-
-
-def trial_folder(root: Path, key: str) -> Path:
-    """Where a trial keeps its checkpoint and what it leaves behind."""
-    return root / "trials" / key

@@ -50,3 +50,8 @@ def set_aside(path: Path) -> Path:
     names = (path.with_name(f"{path.name}.unusable-{number}") for number in itertools.count(1))
     target = next(name for name in names if not name.exists())
     return path.rename(target)
+
+
+def trial_folder(root: Path, key: str) -> Path:
+    """Where a trial keeps its checkpoint and what it leaves behind."""
+    return root / "trials" / key

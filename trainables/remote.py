@@ -16,7 +16,7 @@ from typing import Any
 
 import fsspec
 
-from trainables.config import trial_folder
+from trainables.files import trial_folder
 from trainables.storage import CHECKPOINTS, Storage, StorageError, TrialFiles
 
 Stamp = tuple[int, int, int]  # of a file: changes with it

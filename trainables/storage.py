@@ -14,9 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.config import trial_folder
 from trainables.errors import UserError
-from trainables.files import write_atomically
+from trainables.files import trial_folder, write_atomically
 
 CHECKPOINTS = ("checkpoint.safetensors", "previous.safetensors")  # the newest first
 MARKER = ".marker"

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.config import TrialConfig, trial_folder
+from trainables.config import TrialConfig
 from trainables.corpus import tokenise
+from trainables.files import trial_folder
 from trainables.ray_trial import RayTrial
 from trainables.storage import SharedFolder, StorageError
 

@@ -117,7 +117,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             " or neither for a server without passwords on loopback"
         )
     database_password = _secret(environment, "MLFLOW_DATABASE_PASSWORD_FILE", least=1)
-    if database_password is not None and not store.startswith("postgresql"):
+    if database_password is not None and "postgresql" not in store + users:
         raise RefusedError(
             "MLFLOW_DATABASE_PASSWORD_FILE is for PostgreSQL; MLFLOW_BACKEND_STORE_URI names"
             " another store"
@@ -151,7 +151,9 @@ def prepare(settings: Settings) -> None:
         os.environ["PGPASSWORD"] = settings.database_password  # so no URI and no message has it
     if settings.secret_key is not None:
         os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = settings.secret_key
-    with _only_here(settings.store, settings.wait_s):
+    with contextlib.ExitStack() as databases:
+        for uri in dict.fromkeys((settings.store, settings.users)):
+            databases.enter_context(_only_here(uri, settings.wait_s))
         _migrate(settings)
     analyze(settings.store)
 
@@ -184,20 +186,15 @@ def _prepare_users(settings: Settings, password: str) -> None:
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(path)
     for name in ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD"):
         os.environ.pop(name, None)  # they would outdo the file
-    with (
-        _only_here(settings.users, settings.wait_s)
-        if settings.users != settings.store
-        else (contextlib.nullcontext())
-    ):
-        from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 
-        users = SqlAlchemyStore()
-        users.init_db(settings.users)  # runs the migrations
-        if not users.has_user(settings.admin):
-            users.create_user(settings.admin, password, is_admin=True)
-        elif not users.authenticate_user(settings.admin, password):
-            users.update_user(settings.admin, password=password, is_admin=True)
-        users.engine.dispose()
+    users = SqlAlchemyStore()
+    users.init_db(settings.users)  # runs the migrations
+    if not users.has_user(settings.admin):
+        users.create_user(settings.admin, password, is_admin=True)
+    elif not users.authenticate_user(settings.admin, password):
+        users.update_user(settings.admin, password=password, is_admin=True)
+    users.engine.dispose()
 
 
 @contextlib.contextmanager

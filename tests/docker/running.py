@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib.util
 import os
 import pwd
 import secrets
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,8 @@ class Database:
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run a statement; return its rows, if it has any."""
+        import psycopg
+
         where = self.uri(database, with_password=True).replace("+psycopg", "")
         with psycopg.connect(where, autocommit=True) as connection:
             cursor = connection.execute(statement)
@@ -192,10 +194,13 @@ def _postgres_programs() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if (on_path := shutil.which("pg_isready")) and not found:
         found.append(Path(on_path).resolve())
-    if not found and os.environ.get("CI"):
-        pytest.fail("PostgreSQL is not installed")
+    missing = [name for name in ("psycopg", "flask_wtf") if importlib.util.find_spec(name) is None]
     if not found:
-        pytest.skip("PostgreSQL is not installed")
+        missing.append("PostgreSQL")
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"not installed: {', '.join(missing)}")
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
     return found[-1].parent
 
 

@@ -274,13 +274,14 @@ def _show_faults(outcome: Outcome) -> None:
 def _show_failures(failed: Sequence[TrialRecord], folder: Path) -> None:
     """The failed trials by what they died of, numbers aside."""
     from trainables.config import trial_folder
+    from trainables.trial_log import log_of
 
     groups: dict[str, list[TrialRecord]] = {}
     for record in failed:
         groups.setdefault(NUMBER.sub("#", record.reason), []).append(record)
     for records in groups.values():
         first = records[0]
-        log = trial_folder(folder, first.key) / "error.txt"
+        log = log_of(trial_folder(folder, first.key))
         _say(f"failed  {len(records)} x {first.reason}\n"
              f"        first: {first.content['name']} ({first.key}), log: {log}")  # fmt: skip
 

@@ -38,8 +38,8 @@ from sweeps.stopping import Stop, gently  # noqa: E402
 from trainables.config import trial_folder  # noqa: E402
 from trainables.corpus import Corpus  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
-from trainables.files import write_atomically  # noqa: E402
 from trainables.ray_trial import RayTrial  # noqa: E402
+from trainables.trial_log import TrialLog, log_of  # noqa: E402
 
 # How often a worker may fail before it comes to its trial. One that dies later is counted by the
 # trial itself (trainables.durable.MAX_STARTS), which knows whether it got any further.
@@ -291,10 +291,10 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         if self._dropped[key] < ROUNDS:
             self._queue.put_back(key)
             return
-        with contextlib.suppress(OSError):
-            log = str(error).strip().encode()
-            write_atomically(trial_folder(self._folder, key) / "error.txt", log)
-        reason = str(error).strip().splitlines()[-1].strip()
+        said = str(error).strip()
+        with contextlib.closing(TrialLog(log_of(trial_folder(self._folder, key)))) as log:
+            log.mark(f"failed: {said}")
+        reason = said.splitlines()[-1].strip()
         self._tell(TrialEvent(key, "failed", reason=reason))
 
     def _tell(self, event: TrialEvent) -> None:

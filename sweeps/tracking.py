@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from sweeps.store import mlflow_client
 from trainables.artifacts import SAMPLE
 from trainables.config import trial_folder
 from trainables.errors import UserError
+from trainables.trial_log import LOG
 
 RANKING_TABLE = "ranking.json"
 SOURCES = dict(  # what an evaluation calls the metrics
@@ -30,7 +31,9 @@ SOURCES = dict(  # what an evaluation calls the metrics
         strict=True,
     )
 )
+USAGE = "system/{}"  # what a page of MLflow shows under "System metrics"
 REASONS = {"failure": "FAILED", "stopped": "STOPPED"}  # tags that say why, by status
+ENDS = ("FINISHED", *REASONS.values())  # then a run gets the trial's log
 MAX_METRICS = 1_000  # in one request to MLflow
 STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
@@ -114,9 +117,9 @@ class SweepRuns:
             run.has_inputs = True
         evaluations = self._outbox.evaluations(record.key, unsent=True)
         metrics = [
-            Metric(name, each[source], time_ms, each["step"])
+            Metric(name, value, time_ms, each["step"])
             for time_ms, each in evaluations
-            for name, source in SOURCES.items()
+            for name, value in _metrics(each).items()
         ]
         costs = content.get("costs", {})  # not in an outbox of an earlier version
         metrics += [
@@ -133,16 +136,22 @@ class SweepRuns:
         if run.name != content["name"]:
             self._client.update_run(run.run_id, name=content["name"])
             run.name = content["name"]
-        artifacts = self._artifacts(record.key)
-        if record.status == "FINISHED" and not run.has_artifacts and artifacts.is_dir():
-            self._client.log_artifacts(run.run_id, str(artifacts))
-            run.has_artifacts = True
+        self._send_artifacts(record, run)
         if record.status == "RUNNING":
             self._client.update_run(run.run_id, status="RUNNING")
         else:
             status = "FINISHED" if record.status == "STOPPED" else record.status
             self._client.set_terminated(run.run_id, status, record.latest_ms or None)
         self._outbox.sent(record, run.run_id, [each["step"] for _, each in evaluations])
+
+    def _send_artifacts(self, record: TrialRecord, run: _Run) -> None:
+        """All that a trial left behind when it is finished; its log however it ended."""
+        folder = self._artifacts(record.key)
+        if record.status == "FINISHED" and not run.has_artifacts and folder.is_dir():
+            self._client.log_artifacts(run.run_id, str(folder))
+            run.has_artifacts = True
+        elif record.status in REASONS.values() and (folder / LOG).is_file():
+            self._client.log_artifact(run.run_id, str(folder / LOG))
 
     def _tags(self, record: TrialRecord, run: _Run) -> dict[str, str]:
         tags = {**record.content["tags"], "role": record.role, "hardware": record.hardware}
@@ -152,7 +161,7 @@ class SweepRuns:
                 tags[tag] = reason
                 run.reasons.add(tag)
         if record.status != "RUNNING":
-            tags["mlflow.note.content"] = self._note(record)
+            tags["mlflow.note.content"] = self._note(record, run)
         return tags
 
     def send_sweep(self, record: SweepRecord) -> None:
@@ -269,8 +278,8 @@ class SweepRuns:
     def _artifacts(self, key: str) -> Path:
         return trial_folder(self._folder, key) / "artifacts"
 
-    def _note(self, record: TrialRecord) -> str:
-        """A run page's Markdown: the outcome, the settings and some text."""
+    def _note(self, record: TrialRecord, run: _Run) -> str:
+        """A run page's Markdown: the outcome, the settings, where it ran, and some text."""
         lines = [f"**{record.content['name']}** of sweep `{self._sweep.name}`", ""]
         evaluations = self._outbox.evaluations(record.key)
         if record.status == "FAILED":
@@ -286,11 +295,29 @@ class SweepRuns:
             ]
         lines += ["| setting | value |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in record.content["params"].items()]
+        lines += ["", *self._whereabouts(record, run, [each for _, each in evaluations])]
         sample = self._artifacts(record.key) / SAMPLE
         if record.status == "FINISHED" and sample.is_file():
             lines += ["", "Text that it writes:", ""]
             lines += [f"    {line}" for line in sample.read_text(encoding="utf-8").split("\n")]
         return "\n".join(lines)
+
+    def _whereabouts(
+        self, record: TrialRecord, run: _Run, evaluations: Sequence[Mapping[str, Any]]
+    ) -> Iterator[str]:
+        """Where a trial ran, and where its run has the log."""
+        if hosts := sorted({each["host"] for each in evaluations if "host" in each}):
+            yield f"Trained on {', '.join(hosts)}."
+        if record.status in ENDS and (self._artifacts(record.key) / LOG).is_file():
+            page = f"#/experiments/{self._experiment_id}/runs/{run.run_id}"
+            yield f"What happened to it, and what it printed: [{LOG}]({page}/artifacts/{LOG})"
+
+
+def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """What an evaluation has, by the names in MLflow; of an earlier version it has no usage."""
+    losses = {name: evaluation[source] for name, source in SOURCES.items()}
+    usage = evaluation.get("usage", {})
+    return losses | {USAGE.format(name): value for name, value in usage.items()}
 
 
 def _ended(run: Any) -> tuple[str, str]:

@@ -18,6 +18,7 @@ import pandas as pd
 from analysis.runs import METRICS, runs_of
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
+from sweeps.views import artifact_link
 from trainables.artifacts import SAMPLE
 from trainables.config import trial_folder
 from trainables.errors import UserError
@@ -279,9 +280,9 @@ class SweepRuns:
         return trial_folder(self._folder, key) / "artifacts"
 
     def _note(self, record: TrialRecord, run: _Run) -> str:
-        """A run page's Markdown: the outcome, the settings, where it ran, and some text."""
-        lines = [f"**{record.content['name']}** of sweep `{self._sweep.name}`", ""]
+        """A run page's Markdown: the outcome, the settings and some text."""
         evaluations = self._outbox.evaluations(record.key)
+        lines = [self._title(record, run, [each for _, each in evaluations]), ""]
         if record.status == "FAILED":
             lines += [f"Failed: {record.reason}", ""]
         elif record.status == "STOPPED":
@@ -295,22 +296,22 @@ class SweepRuns:
             ]
         lines += ["| setting | value |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in record.content["params"].items()]
-        lines += ["", *self._whereabouts(record, run, [each for _, each in evaluations])]
         sample = self._artifacts(record.key) / SAMPLE
         if record.status == "FINISHED" and sample.is_file():
             lines += ["", "Text that it writes:", ""]
             lines += [f"    {line}" for line in sample.read_text(encoding="utf-8").split("\n")]
         return "\n".join(lines)
 
-    def _whereabouts(
+    def _title(
         self, record: TrialRecord, run: _Run, evaluations: Sequence[Mapping[str, Any]]
-    ) -> Iterator[str]:
-        """Where a trial ran, and where its run has the log."""
+    ) -> str:
+        """Which trial it is, where it ran, and its log: the page folds away what comes later."""
+        title = f"**{record.content['name']}** of sweep `{self._sweep.name}`"
         if hosts := sorted({each["host"] for each in evaluations if "host" in each}):
-            yield f"Trained on {', '.join(hosts)}."
+            title += f", trained on {', '.join(hosts)}"
         if record.status in ENDS and (self._artifacts(record.key) / LOG).is_file():
-            page = f"#/experiments/{self._experiment_id}/runs/{run.run_id}"
-            yield f"What happened to it, and what it printed: [{LOG}]({page}/artifacts/{LOG})"
+            title += f": [{LOG}]({artifact_link(self._experiment_id, run.run_id, LOG)})"
+        return title
 
 
 def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:

@@ -52,7 +52,7 @@ class TrialLog:
     def tell(self, progress: Progress) -> None:
         """Add what a trial came to."""
         if progress.taken_up:
-            self.mark(f"goes on from step {progress.step}")
+            self.mark(f"starts at step {progress.step}")
         else:
             for one in progress.evaluations:
                 losses = f"train_loss {one.train_nats:.5f}, val_loss {one.val_nats:.5f}"

@@ -400,7 +400,7 @@ def test_a_run_has_the_log_of_a_trial_that_ended_and_its_note_leads_there(
     link = f"[log.txt](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/log"
     assert artifacts_of(run) == ({"log.txt": "taken up\n"} if has_log else {})
     assert (link in note) == has_log
-    assert "Trained on n1, n2." in note
+    assert note.startswith("**alpha** of sweep `study`, trained on n1, n2")
 
 
 def test_a_retry_brings_its_log_and_weights_are_sent_once(

@@ -172,18 +172,18 @@ def test_the_log_has_all_of_a_trial_and_goes_on_where_it_does(
     ours = [line for line in said if not line.startswith("forward")]
     assert ours == [
         "taken up by ...",
-        "goes on from step 0",
+        "starts at step 0",
         "step 1: train_loss ..., val_loss ... nats per character",
         "left at step 1",
         "taken up by ...",
-        "goes on from step 1",
+        "starts at step 1",
         "step 2: train_loss ..., val_loss ... nats per character",
         "finished",
     ]
     assert "forward 4" in said
     assert failed[:4] == [
         "taken up by ...",
-        "goes on from step 0",
+        "starts at step 0",
         "forward 4",
         "failed: RuntimeError: as told",
     ]

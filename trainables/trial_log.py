@@ -138,6 +138,9 @@ class Capture:
     """
 
     def __init__(self) -> None:
+        """From now on messages of level INFO and above are logged, unless loggers say otherwise."""
+        root = logging.getLogger()
+        root.setLevel(min(root.level, logging.INFO))  # once: it takes Python a while
         self._streams = Output(sys.stdout), Output(sys.stderr)
         self._handler = logging.StreamHandler(self._streams[1])
         self._handler.setFormatter(
@@ -146,20 +149,16 @@ class Capture:
 
     @contextmanager
     def into(self, log: TrialLog) -> Iterator[None]:
-        """While this lasts; messages of level INFO and above, unless loggers say otherwise."""
+        """While this lasts."""
         root = logging.getLogger()
-        level = root.level
         out, err = (cast("TextIO", stream) for stream in self._streams)
         for stream in self._streams:
             stream.log = log
         root.addHandler(self._handler)
-        root.setLevel(min(level, logging.INFO))
         try:
             with redirect_stdout(out), redirect_stderr(err):
                 yield
         finally:
-            if root.level == logging.INFO:  # else the trial's code has set it
-                root.setLevel(level)
             root.removeHandler(self._handler)
             for stream in self._streams:
                 stream.log = None

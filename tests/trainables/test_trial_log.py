@@ -8,11 +8,21 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from trainables.trial_log import MAX_BYTES, Capture, TrialLog, log_of
+
+
+@pytest.fixture(autouse=True)
+def _level() -> Iterator[None]:
+    """Of the root logger, which `Capture` sets."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture
@@ -49,17 +59,11 @@ def test_what_is_printed_and_logged_is_in_it_and_where_it_was_before(
 
 
 def test_it_leaves_the_process_as_it_was(log: TrialLog) -> None:
-    root = logging.getLogger()
-    before = (sys.stdout, sys.stderr, root.level, [*root.handlers])
-    with pytest.raises(ZeroDivisionError), Capture().into(log):
+    capture = Capture()
+    before = (sys.stdout, sys.stderr, [*logging.getLogger().handlers])
+    with pytest.raises(ZeroDivisionError), capture.into(log):
         _ = 1 / 0
-    assert (sys.stdout, sys.stderr, root.level, [*root.handlers]) == before
-    try:
-        with Capture().into(log):
-            root.setLevel(logging.DEBUG)  # by the trial's code, when it is imported, say
-        assert root.level == logging.DEBUG
-    finally:
-        root.setLevel(before[2])
+    assert (sys.stdout, sys.stderr, [*logging.getLogger().handlers]) == before
 
 
 def test_a_stream_that_is_kept_writes_to_the_trial_under_way(tmp_path: Path) -> None:

@@ -273,12 +273,14 @@ def _show_faults(outcome: Outcome) -> None:
 
 def _show_failures(failed: Sequence[TrialRecord], storage: Storage) -> None:
     """The failed trials by what they died of, numbers aside."""
+    from trainables.trial_log import LOG
+
     groups: dict[str, list[TrialRecord]] = {}
     for record in failed:
         groups.setdefault(NUMBER.sub("#", record.reason), []).append(record)
     for records in groups.values():
         first = records[0]
-        log = f"{storage.where(first.key)}/error.txt"
+        log = f"{storage.where(first.key)}/artifacts/{LOG}"
         _say(f"failed  {len(records)} x {first.reason}\n"
              f"        first: {first.content['name']} ({first.key}), log: {log}")  # fmt: skip
 

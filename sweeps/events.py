@@ -31,7 +31,7 @@ class TrialEvent:
     key: str
     kind: Kind
     step: int = 0  # where it stands
-    evaluations: Sequence[dict[str, Any]] = ()  # of trainables.training.Evaluation
+    evaluations: Sequence[dict[str, Any]] = ()  # trainables.training.Evaluation, host, usage
     taken_up: bool = False  # whether the step is where it goes on from
     notes: Sequence[str] = ()  # what could not be trusted
     hardware: str = ""

@@ -54,7 +54,7 @@ CREATE TABLE evaluations (
     key TEXT NOT NULL,
     step INTEGER NOT NULL,
     time_ms INTEGER NOT NULL,
-    content TEXT NOT NULL,  -- JSON of a trainables.training.Evaluation
+    content TEXT NOT NULL,  -- JSON: trainables.training.Evaluation, host, usage
     sent INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (key, step)
 ) WITHOUT ROWID;

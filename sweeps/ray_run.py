@@ -18,9 +18,9 @@ from sweeps.queue import Queue
 from sweeps.spec import Resources
 from sweeps.stopping import Stop, gently
 from trainables.corpus import Corpus
-from trainables.files import write_atomically
 from trainables.ray_trial import RayTrial
 from trainables.storage import Storage
+from trainables.trial_log import TrialLog, log_of
 
 # How often a worker may fail before it comes to its trial. One that dies later is counted by the
 # trial itself (trainables.durable.MAX_STARTS), which knows whether it got any further.
@@ -233,11 +233,13 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         if self._dropped[key] < ROUNDS:
             self._queue.put_back(key)
             return
+        said = str(error).strip()
         with contextlib.suppress(OSError):
             files = self._storage.take_up(key)
-            write_atomically(files.folder / "error.txt", str(error).strip().encode())
+            with contextlib.closing(TrialLog(log_of(files.folder))) as log:
+                log.mark(f"failed: {said}")
             files.push()
-        reason = str(error).strip().splitlines()[-1].strip()
+        reason = said.splitlines()[-1].strip()
         self._tell(TrialEvent(key, "failed", reason=reason))
 
     def _tell(self, event: TrialEvent) -> None:

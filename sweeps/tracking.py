@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ import pandas as pd
 from analysis.runs import METRICS, runs_of, without_password
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
+from sweeps.views import artifact_link
 from trainables.artifacts import SAMPLE
 from trainables.errors import UserError
 from trainables.storage import Storage
+from trainables.trial_log import LOG
 
 RANKING_TABLE = "ranking.json"
 SOURCES = dict(  # what an evaluation calls the metrics
@@ -30,8 +32,9 @@ SOURCES = dict(  # what an evaluation calls the metrics
         strict=True,
     )
 )
+USAGE = "system/{}"  # what a page of MLflow shows under "System metrics"
 REASONS = {"failure": "FAILED", "stopped": "STOPPED"}  # tags that say why, by status
-ENDS = ("FINISHED",)  # the statuses with which a run gets what its trial left behind
+ENDS = ("FINISHED", *REASONS.values())  # then a run gets the trial's log
 MAX_METRICS = 1_000  # in one request to MLflow
 STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
@@ -123,9 +126,9 @@ class SweepRuns:
             run.has_inputs = True
         evaluations = self._outbox.evaluations(record.key, unsent=True)
         metrics = [
-            Metric(name, each[source], time_ms, each["step"])
+            Metric(name, value, time_ms, each["step"])
             for time_ms, each in evaluations
-            for name, source in SOURCES.items()
+            for name, value in _metrics(each).items()
         ]
         costs = content.get("costs", {})  # not in an outbox of an earlier version
         metrics += [
@@ -142,15 +145,23 @@ class SweepRuns:
         if run.name != content["name"]:
             self._client.update_run(run.run_id, name=content["name"])
             run.name = content["name"]
-        if artifacts and artifacts.is_dir() and not run.has_artifacts:
-            self._client.log_artifacts(run.run_id, str(artifacts))
-            run.has_artifacts = True
+        self._send_artifacts(record, run, artifacts)
         if record.status == "RUNNING":
             self._client.update_run(run.run_id, status="RUNNING")
         else:
             status = "FINISHED" if record.status == "STOPPED" else record.status
             self._client.set_terminated(run.run_id, status, record.latest_ms or None)
         self._outbox.sent(record, run.run_id, [each["step"] for _, each in evaluations])
+
+    def _send_artifacts(self, record: TrialRecord, run: _Run, folder: Path | None) -> None:
+        """All that a trial left behind when it is finished; its log however it ended."""
+        if folder is None:
+            return
+        if record.status == "FINISHED" and not run.has_artifacts and folder.is_dir():
+            self._client.log_artifacts(run.run_id, str(folder))
+            run.has_artifacts = True
+        elif record.status in REASONS.values() and (folder / LOG).is_file():
+            self._client.log_artifact(run.run_id, str(folder / LOG))
 
     def _tags(self, record: TrialRecord, run: _Run, artifacts: Path | None) -> dict[str, str]:
         tags = {**record.content["tags"], "role": record.role, "hardware": record.hardware}
@@ -160,7 +171,7 @@ class SweepRuns:
                 tags[tag] = reason
                 run.reasons.add(tag)
         if record.status != "RUNNING":
-            tags["mlflow.note.content"] = self._note(record, artifacts)
+            tags["mlflow.note.content"] = self._note(record, run, artifacts)
         return tags
 
     def send_sweep(self, record: SweepRecord) -> None:
@@ -274,10 +285,11 @@ class SweepRuns:
         source, profile = json.dumps({"corpus": name}), json.dumps(about)
         return DatasetInput(Dataset(name, digest[:36], "text", source, profile=profile))
 
-    def _note(self, record: TrialRecord, artifacts: Path | None) -> str:
+    def _note(self, record: TrialRecord, run: _Run, artifacts: Path | None) -> str:
         """A run page's Markdown: the outcome, the settings and some text."""
-        lines = [f"**{record.content['name']}** of sweep `{self._sweep.name}`", ""]
         evaluations = self._outbox.evaluations(record.key)
+        has_log = artifacts is not None and (artifacts / LOG).is_file()
+        lines = [self._title(record, run, [each for _, each in evaluations], has_log), ""]
         if record.status == "FAILED":
             lines += [f"Failed: {record.reason}", ""]
         elif record.status == "STOPPED":
@@ -291,11 +303,33 @@ class SweepRuns:
             ]
         lines += ["| setting | value |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in record.content["params"].items()]
-        if artifacts and (artifacts / SAMPLE).is_file():
+        if record.status == "FINISHED" and artifacts and (artifacts / SAMPLE).is_file():
             text = (artifacts / SAMPLE).read_text(encoding="utf-8")
             lines += ["", "Text that it writes:", ""]
             lines += [f"    {line}" for line in text.split("\n")]
         return "\n".join(lines)
+
+    def _title(
+        self,
+        record: TrialRecord,
+        run: _Run,
+        evaluations: Sequence[Mapping[str, Any]],
+        has_log: bool,
+    ) -> str:
+        """Which trial it is, where it ran, and its log: the page folds away what comes later."""
+        title = f"**{record.content['name']}** of sweep `{self._sweep.name}`"
+        if hosts := sorted({each["host"] for each in evaluations if "host" in each}):
+            title += f", trained on {', '.join(hosts)}"
+        if has_log:
+            title += f": [{LOG}]({artifact_link(self._experiment_id, run.run_id, LOG)})"
+        return title
+
+
+def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """What an evaluation has, by the names in MLflow; of an earlier version it has no usage."""
+    losses = {name: evaluation[source] for name, source in SOURCES.items()}
+    usage = evaluation.get("usage", {})
+    return losses | {USAGE.format(name): value for name, value in usage.items()}
 
 
 def _ended(run: Any) -> tuple[str, str]:

@@ -32,6 +32,7 @@ TAG_PREFIX = "mlflow.sharedViewState."
 MAX_TAG_CHARS = 20_000  # MLflow refuses a longer experiment tag
 SAVED_AT_MS = 0  # the UI shows no dates of views; a constant keeps the tags reproducible
 
+_WORKFLOW = {"workflowType": "machine_learning"}  # else a fresh browser shows pages for agents
 _MODES: Mapping[str, str] = {"ranking": "TABLE", "curves": "CHART"}
 
 
@@ -77,12 +78,19 @@ def view_link(base_url: str, experiment_id: str, view: str) -> str:
     if view not in _MODES:
         raise ValueError(f"unknown view {view!r}; there are: {', '.join(_MODES)}")
     query = {
-        "workflowType": "machine_learning",  # else a fresh browser opens on the page for agents
+        **_WORKFLOW,
         "compareRunsMode": _MODES[view],
         "viewStateShareKey": view,
     }
     experiment = quote(experiment_id, safe="")
     return f"{base_url.rstrip('/')}/#/experiments/{experiment}/runs?{urlencode(query)}"
+
+
+def artifact_link(experiment_id: str, run_id: str, artifact: str) -> str:
+    """The address of an artifact's preview, for a page of the same UI."""
+    experiment, run = quote(experiment_id, safe=""), quote(run_id, safe="")
+    address = f"#/experiments/{experiment}/runs/{run}/artifacts/{quote(artifact)}"
+    return f"{address}?{urlencode(_WORKFLOW)}"
 
 
 def _filter(sweep: str | None) -> str:

@@ -6,8 +6,7 @@ whatever happens to the other:
     checkpoint.safetensors   the newest
     previous.safetensors     the one before it, until the trial is finished
     starts.json              where the trial was taken up last, and how often in a row
-    error.txt                why it failed, with the traceback
-    artifacts/               what it leaves behind
+    artifacts/               what it leaves behind; log.txt from the start (trainables.trial_log)
 """
 
 from __future__ import annotations
@@ -85,6 +84,11 @@ class DurableTrial:
         self._told = False  # whether the past was told
         self._is_whole = True  # false while steps are taken: such a state is never saved
         self._count_start()
+
+    @property
+    def step(self) -> int:
+        """Optimizer updates so far."""
+        return self._state.step
 
     @property
     def _finished(self) -> bool:
@@ -186,7 +190,6 @@ class DurableTrial:
             remove_partials(folder)
             write_artifacts(folder, self._trial, self._state.model, self._vocabulary)
             self._previous.unlink(missing_ok=True)
-            (self._folder / "error.txt").unlink(missing_ok=True)
             self._starts.unlink(missing_ok=True)
 
     @contextlib.contextmanager

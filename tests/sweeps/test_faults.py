@@ -101,7 +101,7 @@ def test_a_sweep_survives_the_death_of_a_machine(tmp_path: Path, grid: dict[str,
     try:
         driver = folder.start("--address", cluster.address)
         trials = folder.path / "state/sweeps/chaos/trials"
-        driver.wait_for(lambda: len(list(trials.glob("*/artifacts"))) >= 5)
+        driver.wait_for(lambda: len(list(trials.glob("*/artifacts/sample.txt"))) >= 5)
         cluster.remove_node(doomed, allow_graceful=False)
         assert driver.end() == 0, driver.output
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -181,6 +182,23 @@ def test_a_finished_run_has_a_note_a_sample_and_weights_with_their_configuration
         assert configuration["key"] == key
         assert len((folder / "sample.txt").read_text()) == 500
         assert (folder / "weights.safetensors").stat().st_size > 100
+
+
+def test_a_run_shows_what_its_trial_took_and_leads_to_its_log(study: Study) -> None:
+    for run in study.runs("trial"):
+        folder = Path(run.info.artifact_uri.removeprefix("file://").replace("%20", " "))
+        log = (folder / "log.txt").read_text()
+        assert f"{run.info.run_id}/artifacts/log.txt" in run.data.tags["mlflow.note.content"]
+        if is_diverging(run):
+            assert "Traceback" in log
+            (shown,) = re.findall(r"log: (.*)", study.result.stdout)
+            assert log == Path(shown).read_text()
+        else:
+            assert log.endswith(" finished\n")
+            (cpu_percent,) = {
+                value for name, value in run.data.metrics.items() if "system/process_cpu" in name
+            }
+            assert cpu_percent > 0
 
 
 def test_the_parent_has_the_ranking_as_csv_markdown_and_table(study: Study) -> None:

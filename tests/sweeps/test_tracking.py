@@ -13,11 +13,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from analysis import load_trials
 from sweeps.events import TrialEvent
 from sweeps.outbox import Outbox
 from sweeps.tracking import RefusedError, SweepRuns
 from sweeps.ui import mlflow_ui
 from tests.sweeps.faulty_proxy import FaultyProxy
+from trainables.files import trial_folder
 from trainables.storage import SharedFolder
 
 SWEEP = {
@@ -333,3 +335,92 @@ def test_what_a_trial_costs_is_a_metric_that_is_there_once(
     (run,) = runs_in(client)
     (point,) = client.get_metric_history(run.info.run_id, "parameters")
     assert point.value == 65
+
+
+# Use of the machine, and logs.
+
+
+def used(step: int, host: str) -> dict[str, Any]:
+    """An evaluation as a worker reports it; `evaluation` is one of an earlier version."""
+    usage = {"process_cpu_utilization_percentage": 90.0 + step, "process_peak_memory_megabytes": 9}
+    return {**evaluation(step), "host": host, "usage": usage}
+
+
+def test_what_a_trial_took_is_under_the_system_metrics_of_its_run_and_no_result(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    columns = None
+    for evaluations in ([], [used(6, "n1"), used(8, "n2"), used(10, "n1")]):
+        outbox.record(TrialEvent("a", "progressed", 9, evaluations, hardware="cpu", time_ms=1_030))
+        for _ in range(2):
+            send(uri, outbox)
+            outbox.resend("a")
+        before, columns = columns, [*load_trials("study", uri).table]
+        assert before in (None, columns)
+    (run,) = runs_in(client)
+    history = client.get_metric_history(
+        run.info.run_id, "system/process_cpu_utilization_percentage"
+    )
+    assert [(one.step, one.timestamp, one.value) for one in history] == [
+        (6, 1_030, 96),
+        (8, 1_030, 98),
+        (10, 1_030, 100),
+    ]
+    assert run.data.metrics["system/process_peak_memory_megabytes"] == 9
+    assert len(points(client, run)) == 5  # those of an earlier version are there as well
+
+
+def leave_behind(outbox: Outbox, **files: str) -> Path:
+    folder = trial_folder(outbox.path.parent, "a") / "artifacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.txt").write_text(text)
+    return folder
+
+
+def artifacts_of(run: Any) -> dict[str, str]:
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    return {path.name: path.read_text() for path in folder.glob("*")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "has_log"),
+    [("finished", True), ("failed", True), ("stopped", True), ("started", False)],
+)
+def test_a_run_has_the_log_of_a_trial_that_ended_and_its_note_leads_there(
+    kind: Any, has_log: bool, uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    outbox.record(TrialEvent("a", "progressed", 6, [used(6, "n2"), used(8, "n1")], hardware="c"))
+    leave_behind(outbox, log="taken up\n")
+    outbox.record(TrialEvent("a", kind, reason="so"))
+    if not has_log:
+        outbox.settle()  # interrupted
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    note = run.data.tags["mlflow.note.content"]
+    link = f"[log.txt](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/log"
+    assert artifacts_of(run) == ({"log.txt": "taken up\n"} if has_log else {})
+    assert (link in note) == has_log
+    assert note.startswith("**alpha** of sweep `study`, trained on n1, n2")
+
+
+def test_a_retry_brings_its_log_and_weights_are_sent_once(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    runs = connect(uri, outbox)
+
+    def send_trial() -> dict[str, str]:
+        record = outbox.trial("a")
+        assert record is not None
+        runs.send_trial(record)
+        return artifacts_of(runs_in(client)[0])
+
+    for log in ("failed once\n", "failed once\nfailed twice\n"):
+        leave_behind(outbox, log=log)
+        outbox.record(TrialEvent("a", "failed", reason="so"))
+        assert send_trial() == {"log.txt": log}
+    leave_behind(outbox, log="finished\n", weights="0.1")
+    outbox.record(TrialEvent("a", "finished"))
+    assert send_trial() == {"log.txt": "finished\n", "weights.txt": "0.1"}
+    leave_behind(outbox, weights="0.2")
+    assert send_trial()["weights.txt"] == "0.1"

@@ -21,8 +21,9 @@ from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from sweeps.tracking import USAGE
 from sweeps.ui import UiError, mlflow_ui
-from sweeps.views import saved_views, view_link
+from sweeps.views import artifact_link, saved_views, view_link
 
 STEPS = range(0, 5_001, 500)
 PE_LOSSES = {"rope": 1.9, "sinpe": 2.1, "randn": 2.3}  # nats, the best of each
@@ -300,16 +301,19 @@ def test_without_a_group_every_trial_has_its_curve(
 
 
 @pytest.mark.browser
-def test_an_artifact_in_a_local_folder_is_shown(
+def test_an_artifact_in_a_local_folder_is_shown_and_what_a_trial_took_has_its_own_page(
     store: Store, base_url: str, later_visit: BrowserContext
 ) -> None:
     client = MlflowClient(store.uri)
     name = store.trials[-1].name
     [run] = client.search_runs([store.experiment_id], f"attributes.run_name = '{name}'")
-    run_url = f"{base_url}/#/experiments/{store.experiment_id}/runs/{run.info.run_id}"
     page = later_visit.new_page()
-    page.goto(f"{run_url}/artifacts/sample.txt?workflowType=machine_learning")
+    page.goto(f"{base_url}/{artifact_link(store.experiment_id, run.info.run_id, 'sample.txt')}")
     expect(page.get_by_text("To be, or not to be")).to_be_visible()
+    client.log_metric(run.info.run_id, USAGE.format("process_gpu"), 1.0)
+    page.reload()
+    page.get_by_role("tab", name="System metrics").click()
+    expect(page.get_by_text("process_gpu", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize(("host", "status"), [("localhost", 200), ("study.example.com", 403)])

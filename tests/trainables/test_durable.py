@@ -297,7 +297,6 @@ def test_the_time_that_was_spent_is_not_lost(trial: TrialConfig, folder: Path) -
 def test_a_finished_trial_has_one_checkpoint_and_its_artifacts(
     trial: TrialConfig, folder: Path
 ) -> None:
-    (folder / "error.txt").write_text("of an earlier life")
     finish(take_up(trial, folder))
     assert {path.name for path in folder.iterdir()} == {NEWEST, "artifacts"}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from trainables.corpus import tokenise
 from trainables.files import trial_folder
 from trainables.ray_trial import RayTrial
 from trainables.storage import SharedFolder, StorageError
+from trainables.trial_log import log_of
 
 CORPUS = tokenise("verse", "to be or not to be\n" * 30)
 
@@ -74,8 +77,8 @@ def test_a_trial_that_fails_says_why_and_the_worker_takes_the_next(
     assert result["done"]
     assert result["failure"].startswith("TrainingDivergedError: the loss is ")
     assert not result["out_of_memory"]
-    log = trial_folder(tmp_path, diverging.key) / "error.txt"
-    assert "Traceback" in log.read_text()
+    log = log_of(trial_folder(tmp_path, diverging.key)).read_text()
+    assert f"failed: {result['failure']}\nTraceback" in log
     assert made.reset_config(carried(trial))
     assert made.step()["taken_up"]
 
@@ -121,3 +124,96 @@ def test_a_machine_without_the_shared_storage_trains_nothing(
     with pytest.raises(StorageError, match="share the state directory"):
         worker(trial, tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_says_where_it_was_made_and_what_it_took(
+    trial: TrialConfig, tmp_path: Path
+) -> None:
+    made = worker(trial, tmp_path)
+    made.step()
+    (evaluation,) = made.step()["evaluations"]
+    assert evaluation["host"] == platform.node()
+    assert evaluation["usage"]["process_cpu_utilization_percentage"] > 0
+    made.cleanup()
+    (past,) = made.step()["evaluations"]  # it is told again, and the outbox knows it
+    assert past == {name: past[name] for name in evaluation.keys() - {"host", "usage"}}
+
+
+NOISY = '''
+from dataclasses import dataclass
+
+from bigram_models import BigramTable
+
+
+class Noisy(BigramTable):
+    """A model that talks, and fails if told so."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        fails: bool
+
+    def __init__(self, config, vocab_size, block_size, generator):
+        super().__init__(config, vocab_size, block_size, generator)
+        self.fails = config.fails
+
+    def forward(self, ids_BT):
+        print("forward", ids_BT.shape[0])
+        if self.fails:
+            raise RuntimeError("as told")
+        return super().forward(ids_BT)
+'''
+
+
+def without_times(log: str) -> list[str]:
+    """The lines, without the time and what differs from machine to machine."""
+    lines = [re.sub(r"^\d{4}-\d\d-\d\dT\S+ ", "", line) for line in log.splitlines()]
+    return [re.sub(r"process \d+ on .*|[\d.]+(?=,| nats)", "...", line) for line in lines]
+
+
+def test_the_log_has_all_of_a_trial_and_goes_on_where_it_does(
+    make_trial: Callable[..., TrialConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "noisy_model.py").write_text(NOISY)
+    monkeypatch.syspath_prepend(tmp_path)
+    noisy, failing = (
+        make_trial("noisy_model:Noisy", fails=fails, max_steps=2, eval_every=1, batch_size=4)
+        for fails in (False, True)
+    )
+    made = worker(noisy, tmp_path)
+    made.step()
+    made.step()
+    made.reset_config(carried(failing))
+    made.step()
+    assert made.step()["failure"] == "RuntimeError: as told"
+    made.reset_config(carried(noisy))
+    made.step()
+    assert made.step()["done"]
+    made.cleanup()
+    logs = [log_of(trial_folder(tmp_path, each.key)).read_text() for each in (noisy, failing)]
+    said, failed = (without_times(log) for log in logs)
+    ours = [line for line in said if not line.startswith("forward")]
+    assert ours == [
+        "taken up by ...",
+        "starts at step 0",
+        "step 1: train_loss ..., val_loss ... nats per character",
+        "left at step 1",
+        "taken up by ...",
+        "starts at step 1",
+        "step 2: train_loss ..., val_loss ... nats per character",
+        "finished",
+    ]
+    assert "forward 4" in said
+    assert failed[:4] == [
+        "taken up by ...",
+        "starts at step 0",
+        "forward 4",
+        "failed: RuntimeError: as told",
+    ]
+    assert failed[4].startswith("Traceback")
+    assert failed[-1] == "RuntimeError: as told"
+
+
+def test_a_log_that_cannot_be_written_stops_no_trial(trial: TrialConfig, tmp_path: Path) -> None:
+    log_of(trial_folder(tmp_path, trial.key)).mkdir(parents=True)
+    made = worker(trial, tmp_path)
+    assert [made.step()["step"] for _ in range(3)] == [0, 3, 6]

@@ -159,7 +159,7 @@ def test_what_one_machine_pushes_the_next_one_has(storage: Storage) -> None:
 
 
 def test_trials_with_a_checkpoint_are_known_and_no_others(storage: Storage) -> None:
-    for key, name in [("a", NEWEST), ("b", PREVIOUS), ("c", "error.txt"), ("d", NEWEST)]:
+    for key, name in [("a", NEWEST), ("b", PREVIOUS), ("c", "starts.json"), ("d", NEWEST)]:
         storage.write(f"trials/{key}/{name}", b"content")
     storage.write(f"trials/e/artifacts/{NEWEST}", b"not a checkpoint")
     assert storage.started(["a", "b", "c", "e", "absent"]) == {"a", "b"}
@@ -261,7 +261,7 @@ def test_a_trial_that_fails_leaves_its_traceback_there(
     worker.setup(carried, corpus=CORPUS, storage=storage, threads=1, gpu=False)
     worker.step()
     assert "failure" in worker.step()
-    assert "Traceback" in files(storage, diverging.key)["error.txt"].decode()
+    assert "Traceback" in files(storage, diverging.key)["artifacts/log.txt"].decode()
     assert "starts.json" not in files(storage, diverging.key)
     worker.cleanup()
     assert not list(tmp_path.glob("tmp/sweeps-*"))

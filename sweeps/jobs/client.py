@@ -92,7 +92,7 @@ class Cluster:
             yield
         except (RayError, RuntimeError, OSError, ValueError, requests.RequestException) as error:
             said = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            if any(word in str(error) for word in ("401", "403", "nauthenti", "nauthoriz")):
+            if any(word in str(error) for word in ("401", "403", "uthenticat", "nauthoriz")):
                 said = (
                     "it wants a token, or another one: set RAY_AUTH_MODE=token and"
                     " RAY_AUTH_TOKEN_PATH to a file with the cluster's"

@@ -40,6 +40,8 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from sweeps.mlflow_server import LOCAL_NAMES, LOOPBACK, analyze, server_command, server_environment
+from sweeps.secret_file import read_secret
+from trainables.errors import UserError
 
 REFUSED = 2  # exit code
 STORES = ("postgresql", "postgresql+psycopg", "postgresql+psycopg2", "sqlite")
@@ -52,10 +54,6 @@ USERS_CONFIGURATION = {
     "default_permission": "READ",  # everybody sees every sweep; who makes one manages it
     "auth_cache_ttl_seconds": "60",  # without, each request hashes the password: 150 ms
 }
-
-
-class RefusedError(Exception):
-    """The server cannot start as it is set up; the message says what, where and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def main() -> NoReturn:
     try:
         settings = read_settings(os.environ)
         prepare(settings)
-    except RefusedError as error:
+    except UserError as error:
         print(f"mlflow_server: {error}", file=sys.stderr)
         sys.exit(REFUSED)
     command = server_command(
@@ -97,34 +95,34 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """What the environment says, and the secrets in the files that it names.
 
     Raises:
-        RefusedError: something is missing, cannot be, or is not as secret as it must be.
+        UserError: something is missing, cannot be, or is not as secret as it must be.
     """
     host = environment.get("MLFLOW_HOST") or LOOPBACK
     store = _store(environment, "MLFLOW_BACKEND_STORE_URI", needed=True)
     users = _store(environment, "MLFLOW_AUTH_DATABASE_URI") or store
-    admin_password = _secret(environment, "MLFLOW_ADMIN_PASSWORD_FILE", ADMIN_LEAST)
-    secret_key = _secret(environment, "MLFLOW_SECRET_KEY_FILE", KEY_LEAST)
+    admin_password = read_secret(environment, "MLFLOW_ADMIN_PASSWORD_FILE", ADMIN_LEAST)
+    secret_key = read_secret(environment, "MLFLOW_SECRET_KEY_FILE", KEY_LEAST)
     has_both = admin_password is not None and secret_key is not None
     if not has_both and not _is_loopback(host):
-        raise RefusedError(
+        raise UserError(
             f"MLFLOW_HOST={host} is beyond loopback, so users must log in: name a file with the"
             " admin's password in MLFLOW_ADMIN_PASSWORD_FILE and one with a random key in"
             " MLFLOW_SECRET_KEY_FILE (openssl rand -hex 32)"
         )
     if not has_both and (admin_password or secret_key):
-        raise RefusedError(
+        raise UserError(
             "MLFLOW_ADMIN_PASSWORD_FILE and MLFLOW_SECRET_KEY_FILE belong together: name both,"
             " or neither for a server without passwords on loopback"
         )
-    database_password = _secret(environment, "MLFLOW_DATABASE_PASSWORD_FILE", least=1)
+    database_password = read_secret(environment, "MLFLOW_DATABASE_PASSWORD_FILE", least=1)
     if database_password is not None and "postgresql" not in store + users:
-        raise RefusedError(
+        raise UserError(
             "MLFLOW_DATABASE_PASSWORD_FILE is for PostgreSQL; MLFLOW_BACKEND_STORE_URI names"
             " another store"
         )
     admin = environment.get("MLFLOW_ADMIN_USERNAME") or "admin"
     if ":" in admin:
-        raise RefusedError(f"MLFLOW_ADMIN_USERNAME={admin} has a colon, which no user name may")
+        raise UserError(f"MLFLOW_ADMIN_USERNAME={admin} has a colon, which no user name may")
     return Settings(
         host,
         int(_number(environment, "MLFLOW_PORT", "5000", 1, 65535)),
@@ -144,7 +142,7 @@ def prepare(settings: Settings) -> None:
     """Bring the database up to date; leave in the environment what the server needs of it.
 
     Raises:
-        RefusedError: the database does not answer, or cannot be used.
+        UserError: the database does not answer, or cannot be used.
     """
     os.environ.update(server_environment(settings.store))  # MLflow reads it when imported
     if settings.database_password is not None:
@@ -169,7 +167,7 @@ def _migrate(settings: Settings) -> None:
         if settings.admin_password is not None:
             _prepare_users(settings, settings.admin_password)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise RefusedError(f"the database cannot be used: {_first_line(error)}") from None
+        raise UserError(f"the database cannot be used: {_first_line(error)}") from None
 
 
 def _prepare_users(settings: Settings, password: str) -> None:
@@ -202,7 +200,7 @@ def _only_here(uri: str, wait_s: float) -> Iterator[None]:
     """Wait until a database answers and no other server is changing its tables; then hold it.
 
     Raises:
-        RefusedError: there was no answer in that time, or there is no such kind of database.
+        UserError: there was no answer in that time, or there is no such kind of database.
     """
     import sqlalchemy
 
@@ -231,14 +229,14 @@ def _connected(uri: str, wait_s: float) -> Any:
             )
             return engine.connect()
         except (ArgumentError, ImportError) as error:
-            raise RefusedError(
+            raise UserError(
                 "MLFLOW_BACKEND_STORE_URI cannot be used: "
                 f"{_first_line(error)}; for PostgreSQL it is"
                 " postgresql+psycopg://USER@HOST:PORT/DATABASE"
             ) from None
         except SQLAlchemyError as error:
             if time.monotonic() > end_s:
-                raise RefusedError(
+                raise UserError(
                     f"the database does not answer after {wait_s:g} s: {_first_line(error)}."
                     " See MLFLOW_BACKEND_STORE_URI, MLFLOW_DATABASE_PASSWORD_FILE and the"
                     " database's own log"
@@ -251,39 +249,18 @@ def _store(environment: Mapping[str, str], variable: str, needed: bool = False) 
     if not uri and not needed:
         return ""
     if uri.partition(":")[0] not in STORES:
-        raise RefusedError(  # the URI may have a password, so it is not shown
+        raise UserError(  # the URI may have a password, so it is not shown
             f"{variable} {'names no database that is known here' if uri else 'is not set'};"
             " postgresql+psycopg://USER@HOST:PORT/DATABASE or sqlite:///PATH is expected"
         )
     return uri
 
 
-def _secret(environment: Mapping[str, str], variable: str, least: int) -> str | None:
-    """The line in a file that the environment names; None if it names none."""
-    path = environment.get(variable)
-    if not path:
-        return None
-    try:
-        mode = Path(path).stat().st_mode
-        text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise RefusedError(f"{variable}={path} cannot be read: {reason}") from None
-    if mode & 0o007:
-        raise RefusedError(f"{variable}={path} is open to every user; chmod 600 {path}")
-    if len(text) < least or not text.isprintable():
-        raise RefusedError(
-            f"{variable}={path} must hold one line of at least {least} printable characters;"
-            f" openssl rand -hex 32 > {path} makes one"
-        )
-    return text
-
-
 def _names(host: str, listed: str) -> tuple[str, ...]:
     names = [name.strip() for name in listed.split(",") if name.strip()]
     for name in names:
         if not NAME.fullmatch(name):
-            raise RefusedError(
+            raise UserError(
                 f"MLFLOW_ALLOWED_HOSTS has {name!r}; host names are expected, with commas, such as"
                 " mlflow,mlflow.example.com"
             )
@@ -295,7 +272,7 @@ def _artifacts(environment: Mapping[str, str]) -> str:
     variable = "MLFLOW_ARTIFACTS_DESTINATION"
     place = environment.get(variable, "")
     if not place:
-        raise RefusedError(f"{variable} is not set; a folder or s3://BUCKET/PREFIX is expected")
+        raise UserError(f"{variable} is not set; a folder or s3://BUCKET/PREFIX is expected")
     if "://" in place and not place.startswith("file://"):
         return place
     folder = Path(urlsplit(place).path if place.startswith("file://") else place).absolute()
@@ -304,7 +281,7 @@ def _artifacts(environment: Mapping[str, str]) -> str:
         with tempfile.TemporaryFile(dir=folder):
             return str(folder)
     except OSError as error:
-        raise RefusedError(
+        raise UserError(
             f"{variable}={place}: the folder is not writable ({error.strerror}); mount a volume"
             f" there that user {os.getuid()} may write to"
         ) from None
@@ -317,7 +294,7 @@ def _number(
     with contextlib.suppress(ValueError):
         if low <= float(text) <= high:
             return float(text)
-    raise RefusedError(f"{variable}={text}: a number from {low} to {high} is expected")
+    raise UserError(f"{variable}={text}: a number from {low} to {high} is expected")
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -14,16 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.docker.running import free_port, secret_file
 from tests.sweeps.running import descendants
 
 ROOT = Path(__file__).parents[2]
 ENTRY = ROOT / "docker/entry/ray_node.py"
 START_S = 90.0
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], bool], wait_s: float, what: str) -> None:
@@ -72,9 +67,7 @@ class LoopbackCluster:
     machines: list[Machine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.token = self.folder / "token"
-        self.token.write_text(secrets.token_hex(32))
-        self.token.chmod(0o600)
+        self.token = Path(secret_file(self.folder, "token"))
         self.head_host = "127.0.0.2"
         self.port, self.dashboard_port = free_port(self.head_host), free_port(self.head_host)
 

@@ -184,8 +184,8 @@ def end(server: subprocess.Popen[bytes], number: signal.Signals) -> None:
         raise
 
 
-def free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as probe:
+def free_port(host: str = LOOPBACK) -> int:
+    with socket.create_server((host, 0)) as probe:
         return int(probe.getsockname()[1])
 
 

@@ -183,8 +183,31 @@ def test_a_machine_that_is_told_to_leave_saves_its_trials_first(service: Service
     assert "at least 0 steps were taken again" in logs
 
 
+TINY = """
+from dataclasses import dataclass
+
+import torch
+from bigram_models import LanguageModel
+
+
+class Tiny(LanguageModel):
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        pass
+
+    def __init__(self, config, vocab_size, block_size, generator):
+        super().__init__(vocab_size, context_size=block_size)
+        self.table = torch.nn.Parameter(torch.randn(vocab_size, vocab_size, generator=generator))
+
+    def forward(self, ids_BT):
+        return self.table[ids_BT]
+"""
+
+
 def test_two_sweeps_at_once_keep_their_limits(service: Service) -> None:
+    """Their model is one of the user's own, which travels."""
     service.cluster.start(gpus=1)
+    (service.folder / "tiny.py").write_text(TINY)
     limits = {"one": 1, "two": 2}
     for name, limit in limits.items():
         (service.folder / f"{name}.yaml").write_text(f"""
@@ -192,7 +215,7 @@ name: {name}
 corpus: embedded
 training: {{max_steps: 3000, eval_every: 1000}}
 replicates: 6
-arms: [{{model: {{variant: bigram}}}}]
+arms: [{{model: {{variant: "tiny:Tiny"}}}}]
 resources: {{max_concurrent: {limit}}}
 """)
     with ThreadPoolExecutor() as pool:
@@ -223,7 +246,7 @@ def test_the_dashboard_refuses_who_has_no_token(service: Service, path: str) -> 
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10)
         assert refused.value.code in (401, 403)
-    token = {"Authorization": f"Bearer {service.cluster.token.read_text()}"}
+    token = {"Authorization": f"Bearer {service.cluster.token.read_text().strip()}"}
     answer = urllib.request.urlopen(urllib.request.Request(url, headers=token), timeout=10)
     assert answer.status == 200
 
@@ -263,7 +286,10 @@ def test_the_gcs_refuses_who_has_no_token(service: Service, tmp_path: Path) -> N
 
 def test_no_secret_is_seen(service: Service) -> None:
     """Neither in command lines nor in what was written: logs, packages, MLflow's artifacts."""
-    secrets = [service.cluster.token.read_text(), service.tracking["MLFLOW_TRACKING_PASSWORD"]]
+    secrets = [
+        service.cluster.token.read_text().strip(),
+        service.tracking["MLFLOW_TRACKING_PASSWORD"],
+    ]
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes()

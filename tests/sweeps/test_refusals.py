@@ -143,18 +143,3 @@ def test_storage_that_this_machine_cannot_use_is_refused_before_anything_is_writ
     chosen = ("--storage-uri", "s4://bucket")
     refused(run(ATTENTION, *chosen), "storage s4://bucket has a protocol that fsspec does not know")
     assert not list(Path("state/sweeps").glob("*"))
-
-
-def test_a_password_in_what_is_sent_to_a_cluster_is_refused() -> None:
-    override = "search.storage=postgresql+psycopg://me:hidden@host/studies"
-    result = CliRunner().invoke(main, ["submit", "quickstart", override])
-    refused(result, "search.storage", "a password in an override is seen by others", "PGPASSWORD")
-    assert "hidden" not in result.output
-
-
-@pytest.mark.parametrize("command", ["status", "logs", "stop", "resume"])
-def test_a_cluster_that_does_not_answer_is_said(command: str) -> None:
-    arguments = [] if command == "status" else ["my-sweep"]
-    address = "http://127.0.0.1:9"
-    result = CliRunner().invoke(main, [command, *arguments, "--address", address])
-    refused(result, f"the cluster at {address} did not do it")

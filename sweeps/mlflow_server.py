@@ -7,7 +7,9 @@ is given, so that no page of another site reads it through a name of its own.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import sqlite3
 import sys
 from collections.abc import Iterable
@@ -43,6 +45,7 @@ def server_command(
         "--port": str(port),
         "--workers": "1",
         "--allowed-hosts": ",".join(dict.fromkeys(allowed)),
+        "--uvicorn-opts": f"--loop {__name__}:{event_loop.__name__}",
     }
     if artifacts is not None:
         options["--artifacts-destination"] = artifacts
@@ -77,6 +80,16 @@ def analyze(store_uri: str) -> None:
         contextlib.closing(sqlite3.connect(path, timeout=LOCK_S)) as database,
     ):
         database.execute("ANALYZE")
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of the worker, where Python looks for cycles of garbage less often.
+
+    MLflow makes dozens of objects for a run that it reads, and they outlive many a search among
+    all that there are: reading thousands of runs takes half the time.
+    """
+    gc.set_threshold(50_000, 20, 50)
+    return asyncio.new_event_loop()
 
 
 def _forms(name: str, port: int) -> list[str]:

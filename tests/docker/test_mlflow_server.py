@@ -295,10 +295,11 @@ def test_a_wrong_password_is_said_and_nothing_is_lost(
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a guess")
     unknown = f"the MLflow store {server.url} does not know this user or password; set MLFLOW_TRACK"
-    monkeypatch.setattr("sweeps.delivery.NO_PROGRESS_S", 0.5)
     said: list[str] = []
 
-    assert sync_sweep("grid", state, server.url, said.append).unsent == len(made.trials) + 1
+    with monkeypatch.context() as patch:
+        patch.setattr("sweeps.delivery.NO_PROGRESS_S", 0.5)
+        assert sync_sweep("grid", state, server.url, said.append).unsent == len(made.trials) + 1
     (line,) = said
     assert line.startswith(f"offline MLflow takes no events now, they are kept: {unknown}")
     done = CliRunner().invoke(analysis, ["rankings", "grid", "--state", str(tmp_path)])

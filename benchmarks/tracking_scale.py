@@ -41,6 +41,7 @@ from sweeps.tracking import SweepRuns
 from sweeps.ui import mlflow_ui
 from sweeps.views import view_link
 from tests.docker.running import mlflow_server, postgres, secret_file
+from trainables.storage import SharedFolder
 
 SWEEP = "scale"
 STEPS = range(500, 5_001, 500)
@@ -169,7 +170,7 @@ def deliver(uri: str, filled: Filled, state: State) -> float:
     with closing(Outbox(Path(shutil.copy(filled.path, folder)), SWEEP)) as outbox:
 
         def connect() -> SweepRuns:
-            return SweepRuns(uri, outbox, artifacts, folder, state.reports(SWEEP))
+            return SweepRuns(uri, outbox, artifacts, SharedFolder(folder), state.reports(SWEEP))
 
         started = time.perf_counter()
         with closing(Delivery(outbox, connect)) as delivery:

@@ -299,7 +299,9 @@ def test_a_wrong_password_is_said_and_nothing_is_lost(
 
     with monkeypatch.context() as patch:
         patch.setattr("sweeps.delivery.NO_PROGRESS_S", 0.5)
-        assert sync_sweep("grid", state, server.url, said.append).unsent == len(made.trials) + 1
+        assert (
+            sync_sweep("grid", state, server.url, None, said.append).unsent == len(made.trials) + 1
+        )
     (line,) = said
     assert line.startswith(f"offline MLflow takes no events now, they are kept: {unknown}")
     done = CliRunner().invoke(analysis, ["rankings", "grid", "--state", str(tmp_path)])
@@ -308,7 +310,7 @@ def test_a_wrong_password_is_said_and_nothing_is_lost(
     assert line.startswith(f"analysis: {unknown}")
 
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN_PASSWORD)
-    assert sync_sweep("grid", state, server.url, said.append).unsent == 0
+    assert sync_sweep("grid", state, server.url, None, said.append).unsent == 0
     done = CliRunner().invoke(analysis, ["rankings", "grid", "--state", str(tmp_path)])
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(sweeps, ["ui", "grid", "--state", str(tmp_path)])

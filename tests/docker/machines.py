@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,8 @@ from tests.sweeps.running import descendants
 
 ROOT = Path(__file__).parents[2]
 ENTRY = ROOT / "docker/entry/ray_node.py"
-START_S = 90.0
+START_S = 120.0
+RESTARTS = 3
 
 
 def wait_for(condition: Callable[[], bool], wait_s: float, what: str) -> None:
@@ -28,12 +28,6 @@ def wait_for(condition: Callable[[], bool], wait_s: float, what: str) -> None:
         time.sleep(0.1)
 
 
-def listens(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
-        return True
-    return False
-
-
 @dataclass
 class Machine:
     """One machine: the entry script and all that it started."""
@@ -41,6 +35,11 @@ class Machine:
     host: str
     process: subprocess.Popen[bytes]
     log: Path
+
+    @property
+    def is_up(self) -> bool:
+        """Whether Ray has started here."""
+        return "will now block forever" in self.log.read_text()
 
     def pids(self) -> list[int]:
         return [self.process.pid, *(pid for pid, _ in descendants(self.process.pid))]
@@ -102,16 +101,24 @@ class LoopbackCluster:
             **environment,
         }
         log = self.folder / f"{role}-{len(self.machines)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, str(ENTRY), role],
-                env={**os.environ, **settings},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        machine = Machine(host, process, log)
+
+        def run() -> subprocess.Popen[bytes]:
+            with log.open("ab") as output:
+                return subprocess.Popen(
+                    [sys.executable, str(ENTRY), role],
+                    env={**os.environ, **settings},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+
+        machine = Machine(host, run(), log)
         self.machines.append(machine)
+        for _ in range(RESTARTS):  # Ray gives up after 30 s; so Compose would start it again
+            wait_for(lambda: machine.is_up or machine.process.poll() is not None, START_S, "Ray")
+            if machine.is_up:
+                break
+            machine.process = run()
         return machine
 
     def joined(self) -> int:
@@ -120,7 +127,10 @@ class LoopbackCluster:
             "import ray; ray.init(address='auto', log_to_driver=False, logging_level='ERROR')\n"
             "print(sum(node['Alive'] for node in ray.nodes()))"
         )
-        done = self.python(code)
+        try:
+            done = self.python(code)
+        except subprocess.TimeoutExpired:
+            return 0
         return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
 
     def python(self, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -144,9 +154,6 @@ def loopback_cluster(
     try:
         for _ in range(machines):
             cluster.start(gpus=1)
-        wait_for(
-            lambda: listens(cluster.head_host, cluster.dashboard_port), START_S, "the dashboard"
-        )
         wait_for(lambda: cluster.joined() == machines, START_S, "the cluster")
         yield cluster
     finally:

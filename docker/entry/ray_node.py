@@ -13,7 +13,7 @@ It becomes `ray start --block`, which answers only to who has the token.
     RAY_DASHBOARD_PORT     of the head; 8265
     RAY_METRICS_PORT       for Prometheus; any free one
     RAY_NUM_CPUS, RAY_NUM_GPUS, RAY_OBJECT_STORE_BYTES    as many as Ray finds
-    RAY_TEMP_DIR           of the head; /tmp/ray
+    RAY_TEMP_DIR           where Ray keeps its own files; /tmp/ray
     MLFLOW_TRACKING_PASSWORD_FILE    for the sweeps' drivers, which run on the head
     RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S    seconds; 30
 
@@ -43,11 +43,11 @@ OPTIONS = {
     "--num-gpus": "RAY_NUM_GPUS",
     "--object-store-memory": "RAY_OBJECT_STORE_BYTES",
     "--metrics-export-port": "RAY_METRICS_PORT",
+    "--temp-dir": "RAY_TEMP_DIR",
 }
 HEAD_OPTIONS = {
     "--port": "RAY_PORT",
     "--dashboard-port": "RAY_DASHBOARD_PORT",
-    "--temp-dir": "RAY_TEMP_DIR",
 }
 DEFAULTS = {"RAY_PORT": "6379", "RAY_DASHBOARD_PORT": "8265"}
 

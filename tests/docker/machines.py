@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -35,6 +37,7 @@ class Machine:
     host: str
     process: subprocess.Popen[bytes]
     log: Path
+    files: Path  # Ray's own: machines that share them disturb each other
 
     @property
     def is_up(self) -> bool:
@@ -101,6 +104,8 @@ class LoopbackCluster:
             **environment,
         }
         log = self.folder / f"{role}-{len(self.machines)}.log"
+        # Not in pytest's folders: the path of a socket has to be short.
+        settings["RAY_TEMP_DIR"] = tempfile.mkdtemp(prefix="ray-")
 
         def run() -> subprocess.Popen[bytes]:
             with log.open("ab") as output:
@@ -112,7 +117,7 @@ class LoopbackCluster:
                     stderr=subprocess.STDOUT,
                 )
 
-        machine = Machine(host, run(), log)
+        machine = Machine(host, run(), log, Path(settings["RAY_TEMP_DIR"]))
         self.machines.append(machine)
         for _ in range(RESTARTS):  # Ray gives up after 30 s; so Compose would start it again
             wait_for(lambda: machine.is_up or machine.process.poll() is not None, START_S, "Ray")
@@ -161,6 +166,8 @@ def loopback_cluster(
         for machine in reversed(cluster.machines):
             machine.kill()
         wait_for(lambda: not any(map(_runs, pids)), 20, "the end of the cluster")
+        for machine in cluster.machines:
+            shutil.rmtree(machine.files, ignore_errors=True)
 
 
 def _runs(pid: int) -> bool:

@@ -23,11 +23,11 @@ START_S = 120.0
 RESTARTS = 3
 
 
-def wait_for(condition: Callable[[], bool], wait_s: float, what: str) -> None:
+def wait_for(condition: Callable[[], bool], wait_s: float, what: str, every_s: float = 0.2) -> None:
     deadline_s = time.monotonic() + wait_s
     while not condition():
         assert time.monotonic() < deadline_s, f"{what} did not come in {wait_s:g} s"
-        time.sleep(0.1)
+        time.sleep(every_s)
 
 
 @dataclass

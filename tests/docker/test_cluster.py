@@ -26,8 +26,9 @@ from trainables.verse import write_play
 
 BIN = Path(sys.executable).parent
 SWEEP_S = 200.0
+ASK_S = 3.0  # between two questions: each starts a process that costs the sweep a second of a CPU
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]  # some minutes, on two cores
 
 
 @dataclass
@@ -125,10 +126,11 @@ def test_a_sweep_survives_a_machine_is_stopped_and_resumed(service: Service) -> 
     assert "`sweeps stop quickstart` stops it" in again.stderr
 
     victim = service.cluster.machines[2]
-    wait_for(lambda: service.done("quickstart") >= 4 and bool(victim.trials()), SWEEP_S, "4 trials")
+    has_four = lambda: service.done("quickstart") >= 4 and bool(victim.trials())  # noqa: E731
+    wait_for(has_four, SWEEP_S, "4 trials", ASK_S)
     victim.kill()
     before = service.done("quickstart")
-    wait_for(lambda: service.done("quickstart") >= before + 6, SWEEP_S, "6 more trials")
+    wait_for(lambda: service.done("quickstart") >= before + 6, SWEEP_S, "6 more trials", ASK_S)
 
     stopped = service.sweeps("stop", "quickstart", "--json")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr

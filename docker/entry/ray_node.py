@@ -12,6 +12,7 @@ It becomes `ray start --block`, which answers only to who has the token.
     RAY_PORT               of the head; 6379
     RAY_DASHBOARD_PORT     of the head; 8265
     RAY_METRICS_PORT       for Prometheus; any free one
+    RAY_AGENT_PORT         for health checks and jobs; 52365
     RAY_NUM_CPUS, RAY_NUM_GPUS, RAY_OBJECT_STORE_BYTES    as many as Ray finds
     RAY_TEMP_DIR           where Ray keeps its own files; /tmp/ray
     MLFLOW_TRACKING_PASSWORD_FILE    for the sweeps' drivers, which run on the head
@@ -43,6 +44,7 @@ OPTIONS = {
     "--num-gpus": "RAY_NUM_GPUS",
     "--object-store-memory": "RAY_OBJECT_STORE_BYTES",
     "--metrics-export-port": "RAY_METRICS_PORT",
+    "--dashboard-agent-listen-port": "RAY_AGENT_PORT",
     "--temp-dir": "RAY_TEMP_DIR",
 }
 HEAD_OPTIONS = {

@@ -95,6 +95,7 @@ class LoopbackCluster:
             "RAY_HEAD": f"{self.head_host}:{self.port}",
             "RAY_PORT": str(self.port),
             "RAY_DASHBOARD_PORT": str(self.dashboard_port),
+            "RAY_AGENT_PORT": str(free_port(host)),
             "RAY_AUTH_TOKEN_PATH": str(self.token),
             "RAY_NUM_CPUS": str(cpus),
             "RAY_NUM_GPUS": str(gpus),

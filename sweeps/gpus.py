@@ -82,7 +82,7 @@ def shape(trial: TrialConfig) -> str:
     return repr((trial.model, training.block_size, training.batch_size, training.evaluation))
 
 
-class Shares:
+class GpuShares:
     """What share of a GPU each trial gets, until the driver ends.
 
     When one ran out of memory, all of its shape get more.

@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
 from sweeps.events import Listener, TrialEvent
-from sweeps.gpus import Shares
+from sweeps.gpus import GpuShares
 from sweeps.queue import Queue
 from sweeps.spec import Resources
 from sweeps.stopping import Stop, gently
@@ -69,7 +69,7 @@ def run_trials(
             [{"CPU": cpus, "GPU": config["carried"]["gpus"]}]
         ),
     )
-    shares = Shares(resources.gpus)
+    shares = GpuShares(resources.gpus)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
     recorder = Recorder(listeners, queue, shares, stop, limit, storage)
     with gently(stop), tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
@@ -104,7 +104,9 @@ class Unpickled:
 class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
     """Gives Tune what is next in the queue, while there is room for it."""
 
-    def __init__(self, queue: Queue, shares: Shares, stop: Stop, limit: Callable[[], int]) -> None:
+    def __init__(
+        self, queue: Queue, shares: GpuShares, stop: Stop, limit: Callable[[], int]
+    ) -> None:
         super().__init__()
         self._queue, self._shares, self._stop, self._limit = queue, shares, stop, limit
 
@@ -163,7 +165,7 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         self,
         listeners: Sequence[Listener],
         queue: Queue,
-        shares: Shares,
+        shares: GpuShares,
         stop: Stop,
         limit: Callable[[], int],
         storage: Storage,

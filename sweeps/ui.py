@@ -69,7 +69,7 @@ def _available_port(port: int | None) -> int:
 
 def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
     deadline_s = time.monotonic() + START_LIMIT_S
-    while not _is_healthy(port):
+    while not is_healthy(port):
         if server.poll() is not None:
             raise UiError(f"the MLflow server ended at its start.{_log_tail(log_file)}")
         if time.monotonic() > deadline_s:
@@ -79,7 +79,8 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log_file: Pa
         time.sleep(0.1)
 
 
-def _is_healthy(port: int) -> bool:
+def is_healthy(port: int) -> bool:
+    """Whether an MLflow server answers at a port of loopback."""
     # Unlike urllib, this asks no proxy.
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
     try:

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,8 +101,8 @@ class Cluster:
                 f"the cluster at {self._address} did not do it: {said}{then and f'; {then}'}"
             ) from None
 
-    def jobs(self, sweep: str | None = None) -> list[SweepJob]:
-        """The submissions of a sweep, or of all, the newest first; without their progress.
+    def jobs(self) -> list[SweepJob]:
+        """The submissions of all sweeps, the newest first; without their progress.
 
         Raises:
             UserError: the cluster does not answer.
@@ -110,20 +110,24 @@ class Cluster:
         with self._asked():
             details = self._client.list_jobs()
         found = [_job(one) for one in details if "sweep" in (one.metadata or {})]
-        found = [job for job in found if sweep in (None, job.sweep)]
         return sorted(found, key=lambda job: -job.submitted_ms)
 
-    def newest(self, sweep: str) -> SweepJob:
-        """The newest submission of a sweep.
+    def submissions(self, sweep: str) -> list[SweepJob]:
+        """All of a sweep, at least one, the newest first.
 
         Raises:
             UserError: the cluster knows no such sweep.
         """
-        jobs = self.jobs(sweep)
-        if not jobs:
-            known = ", ".join(dict.fromkeys(job.sweep for job in self.jobs())) or "none"
+        jobs = self.jobs()
+        found = [job for job in jobs if job.sweep == sweep]
+        if not found:
+            known = ", ".join(dict.fromkeys(job.sweep for job in jobs)) or "none"
             raise UserError(f"the cluster has no sweep {sweep!r}; it has: {known}")
-        return jobs[0]
+        return found
+
+    def newest(self, sweep: str) -> SweepJob:
+        """The newest submission of a sweep; errors as of `submissions`."""
+        return self.submissions(sweep)[0]
 
     def with_progress(self, job: SweepJob) -> SweepJob:
         """The same, and how far it is by its output."""
@@ -146,13 +150,9 @@ class Cluster:
         from sweeps.description import code_version
 
         name = plan.sweep.name
-        self._refuse_active(name)
-        metadata = {
-            "sweep": name,
-            "user": getpass.getuser(),
-            "command": shlex.join(["sweeps", "run", name_or_path, *arguments]),
-            "code_version": code_version(),
-        }
+        _refuse_active(job for job in self.jobs() if job.sweep == name)
+        asked = shlex.join(["sweeps", "run", name_or_path, *arguments])
+        metadata = _metadata(name, asked, code_version())
         with tempfile.TemporaryDirectory(prefix="sweeps-submit-") as scratch:
             folder = Path(scratch)
             copy_code(folder)
@@ -169,14 +169,9 @@ class Cluster:
         Raises:
             UserError: the cluster knows no such sweep, or it runs.
         """
-        last = self.newest(sweep)
-        self._refuse_active(sweep)
-        metadata = {
-            "sweep": sweep,
-            "user": getpass.getuser(),
-            "command": last.command,
-            "code_version": last.code_version,
-        }
+        jobs = self.submissions(sweep)
+        _refuse_active(jobs)
+        metadata = _metadata(sweep, jobs[0].command, jobs[0].code_version)
         again = shlex.join(["exec", "sh", SCRIPT, *arguments])
         return self._start(f'cd "$SWEEPS_STATE/{_kept(sweep)}" && {again}', metadata, None)
 
@@ -231,15 +226,6 @@ class Cluster:
                 return job
             time.sleep(0.5)
 
-    def _refuse_active(self, sweep: str) -> None:
-        active = [job for job in self.jobs(sweep) if job.is_active]
-        if active:
-            raise UserError(
-                f"sweep {sweep!r} is {active[0].status} on this cluster (job {active[0].job}, by"
-                f" {active[0].user}); `sweeps logs {sweep} -f` follows it, `sweeps stop {sweep}`"
-                " stops it"
-            )
-
     def _start(self, entrypoint: str, metadata: dict[str, str], folder: Path | None) -> SweepJob:
         started = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         identifier = f"{metadata['sweep']}-{started}-{uuid.uuid4().hex[:4]}"
@@ -260,6 +246,22 @@ class Cluster:
                 },
             )
             return _job(self._client.get_job_info(identifier))
+
+
+def _refuse_active(jobs: Iterable[SweepJob]) -> None:
+    for job in jobs:
+        if job.is_active:
+            raise UserError(
+                f"sweep {job.sweep!r} is {job.status} on this cluster (job {job.job}, by"
+                f" {job.user}); `sweeps logs {job.sweep} -f` follows it, `sweeps stop {job.sweep}`"
+                " stops it"
+            )
+
+
+def _metadata(sweep: str, command: str, code_version: str) -> dict[str, str]:
+    """What a job says of itself: `_job` reads it back."""
+    user = getpass.getuser()
+    return {"sweep": sweep, "user": user, "command": command, "code_version": code_version}
 
 
 def _job(details: JobDetails) -> SweepJob:

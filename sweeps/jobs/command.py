@@ -88,8 +88,7 @@ def status(sweep: str | None, address: str, as_json: bool) -> None:
     if sweep is None:
         jobs = list({job.sweep: job for job in reversed(cluster.jobs())}.values())[::-1]
     else:
-        cluster.newest(sweep)
-        jobs = cluster.jobs(sweep)
+        jobs = cluster.submissions(sweep)
     jobs = [cluster.with_progress(job) for job in jobs]
     if as_json:
         print(json.dumps([job.to_dict() for job in jobs], indent=2))

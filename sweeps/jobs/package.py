@@ -29,10 +29,9 @@ def copy_code(folder: Path) -> None:
         hidden = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / name, ignore=hidden, dirs_exist_ok=True)
     for module, source in own_modules().items():
-        parts = module.split(".")
+        target = folder.joinpath(*module.split("."))
         is_package = Path(source).name == "__init__.py"
-        target = folder.joinpath(*parts, "__init__.py" if is_package else "")
-        target = target if is_package else target.with_name(f"{parts[-1]}.py")
+        target = target / "__init__.py" if is_package else target.with_suffix(".py")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
 

@@ -34,7 +34,6 @@ def wait_for(condition: Callable[[], bool], wait_s: float, what: str, every_s: f
 class Machine:
     """One machine: the entry script and all that it started."""
 
-    host: str
     process: subprocess.Popen[bytes]
     log: Path
     files: Path  # Ray's own: machines that share them disturb each other
@@ -72,10 +71,6 @@ class LoopbackCluster:
         self.token = Path(secret_file(self.folder, "token"))
         self.head_host = "127.0.0.2"
         self.port, self.dashboard_port = free_port(self.head_host), free_port(self.head_host)
-
-    @property
-    def head(self) -> Machine:
-        return self.machines[0]
 
     @property
     def dashboard(self) -> str:
@@ -118,7 +113,7 @@ class LoopbackCluster:
                     stderr=subprocess.STDOUT,
                 )
 
-        machine = Machine(host, run(), log, Path(settings["RAY_TEMP_DIR"]))
+        machine = Machine(run(), log, Path(settings["RAY_TEMP_DIR"]))
         self.machines.append(machine)
         for _ in range(RESTARTS):  # Ray gives up after 30 s; so Compose would start it again
             wait_for(lambda: machine.is_up or machine.process.poll() is not None, START_S, "Ray")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import importlib.util
 import os
 import pwd
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from sweeps.ui import is_healthy
 
 ROOT = Path(__file__).parents[2]
 MLFLOW_ENTRY = ROOT / "docker" / "entry" / "mlflow_server.py"
@@ -160,17 +161,6 @@ def wait_until(
         assert server.poll() is None, f"it ended at its start:\n{log_file.read_text()}"
         assert time.monotonic() < deadline_s, f"it gave no answer:\n{log_file.read_text()}"
         time.sleep(0.1)
-
-
-def is_healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def end(server: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from sweeps.estimate import Cost, Estimate
-from sweeps.gpus import Shares, largest, measured_here, pick, settle
+from sweeps.gpus import GpuShares, largest, measured_here, pick, settle
 from sweeps.resources import Node, concurrency
 from sweeps.spec import Resources
 from trainables.config import TrialConfig
@@ -111,7 +111,7 @@ def test_a_gpu_that_cannot_be_measured_is_a_warning(
 
 class TestShares:
     def test_it_doubles_up_to_a_whole_gpu(self, make_trial: MakeTrial) -> None:
-        trial, shares = make_trial("bigram"), Shares(0.3)
+        trial, shares = make_trial("bigram"), GpuShares(0.3)
         assert shares.of(trial) == 0.3
         assert shares.grow(trial, 0.3) == shares.of(trial) == 0.6
         assert shares.grow(trial, 0.6) == shares.of(trial) == 1
@@ -119,10 +119,10 @@ class TestShares:
 
     @pytest.mark.parametrize("gpus", [0, 1, 2])
     def test_there_is_nothing_larger(self, gpus: float, make_trial: MakeTrial) -> None:
-        assert Shares(gpus).grow(make_trial("bigram"), gpus) is None
+        assert GpuShares(gpus).grow(make_trial("bigram"), gpus) is None
 
     def test_trials_of_a_shape_learn_from_each_other(self, make_trial: MakeTrial) -> None:
-        shares = Shares(0.25)
+        shares = GpuShares(0.25)
         one, same = (make_trial("bigram", seed=seed, learning_rate=seed / 9) for seed in (1, 2))
         other = make_trial("bigram", batch_size=128)
         assert shares.grow(one, 0.25) == 0.5

@@ -1,10 +1,11 @@
 """Causal attention over the embeddings, without projections.
 
-Shapes: B batch, T time (queries), S time (keys), D width, V vocabulary.
+Shapes: M members of a stack, B batch, T time (queries), S time (keys), D width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bigram_models.base import LanguageModel, linear, normal_parameter, require_positive
-from bigram_models.positions import POSITIONS, AddedTable, PositionType
+from bigram_models.positions import POSITIONS, AddedTable, PositionType, Rotation
+from bigram_models.stacked import StackedModel
 
 
 class AttentionBigram(LanguageModel):
@@ -44,6 +46,17 @@ class AttentionBigram(LanguageModel):
         future_TS = torch.full((block_size, block_size), -torch.inf).triu(1)
         self.register_buffer("future_TS", future_TS, persistent=False)
         self.future_TS: Tensor
+
+    @classmethod
+    def stack_kind(cls, config: Config) -> Hashable:
+        """Models of one width, whatever their positions."""
+        return config.n_embd
+
+    @classmethod
+    def stacked(cls, members: Sequence[AttentionBigram]) -> StackedModel:
+        """By one batched formula where positions differ in kind."""
+        kinds = {type(member.position) for member in members}
+        return StackedModel(members) if len(kinds) == 1 else MixedAttention(members)
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         V, T = self.vocab_size, ids_BT.shape[1]
@@ -78,3 +91,57 @@ class AttentionBigram(LanguageModel):
         """Causal softmax of scores / sqrt(D)."""
         T, D = score_BTS.shape[1], self.embed_VD.shape[1]
         return torch.add(self.future_TS[:T, :T], score_BTS, alpha=D**-0.5).softmax(-1)
+
+
+class MixedAttention(StackedModel):
+    """Attention models of one width with any positions: x = E[id] turned, and a table added.
+
+    Where positions are added the turn is by nothing, where they turn the table has zeros.
+    """
+
+    members: Sequence[AttentionBigram]
+
+    def _stack_buffers(self) -> None:
+        V, D = self.members[0].embed_VD.shape
+        future_TS = self.members[0].future_TS
+        T = len(future_TS)
+        self._future_TS = future_TS
+        self._first_M11 = (
+            V * torch.arange(len(self.members), device=future_TS.device)[:, None, None]
+        )
+        cos: list[Tensor] = []
+        sin: list[Tensor] = []
+        table: list[Tensor] = []
+        zeros_TD = future_TS.new_zeros(T, D)
+        for member in self.members:
+            position = member.position
+            if isinstance(position, Rotation):
+                turn_TD = position.turn_TD2.repeat_interleave(2, dim=1)
+                own = turn_TD.real, turn_TD.imag, zeros_TD
+            else:
+                assert isinstance(position, AddedTable)
+                own = zeros_TD + 1, zeros_TD, position.table_TD
+            for each, tensor_TD in zip((cos, sin, table), own, strict=True):
+                each.append(tensor_TD)
+        self._cos_M1TD, self._sin_M1TD, self._table_M1TD = (
+            torch.stack(each)[:, None] for each in (cos, sin, table)
+        )
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Next-token logits (M, B, T, V) of ids (M, B, T), or of ids (B, T) that all share."""
+        E_MVD, weight_MVD = self.parameters["embed_VD"], self.parameters["head.weight"]
+        V, D, T = *E_MVD.shape[1:], ids.shape[-1]
+        x_MBTD = self._turned(F.embedding(ids + self._first_M11, E_MVD.flatten(0, 1)), T)
+        score_MBTS = x_MBTD @ x_MBTD.mT
+        mixing_MBTS = torch.add(self._future_TS[:T, :T], score_MBTS, alpha=D**-0.5).softmax(-1)
+        bias_M11V = self.parameters["head.bias"][:, None, None]
+        # As in a model alone: mix the smaller of D and V channels.
+        if D > V:
+            return mixing_MBTS @ (x_MBTD @ weight_MVD.mT[:, None] + bias_M11V)
+        return (mixing_MBTS @ x_MBTD) @ weight_MVD.mT[:, None] + bias_M11V
+
+    def _turned(self, x_MBTD: Tensor, T: int) -> Tensor:
+        across_MBTD = torch.stack((-x_MBTD[..., 1::2], x_MBTD[..., 0::2]), dim=-1).flatten(-2)
+        turned_MBTD = x_MBTD * self._cos_M1TD[:, :, :T] + across_MBTD * self._sin_M1TD[:, :, :T]
+        added_MBTD: Tensor = turned_MBTD + self._table_M1TD[:, :, :T]
+        return added_MBTD

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from bigram_models.stacked import StackedModel
 
 
 class LanguageModel(nn.Module, ABC):
@@ -31,6 +34,16 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def forward(self, ids_BT: Tensor) -> Tensor:
         """Map token ids (B, T) int64 to next-token logits (B, T, V) float32, T <= context_size."""
+
+    @classmethod
+    def stack_kind(cls, config: Any) -> Hashable:
+        """Equal for settings whose models `stacked` can run as one: by default equal settings."""
+        return repr(config)
+
+    @classmethod
+    def stacked(cls, members: Sequence[Any]) -> StackedModel:
+        """Models of one `stack_kind` and shape as one, whose tensors theirs become views of."""
+        return StackedModel(members)
 
     @torch.no_grad()
     def generate(self, prompt_BT: Tensor, length: int, generator: torch.Generator) -> Tensor:

@@ -223,6 +223,48 @@ def run(
     context.exit(INTERRUPTED if outcome.stop.cause == "interrupted" else 1)
 
 
+@main.command("verify-pack")
+@click.argument("file")
+@click.argument("overrides", nargs=-1)
+@click.option("--size", type=click.IntRange(2), help="Trials of a pack at most.")
+@state_option
+@click.pass_context
+def verify_pack(
+    context: click.Context,
+    file: str,
+    overrides: Sequence[str],
+    size: int | None,
+    state_root: Path,
+) -> None:
+    """Train the trials of FILE in packs and alone, here and now, and compare them.
+
+    Parameters must agree to 1e-5 after 10 steps, final validation losses to 0.003 nats, and their
+    differences must be 0.0005 or less on average; else the exit code is 1.
+    """
+    from sweeps.service import make_plan
+    from sweeps.state import state_at
+    from sweeps.verify_pack import compare, packs_of, verdict
+
+    made = make_plan(file, overrides, state_at(state_root))
+    packs = packs_of(made, size)
+    if not packs:
+        raise UserError(f"{file}: no trial is trained by steps, so there is nothing to pack")
+    compared = []
+    for pack in compare(made, packs):
+        compared.append(pack)
+        first = pack.trials[0]
+        name = f"{first.model.variant} {first.flat.get('n_embd', '')}/{first.training.block_size}"
+        found = (
+            pack.problem
+            or f"parameters {pack.parameters:.1e}, losses within {pack.largest:.5f} nats"
+        )
+        said = "honest" if pack.is_honest else "OFF"
+        _say(f"{said:<8}{name}, {len(pack.trials)} trials: {found}")
+    is_honest, summary = verdict(compared)
+    _say(f"{'honest' if is_honest else 'OFF':<8}{summary}")
+    context.exit(0 if is_honest else 1)
+
+
 @main.command()
 @click.argument("sweeps", nargs=-1)
 @tracking_option

@@ -10,7 +10,7 @@ from typing import Any, Literal
 # started: a worker has it. progressed: what it came to. restarted: its worker died, it goes on.
 # enlarged: its share of a GPU was too small, it goes on with a larger one.
 # parked: left for now, until other seeds of its configuration come as far. yielded: left for now,
-# in favour of another sweep. stopped: left for good.
+# in favour of another sweep, or as its pack comes apart. stopped: left for good.
 Kind = Literal[
     "started",
     "progressed",
@@ -35,7 +35,7 @@ class TrialEvent:
     taken_up: bool = False  # whether the step is where it goes on from
     notes: Sequence[str] = ()  # what could not be trusted
     hardware: str = ""
-    reason: str = ""  # why it failed, was stopped, or has a larger share
+    reason: str = ""  # why it failed, was stopped, goes on otherwise
     time_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
 

@@ -67,7 +67,7 @@ class Progress:
                     self.notes[event.key] = f"{name} goes on from step {event.step}: {note}"
             case "restarted":
                 self.restarts += 1
-            case "enlarged":
+            case "enlarged" | "yielded" if event.reason:
                 self.running.pop(event.key, None)
                 self._console.print(f"{name} {event.reason}", soft_wrap=True, markup=False)
             case "parked" | "yielded" | "finished" | "failed" | "stopped":

@@ -3,11 +3,13 @@ trials from here, says what happens to them, and asks which ones to leave."""
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from sweeps.events import TrialEvent
+from sweeps.packs import Packs
 from trainables.config import TrialConfig
 
 
@@ -22,14 +24,24 @@ class Queue:
         self._trials: dict[str, TrialConfig] = {}  # all that were ever in it, by key
         self.running: dict[str, TrialConfig] = {}  # by key
 
-    def next(self) -> TrialConfig | None:
-        """Take the next trial; None while there is nothing to do but to wait for those that run."""
+    def next(self, packs: Packs) -> list[TrialConfig]:
+        """Take the next trial, and those that may train together with it.
+
+        Returns:
+            None of them while there is nothing to do but to wait for those that run.
+        """
         self.fill()
         if not self._waiting:
-            return None
-        trial = self._waiting.popleft()
-        self.running[trial.key] = trial
-        return trial
+            return []
+        first = self._waiting.popleft()
+        taken = [first]
+        if (size := packs.size(first)) > 1:
+            fitting = (trial for trial in self._waiting if packs.are_one(first, trial))
+            taken += itertools.islice(fitting, size - 1)
+            keys = {trial.key for trial in taken}
+            self._waiting = deque(trial for trial in self._waiting if trial.key not in keys)
+        self.running |= {trial.key: trial for trial in taken}
+        return taken
 
     @property
     def waiting(self) -> list[TrialConfig]:
@@ -51,10 +63,9 @@ class Queue:
         """A trial that is, or was, in the queue."""
         return self._trials[key]
 
-    @property
-    def demand(self) -> float:
-        """How many trials could run now, if there were room for all."""
-        return len(self._waiting) + len(self.running)
+    def demand(self, packs: Packs) -> float:
+        """How many packs could run now, if there were room for all."""
+        return packs.of((*self._waiting, *self.running.values()))
 
     @property
     def is_over(self) -> bool:

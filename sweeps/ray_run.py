@@ -6,14 +6,15 @@ import contextlib
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
-from sweeps.events import Listener, TrialEvent
+from sweeps.events import Kind, Listener, TrialEvent
 from sweeps.gpus import GpuShares
+from sweeps.packs import Packs
 from sweeps.queue import Queue
 from sweeps.spec import Resources
 from sweeps.stopping import Stop, gently
@@ -32,12 +33,13 @@ def run_trials(
     queue: Queue,
     corpus: Corpus,
     resources: Resources,
+    packs: Packs,
     limit: Callable[[], int],
     storage: Storage,
     listeners: Sequence[Listener],
     stop: Stop,
 ) -> None:
-    """Train what is in the queue, a number of trials at once.
+    """Train what is in the queue, a number of packs at once.
 
     Returns when none is left to train, or when a stop was requested; trials that run then save
     themselves.
@@ -45,8 +47,9 @@ def run_trials(
     Args:
         queue: what to train next, and which running trials to leave.
         corpus: put into Ray's object store once; the actors of a node share one copy.
-        resources: what a trial gets; one that runs out of a GPU's memory gets more of it.
-        limit: how many trials may run now; asked again and again. Trials beyond it save themselves
+        resources: what a pack gets; one trial that runs out of a GPU's memory gets more of it.
+        packs: which trials train together; those that run out of memory together do so in less.
+        limit: how many packs may run now; asked again and again. Those beyond it save themselves
             and wait.
         storage: where the trials keep their state.
         listeners: called on this thread for each event, before the queue is.
@@ -64,20 +67,21 @@ def run_trials(
             threads=max(1, int(cpus)),
             gpu=resources.gpus > 0,
         ),
-        # Tune pickles this: what it knows of a trial has to come with the trial.
+        # Tune pickles this: what it knows of a pack has to come with the pack.
         lambda config: tune.PlacementGroupFactory(
             [{"CPU": cpus, "GPU": config["carried"]["gpus"]}]
         ),
     )
     shares = GpuShares(resources.gpus)
+    room = Room(limit)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
-    recorder = Recorder(listeners, queue, shares, stop, limit, storage)
+    recorder = Recorder(listeners, queue, packs, shares, stop, room, storage)
     with gently(stop), tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Suggester(queue, shares, stop, limit),
-                scheduler=Scheduler(queue, limit),
+                search_alg=Suggester(queue, packs, shares, stop, room),
+                scheduler=Scheduler(room),
                 num_samples=-1,  # as many as there are
                 reuse_actors=True,
             ),
@@ -94,6 +98,32 @@ def run_trials(
         tuner.fit()
 
 
+class Room:
+    """How many packs run, and how many may: those that leave to make room are not counted."""
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self._packs: set[str] = set()  # that run, by the key of their first trial
+        self.leaving: set[str] = set()  # of these
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._packs) >= self._limit()
+
+    def enter(self, pack: str) -> None:
+        self._packs.add(pack)
+
+    def must_leave(self, pack: str) -> bool:
+        """Whether a pack is to make room; once it is, that holds."""
+        if len(self._packs) - len(self.leaving) > self._limit():
+            self.leaving.add(pack)
+        return pack in self.leaving
+
+    def left(self, pack: str) -> None:
+        self._packs.discard(pack)
+        self.leaving.discard(pack)
+
+
 class Unpickled:
     """Tune pickles what it is given and never reads it back here; ours stays in this process."""
 
@@ -105,21 +135,23 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
     """Gives Tune what is next in the queue, while there is room for it."""
 
     def __init__(
-        self, queue: Queue, shares: GpuShares, stop: Stop, limit: Callable[[], int]
+        self, queue: Queue, packs: Packs, shares: GpuShares, stop: Stop, room: Room
     ) -> None:
         super().__init__()
-        self._queue, self._shares, self._stop, self._limit = queue, shares, stop, limit
+        self._queue, self._packs, self._shares = queue, packs, shares
+        self._stop, self._room = stop, room
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        is_full = len(self._queue.running) >= self._limit()
         try:
-            trial = None if is_full else self._queue.next()
+            trials = [] if self._room.is_full else self._queue.next(self._packs)
         except self._queue.storage_errors as error:
             self._stop.request("storage", f"the search cannot be written: {error}")
             return None
-        if trial is not None:
-            gpus = self._shares.of(trial)
-            return {"carried": {"key": trial.key, "trial": trial.to_dict(), "gpus": gpus}}
+        if trials:
+            self._room.enter(trials[0].key)
+            given = [trial.to_dict() for trial in trials]
+            keys, gpus = [trial.key for trial in trials], self._shares.of(trials[0])
+            return {"carried": {"keys": keys, "trials": given, "gpus": gpus}}
         return tune.search.Searcher.FINISHED if self._queue.is_over else None
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -132,13 +164,13 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
 class Scheduler(Unpickled, FIFOScheduler):  # type: ignore[misc]
     """First come, first served; a worker that is kept for later goes when later is far."""
 
-    def __init__(self, queue: Queue, limit: Callable[[], int]) -> None:
+    def __init__(self, room: Room) -> None:
         super().__init__()
-        self._queue, self._limit = queue, limit
+        self._room = room
 
     def choose_trial_to_run(self, tune_controller: Any, **options: Any) -> Any:
         trial = super().choose_trial_to_run(tune_controller, **options)
-        if trial is None and len(self._queue.running) >= self._limit():
+        if trial is None and self._room.is_full:
             # An idle worker holds its CPUs and GPU, which are for others now.
             tune_controller._cleanup_cached_actors(force_all=True)
         return trial
@@ -152,68 +184,77 @@ class Stopper(Unpickled, tune.Stopper):  # type: ignore[misc]
         self._stop = stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._recorder.hear(result)
+        return self._recorder.hear(result["config"]["carried"], result)
 
     def stop_all(self) -> bool:
         return bool(self._stop.cause)
 
 
 class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
-    """Turns what Tune says into events."""
+    """Turns what Tune says of a pack into events of its trials.
+
+    A trial of a pack that is neither finished nor failed is in the queue as one that runs.
+    """
 
     def __init__(
         self,
         listeners: Sequence[Listener],
         queue: Queue,
+        packs: Packs,
         shares: GpuShares,
         stop: Stop,
-        limit: Callable[[], int],
+        room: Room,
         storage: Storage,
     ) -> None:
-        self._limit = limit
-        self._yielding: set[str] = set()  # keys: they make room for other sweeps
         self._dropped: Counter[str] = Counter()  # how often Tune gave a trial up, by key
         self._listeners = [*listeners, queue.listen]
-        self._queue, self._shares, self._stop, self._storage = queue, shares, stop, storage
+        self._queue, self._packs, self._shares = queue, packs, shares
+        self._stop, self._room, self._storage = stop, room, storage
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(TrialEvent(_key(trial), "started"))
+        self._tell_all(self._open(_carried(trial)), "started")
 
-    def hear(self, result: dict[str, Any]) -> bool:
-        """Take what a trial came to; whether it is to be left."""
-        key = result["key"]
-        if "step" in result:
-            names = ("step", "evaluations", "taken_up", "notes", "hardware")
-            self._tell(TrialEvent(key, "progressed", **{name: result[name] for name in names}))
-        if self._queue.leave(key) is not None:
+    def hear(self, carried: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+        """Take what the trials of a pack came to; whether it is to be left."""
+        for report in result["trials"]:
+            self._hear(carried, report)
+        if result["done"]:
+            return False
+        if any(self._queue.leave(key) for key in self._open(carried)):
             return True
-        if not result.get("done") and self._running > self._limit():
-            self._yielding.add(key)
-        return key in self._yielding
+        return self._room.must_leave(carried["keys"][0])
 
-    @property
-    def _running(self) -> int:
-        """Trials that are to go on running."""
-        return len(self._queue.running) - len(self._yielding)
+    def _hear(self, carried: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+        key = report["key"]
+        if "failure" in report:
+            if not (report["out_of_memory"] and self._enlarge(key, carried["gpus"])):
+                self._tell(TrialEvent(key, "failed", reason=report["failure"]))
+            return
+        names = ("step", "evaluations", "taken_up", "notes", "hardware")
+        self._tell(TrialEvent(key, "progressed", **{name: report[name] for name in names}))
+        if report["done"] and self._queue.leave(key) is None:
+            self._tell(TrialEvent(key, "finished"))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(TrialEvent(_key(trial), "restarted"))
+        self._tell_all(self._open(_carried(trial)), "restarted")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        key, result = _key(trial), trial.last_result or {}
-        if "storage" in result:
-            self._stop.request("storage", result["storage"])
-        elif "failure" in result:
-            had = trial.config["carried"]["gpus"]
-            if not (result["out_of_memory"] and self._enlarge(key, had)):
-                self._tell(TrialEvent(key, "failed", reason=result["failure"]))
-        elif left := self._queue.leave(key):
-            self._tell(left)
-        elif key in self._yielding:
-            self._tell(TrialEvent(key, "yielded"))
-        elif result.get("done"):
-            self._tell(TrialEvent(key, "finished"))
-        self._yielding.discard(key)
+        carried, result = _carried(trial), trial.last_result or {}
+        keys = self._open(carried)
+        is_leaving = carried["keys"][0] in self._room.leaving
+        self._room.left(carried["keys"][0])
+        if storage := result.get("storage"):
+            self._stop.request("storage", storage)
+            return
+        why = ""
+        if split := result.get("split"):
+            why = self._packs.split(map(self._queue.trial, keys), split)
+        left = {key: self._queue.leave(key) for key in keys}
+        for key in reversed(keys):  # each goes before those that wait
+            if event := left[key]:
+                self._tell(event)
+            elif why or is_leaving or any(left.values()):
+                self._tell(TrialEvent(key, "yielded", reason=why))
 
     def _enlarge(self, key: str, had: float) -> bool:
         """Let a trial go on with a larger share of a GPU, if there is one."""
@@ -226,16 +267,19 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         return True
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune gives a trial up, whose worker died: it comes again, but not for ever."""
-        key = _key(trial)
-        self._yielding.discard(key)
+        """Tune gives a pack up, whose worker died: its trials come again, but not for ever."""
+        carried = _carried(trial)
+        self._room.left(carried["keys"][0])
         error = trial.get_pickled_error() or trial.get_error() or "the worker died"
-        self._dropped[key] += 1
-        self._tell(TrialEvent(key, "restarted"))
-        if self._dropped[key] < ROUNDS:
-            self._queue.put_back(key)
-            return
-        said = str(error).strip()
+        for key in reversed(self._open(carried)):
+            self._dropped[key] += 1
+            self._tell(TrialEvent(key, "restarted"))
+            if self._dropped[key] < ROUNDS:
+                self._queue.put_back(key)
+            else:
+                self._give_up(key, str(error).strip())
+
+    def _give_up(self, key: str, said: str) -> None:
         with contextlib.suppress(OSError):
             files = self._storage.take_up(key)
             with contextlib.closing(TrialLog(log_of(files.folder))) as log:
@@ -243,6 +287,14 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
             files.push()
         reason = said.splitlines()[-1].strip()
         self._tell(TrialEvent(key, "failed", reason=reason))
+
+    def _open(self, carried: Mapping[str, Any]) -> list[str]:
+        """The keys of those trials of a pack that are not done."""
+        return [key for key in carried["keys"] if key in self._queue.running]
+
+    def _tell_all(self, keys: Iterable[str], kind: Kind) -> None:
+        for key in keys:
+            self._tell(TrialEvent(key, kind))
 
     def _tell(self, event: TrialEvent) -> None:
         try:
@@ -254,5 +306,6 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
             self._stop.request("storage", f"what trials came to cannot be written: {error}")
 
 
-def _key(trial: Any) -> str:
-    return str(trial.config["carried"]["key"])
+def _carried(trial: Any) -> Mapping[str, Any]:
+    carried: Mapping[str, Any] = trial.config["carried"]
+    return carried

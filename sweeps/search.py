@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from sweeps.events import TrialEvent
 from sweeps.observations import ANOTHER_SEED
 from sweeps.outbox import TrialRecord
+from sweeps.packs import Packs
 from sweeps.queue import Queue
 from sweeps.search_spec import Search as SearchSpec
 from sweeps.studies import Study, Suggestion
@@ -84,10 +85,9 @@ class Search(Queue):
             if not is_open:
                 yield from self._confirmations(study)
 
-    @property
-    def demand(self) -> float:
-        """How many trials could run now, if there were room for all."""
-        return math.inf if self._suggesting() else super().demand
+    def demand(self, packs: Packs) -> float:
+        """How many packs could run now, if there were room for all."""
+        return math.inf if self._suggesting() else super().demand(packs)
 
     @property
     def is_over(self) -> bool:

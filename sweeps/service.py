@@ -20,6 +20,7 @@ from sweeps.events import TrialEvent
 from sweeps.gpus import largest, settle
 from sweeps.lock import only_driver
 from sweeps.outbox import Outbox, TrialRecord
+from sweeps.packs import Packs
 from sweeps.plan import Plan, expand, override
 from sweeps.progress import Progress
 from sweeps.queue import Queue
@@ -315,9 +316,10 @@ def _train(
         at_once = concurrency(resources, nodes)
         if why:
             say(f"gpu     {why}, {at_once} at once")
+        packs = Packs(resources)
         slots = None
         if options.address is not None:
-            slots = Slots(plan.sweep.name, resources, lambda: queue.demand)
+            slots = Slots(plan.sweep.name, resources, lambda: queue.demand(packs))
         progress = Progress(plan, queue, cost, total, done)
 
         def fail_fast(event: TrialEvent) -> None:
@@ -330,6 +332,7 @@ def _train(
                     queue,
                     plan.corpus,
                     resources,
+                    packs,
                     lambda: slots.limit if slots else at_once,
                     storage,
                     [outbox.record, delivery.listen, progress.listen, fail_fast],

@@ -23,7 +23,7 @@ from trainables.errors import UserError, validate
 from trainables.storage import check_uri
 
 PRESETS = resources.files("sweeps") / "presets"
-AUTO = "auto"
+AUTO, OFF = "auto", "off"
 
 
 def check_gpus(given: Any) -> Any:
@@ -35,6 +35,18 @@ def check_gpus(given: Any) -> Any:
     return float(given)
 
 
+def check_pack(given: Any) -> Any:
+    """Refuse what is neither `auto`, `off` nor a number of trials."""
+    if given is False:  # what YAML makes of `off`
+        return OFF
+    if given in (AUTO, OFF):
+        return given
+    if type(given) is not int or given < 1:
+        raise ValueError(f"give {AUTO}, {OFF}, or a number of trials, not {given!r}")
+    return given
+
+
+Pack = Annotated[Literal["auto", "off"] | int, BeforeValidator(check_pack)]
 Gpus = Annotated[Literal["auto"] | float, BeforeValidator(check_gpus)]
 
 
@@ -59,12 +71,16 @@ class Arm(Frozen):
 class Resources(Frozen):
     """What one trial gets, and how many may run at once (as many as fit by default).
 
+    Trials of equal shapes may train together as one, a pack, which counts as one trial here:
+    ``pack`` is how many at most; `auto` measures what pays on a GPU, and is `off` on CPUs.
+
     On a cluster sweeps that run at the same time share it by ``priority``: twice the priority,
     twice the share.
     """
 
     cpus_per_trial: PositiveFloat = 1
     gpus_per_trial: Gpus = 0.0  # a fraction shares a GPU; above 1 whole numbers only
+    pack: Pack = "auto"
     max_concurrent: PositiveInt | None = None
     priority: PositiveFloat = 1
     max_failures: PositiveInt = 3  # a trial that failed so often by itself is not tried again

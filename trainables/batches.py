@@ -35,10 +35,21 @@ class WindowSampler:
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs and next tokens, each (B, T) int64."""
-        windows_NT1 = self.windows_NT1
-        start_B = torch.randint(
-            len(windows_NT1), (self.batch_size,), generator=generator, device=generator.device
+        return self.windows(self.draw_starts(generator))
+
+    def draw_starts(self, generator: torch.Generator, out: Tensor | None = None) -> Tensor:
+        """Where windows begin, (B,) int64, on the generator's device or in a tensor there."""
+        return torch.randint(
+            len(self.windows_NT1),
+            (self.batch_size,),
+            generator=generator,
+            device=generator.device,
+            out=out,
         )
+
+    def windows(self, start_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and next tokens of windows by where they begin, each (B, T) int64."""
+        windows_NT1 = self.windows_NT1
         window_BT1 = windows_NT1.index_select(0, start_B.to(windows_NT1.device)).long()
         return window_BT1[:, :-1], window_BT1[:, 1:]
 

@@ -24,6 +24,7 @@ from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpo
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus
 from trainables.files import remove_partials, set_aside, write_atomically
+from trainables.stack import Member
 from trainables.storage import CHECKPOINTS, StorageError, TrialFiles
 from trainables.training import Evaluation, Splits, TrainingState, advance, initial_state
 
@@ -83,7 +84,12 @@ class DurableTrial:
         self._saved_s = time.monotonic()
         self._told = False  # whether the past was told
         self._is_whole = True  # false while steps are taken: such a state is never saved
-        self._count_start()
+        self.deaths = self._count_start()  # of processes that took it up at this step before
+
+    @property
+    def key(self) -> str:
+        """Of the trial."""
+        return self._trial.key
 
     @property
     def step(self) -> int:
@@ -91,7 +97,13 @@ class DurableTrial:
         return self._state.step
 
     @property
-    def _finished(self) -> bool:
+    def member(self) -> Member:
+        """The trial and its state, for a stack to move on."""
+        return Member(self._trial, self._state)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
         return self._state.finished(self._trial.training)
 
     @property
@@ -107,26 +119,48 @@ class DurableTrial:
             TrainingDivergedError: a loss is not finite.
         """
         if not self._told:
-            self._told = True
-            if self._finished:
-                self._finish()
-            past = list(self._state.history)
-            return Progress(self._state.step, self._finished, past, True, self._notes)
-        evaluation = self._train(within_s)
-        if evaluation or self._finished or time.monotonic() - self._saved_s > SAVE_S:
-            self.save()
-        if self._finished:
-            self._finish()
-        return Progress(self._state.step, self._finished, [evaluation] if evaluation else [])
-
-    def _train(self, within_s: float) -> Evaluation | None:
-        if self._finished:  # and could not be saved
-            return None
-        self._is_whole = False
+            return self.begin()
+        if self.finished:  # and could not be saved
+            return self.took(None)
         trial = self._trial
-        evaluation = advance(self._state, self._splits, trial.training, trial.seed, within_s)
+        with self.moving():
+            evaluation = advance(self._state, self._splits, trial.training, trial.seed, within_s)
+        return self.took(evaluation)
+
+    def begin(self) -> Progress:
+        """Tell the past: where the trial goes on from.
+
+        Raises:
+            StorageError: what a finished trial leaves cannot be written.
+        """
+        self._told = True
+        if self.finished:
+            self._finish()
+        past = list(self._state.history)
+        return Progress(self._state.step, self.finished, past, True, self._notes)
+
+    @contextlib.contextmanager
+    def moving(self) -> Iterator[None]:
+        """While steps are taken, here or in a stack; what is left in the middle is never saved."""
+        self._is_whole = False
+        yield
         self._is_whole = True
-        return evaluation
+
+    def took(self, evaluation: Evaluation | None, rarely: float = 1.0) -> Progress:
+        """Save a trial that has moved, if it is time.
+
+        Args:
+            evaluation: what it came to, if it was evaluated.
+            rarely: by how much the time between saves is longer.
+
+        Raises:
+            StorageError: the state cannot be written.
+        """
+        if evaluation or self.finished or time.monotonic() - self._saved_s > rarely * SAVE_S:
+            self.save()
+        if self.finished:
+            self._finish()
+        return Progress(self._state.step, self.finished, [evaluation] if evaluation else [])
 
     def save(self) -> None:
         """Save what is not saved yet, keeping the checkpoint before it.
@@ -171,7 +205,7 @@ class DurableTrial:
                     return state
         return initial_state(self._trial, vocab_size, device)
 
-    def _count_start(self) -> None:
+    def _count_start(self) -> int:
         step, count = self._state.step, 0
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             before = json.loads(self._starts.read_text())
@@ -183,6 +217,7 @@ class DurableTrial:
             remove_partials(self._folder)
             content = json.dumps({"step": step, "count": count + 1})
             write_atomically(self._starts, content.encode())
+        return count
 
     def _finish(self) -> None:
         with self._storing():

@@ -18,10 +18,15 @@ def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor, reduction: str = "me
     return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction=reduction)
 
 
+def evaluation_tokens(device: torch.device) -> int:
+    """How many tokens a forward pass of an exact evaluation takes on a device."""
+    return EVALUATION_TOKENS_GPU if device.type == "cuda" else EVALUATION_TOKENS
+
+
 @torch.inference_mode()
 def exact_loss(model: LanguageModel, tokens_N: Tensor, block_size: int) -> float:
     """Mean loss over every token of a split but the first, each predicted once."""
-    batch_tokens = EVALUATION_TOKENS_GPU if tokens_N.is_cuda else EVALUATION_TOKENS
+    batch_tokens = evaluation_tokens(tokens_N.device)
     total = torch.zeros((), dtype=torch.float64, device=tokens_N.device)
     for inputs_BT, targets_BT in consecutive_windows(tokens_N, block_size, batch_tokens):
         total += next_token_loss(model(inputs_BT), targets_BT, reduction="sum")

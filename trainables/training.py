@@ -144,17 +144,17 @@ def advance(
         started = time.perf_counter()
         state.model.fit(splits.train)
         state.training_s = time.perf_counter() - started
-        return _evaluate(state, splits, training, seed, tokens=len(splits.train))
-    target = _next_evaluation(state, training)
+        return evaluate(state, splits, training, seed, tokens=len(splits.train))
+    target = next_evaluation(state, training)
     sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
     take_steps(state, sampler, target - state.step, within_s, training.learning_rate_at)
     if state.step < target:
         return None
     tokens = state.step * training.batch_size * training.block_size
-    return _evaluate(state, splits, training, seed, tokens)
+    return evaluate(state, splits, training, seed, tokens)
 
 
-def _next_evaluation(state: TrainingState, training: TrainingConfig) -> int:
+def next_evaluation(state: TrainingState, training: TrainingConfig) -> int:
     """The step of the evaluation that comes next."""
     if state.last is None and training.evaluation == "published":
         return 0  # the study looked before its first step
@@ -208,7 +208,7 @@ def take_steps(
     state.step += len(losses)
 
 
-def _evaluate(
+def evaluate(
     state: TrainingState, splits: Splits, training: TrainingConfig, seed: int, tokens: int
 ) -> Evaluation:
     """Measure both splits; ``tokens`` is how many were trained on so far."""
@@ -234,6 +234,21 @@ def _evaluate(
             for split in (splits.train, splits.validation)
         )
     state.model.train()
+    return record(state, train_nats, val_nats, tokens)
+
+
+def record(state: TrainingState, train_nats: float, val_nats: float, tokens: int) -> Evaluation:
+    """Add losses to the history of a state.
+
+    Args:
+        state: changed in place.
+        train_nats: its loss on the training split.
+        val_nats: that on the validation split.
+        tokens: how many it was trained on so far.
+
+    Raises:
+        TrainingDivergedError: a loss is not finite.
+    """
     for split_name, nats in (("training", train_nats), ("validation", val_nats)):
         if not math.isfinite(nats):
             raise TrainingDivergedError(f"the {split_name} loss is {nats} at step {state.step}")

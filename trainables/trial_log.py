@@ -13,7 +13,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO, cast
@@ -116,15 +116,15 @@ class TrialLog:
 
 
 class Output:
-    """Stands in for a text stream of the process: passes all on, with a copy into a log."""
+    """Stands in for a text stream of the process: passes all on, with a copy into each log."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self.log: TrialLog | None = None
+        self.logs: Sequence[TrialLog] = ()
 
     def write(self, text: str) -> int:
-        if self.log:
-            self.log.write(text)
+        for log in self.logs:
+            log.write(text)
         return self._stream.write(text)
 
     def __getattr__(self, name: str) -> object:
@@ -132,7 +132,7 @@ class Output:
 
 
 class Capture:
-    """Copies what this process prints, logs and warns into the log of the trial that it trains.
+    """Copies what this process prints, logs and warns into the logs of the trials that it trains.
 
     One for a process: whoever keeps one of its streams writes to whichever trial is next.
     """
@@ -148,12 +148,12 @@ class Capture:
         )
 
     @contextmanager
-    def into(self, log: TrialLog) -> Iterator[None]:
+    def into(self, logs: Sequence[TrialLog]) -> Iterator[None]:
         """While this lasts."""
         root = logging.getLogger()
         out, err = (cast("TextIO", stream) for stream in self._streams)
         for stream in self._streams:
-            stream.log = log
+            stream.logs = logs
         root.addHandler(self._handler)
         try:
             with redirect_stdout(out), redirect_stderr(err):
@@ -161,7 +161,7 @@ class Capture:
         finally:
             root.removeHandler(self._handler)
             for stream in self._streams:
-                stream.log = None
+                stream.logs = ()
 
 
 def forget_warnings() -> None:

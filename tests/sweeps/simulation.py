@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sweeps.events import TrialEvent
+from sweeps.packs import Packs
 from sweeps.queue import Queue
+from sweeps.spec import Resources
 from trainables.config import TrialConfig
 
 Curve = Mapping[int, float]  # val_loss in nats by step
@@ -25,6 +27,7 @@ class Simulation:
     queue: Queue
     curves: Curves
     workers: int = 2
+    packs: Packs = field(default_factory=lambda: Packs(Resources()))
     events: list[TrialEvent] = field(default_factory=list)
     steps: int = 0  # trained in all
     reached: dict[str, int] = field(default_factory=dict)  # step by key
@@ -35,7 +38,8 @@ class Simulation:
         busy: list[tuple[int, int, TrialConfig]] = []  # until, order, trial
         order = 0
         while True:
-            while idle and (trial := self.queue.next()) is not None:
+            while idle and (taken := self.queue.next(self.packs)):
+                (trial,) = taken
                 self._tell(TrialEvent(trial.key, "started"))
                 if self._is_left(trial, range(self.reached.get(trial.key, 0) + 1)):
                     continue

@@ -24,7 +24,7 @@ CORPUS = tokenise("verse", "to be or not to be\n" * 30)
 
 
 def carried(trial: TrialConfig) -> dict[str, Any]:
-    return {"carried": {"key": trial.key, "trial": trial.to_dict()}}
+    return {"carried": {"keys": [trial.key], "trials": [trial.to_dict()]}}
 
 
 @pytest.fixture
@@ -39,11 +39,17 @@ def worker(trial: TrialConfig, root: Path) -> RayTrial:
     return made
 
 
+def step(made: RayTrial) -> dict[str, Any]:
+    """What its only trial came to."""
+    (report,) = made.step()["trials"]
+    return report
+
+
 def test_it_reports_the_past_then_each_evaluation_then_the_end(
     trial: TrialConfig, tmp_path: Path
 ) -> None:
     made = worker(trial, tmp_path)
-    results = [made.step() for _ in range(3)]
+    results = [step(made) for _ in range(3)]
     assert [result["step"] for result in results] == [0, 3, 6]
     assert [result["taken_up"] for result in results] == [True, False, False]
     assert [result["done"] for result in results] == [False, False, True]
@@ -63,8 +69,8 @@ def test_storage_that_takes_nothing_is_no_failure_of_the_trial(
         result = made.step()
     assert result["done"]
     assert "No space left on device" in result["storage"]
-    assert "failure" not in result
-    assert made.step()["step"] == 0  # it goes on from what is saved
+    assert result["trials"] == []
+    assert step(made)["step"] == 0  # it goes on from what is saved
 
 
 def test_a_trial_that_fails_says_why_and_the_worker_takes_the_next(
@@ -73,14 +79,14 @@ def test_a_trial_that_fails_says_why_and_the_worker_takes_the_next(
     diverging = make_trial("bigram", learning_rate=1e30, max_steps=9, batch_size=4)
     made = worker(diverging, tmp_path)
     made.step()
-    result = made.step()
+    result = step(made)
     assert result["done"]
     assert result["failure"].startswith("TrainingDivergedError: the loss is ")
     assert not result["out_of_memory"]
     log = log_of(trial_folder(tmp_path, diverging.key)).read_text()
     assert f"failed: {result['failure']}\nTraceback" in log
     assert made.reset_config(carried(trial))
-    assert made.step()["taken_up"]
+    assert step(made)["taken_up"]
 
 
 def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
@@ -91,15 +97,15 @@ def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
 
     made = worker(trial, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("trainables.ray_trial.Splits.of", full)  # not even for the corpus
-        result = made.step()
+        patch.setattr("trainables.worker.Splits.of", full)  # not even for the corpus
+        result = step(made)
     assert result["out_of_memory"]
     assert result["failure"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
     made.step()
     with monkeypatch.context() as patch:
         patch.setattr("trainables.training.next_token_loss", full)
-        assert made.step()["out_of_memory"]
-    assert made.step()["taken_up"]
+        assert step(made)["out_of_memory"]
+    assert step(made)["taken_up"]
 
 
 def test_a_worker_that_is_stopped_or_turned_to_another_trial_saves_first(
@@ -110,11 +116,11 @@ def test_a_worker_that_is_stopped_or_turned_to_another_trial_saves_first(
     other = make_trial("bigram", max_steps=6, batch_size=4)
     made = worker(trial, tmp_path)
     for turn in (made.cleanup, lambda: made.reset_config(carried(other))):
-        before = made.step()["step"]  # what it goes on from
+        before = step(made)["step"]  # what it goes on from
         made.step()
         turn()
         made.reset_config(carried(trial))
-        assert made.step()["step"] == before + 1
+        assert step(made)["step"] == before + 1
         made.cleanup()
 
 
@@ -131,11 +137,11 @@ def test_an_evaluation_says_where_it_was_made_and_what_it_took(
 ) -> None:
     made = worker(trial, tmp_path)
     made.step()
-    (evaluation,) = made.step()["evaluations"]
+    (evaluation,) = step(made)["evaluations"]
     assert evaluation["host"] == platform.node()
     assert evaluation["usage"]["process_cpu_utilization_percentage"] > 0
     made.cleanup()
-    (past,) = made.step()["evaluations"]  # it is told again, and the outbox knows it
+    (past,) = step(made)["evaluations"]  # it is told again, and the outbox knows it
     assert past == {name: past[name] for name in evaluation.keys() - {"host", "usage"}}
 
 
@@ -184,7 +190,7 @@ def test_the_log_has_all_of_a_trial_and_goes_on_where_it_does(
     made.step()
     made.reset_config(carried(failing))
     made.step()
-    assert made.step()["failure"] == "RuntimeError: as told"
+    assert step(made)["failure"] == "RuntimeError: as told"
     made.reset_config(carried(noisy))
     made.step()
     assert made.step()["done"]
@@ -216,4 +222,4 @@ def test_the_log_has_all_of_a_trial_and_goes_on_where_it_does(
 def test_a_log_that_cannot_be_written_stops_no_trial(trial: TrialConfig, tmp_path: Path) -> None:
     log_of(trial_folder(tmp_path, trial.key)).mkdir(parents=True)
     made = worker(trial, tmp_path)
-    assert [made.step()["step"] for _ in range(3)] == [0, 3, 6]
+    assert [step(made)["step"] for _ in range(3)] == [0, 3, 6]

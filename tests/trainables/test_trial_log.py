@@ -40,7 +40,7 @@ def test_what_is_printed_and_logged_is_in_it_and_where_it_was_before(
 ) -> None:
     capture = Capture()
     print("before")
-    with capture.into(log):
+    with capture.into([log]):
         print("printed")
         print("complained", file=sys.stderr)
         logging.getLogger("my.model").info("logged %d", 1)
@@ -61,7 +61,7 @@ def test_what_is_printed_and_logged_is_in_it_and_where_it_was_before(
 def test_it_leaves_the_process_as_it_was(log: TrialLog) -> None:
     capture = Capture()
     before = (sys.stdout, sys.stderr, [*logging.getLogger().handlers])
-    with pytest.raises(ZeroDivisionError), capture.into(log):
+    with pytest.raises(ZeroDivisionError), capture.into([log]):
         _ = 1 / 0
     assert (sys.stdout, sys.stderr, [*logging.getLogger().handlers]) == before
 
@@ -69,11 +69,11 @@ def test_it_leaves_the_process_as_it_was(log: TrialLog) -> None:
 def test_a_stream_that_is_kept_writes_to_the_trial_under_way(tmp_path: Path) -> None:
     """A module is imported once, and an actor has many trials."""
     capture = Capture()
-    with capture.into(TrialLog(tmp_path / "0.txt")):
+    with capture.into([TrialLog(tmp_path / "0.txt")]):
         kept = sys.stdout
         kept.write("trial 0\n")
     kept.write("idle\n")
-    with capture.into(TrialLog(tmp_path / "1.txt")):
+    with capture.into([TrialLog(tmp_path / "1.txt")]):
         kept.write("trial 1\n")
         assert kept.encoding  # whatever else a stream has
     texts = [(tmp_path / f"{number}.txt").read_text() for number in range(2)]
@@ -117,7 +117,7 @@ def test_one_that_cannot_be_written_is_given_up_and_stops_nothing(
 ) -> None:
     (tmp_path / "in the way").write_text("")
     log = TrialLog(tmp_path / place)
-    with Capture().into(log):
+    with Capture().into([log]):
         for _ in range(3):
             print("well")
             log.mark("taken up")
@@ -133,7 +133,7 @@ from trainables.trial_log import Capture, TrialLog, forget_warnings
 capture = Capture()
 for path in sys.argv[1:]:
     forget_warnings()
-    with capture.into(TrialLog(Path(path))):
+    with capture.into([TrialLog(Path(path))]):
         for _ in range(3):
             warnings.warn("this is slow")
         print("last words")

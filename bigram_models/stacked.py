@@ -1,0 +1,58 @@
+"""Models of one shape as one model, with a leading dimension for the members.
+
+Shapes: M members, B batch, T time, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+if TYPE_CHECKING:
+    from bigram_models.base import LanguageModel
+
+
+class StackedModel:
+    """Runs any model by `torch.func.vmap`; the model itself needs no change.
+
+    The members' own tensors become views of the stacked ones: what a step does to the stack it
+    does to its members, which can be saved, evaluated or used for generation as they are.
+    """
+
+    def __init__(self, members: Sequence[LanguageModel]) -> None:
+        """Stack models whose `LanguageModel.stack_kind`, and tensors' names and shapes, agree."""
+        self.members = members
+        self.parameters: dict[str, Tensor] = {}  # each (M, ...), those that are trained
+        self.buffers: dict[str, Tensor] = {}  # each (M, ...), those that are not
+        tensors = [dict(member.named_parameters()) for member in members]
+        for name, parameter in tensors[0].items():
+            stacked = torch.stack([each[name].detach() for each in tensors])
+            for row, each in zip(stacked, tensors, strict=True):
+                each[name].data = row
+            if parameter.requires_grad:
+                self.parameters[name] = stacked.requires_grad_()
+            else:
+                self.buffers[name] = stacked
+        self._stack_buffers()
+
+    def _stack_buffers(self) -> None:
+        members = self.members
+        for name, _ in members[0].named_buffers():
+            path, _, own = name.rpartition(".")
+            owners = [member.get_submodule(path) for member in members]
+            self.buffers[name] = torch.stack([getattr(owner, own) for owner in owners])
+            for row, owner in zip(self.buffers[name], owners, strict=True):
+                owner._buffers[own] = row
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Next-token logits (M, B, T, V) of ids (M, B, T), or of ids (B, T) that all share."""
+        each = torch.func.vmap(
+            lambda tensors, own_ids: functional_call(self.members[0], tensors, (own_ids,)),
+            in_dims=(0, 0 if ids.dim() == 3 else None),
+        )
+        logits_MBTV: Tensor = each({**self.parameters, **self.buffers}, ids)
+        return logits_MBTV

@@ -1,0 +1,79 @@
+"""Which trials train together as one, and how many. Knows no Ray."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+
+from sweeps.spec import AUTO, OFF, Resources
+from trainables.config import TrialConfig
+from trainables.stack import stack_shape
+
+
+class Packs:
+    """How many trials of each shape a pack has at most, until the driver ends.
+
+    A shape that ran out of memory gets half as many; trials that cannot be together train alone.
+    """
+
+    def __init__(
+        self, resources: Resources, measured: Mapping[Hashable, int] | None = None
+    ) -> None:
+        """Start with what was asked for.
+
+        Args:
+            resources: of the sweep.
+            measured: what pays on the GPUs, by `stack_shape`; for `auto`.
+        """
+        asked = resources.pack
+        self._most = 1 if asked in (AUTO, OFF) else int(asked)
+        self._sizes = dict(measured or {}) if asked == AUTO else {}
+        self._alone: set[str] = set()  # keys
+        self._shapes: dict[str, Hashable | None] = {}  # by key
+
+    def size(self, trial: TrialConfig) -> int:
+        """How many trials a pack with this one may have."""
+        shape = self._shape(trial)
+        if shape is None or trial.key in self._alone:
+            return 1
+        return self._sizes.get(shape, self._most)
+
+    def are_one(self, first: TrialConfig, other: TrialConfig) -> bool:
+        """Whether two trials, of which the first may be in a pack, may be in the same."""
+        return other.key not in self._alone and self._shape(first) == self._shape(other)
+
+    def split(self, trials: Iterable[TrialConfig], why: str) -> str:
+        """Let trials that were a pack be so no more.
+
+        Args:
+            trials: that were together.
+            why: "memory", "shape" or "deaths", as `trainables.worker.Worker` says.
+
+        Returns:
+            What becomes of them, in words.
+        """
+        trials = list(trials)
+        shape = self._shape(trials[0])
+        if why == "deaths":
+            self._alone |= {trial.key for trial in trials}
+            return f"its pack of {len(trials)} lost its workers, goes on alone"
+        self._sizes[shape] = size = max(1, len(trials) // 2) if why == "memory" else 1
+        if why == "memory":
+            return f"its pack of {len(trials)} did not fit into memory, goes on in one of {size}"
+        return f"cannot train in a pack of {len(trials)}, goes on alone"
+
+    def of(self, trials: Iterable[TrialConfig]) -> int:
+        """How many packs trials make, those that train alone included."""
+        waiting: Counter[Hashable] = Counter()
+        sizes: dict[Hashable, int] = {}
+        for trial in trials:
+            size = self.size(trial)
+            shape = self._shape(trial) if size > 1 else None
+            waiting[shape] += 1
+            sizes[shape] = size
+        return sum(-(-count // sizes[shape]) for shape, count in waiting.items())
+
+    def _shape(self, trial: TrialConfig) -> Hashable | None:
+        if trial.key not in self._shapes:
+            self._shapes[trial.key] = stack_shape(trial)
+        return self._shapes[trial.key]

@@ -1,0 +1,152 @@
+"""Whether trials are in a pack what they are alone: both are trained and compared.
+
+Knows no Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from sweeps.packs import Packs
+from sweeps.plan import Plan
+from sweeps.queue import Queue
+from sweeps.spec import AUTO, OFF
+from trainables.config import TrialConfig
+from trainables.stack import Member, NotStackableError, Stack
+from trainables.training import Splits, TrainingDivergedError, TrainingState, initial_state, train
+
+STEPS = 10  # after which parameters are compared: later rounding grows
+PARAMETERS = 1e-5  # the largest relative difference of a tensor then
+LOSS = 0.003  # nats: the largest difference of a final validation loss
+BIAS = 0.0005  # nats: the largest mean of the signed differences, over all trials
+SIZE = 8  # of a pack, where the sweep does not say
+GLANCE = 4_096  # tokens of each split that are evaluated after the first steps
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A pack against its trials alone."""
+
+    trials: Sequence[TrialConfig]
+    parameters: float = math.nan  # the largest relative difference after the first steps
+    losses: Sequence[float] = ()  # nats, pack less alone, of each trial; NaN where one diverged
+    problem: str = ""  # why they cannot be a pack
+
+    @property
+    def largest(self) -> float:
+        """Of the differences of losses."""
+        return max((abs(loss) for loss in self.losses), default=math.nan)
+
+    @property
+    def is_honest(self) -> bool:
+        return not self.problem and self.parameters <= PARAMETERS and self.largest <= LOSS
+
+
+def packs_of(plan: Plan, size: int | None) -> list[list[TrialConfig]]:
+    """The packs of a sweep, those of one trial with a second seed.
+
+    Args:
+        plan: its trials, and examples of what it searches.
+        size: trials of a pack at most; None takes what the sweep says.
+    """
+    resources = plan.sweep.resources
+    if size is None:
+        size = SIZE if resources.pack in (AUTO, OFF) else int(resources.pack)
+    packs = Packs(resources.model_copy(update={"pack": max(2, size)}))
+    queue = Queue()
+    queue.put((*plan.trials, *plan.examples))
+    found = []
+    while trials := queue.next(packs):
+        if packs.size(trials[0]) == 1:  # a model that is fitted
+            continue
+        if len(trials) == 1:
+            trials.append(replace(trials[0], seed=trials[0].seed + 1))
+        found.append(trials)
+    return found
+
+
+def compare(plan: Plan, packs: Sequence[Sequence[TrialConfig]]) -> Iterator[Compared]:
+    """Train each pack as one and its trials alone, on a GPU if there is one.
+
+    Args:
+        plan: gives the corpus.
+        packs: from `packs_of`.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    splits = Splits.of(plan.corpus, device)
+
+    for trials in packs:
+        try:
+            brief = [_changed(trial, evaluation="exact", eval_every=STEPS) for trial in trials]
+            glance = Splits(splits.train[:GLANCE], splits.validation[:GLANCE])
+            pairs = _both(brief, plan.corpus.vocab_size, glance, is_brief=True)
+            parameters = max(_apart(*pair) for pair in pairs)
+            whole = [_evaluated_at_the_end(trial) for trial in trials]
+            pairs = _both(whole, plan.corpus.vocab_size, splits)
+            losses = [_final(packed) - _final(alone) for packed, alone in pairs]
+            yield Compared(trials, parameters, losses)
+        except NotStackableError as error:
+            yield Compared(trials, problem=str(error))
+
+
+def verdict(compared: Sequence[Compared]) -> tuple[bool, str]:
+    """Whether all packs are what their trials are alone, and all of it in words."""
+    losses = [loss for pack in compared for loss in pack.losses]
+    bias = statistics.fmean(losses) if losses else math.nan
+    is_honest = all(pack.is_honest for pack in compared) and abs(bias) <= BIAS
+    largest = max((pack.largest for pack in compared if pack.losses), default=math.nan)
+    return is_honest, (
+        f"{len(losses)} trials in {len(compared)} packs: losses within {largest:.5f} nats,"
+        f" {bias:+.5f} on average"
+    )
+
+
+def _both(
+    trials: Sequence[TrialConfig], vocab_size: int, splits: Splits, is_brief: bool = False
+) -> list[tuple[TrainingState, TrainingState]]:
+    """The states of trials that trained in a pack, and alone; to their first evaluation or end."""
+    device = splits.train.device
+    packed, alone = (
+        [initial_state(trial, vocab_size, device) for trial in trials] for _ in range(2)
+    )
+    stack = Stack([Member(*pair) for pair in zip(trials, packed, strict=True)], splits)
+    while stack.members:
+        stack.advance()
+        if is_brief:
+            break
+    for trial, state in zip(trials, alone, strict=True):
+        with contextlib.suppress(TrainingDivergedError):
+            for _ in train(state, splits, trial.training, trial.seed):
+                if is_brief:
+                    break
+    return list(zip(packed, alone, strict=True))
+
+
+def _changed(trial: TrialConfig, **settings: Any) -> TrialConfig:
+    return replace(trial, training=trial.training.model_copy(update=settings))
+
+
+def _evaluated_at_the_end(trial: TrialConfig) -> TrialConfig:
+    """The same losses in less time, where evaluations draw nothing that the steps draw."""
+    if trial.training.evaluation == "published":
+        return trial
+    return _changed(trial, eval_every=trial.training.max_steps)
+
+
+@torch.no_grad()
+def _apart(one: TrainingState, other: TrainingState) -> float:
+    """The largest relative difference of two models' parameters, by tensor."""
+    pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
+    return max(float((a - b).norm() / b.norm()) for a, b in pairs)
+
+
+def _final(state: TrainingState) -> float:
+    """The last validation loss in nats; NaN of a trial that diverged."""
+    return state.last.val_nats if state.last else math.nan

@@ -1,0 +1,260 @@
+"""What a worker does with the trials that it is given: one, or a pack. Knows no Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from trainables.config import TrialConfig
+from trainables.corpus import Corpus
+from trainables.durable import DurableTrial, Progress
+from trainables.gpu_memory import is_out_of_memory
+from trainables.pack import CameTo, Pack
+from trainables.storage import Storage, StorageError, TrialFiles
+from trainables.training import Splits
+from trainables.trial_log import Capture, TrialLog, forget_warnings, log_of
+from trainables.usage import Usage
+
+SPLIT_DEATHS = 2  # after so many deaths in a row the trials of a pack train apart
+
+logger = logging.getLogger(__name__)
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is left of an error: itself it would keep the memory of what it went through."""
+
+    reason: str
+    trace: str
+    is_out_of_memory: bool
+
+    @staticmethod
+    def of(error: Exception) -> Failure:
+        trace = "".join(traceback.format_exception(error))
+        return Failure(f"{type(error).__name__}: {error}", trace, is_out_of_memory(error))
+
+
+class Carried:
+    """A trial that a worker was given, with its files and its log."""
+
+    def __init__(self, trial: TrialConfig, files: TrialFiles) -> None:
+        self.trial, self.files = trial, files
+        self.log = TrialLog(log_of(files.folder))
+        self.durable: DurableTrial | None = None  # while it is trained
+        self.is_done = False  # finished, or failed
+
+    def came_to(self, progress: Progress) -> None:
+        """Log it."""
+        self.log.tell(progress)
+        if progress.done:
+            self._end()
+
+    def failed(self, failure: Failure) -> None:
+        """Log it, and that it is no death of this process."""
+        if self.durable:
+            self.durable.forget_starts()
+        self.log.mark(f"failed: {failure.reason}\n{failure.trace}")
+        self._end()
+
+    def leave(self) -> None:
+        """Save it, so that another process may go on."""
+        if self.durable is None:
+            return
+        try:
+            self.durable.leave()
+            self.log.mark(f"left at step {self.durable.step}")
+        except StorageError as error:
+            self.log.mark(f"left, and not saved: {error}")
+            logger.warning("%s", error)
+        self.durable = None
+        self._push_log()
+
+    def _end(self) -> None:
+        self.is_done, self.durable = True, None
+        self._push_log()
+
+    def _push_log(self) -> None:
+        """Bring the end of the log to the storage; what counts is there already."""
+        try:
+            self.files.push()
+        except StorageError as error:
+            logger.warning("%s", error)
+
+
+class Worker:
+    """Trains what it is given, for a while at each call, and says what became of each trial."""
+
+    def __init__(self, corpus: Corpus, storage: Storage, threads: int, gpu: bool) -> None:
+        """Take what all trials of a process share.
+
+        Args:
+            corpus: what they train on.
+            storage: where they keep their state.
+            threads: of torch.
+            gpu: whether to train on the process's GPU, if torch can use it.
+        """
+        torch.set_num_threads(threads)
+        self._corpus, self._storage = corpus, storage
+        self._device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
+        self._splits: Splits | None = None
+        self._capture = Capture()
+        self._given: list[TrialConfig] = []
+        self._carried: dict[str, Carried] = {}  # by key; from when they are taken up
+        self._pack: Pack | None = None
+
+    def take(self, trials: Sequence[Mapping[str, Any]]) -> None:
+        """Turn to other trials; those before are left.
+
+        Args:
+            trials: from `TrialConfig.to_dict`; one, or several of a `stack_shape`.
+        """
+        self.leave()
+        self._given = [TrialConfig.from_dict(trial) for trial in trials]
+
+    def advance(self, within_s: float) -> Report:
+        """Train for a while.
+
+        Returns:
+            ``trials``: a report for each that was not done before. It has its ``key`` and
+
+            * ``step``, ``evaluations``, ``taken_up``, ``notes``, ``done`` and ``hardware``; or
+            * ``failure``: why it failed by itself, so that it is not tried again as one whose
+              worker died is, and ``out_of_memory``; the traceback is in its log.
+
+            ``done``: whether no more is to be done with them here. Trials that are not done then
+            were left because of ``storage``, why states cannot be kept; or because of ``split``,
+            why they cannot be trained together: "memory", "shape" or "deaths".
+        """
+        try:
+            for trial in self._given:
+                if trial.key not in self._carried:
+                    files = self._storage.take_up(trial.key)
+                    self._carried[trial.key] = Carried(trial, files)
+            with self._capture.into([one.log for one in self._carried.values()]):
+                report = self._advanced(within_s)
+        except StorageError as error:
+            for one in self._open:
+                one.durable = None
+                one.log.mark(f"stopped: {error}")
+            report = {"trials": [], "storage": str(error), "done": True}
+        if report["done"]:
+            self.leave()
+        return report
+
+    def leave(self) -> None:
+        """Save trials that are left before their end, and give their memory back."""
+        for one in self._carried.values():
+            one.leave()
+            one.log.close()
+        self._carried, self._pack = {}, None  # a private folder goes with it
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def _open(self) -> list[Carried]:
+        return [one for one in self._carried.values() if not one.is_done]
+
+    def _advanced(self, within_s: float) -> Report:
+        reports: list[Report] = []
+        failure = None
+        try:
+            if self._pack is None:
+                reports += self._taken_up()
+            if self._is_dying:
+                return {"trials": reports, "split": "deaths", "done": True}
+            if self._pack:
+                with self._usage.counted():
+                    told = self._pack.advance(within_s)
+                use = (
+                    {"host": platform.node(), "usage": self._usage.take()}
+                    if _has_moved(told)
+                    else {}
+                )
+                reports += [self._report(*pair, use) for pair in told]
+        except StorageError:
+            raise
+        except Exception as error:
+            failure = Failure.of(error)
+        # Here the error is gone, and with it what its frames held: the next trial has the memory.
+        if failure and len(self._open) > 1:
+            for one in self._open:
+                one.log.mark(f"the pack is split: {failure.reason}\n{failure.trace}")
+                one.durable = None  # half of a step may be in it; what is saved is whole
+            split = "memory" if failure.is_out_of_memory else "shape"
+            return {"trials": reports, "split": split, "done": True}
+        if failure:
+            reports.append(self._failed(self._open[0], failure))
+        return {"trials": reports, "done": not self._open}
+
+    def _taken_up(self) -> list[Report]:
+        """Bring all trials to where they stand; reports of those that cannot be."""
+        forget_warnings()
+        self._usage = Usage(self._device)
+        # Here, where it is a trial's failure that the GPU has no room even for these.
+        self._splits = self._splits or Splits.of(self._corpus, self._device)
+        reports = []
+        beside = f", in a pack of {len(self._given)}" if len(self._given) > 1 else ""
+        for one in self._carried.values():
+            place = f"process {os.getpid()} on {platform.node()}{beside}"
+            one.log.mark(f"taken up by {place}: {hardware(self._device)}")
+            try:
+                one.durable = DurableTrial(
+                    one.trial, self._corpus, self._splits, one.files, self._device
+                )
+            except StorageError:
+                raise
+            except Exception as error:
+                if is_out_of_memory(error) and len(self._carried) > 1:
+                    raise
+                reports.append(self._failed(one, Failure.of(error)))
+        if trials := [one.durable for one in self._open if one.durable]:
+            self._pack = Pack(trials, self._splits)
+        return reports
+
+    @property
+    def _is_dying(self) -> bool:
+        """Whether one of several trials may be what their workers die of."""
+        trials = self._pack.trials if self._pack else []
+        return len(trials) > 1 and any(trial.deaths >= SPLIT_DEATHS for trial in trials)
+
+    def _report(self, trial: DurableTrial, came_to: CameTo, use: Mapping[str, Any]) -> Report:
+        """What a trial came to; each new evaluation with where it was made and what that took."""
+        one = self._carried[trial.key]
+        if isinstance(came_to, Exception):
+            return self._failed(one, Failure.of(came_to))
+        one.came_to(came_to)
+        report = {"key": trial.key, **asdict(came_to), "hardware": hardware(self._device)}
+        for evaluation in report["evaluations"]:
+            evaluation |= use
+        return report
+
+    def _failed(self, one: Carried, failure: Failure) -> Report:
+        one.failed(failure)
+        return {
+            "key": one.trial.key,
+            "failure": failure.reason,
+            "out_of_memory": failure.is_out_of_memory,
+            "done": True,
+        }
+
+
+def _has_moved(told: Sequence[tuple[DurableTrial, CameTo]]) -> bool:
+    """Whether there are evaluations that were made just now."""
+    moved = (one for _, one in told if isinstance(one, Progress) and not one.taken_up)
+    return any(one.evaluations for one in moved)
+
+
+def hardware(device: torch.device) -> str:
+    """What trains, for a tag: the GPU's name, or the kind of CPU, the threads and the host."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, torch threads: {torch.get_num_threads()}, {platform.node()}"

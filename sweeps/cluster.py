@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.errands import Shares, visit
+from sweeps.gpus import pack_sizes_here
 from sweeps.jobs.package import copy_code
 from sweeps.resources import Node, local_node, places
 from sweeps.shares import Claim
@@ -27,6 +28,7 @@ from trainables.config import TrialConfig
 from trainables.corpus import Corpus
 from trainables.errors import UserError
 from trainables.gpu_memory import GpuUse, measure
+from trainables.pack_size import MEASURING_S
 from trainables.storage import Storage, marked
 
 logger = logging.getLogger(__name__)
@@ -174,6 +176,30 @@ def _measure(trials: Sequence[dict[str, Any]], corpus: Corpus) -> GpuUse | None:
     return measure([TrialConfig.from_dict(trial) for trial in trials], corpus)
 
 
+def measure_packs(
+    trials: Sequence[TrialConfig], most: float, corpus: Corpus, share: float
+) -> dict[Hashable, int]:
+    """How many trials of each shape train best as one, measured on a GPU of one machine.
+
+    Nothing where none was free soon enough.
+    """
+    reply = _measure_packs.remote([trial.to_dict() for trial in trials], most, corpus, share)
+    try:
+        sizes: dict[Hashable, int] = ray.get(reply, timeout=FREE_GPU_S + MEASURING_S)
+    except RayError as error:
+        ray.cancel(reply, force=True)
+        logger.warning("packs could not be measured: %s", str(error).strip().splitlines()[-1])
+        return {}
+    return sizes
+
+
+@ray.remote(num_cpus=0, num_gpus=1, max_calls=1, max_retries=0)  # type: ignore[untyped-decorator]
+def _measure_packs(
+    trials: Sequence[dict[str, Any]], most: float, corpus: Corpus, share: float
+) -> dict[Hashable, int]:
+    return pack_sizes_here([TrialConfig.from_dict(one) for one in trials], most, corpus, share)
+
+
 class Slots:
     """How many trials of a sweep may run at once: what fits, what it is allowed, and its share.
 
@@ -186,7 +212,7 @@ class Slots:
         Args:
             sweep: its name.
             resources: what each trial gets, how many are allowed, and the priority.
-            demand: how many trials it could run now.
+            demand: how many packs it could run now.
         """
         self._sweep, self._resources, self._demand = sweep, resources, demand
         named = Shares.options(name=SHARES, lifetime="detached", get_if_exists=True)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shlex
@@ -84,9 +85,11 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     from sweeps.estimate import estimate
-    from sweeps.gpus import largest, measured_here, settle
+    from sweeps.gpus import largest, measured_here, pack_sizes_here, settle
+    from sweeps.packs import Packs
     from sweeps.resources import concurrency, local_node
     from sweeps.service import make_plan
+    from sweeps.spec import AUTO
     from sweeps.state import state_at
 
     made = make_plan(file, overrides, state_at(state_root))
@@ -111,11 +114,19 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         _show_search(made)
     else:
         console.print(f"varies  {', '.join(made.varying) or 'nothing'}")
+    sizes = {}
+    if resources.gpus and resources.pack == AUTO:
+        most = math.inf if made.cells else math.ceil(total / at_once)
+        sizes = pack_sizes_here(shapes, most, corpus, resources.gpus)
+    packs = Packs(resources, sizes)
+    trials = made.trials or made.examples
+    if said := packs.in_words(trials):
+        console.print(f"packs   {said}")
     if why:
         console.print(f"gpu     {why} (here; a cluster's GPUs are measured when a sweep starts)")
     console.print(
         f"takes   {'at most' if made.cells else 'about'} {duration(cost.seconds(at_once))},"
-        f" {cost.memory_bytes(at_once) / 2**30:.1f} GiB of memory and"
+        f" {cost.memory_bytes(at_once, packs.largest(trials)) / 2**30:.1f} GiB of memory and"
         f" {cost.disk_bytes / 2**20:,.0f} MiB of disk"
         " (from a few timed steps of each shape on this machine's CPU)"
     )

@@ -64,9 +64,10 @@ class Estimate:
         longest_s = max(cost.seconds for cost in self.costs.values())
         return STARTUP_S + max(self.work_s / at_once, longest_s)
 
-    def memory_bytes(self, at_once: int) -> int:
-        """Of the machine, with so many trials at once."""
-        return at_once * (WORKER_BYTES + max(cost.memory_bytes for cost in self.costs.values()))
+    def memory_bytes(self, at_once: int, pack: int = 1) -> int:
+        """Of the machine, with so many packs at once of so many trials."""
+        largest = max(cost.memory_bytes for cost in self.costs.values())
+        return at_once * (WORKER_BYTES + pack * largest)
 
     def of(self, key: str) -> float:
         """Seconds of a trial."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+
+import torch
 
 from sweeps.estimate import Estimate
 from sweeps.resources import Node
@@ -15,11 +17,13 @@ from sweeps.spec import Resources
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus
 from trainables.gpu_memory import GpuUse, measure
+from trainables.pack_size import best_sizes
 
 logger = logging.getLogger(__name__)
 
 FILLED = 0.9  # of a GPU's memory: allocators fragment, and not every trial is measured
 MOST = 16  # trials on a GPU, where their processes take turns
+MOST_PACKS = 2  # where trials are packed: one pack trains while the other one's worker is busy
 
 
 def pick(use: GpuUse, most: int = MOST) -> float:
@@ -50,7 +54,7 @@ def settle(
     answers = ask()
     uses = [use for use in answers if use]
     if uses:
-        most = min(MOST, _by_cpus(resources, nodes))
+        most = min(MOST_PACKS if resources.is_packing else MOST, _by_cpus(resources, nodes))
         share, use = max(((pick(use, most), use) for use in uses), key=lambda pair: pair[0])
         return resources.settled(share), _in_words(share, use)
     if answers:
@@ -68,6 +72,20 @@ def measured_here(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse 
     except RuntimeError as error:  # of CUDA, on a GPU that is full or broken, say
         logger.warning("the GPU could not be measured: %s", str(error).splitlines()[0])
         return []
+
+
+def pack_sizes_here(
+    trials: Sequence[TrialConfig], most: float, corpus: Corpus, share: float
+) -> dict[Hashable, int]:
+    """How many trials of each shape train best as one on a share of this machine's first GPU.
+
+    None of them where torch can use no GPU.
+    """
+    if not torch.cuda.is_available():
+        return {}
+    device = torch.device("cuda")
+    _, all_bytes = torch.cuda.mem_get_info(device)
+    return best_sizes(trials, most, corpus, device, min(1.0, share) * FILLED * all_bytes)
 
 
 def largest(trials: Iterable[TrialConfig], cost: Estimate) -> list[TrialConfig]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from sweeps.spec import AUTO, OFF, Resources
 from trainables.config import TrialConfig
@@ -17,7 +17,9 @@ class Packs:
     """
 
     def __init__(
-        self, resources: Resources, measured: Mapping[Hashable, int] | None = None
+        self,
+        resources: Resources,
+        measured: Mapping[Hashable, int] | None = None,
     ) -> None:
         """Start with what was asked for.
 
@@ -27,7 +29,7 @@ class Packs:
         """
         asked = resources.pack
         self._most = 1 if asked in (AUTO, OFF) else int(asked)
-        self._sizes = dict(measured or {}) if asked == AUTO else {}
+        self._sizes: dict[Hashable | None, int] = dict(measured or {}) if asked == AUTO else {}
         self._alone: set[str] = set()  # keys
         self._shapes: dict[str, Hashable | None] = {}  # by key
 
@@ -37,6 +39,11 @@ class Packs:
         if shape is None or trial.key in self._alone:
             return 1
         return self._sizes.get(shape, self._most)
+
+    def largest(self, trials: Iterable[TrialConfig]) -> int:
+        """The most trials that a pack of some of these has."""
+        shapes = Counter((self._shape(trial), self.size(trial)) for trial in trials)
+        return max(min(size, count) for (_, size), count in shapes.items())
 
     def are_one(self, first: TrialConfig, other: TrialConfig) -> bool:
         """Whether two trials, of which the first may be in a pack, may be in the same."""
@@ -72,6 +79,21 @@ class Packs:
             waiting[shape] += 1
             sizes[shape] = size
         return sum(-(-count // sizes[shape]) for shape, count in waiting.items())
+
+    def in_words(self, trials: Sequence[TrialConfig]) -> str:
+        """What packs trials make, if any of them has more than one."""
+        sizes: Counter[int] = Counter()
+        shapes = Counter(self._shape(trial) for trial in trials if self.size(trial) > 1)
+        size_of = {self._shape(trial): self.size(trial) for trial in trials}
+        for shape, count in shapes.items():
+            whole, rest = divmod(count, size_of[shape])
+            sizes[size_of[shape]] += whole
+            sizes[rest] += rest > 0
+        alone = len(trials) - shapes.total() + sizes.pop(1, 0)
+        said = [f"{count} of {size} trials" for size, count in sorted(sizes.items()) if count]
+        if not said:
+            return ""
+        return ", ".join(said) + (f"; {alone} trials alone" if alone else "")
 
     def _shape(self, trial: TrialConfig) -> Hashable | None:
         if trial.key not in self._shapes:

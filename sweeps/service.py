@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shlex
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from sweeps.progress import Progress
 from sweeps.queue import Queue
 from sweeps.ray_environment import prepare_ray
 from sweeps.resources import check_address, concurrency, local_node
-from sweeps.spec import load_sweep
+from sweeps.spec import AUTO, load_sweep
 from sweeps.state import State, check_disk, make_writable
 from sweeps.stopping import Stop
 from trainables.config import TrialConfig
@@ -304,7 +305,7 @@ def _train(
         check_disk(storage.disk, cost.disk_bytes)
     queue.sort(cost.of)
     prepare_ray(options.address)  # Ray is imported late as well
-    from sweeps.cluster import Slots, check_storage, connected, measure_gpus
+    from sweeps.cluster import Slots, check_storage, connected, measure_gpus, measure_packs
     from sweeps.ray_run import run_trials
 
     with connected(options.address) as nodes:
@@ -316,7 +317,15 @@ def _train(
         at_once = concurrency(resources, nodes)
         if why:
             say(f"gpu     {why}, {at_once} at once")
-        packs = Packs(resources)
+        measured: Mapping[Hashable, int] = {}
+        trials = queue.waiting or plan.examples
+        if resources.gpus and resources.pack == AUTO:
+            # So many that all places have something to do.
+            most = math.inf if plan.cells else math.ceil(len(trials) / at_once)
+            measured = measure_packs(shapes, most, plan.corpus, resources.gpus)
+        packs = Packs(resources, measured)
+        if said := packs.in_words(trials):
+            say(f"packs   {said}")
         slots = None
         if options.address is not None:
             slots = Slots(plan.sweep.name, resources, lambda: queue.demand(packs))

@@ -103,6 +103,11 @@ class Resources(Frozen):
         assert not isinstance(self.gpus_per_trial, str)
         return self.gpus_per_trial
 
+    @property
+    def is_packing(self) -> bool:
+        """Whether trials may train together."""
+        return self.pack not in (OFF, 1)
+
     def settled(self, gpus: float) -> Resources:
         """The same, with a number of GPUs in the place of `auto`."""
         return self.model_copy(update={"gpus_per_trial": float(gpus)}) if self.is_auto else self

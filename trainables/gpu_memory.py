@@ -91,10 +91,15 @@ def train_briefly(trial: TrialConfig, vocab_size: int, splits: Splits) -> None:
         }
     )
     if not isinstance(state.model, FittedModel):  # which takes the whole split at once
-        tokens = 1 + BATCHES * max(EVALUATION_TOKENS_GPU, brief.block_size)
+        tokens = glanced(brief.block_size)
         splits = Splits(splits.train[:tokens], splits.validation[:tokens])
     for _ in train(state, splits, brief, trial.seed):
         pass
+
+
+def glanced(block_size: int) -> int:
+    """Tokens of a split that are some batches of its evaluation on a GPU."""
+    return 1 + BATCHES * max(EVALUATION_TOKENS_GPU, block_size)
 
 
 def _peak_bytes(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import shlex
@@ -86,7 +85,7 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     """
     from sweeps.estimate import estimate
     from sweeps.gpus import largest, measured_here, pack_sizes_here, settle
-    from sweeps.packs import Packs
+    from sweeps.packs import Packs, most_in_a_pack
     from sweeps.resources import concurrency, local_node
     from sweeps.service import make_plan
     from sweeps.spec import AUTO
@@ -116,7 +115,7 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         console.print(f"varies  {', '.join(made.varying) or 'nothing'}")
     sizes = {}
     if resources.gpus and resources.pack == AUTO:
-        most = math.inf if made.cells else math.ceil(total / at_once)
+        most = most_in_a_pack(made, total, at_once)
         sizes = pack_sizes_here(shapes, most, corpus, resources.gpus)
     packs = Packs(resources, sizes)
     trials = made.trials or made.examples

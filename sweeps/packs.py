@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
+from sweeps.plan import Plan
 from sweeps.spec import AUTO, OFF, Resources
 from trainables.config import TrialConfig
 from trainables.stack import stack_shape
+
+ROUNDS = 10  # in which a search is to learn
+SUGGESTIONS = 100  # of a study without a limit
+
+
+def most_in_a_pack(plan: Plan, trials: int, at_once: int) -> int:
+    """How large a pack is to be at most where its size is measured.
+
+    Args:
+        plan: says whether there is a search, which learns nothing between trials of a pack: its
+            packs are a tenth of what a study may suggest.
+        trials: that are to be trained.
+        at_once: packs that fit; each is to have something to do.
+    """
+    if plan.cells:
+        return len(plan.sweep.seeds) * max(1, (plan.share or SUGGESTIONS) // ROUNDS)
+    return math.ceil(trials / at_once)
 
 
 class Packs:

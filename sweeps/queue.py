@@ -34,14 +34,17 @@ class Queue:
         if not self._waiting:
             return []
         first = self._waiting.popleft()
-        taken = [first]
-        if (size := packs.size(first)) > 1:
+        taken = {first.key: first}
+        while (room := packs.size(first) - len(taken)) > 0:
+            self.fill()
             fitting = (trial for trial in self._waiting if packs.are_one(first, trial))
-            taken += itertools.islice(fitting, size - 1)
-            keys = {trial.key for trial in taken}
-            self._waiting = deque(trial for trial in self._waiting if trial.key not in keys)
-        self.running |= {trial.key: trial for trial in taken}
-        return taken
+            joining = {trial.key: trial for trial in itertools.islice(fitting, room)}
+            if not joining:
+                break
+            taken |= joining
+            self._waiting = deque(trial for trial in self._waiting if trial.key not in joining)
+        self.running |= taken
+        return list(taken.values())
 
     @property
     def waiting(self) -> list[TrialConfig]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 import shlex
 import sqlite3
@@ -21,7 +20,7 @@ from sweeps.events import TrialEvent
 from sweeps.gpus import largest, settle
 from sweeps.lock import only_driver
 from sweeps.outbox import Outbox, TrialRecord
-from sweeps.packs import Packs
+from sweeps.packs import Packs, most_in_a_pack
 from sweeps.plan import Plan, expand, override
 from sweeps.progress import Progress
 from sweeps.queue import Queue
@@ -320,8 +319,7 @@ def _train(
         measured: Mapping[Hashable, int] = {}
         trials = queue.waiting or plan.examples
         if resources.gpus and resources.pack == AUTO:
-            # So many that all places have something to do.
-            most = math.inf if plan.cells else math.ceil(len(trials) / at_once)
+            most = most_in_a_pack(plan, len(trials), at_once)
             measured = measure_packs(shapes, most, plan.corpus, resources.gpus)
         packs = Packs(resources, measured)
         if said := packs.in_words(trials):

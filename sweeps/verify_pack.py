@@ -27,7 +27,7 @@ PARAMETERS = 1e-5  # the largest relative difference of a tensor then
 LOSS = 0.003  # nats: the largest difference of a final validation loss
 BIAS = 0.0005  # nats: the largest mean of the signed differences, over all trials
 SIZE = 8  # of a pack, where the sweep does not say
-GLANCE = 4_096  # tokens of each split that are evaluated after the first steps
+GLANCE = {"evaluation": "sampled", "eval_batches": 1}  # after the first steps
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,8 @@ def compare(plan: Plan, packs: Sequence[Sequence[TrialConfig]]) -> Iterator[Comp
 
     for trials in packs:
         try:
-            brief = [_changed(trial, evaluation="exact", eval_every=STEPS) for trial in trials]
-            glance = Splits(splits.train[:GLANCE], splits.validation[:GLANCE])
-            pairs = _both(brief, plan.corpus.vocab_size, glance, is_brief=True)
+            brief = [_changed(trial, eval_every=STEPS, **GLANCE) for trial in trials]
+            pairs = _both(brief, plan.corpus.vocab_size, splits, is_brief=True)
             parameters = max(_apart(*pair) for pair in pairs)
             whole = [_evaluated_at_the_end(trial) for trial in trials]
             pairs = _both(whole, plan.corpus.vocab_size, splits)

@@ -1,0 +1,99 @@
+"""Models as one stack compute what they compute alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bigram_models import VARIANTS, LanguageModel
+
+V, BLOCK = 7, 6
+STACKS = {  # the settings of the members
+    "bigram": ("bigram", [{}] * 3),
+    "factorized": ("factorized", [{"n_embd": 4}] * 3),
+    "rope": ("attention", [{"pe_type": "rope", "n_embd": 4}] * 3),
+    "odd width": ("attention", [{"pe_type": "randn", "n_embd": 5}] * 2),
+    "added": ("attention", [{"pe_type": each, "n_embd": 4} for each in ("randn", "sinpe")]),
+    "mixed": ("attention", [{"pe_type": p, "n_embd": 4} for p in ("randn", "rope", "sinpe")]),
+    "mixed, wider than V": (
+        "attention",
+        [{"pe_type": p, "n_embd": 12} for p in ("rope", "randn", "rope", "sinpe")],
+    ),
+}
+every_stack = pytest.mark.parametrize(("variant", "settings"), STACKS.values(), ids=STACKS)
+
+
+def build(variant: str, settings: dict[str, Any], seed: int) -> LanguageModel:
+    make: Any = VARIANTS[variant]
+    chance = torch.Generator().manual_seed(seed)
+    model: LanguageModel = make(make.Config(**settings), V, BLOCK, chance)
+    return model
+
+
+def members(variant: str, settings: list[dict[str, Any]]) -> list[LanguageModel]:
+    return [build(variant, each, seed) for seed, each in enumerate(settings)]
+
+
+def ids(*shape: int) -> Tensor:
+    return torch.randint(V, shape, generator=torch.Generator().manual_seed(1))
+
+
+@every_stack
+@pytest.mark.parametrize("length", [1, BLOCK])
+@pytest.mark.parametrize("rows", [2, 40])  # few pairs, and more than the vocabulary has
+def test_logits_are_those_of_the_members(
+    variant: str, settings: list[dict[str, Any]], length: int, rows: int
+) -> None:
+    alone, together = members(variant, settings), members(variant, settings)
+    stack = type(together[0]).stacked(together)
+    own_MBT, shared_BT = ids(len(alone), rows, length), ids(rows, length)
+    for i, model in enumerate(alone):
+        torch.testing.assert_close(stack(own_MBT)[i], model(own_MBT[i]))
+        torch.testing.assert_close(stack(shared_BT)[i], model(shared_BT))
+
+
+@every_stack
+def test_gradients_are_those_of_the_members(variant: str, settings: list[dict[str, Any]]) -> None:
+    alone, together = members(variant, settings), members(variant, settings)
+    stack = type(together[0]).stacked(together)
+    ids_MBT = ids(len(alone), 4, BLOCK)
+    for i, model in enumerate(alone):
+        model(ids_MBT[i]).square().mean().backward()
+    losses_M = stack(ids_MBT).square().flatten(1).mean(1)
+    names = list(stack.parameters)
+    found = torch.autograd.grad(losses_M.sum(), [stack.parameters[name] for name in names])
+    assert names == [name for name, _ in alone[0].named_parameters()]
+    for name, gradient in zip(names, found, strict=True):
+        for i, model in enumerate(alone):
+            torch.testing.assert_close(gradient[i], model.get_parameter(name).grad)
+
+
+@every_stack
+def test_what_is_done_to_the_stack_is_done_to_its_members(
+    variant: str, settings: list[dict[str, Any]]
+) -> None:
+    together = members(variant, settings)
+    stack = type(together[0]).stacked(together)
+    with torch.no_grad():
+        for tensor in stack.parameters.values():
+            tensor.mul_(torch.arange(1.0, len(together) + 1).view(-1, *[1] * (tensor.dim() - 1)))
+    expected = members(variant, settings)
+    for i, (model, before) in enumerate(zip(together, expected, strict=True)):
+        for name, tensor in model.named_parameters():
+            assert torch.equal(tensor, before.get_parameter(name) * (i + 1))
+        assert model.state_dict().keys() == before.state_dict().keys()
+
+
+def test_only_settings_that_the_stack_can_tell_apart_may_differ() -> None:
+    attention, factorized = VARIANTS["attention"], VARIANTS["factorized"]
+    widths = [
+        attention.Config(pe_type=p, n_embd=n) for p, n in (("rope", 4), ("randn", 4), ("rope", 6))
+    ]
+    rope, randn, wider = (attention.stack_kind(config) for config in widths)
+    assert rope == randn != wider
+    assert factorized.stack_kind(factorized.Config(n_embd=4)) != factorized.stack_kind(
+        factorized.Config(n_embd=5)
+    )

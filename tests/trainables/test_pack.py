@@ -1,0 +1,169 @@
+"""A worker that trains several trials as one: each stays a trial of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.config import TrialConfig
+from trainables.corpus import tokenise
+from trainables.files import trial_folder
+from trainables.storage import SharedFolder
+from trainables.training import Splits, initial_state, train
+from trainables.trial_log import log_of
+from trainables.worker import SPLIT_DEATHS, Report, Worker
+
+MakeTrial = Callable[..., TrialConfig]
+CORPUS = tokenise("verse", "to be or not to be\n" * 30)
+SETTINGS: dict[str, Any] = {"max_steps": 6, "eval_every": 3, "batch_size": 4}
+
+
+@pytest.fixture
+def trials(make_trial: MakeTrial) -> list[TrialConfig]:
+    return [make_trial(seed=seed, **SETTINGS) for seed in range(3)]
+
+
+def worker(trials: Sequence[TrialConfig], root: Path) -> Worker:
+    made = Worker(CORPUS, SharedFolder(root), threads=1, gpu=False)
+    made.take([trial.to_dict() for trial in trials])
+    return made
+
+
+def finish(made: Worker) -> dict[str, list[Report]]:
+    """All that a worker reports to the end of what it has, by key."""
+    told: dict[str, list[Report]] = {}
+    while True:
+        report = made.advance(60)
+        for one in report["trials"]:
+            told.setdefault(one["key"], []).append(one)
+        if report["done"]:
+            assert not report.get("split")
+            return told
+
+
+def assert_as_alone(trial: TrialConfig, reports: Sequence[Report]) -> None:
+    state = initial_state(trial, CORPUS.vocab_size)
+    splits = Splits.of(CORPUS, torch.device("cpu"))
+    expected = {e.step: e.val_nats for e in train(state, splits, trial.training, trial.seed)}
+    found = {e["step"]: e["val_nats"] for report in reports for e in report["evaluations"]}
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert reports[-1]["done"]
+
+
+def test_each_trial_of_a_pack_has_its_reports_checkpoint_artifacts_and_log(
+    trials: list[TrialConfig], tmp_path: Path
+) -> None:
+    told = finish(worker(trials, tmp_path))
+    assert list(told) == [trial.key for trial in trials]
+    for trial in trials:
+        reports = told[trial.key]
+        assert_as_alone(trial, reports)
+        assert [report["taken_up"] for report in reports] == [True, False, False]
+        assert all(e["usage"] for report in reports for e in report["evaluations"])
+        folder = trial_folder(tmp_path, trial.key)
+        assert (folder / "checkpoint.safetensors").exists()
+        assert {"log.txt", "weights.safetensors"} <= {
+            p.name for p in (folder / "artifacts").iterdir()
+        }
+        log = log_of(folder).read_text()
+        assert ", in a pack of 3: " in log
+        assert log.endswith("finished\n")
+
+
+def test_what_was_saved_in_a_pack_goes_on_alone_and_the_other_way_round(
+    trials: list[TrialConfig], tmp_path: Path
+) -> None:
+    first = worker(trials, tmp_path)
+    first.advance(60)
+    first.advance(0)
+    first.leave()
+    before = worker(trials[:1], tmp_path)
+    report = before.advance(60)["trials"][0]
+    assert (report["step"], report["taken_up"]) == (1, True)
+    before.advance(0)
+    before.leave()
+    last = worker(trials, tmp_path)
+    assert [report["step"] for report in last.advance(60)["trials"]] == [2, 1, 1]
+    told = finish(last)
+    for trial in trials:
+        assert_as_alone(trial, told[trial.key])
+
+
+def test_a_finished_trial_of_a_pack_says_so_and_the_others_train(
+    trials: list[TrialConfig], tmp_path: Path
+) -> None:
+    finish(worker(trials[:1], tmp_path))
+    told = finish(worker(trials, tmp_path))
+    assert [len(told[trial.key]) for trial in trials] == [1, 3, 3]
+    for trial in trials:
+        assert_as_alone(trial, told[trial.key])
+
+
+def test_a_trial_that_fails_in_a_pack_fails_by_itself(
+    trials: list[TrialConfig], make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    diverging = make_trial(seed=9, learning_rate=1e30, **SETTINGS)
+    told = finish(worker([trials[0], diverging, trials[1]], tmp_path))
+    failed = told[diverging.key][-1]
+    assert failed["failure"].startswith("TrainingDivergedError: the loss is ")
+    assert failed["done"]
+    assert (
+        f"failed: {failed['failure']}" in log_of(trial_folder(tmp_path, diverging.key)).read_text()
+    )
+    for trial in trials[:2]:
+        assert_as_alone(trial, told[trial.key])
+
+
+def test_a_pack_that_does_not_fit_is_split_and_nothing_of_it_is_lost(
+    trials: list[TrialConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = worker(trials, tmp_path)
+    made.advance(60)
+    assert [report["step"] for report in made.advance(60)["trials"]] == [3, 3, 3]
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainables.stack.adamw_", full)
+        assert made.advance(60) == {"trials": [], "split": "memory", "done": True}
+    assert [report["step"] for report in made.advance(60)["trials"]] == [3, 3, 3]
+    for trial in trials:
+        log = log_of(trial_folder(tmp_path, trial.key)).read_text()
+        assert "the pack is split: OutOfMemoryError: CUDA out of memory" in log
+        assert "left at" not in log
+
+
+DECIDING = """
+from bigram_models import BigramTable
+
+
+class Deciding(BigramTable):
+    def forward(self, ids_BT):
+        return super().forward(ids_BT) * (2 if self.logits_VV.sum() > 0 else 3)
+"""
+
+
+def test_trials_that_cannot_be_one_are_split(
+    make_trial: MakeTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deciding_model.py").write_text(DECIDING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    trials = [make_trial("deciding_model:Deciding", seed=seed, **SETTINGS) for seed in range(2)]
+    made = worker(trials, tmp_path)
+    made.advance(60)
+    assert made.advance(60) == {"trials": [], "split": "shape", "done": True}
+    assert_as_alone(trials[0], finish(worker(trials[:1], tmp_path))[trials[0].key])
+
+
+def test_a_pack_whose_workers_die_is_split_before_its_trials_are_given_up(
+    trials: list[TrialConfig], tmp_path: Path
+) -> None:
+    for _ in range(SPLIT_DEATHS):
+        assert not worker(trials, tmp_path).advance(60).get("split")  # and it dies
+    assert worker(trials, tmp_path).advance(60) == {"trials": [], "split": "deaths", "done": True}
+    assert_as_alone(trials[1], finish(worker(trials[1:2], tmp_path))[trials[1].key])

@@ -1,0 +1,289 @@
+"""Trials that take their steps as one are what they are alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.batches import WindowSampler
+from trainables.config import TrialConfig
+from trainables.corpus import tokenise
+from trainables.stack import Member, NotStackableError, Stack, adamw_, stack_shape
+from trainables.training import (
+    Splits,
+    TrainingDivergedError,
+    TrainingState,
+    initial_state,
+    take_steps,
+    train,
+)
+
+MakeTrial = Callable[..., TrialConfig]
+CORPUS = tokenise("verse", "to be or not to be, that is the question\n" * 40)
+SPLITS = Splits.of(CORPUS, torch.device("cpu"))
+
+
+def state_of(trial: TrialConfig) -> TrainingState:
+    return initial_state(trial, CORPUS.vocab_size)
+
+
+def alone(trial: TrialConfig) -> TrainingState:
+    state = state_of(trial)
+    list(train(state, SPLITS, trial.training, trial.seed))
+    return state
+
+
+def stack_of(trials: Sequence[TrialConfig]) -> tuple[Stack, list[TrainingState]]:
+    states = [state_of(trial) for trial in trials]
+    pairs = zip(trials, states, strict=True)
+    return Stack([Member(*pair) for pair in pairs], SPLITS), states
+
+
+def together(trials: Sequence[TrialConfig]) -> list[TrainingState]:
+    stack, states = stack_of(trials)
+    while stack.members:
+        stack.advance()
+    return states
+
+
+def assert_same(one: TrainingState, other: TrainingState, within: float = 1e-5) -> None:
+    assert one.step == other.step
+    for (name, a), (_, b) in zip(
+        one.model.state_dict().items(), other.model.state_dict().items(), strict=True
+    ):
+        assert float((a - b).norm()) <= within * float(b.norm()), name
+    curves = [
+        [(e.step, e.train_nats, e.val_nats, e.best_val_nats) for e in s.history]
+        for s in (one, other)
+    ]
+    assert len(curves[0]) == len(curves[1])
+    for ours, theirs in zip(*curves, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def optimizer_states(state: TrainingState) -> list[dict[str, Tensor]]:
+    assert state.optimizer
+    return [dict(state.optimizer.state[parameter]) for parameter in state.model.parameters()]
+
+
+@pytest.mark.parametrize("evaluation", ["exact", "sampled", "published"])
+@pytest.mark.parametrize("variant", ["bigram", "factorized", "attention"])
+def test_members_are_what_they_are_alone(
+    make_trial: MakeTrial, variant: str, evaluation: str
+) -> None:
+    model = {} if variant == "bigram" else {"n_embd": 8}
+    shared = {
+        "batch_size": 8,
+        "max_steps": 10,
+        "eval_every": 4,
+        "evaluation": evaluation,
+        "eval_batches": 3,
+    }
+    own: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"seed": 2, "learning_rate": 3e-3},
+        {"seed": 1, "schedule": "cosine", "warmup_steps": 3},
+    ]
+    if variant == "attention":
+        for settings, pe_type in zip(own, ("rope", "randn", "sinpe"), strict=True):
+            settings["pe_type"] = pe_type
+    trials = [make_trial(variant, **model, **shared, **each) for each in own]
+    assert len({stack_shape(trial) for trial in trials}) == 1
+    for trial, state in zip(trials, together(trials), strict=True):
+        expected = alone(trial)
+        assert_same(state, expected)
+        for ours, theirs in zip(optimizer_states(state), optimizer_states(expected), strict=True):
+            torch.testing.assert_close(ours, theirs)
+        assert torch.equal(state.batches.get_state(), expected.batches.get_state())
+
+
+def test_members_that_are_not_equally_far_go_on_from_where_they_are(make_trial: MakeTrial) -> None:
+    trials = [make_trial(seed=seed, batch_size=4, max_steps=9, eval_every=3) for seed in range(3)]
+    states = [state_of(trial) for trial in trials]
+    sampler = WindowSampler(SPLITS.train, 4, 8)
+    take_steps(states[1], sampler, 2)
+    next(train(states[2], SPLITS, trials[2].training, 2))
+    stack = Stack([Member(*pair) for pair in zip(trials, states, strict=True)], SPLITS)
+    assert [one.step for one in states] == [0, 2, 3]
+    assert [result is not None for result in stack.advance()] == [False, True, False]
+    assert [one.step for one in states] == [1, 3, 4]
+    while stack.members:
+        stack.advance()
+    for trial, state in zip(trials, states, strict=True):
+        assert_same(state, alone(trial))
+
+
+def test_a_member_that_diverges_drops_out_and_the_others_go_on(make_trial: MakeTrial) -> None:
+    settings = {"batch_size": 4, "max_steps": 6, "eval_every": 3}
+    trials = [make_trial(seed=seed, **settings) for seed in range(3)]
+    trials[1] = make_trial(seed=1, learning_rate=1e30, **settings)
+    stack, states = stack_of(trials)
+    first, bad, last = stack.advance()
+    assert first
+    assert last
+    assert isinstance(bad, TrainingDivergedError)
+    with pytest.raises(TrainingDivergedError) as expected:
+        alone(trials[1])
+    assert str(bad).split(" at ")[1] == str(expected.value).split(" at ")[1]  # the step
+    assert [one.trial for one in stack.members] == [trials[0], trials[2]]
+    assert len(stack.advance()) == 2
+    assert stack.members == []
+    for i in (0, 2):
+        assert_same(states[i], alone(trials[i]))
+
+
+def test_a_time_ends_it_between_steps_and_changes_nothing(make_trial: MakeTrial) -> None:
+    trials = [make_trial(seed=seed, batch_size=4, max_steps=4, eval_every=2) for seed in range(2)]
+    stack, states = stack_of(trials)
+    results = []
+    while stack.members:
+        results.append([result is not None for result in stack.advance(within_s=0)])
+    assert results == [[False, False], [True, True]] * 2
+    for trial, state in zip(trials, states, strict=True):
+        assert_same(state, alone(trial))
+        assert state.training_s > 0
+
+
+def test_each_member_is_charged_its_part_of_the_time(
+    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1_000))
+    monkeypatch.setattr("trainables.stack.time.perf_counter", lambda: next(clock))
+    trials = [make_trial(seed=seed, batch_size=4, max_steps=1, eval_every=1) for seed in range(4)]
+    states = together(trials)
+    assert [state.training_s for state in states] == [pytest.approx(states[0].training_s)] * 4
+    assert sum(state.training_s for state in states) < next(clock)
+
+
+def test_shapes_say_which_trials_can_be_one(make_trial: MakeTrial) -> None:
+    base = make_trial("attention", n_embd=8)
+    same = [
+        make_trial("attention", n_embd=8, seed=7, pe_type="randn", learning_rate=1.0),
+        make_trial("attention", n_embd=8, schedule="cosine", warmup_steps=2),
+    ]
+    other = [
+        make_trial("attention", n_embd=10),
+        make_trial("attention", n_embd=8, block_size=4),
+        make_trial("attention", n_embd=8, batch_size=3),
+        make_trial("attention", n_embd=8, max_steps=2),
+        make_trial("attention", n_embd=8, evaluation="sampled"),
+        make_trial("factorized", n_embd=8),
+        replace(base, corpus_digest="another"),
+    ]
+    assert {stack_shape(trial) for trial in same} == {stack_shape(base)}
+    assert stack_shape(base) not in {stack_shape(trial) for trial in other}
+    assert stack_shape(make_trial("count")) is None
+
+
+OWN = '''
+from dataclasses import dataclass
+
+import torch
+from bigram_models import LanguageModel
+
+
+class Gated(LanguageModel):
+    """Knows nothing of stacks."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        width: int = 3
+
+    def __init__(self, config, vocab_size, block_size, generator):
+        super().__init__(vocab_size, context_size=block_size)
+        self.table = torch.nn.Parameter(torch.randn(vocab_size, config.width, generator=generator))
+        self.idle = torch.nn.Parameter(torch.randn(2, generator=generator))
+        self.fixed = torch.nn.Parameter(torch.randn(config.width), requires_grad=False)
+        self.head = torch.nn.Linear(config.width, vocab_size)
+        torch.nn.init.normal_(self.head.weight, generator=generator)
+        torch.nn.init.zeros_(self.head.bias)
+        torch.nn.init.normal_(self.fixed, generator=generator)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, ids_BT):
+        x = self.table[ids_BT]
+        mean = x.cumsum(1) / torch.arange(1, ids_BT.shape[1] + 1)[:, None]
+        return self.head(torch.sigmoid(mean) * x + self.fixed)
+
+
+class Deciding(Gated):
+    def forward(self, ids_BT):
+        return super().forward(ids_BT) * (2 if self.table.sum() > 0 else 3)
+
+
+class Dropping(Gated):
+    def forward(self, ids_BT):
+        return torch.nn.functional.dropout(super().forward(ids_BT), 0.5)
+
+
+class Secret(Gated):
+    def __init__(self, config, vocab_size, block_size, generator):
+        super().__init__(config, vocab_size, block_size, generator)
+        self.factor = float(torch.rand((), generator=generator))
+
+    def forward(self, ids_BT):
+        return super().forward(ids_BT) * self.factor
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial) -> MakeTrial:
+    (tmp_path / "own_stacked.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def make(name: str, seed: int) -> TrialConfig:
+        return make_trial(f"own_stacked:{name}", seed=seed, batch_size=4, max_steps=6, eval_every=3)
+
+    return make
+
+
+def test_a_model_of_the_users_own_needs_no_change(own: MakeTrial) -> None:
+    trials = [own("Gated", seed) for seed in range(3)]
+    for trial, state in zip(trials, together(trials), strict=True):
+        assert_same(state, alone(trial))
+
+
+@pytest.mark.parametrize("name", ["Deciding", "Dropping", "Secret"])
+def test_what_a_stack_cannot_compute_is_refused(own: MakeTrial, name: str) -> None:
+    with pytest.raises(NotStackableError):
+        stack_of([own(name, seed) for seed in range(2)])
+
+
+def test_adamw_is_that_of_torch_for_each_member() -> None:
+    chance = torch.Generator().manual_seed(0)
+    rates, before = [1e-2, 3e-4, 1.0], [0, 5, 40]  # steps that were taken already
+    values_MAB = torch.randn(3, 4, 5, generator=chance)
+    references = [values_MAB[i].clone().requires_grad_() for i in range(3)]
+    optimizers = [
+        torch.optim.AdamW([reference], lr=rate)
+        for reference, rate in zip(references, rates, strict=True)
+    ]
+    for i, optimizer in enumerate(optimizers):
+        for _ in range(before[i]):
+            references[i].grad = torch.randn(4, 5, generator=chance)
+            optimizer.step()
+    parameter = torch.stack([reference.detach() for reference in references])
+    average, square = (
+        torch.stack(
+            [
+                o.state[r].get(name, torch.zeros(4, 5))
+                for o, r in zip(optimizers, references, strict=True)
+            ]
+        )
+        for name in ("exp_avg", "exp_avg_sq")
+    )
+    step_M = torch.tensor([float(steps) for steps in before])
+    for _ in range(7):
+        gradient = torch.randn(3, 4, 5, generator=chance)
+        step_M += 1
+        adamw_(parameter, gradient, average, square, step_M, torch.tensor(rates))
+        for i, optimizer in enumerate(optimizers):
+            references[i].grad = gradient[i]
+            optimizer.step()
+    torch.testing.assert_close(parameter, torch.stack([r.detach() for r in references]))

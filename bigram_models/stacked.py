@@ -56,3 +56,19 @@ class StackedModel:
         )
         logits_MBTV: Tensor = each({**self.parameters, **self.buffers}, ids)
         return logits_MBTV
+
+
+class LoopedModel(StackedModel):
+    """Runs the members one by one, for models that `torch.func.vmap` does not know how to batch.
+
+    Recurrent layers are such, and models whose code decides by the values of tensors.
+    """
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        rows = ids if ids.dim() == 3 else [ids] * len(self.members)
+        return torch.stack(
+            [
+                functional_call(member, {name: t[i] for name, t in self.parameters.items()}, (row,))
+                for i, (member, row) in enumerate(zip(self.members, rows, strict=True))
+            ]
+        )

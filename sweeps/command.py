@@ -268,7 +268,7 @@ def verify_pack(
             pack.problem
             or f"parameters {pack.parameters:.1e}, losses within {pack.largest:.5f} nats"
         )
-        said = "honest" if pack.is_honest else "OFF"
+        said = "alone" if pack.problem else "honest" if pack.is_honest else "OFF"
         _say(f"{said:<8}{name}, {len(pack.trials)} trials: {found}")
     is_honest, summary = verdict(compared)
     _say(f"{'honest' if is_honest else 'OFF':<8}{summary}")

@@ -36,7 +36,7 @@ class Compared:
 
     trials: Sequence[TrialConfig]
     parameters: float = math.nan  # the largest relative difference after the first steps
-    losses: Sequence[float] = ()  # nats, pack less alone, of each trial; NaN where one diverged
+    losses: Sequence[float] = ()  # nats, pack less alone, of each trial
     problem: str = ""  # why they cannot be a pack
 
     @property
@@ -46,7 +46,9 @@ class Compared:
 
     @property
     def is_honest(self) -> bool:
-        return not self.problem and self.parameters <= PARAMETERS and self.largest <= LOSS
+        """Trials that cannot be a pack train alone, which is honest too."""
+        is_same = self.parameters <= PARAMETERS and self.largest <= LOSS
+        return bool(self.problem) or is_same
 
 
 def packs_of(plan: Plan, size: int | None) -> list[list[TrialConfig]]:
@@ -89,7 +91,9 @@ def compare(plan: Plan, packs: Sequence[Sequence[TrialConfig]]) -> Iterator[Comp
             parameters = max(_apart(*pair) for pair in pairs)
             whole = [_evaluated_at_the_end(trial) for trial in trials]
             pairs = _both(whole, plan.corpus.vocab_size, splits)
-            losses = [_final(packed) - _final(alone) for packed, alone in pairs]
+            losses = [
+                _difference(*pair) for pair in zip(whole, *zip(*pairs, strict=True), strict=True)
+            ]
             yield Compared(trials, parameters, losses)
         except NotStackableError as error:
             yield Compared(trials, problem=str(error))
@@ -98,11 +102,12 @@ def compare(plan: Plan, packs: Sequence[Sequence[TrialConfig]]) -> Iterator[Comp
 def verdict(compared: Sequence[Compared]) -> tuple[bool, str]:
     """Whether all packs are what their trials are alone, and all of it in words."""
     losses = [loss for pack in compared for loss in pack.losses]
-    bias = statistics.fmean(losses) if losses else math.nan
+    bias = statistics.fmean(losses) if losses else 0.0
     is_honest = all(pack.is_honest for pack in compared) and abs(bias) <= BIAS
-    largest = max((pack.largest for pack in compared if pack.losses), default=math.nan)
+    largest = max((pack.largest for pack in compared if pack.losses), default=0.0)
+    packs = sum(not pack.problem for pack in compared)
     return is_honest, (
-        f"{len(losses)} trials in {len(compared)} packs: losses within {largest:.5f} nats,"
+        f"{len(losses)} trials in {packs} packs: losses within {largest:.5f} nats,"
         f" {bias:+.5f} on average"
     )
 
@@ -146,6 +151,13 @@ def _apart(one: TrainingState, other: TrainingState) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
 
-def _final(state: TrainingState) -> float:
-    """The last validation loss in nats; NaN of a trial that diverged."""
-    return state.last.val_nats if state.last else math.nan
+def _difference(trial: TrialConfig, packed: TrainingState, alone: TrainingState) -> float:
+    """Of the final validation losses in nats; none of a trial that diverges both ways."""
+    finished = [state.finished(trial.training) for state in (packed, alone)]
+    if not any(finished):
+        return 0.0
+    if not all(finished):
+        return math.inf
+    assert packed.last
+    assert alone.last
+    return packed.last.val_nats - alone.last.val_nats

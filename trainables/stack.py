@@ -9,6 +9,7 @@ Shapes: M members, B batch, T time, V vocabulary.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Hashable, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bigram_models import FittedModel
+from bigram_models.stacked import LoopedModel
 from trainables.batches import WindowSampler, consecutive_windows
 from trainables.config import TrialConfig
 from trainables.evaluation import evaluation_tokens
@@ -35,6 +37,8 @@ from trainables.training import (
 
 RELATIVE_TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below another model
 OWN = ("learning_rate", "schedule", "warmup_steps")  # what each member has of its own
+
+logger = logging.getLogger(__name__)
 
 Result = Evaluation | TrainingDivergedError | None
 
@@ -120,11 +124,12 @@ class Stack:
         try:
             self._model = type(models[0]).stacked(models)
             self._check()
-        except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise NotStackableError(why) from error
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # vmap has many for what it cannot do
+            logger.info("the members of a stack are run one by one: %s", error)
+            self._model = LoopedModel(models)
+            self._check()
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
         self._step_M = torch.tensor([float(state.step) for state in states], device=device)
         for name, parameter in self._model.parameters.items():
@@ -166,10 +171,12 @@ class Stack:
         for i in {0, len(states) - 1}:
             alone_BTV = states[i].model(ids_BT)
             if alone_BTV.shape != together_MBTV[i].shape:
-                raise ValueError("the stacked model's logits have another shape")
+                raise NotStackableError("the logits of a stack have another shape")
             off = float((together_MBTV[i] - alone_BTV).abs().max())
             if not off <= RELATIVE_TOLERANCE * float(alone_BTV.abs().max()):
-                raise ValueError(f"member {i} of the stack computes other logits, off by {off:.2g}")
+                raise NotStackableError(
+                    f"a model gives other logits in a stack than alone, off by {off:.2g}"
+                )
 
     def _take(self, steps: int, within_s: float) -> dict[int, Result]:
         """Take steps; what became of members whose loss is not finite."""

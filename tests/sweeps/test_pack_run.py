@@ -93,18 +93,19 @@ def test_a_search_stops_trials_of_a_pack_and_the_others_go_on(tmp_path: Path) ->
 
 
 OWN = """
+from torch.nn.functional import dropout
 from bigram_models import BigramTable
 
-class Deciding(BigramTable):
+class Dropping(BigramTable):
     def forward(self, ids_BT):
-        return super().forward(ids_BT) * (2 if self.logits_VV.sum() > 0 else 3)
+        return dropout(super().forward(ids_BT), 0.5, self.training)
 """
 UNSTACKABLE = """
 name: unstackable
 corpus: file:play.txt
 training: {max_steps: 20, eval_every: 10, batch_size: 8}
 replicates: 3
-arms: [{model: {variant: "deciding:Deciding"}}]
+arms: [{model: {variant: "dropping:Dropping"}}]
 resources: {pack: 8}
 """
 
@@ -113,17 +114,16 @@ def test_trials_that_cannot_be_a_pack_train_alone_and_verify_pack_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = SweepFolder(tmp_path, UNSTACKABLE)
-    (tmp_path / "deciding.py").write_text(OWN)
+    (tmp_path / "dropping.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     done = folder.run()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "cannot train in a pack of 3, goes on alone" in done.stdout
-    folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
-
+    runs = folder.by_key().values()
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
     verified = folder.run("verify-pack", "sweep.yaml")
-    assert verified.returncode == 1
-    assert verified.stdout.startswith("OFF     deciding:Deciding")
-    assert "data-dependent control flow" in verified.stdout
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.startswith("alone   dropping:Dropping")
 
 
 def test_verify_pack_compares_packs_with_their_trials_alone(tmp_path: Path) -> None:

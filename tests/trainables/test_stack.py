@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bigram_models.stacked import LoopedModel, StackedModel
 from trainables.batches import WindowSampler
 from trainables.config import TrialConfig
 from trainables.corpus import tokenise
@@ -229,6 +230,19 @@ class Secret(Gated):
 
     def forward(self, ids_BT):
         return super().forward(ids_BT) * self.factor
+
+
+class Recurrent(Gated):
+    def __init__(self, config, vocab_size, block_size, generator):
+        super().__init__(config, vocab_size, block_size, generator)
+        self.mix = torch.nn.GRU(config.width, config.width, batch_first=True)
+        for parameter in self.mix.parameters():
+            torch.nn.init.normal_(parameter, generator=generator)
+
+    def forward(self, ids_BT):
+        return self.head(self.mix(self.table[ids_BT])[0])
+
+
 '''
 
 
@@ -243,16 +257,27 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial) 
     return make
 
 
-def test_a_model_of_the_users_own_needs_no_change(own: MakeTrial) -> None:
-    trials = [own("Gated", seed) for seed in range(3)]
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("Gated", StackedModel),
+        ("Recurrent", LoopedModel),
+        ("Deciding", LoopedModel),
+        ("Secret", LoopedModel),
+    ],
+)
+def test_a_model_of_the_users_own_needs_no_change(
+    own: MakeTrial, name: str, model: type[StackedModel]
+) -> None:
+    trials = [own(name, seed) for seed in range(3)]
+    assert type(stack_of(trials)[0]._model) is model
     for trial, state in zip(trials, together(trials), strict=True):
         assert_same(state, alone(trial))
 
 
-@pytest.mark.parametrize("name", ["Deciding", "Dropping", "Secret"])
-def test_what_a_stack_cannot_compute_is_refused(own: MakeTrial, name: str) -> None:
-    with pytest.raises(NotStackableError):
-        stack_of([own(name, seed) for seed in range(2)])
+def test_a_model_that_draws_from_the_global_state_is_refused(own: MakeTrial) -> None:
+    with pytest.raises(NotStackableError, match="gives other logits in a stack than alone"):
+        stack_of([own("Dropping", seed) for seed in range(2)])
 
 
 def test_adamw_is_that_of_torch_for_each_member() -> None:

@@ -185,7 +185,9 @@ def take_steps(
         return
     assert state.optimizer is not None
     started = time.perf_counter()
-    losses = []
+    # One tensor: small ones that stay would keep the heap from giving back the large ones between.
+    losses = torch.zeros(steps, device=sampler.windows_NT1.device)
+    taken = 0
     for step in range(state.step, state.step + steps):
         if rate_at:
             for group in state.optimizer.param_groups:
@@ -195,17 +197,18 @@ def take_steps(
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
-        losses.append(loss.detach())
+        losses[taken] = loss.detach()
+        taken += 1
         if time.perf_counter() - started > within_s:
             break
-    finite = torch.stack(losses).isfinite().tolist()  # the only wait for the device
+    finite = losses.isfinite().tolist()  # the only wait for the device
     state.training_s += time.perf_counter() - started
     if not all(finite):
         first = finite.index(False)
         raise TrainingDivergedError(
             f"the loss is {float(losses[first])} at step {state.step + first + 1}"
         )
-    state.step += len(losses)
+    state.step += taken
 
 
 def evaluate(

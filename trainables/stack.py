@@ -165,11 +165,11 @@ class Stack:
     @torch.no_grad()
     def _check(self) -> None:
         """Compare the stack's logits for some text with those of its first and last member."""
-        states = [one.state for one in self.members]
+        before = {name: buffer.clone() for name, buffer in self._model.buffers.items()}
         ids_BT = self._sampler.windows_NT1[:4, :-1].long()
         together_MBTV = self._model(ids_BT)
-        for i in {0, len(states) - 1}:
-            alone_BTV = states[i].model(ids_BT)
+        for i in {0, len(self.members) - 1}:
+            alone_BTV = self.members[i].state.model(ids_BT)
             if alone_BTV.shape != together_MBTV[i].shape:
                 raise NotStackableError("the logits of a stack have another shape")
             off = float((together_MBTV[i] - alone_BTV).abs().max())
@@ -177,6 +177,8 @@ class Stack:
                 raise NotStackableError(
                     f"a model gives other logits in a stack than alone, off by {off:.2g}"
                 )
+        for name, buffer in self._model.buffers.items():
+            buffer.copy_(before[name])  # a model may count there how often it runs
 
     def _take(self, steps: int, within_s: float) -> dict[int, Result]:
         """Take steps; what became of members whose loss is not finite."""
@@ -259,13 +261,19 @@ class Stack:
     def _exact_losses(self, tokens_N: Tensor) -> list[float]:
         """Mean loss of each member over every token of a split but the first."""
         size, block_size = len(self.members), self._training.block_size
+        self._set_training(False)
         total_M = torch.zeros(size, dtype=torch.float64, device=tokens_N.device)
         at_once = max(block_size, evaluation_tokens(tokens_N.device) // size)
         for inputs_BT, targets_BT in consecutive_windows(tokens_N, block_size, at_once):
             mean_M = self._loss(inputs_BT, targets_BT.expand(size, -1, -1))
             total_M += mean_M.double() * targets_BT.numel()
+        self._set_training(True)
         losses: list[float] = (total_M / (len(tokens_N) - 1)).tolist()
         return losses
+
+    def _set_training(self, is_training: bool) -> None:
+        for one in self.members:
+            one.state.model.train(is_training)
 
 
 def adamw_(

@@ -12,6 +12,7 @@ import torch
 from trainables.config import TrialConfig
 from trainables.corpus import tokenise
 from trainables.files import trial_folder
+from trainables.stack import adamw_
 from trainables.storage import SharedFolder
 from trainables.training import Splits, initial_state, train
 from trainables.trial_log import log_of
@@ -136,6 +137,33 @@ def test_a_pack_that_does_not_fit_is_split_and_nothing_of_it_is_lost(
         log = log_of(trial_folder(tmp_path, trial.key)).read_text()
         assert "the pack is split: OutOfMemoryError: CUDA out of memory" in log
         assert "left at" not in log
+
+
+def test_what_was_left_in_the_middle_of_a_step_is_not_saved(
+    trials: list[TrialConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = worker(trials, tmp_path)
+    made.advance(60)
+    assert [report["step"] for report in made.advance(0)["trials"]] == [1, 1, 1]  # not saved yet
+    calls = 0
+
+    def ending(*given: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise SystemExit
+        adamw_(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainables.stack.adamw_", ending)
+        with pytest.raises(SystemExit):
+            made.advance(60)
+    made.leave()
+    last = worker(trials, tmp_path)
+    assert [report["step"] for report in last.advance(60)["trials"]] == [0, 0, 0]
+    told = finish(last)
+    for trial in trials:
+        assert_as_alone(trial, told[trial.key])
 
 
 DROPPING = """

@@ -232,6 +232,17 @@ class Secret(Gated):
         return super().forward(ids_BT) * self.factor
 
 
+class Watching(Gated):
+    """Keeps a running value while it trains, and uses it when it does not."""
+
+    def forward(self, ids_BT):
+        logits_BTV = super().forward(ids_BT)
+        if self.training:
+            self.seen.mul_(0.5).add_(logits_BTV.detach().mean())
+            return logits_BTV * 2
+        return logits_BTV + self.seen * torch.arange(logits_BTV.shape[-1])
+
+
 class Recurrent(Gated):
     def __init__(self, config, vocab_size, block_size, generator):
         super().__init__(config, vocab_size, block_size, generator)
@@ -261,6 +272,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial) 
     ("name", "model"),
     [
         ("Gated", StackedModel),
+        ("Watching", StackedModel),
         ("Recurrent", LoopedModel),
         ("Deciding", LoopedModel),
         ("Secret", LoopedModel),

@@ -18,6 +18,7 @@ PROTOCOL = {  # of the study, as params of a trial show it
     "max_steps": "5000",
     "schedule": "constant",
     "warmup_steps": "0",
+    "precision": "float32",
 }
 CONTEXT_FREE = ("bigram", "factorized")  # the study does not say their block_size: it is idle
 

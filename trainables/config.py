@@ -23,6 +23,7 @@ from pydantic import (
 
 from bigram_models import FittedModel
 from trainables.errors import validate
+from trainables.precision import Precision
 from trainables.variants import ModelConfig, parse_model
 
 RESULT_VERSION = 1  # bumped when a change of the code alters the losses of a configuration
@@ -49,6 +50,7 @@ class TrainingConfig(Frozen):
     learning_rate: PositiveFloat = 1e-2  # of AdamW, the highest of its schedule
     schedule: Schedule = "constant"  # cosine: half a wave down to zero (Loshchilov & Hutter 2017)
     warmup_steps: NonNegativeInt = 0  # in which the rate rises linearly
+    precision: Precision = "float32"  # of the matrix products of steps; evaluation has float32
     max_steps: PositiveInt = 5_000  # optimizer updates
     eval_every: PositiveInt = 500  # steps; the last step is always evaluated
     evaluation: Evaluating = "exact"
@@ -82,10 +84,10 @@ class TrainingConfig(Frozen):
         One that was added later is left out while it changes nothing, so older keys stay valid.
         """
         idle = {"eval_batches"} if self.evaluation == "exact" else set()
-        later = {"schedule": "constant", "warmup_steps": 0}
+        later = {"schedule": "constant", "warmup_steps": 0, "precision": "float32"}
         idle |= {name for name, value in later.items() if getattr(self, name) == value}
         if fitted:
-            idle |= {"learning_rate", "schedule", "warmup_steps", "max_steps", "eval_every"}
+            idle |= {*later, "learning_rate", "max_steps", "eval_every"}
             idle |= {"batch_size"} if self.evaluation == "exact" else set()
         return self.model_dump(exclude=idle)
 

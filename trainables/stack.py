@@ -25,6 +25,7 @@ from trainables.batches import WindowSampler, consecutive_windows
 from trainables.config import TrialConfig
 from trainables.evaluation import evaluation_tokens
 from trainables.graph import Repeated
+from trainables.precision import computed_in
 from trainables.training import (
     Evaluation,
     Splits,
@@ -183,7 +184,8 @@ class Stack:
     def _take(self, steps: int, within_s: float) -> dict[int, Result]:
         """Take steps; what became of members whose loss is not finite."""
         started = time.perf_counter()
-        taken = self._repeated.run(steps, within_s)
+        with computed_in(self._training.precision, self._splits.train.device):
+            taken = self._repeated.run(steps, within_s)
         bad = self._bad_M.tolist()  # the only wait for the device
         seconds = (time.perf_counter() - started) / len(self.members)
         failed: dict[int, Result] = {}

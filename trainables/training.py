@@ -23,6 +23,7 @@ from trainables.batches import WindowSampler, initial_stream, stream
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus
 from trainables.evaluation import exact_loss, next_token_loss, sampled_loss
+from trainables.precision import computed_in
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -147,7 +148,8 @@ def advance(
         return evaluate(state, splits, training, seed, tokens=len(splits.train))
     target = next_evaluation(state, training)
     sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-    take_steps(state, sampler, target - state.step, within_s, training.learning_rate_at)
+    with computed_in(training.precision, splits.train.device):
+        take_steps(state, sampler, target - state.step, within_s, training.learning_rate_at)
     if state.step < target:
         return None
     tokens = state.step * training.batch_size * training.block_size

@@ -1,0 +1,31 @@
+"""In which numbers the matrix products of training steps are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+# float32: as it says. tf32: products with 10 bits of mantissa, on GPUs that have them. bf16:
+# products of numbers with 7 bits of mantissa, torch's automatic mixed precision.
+Precision = Literal["float32", "tf32", "bf16"]
+
+
+@contextmanager
+def computed_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Compute what happens meanwhile so; parameters, losses and moments stay float32."""
+    if precision == "bf16":
+        # Without a cache: a weight's cast would be that of before the step.
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
+            yield
+    elif precision == "tf32":
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+    else:
+        yield

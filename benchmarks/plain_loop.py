@@ -1,22 +1,53 @@
-"""A trial as one writes it from the protocol alone: what ours is measured against.
+"""Trials as one writes them from the protocol alone: what ours are measured against.
+
+    python -m benchmarks.plain_loop WORK.json [--at-once 2]
 
 A batch is stacked from slices, rotary pairs are taken apart and stacked again, attention is
 PyTorch's fused kernel, AdamW has its defaults, and a loss is the mean over 200 random batches.
+
+The work is a JSON of ``corpus``, ``corpora`` (the cache), ``device`` and ``trials`` (each a
+`PlainConfig`): one after another by as many threads as torch takes, or several at once in processes
+of one thread.
 
 Shapes: B batch, T time, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BATCH_SIZE = 64
+from trainables.corpus import Corpus, load_corpus
+
 LEARNING_RATE = 1e-2
-EVALUATION_BATCHES = 200
+
+
+@dataclass(frozen=True)
+class PlainConfig:
+    """A trial; the defaults are the protocol's."""
+
+    variant: str = "attention"  # or bigram, factorized
+    n_embd: int = 64
+    block_size: int = 8
+    pe_type: str = "rope"
+    seed: int = 1337
+    batch_size: int = 64
+    max_steps: int = 5_000
+    eval_every: int = 500
+    eval_batches: int = 200  # a split
 
 
 class PlainAttention(nn.Module):
@@ -36,7 +67,7 @@ class PlainAttention(nn.Module):
             table[:, 0::2], table[:, 1::2] = angle.sin(), angle.cos()
         self.register_buffer("table", table)
 
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, ids: Tensor) -> Tensor:
         x = self.embedding(ids)
         if self.pe_type == "rope":
             even, odd = x[..., 0::2], x[..., 1::2]
@@ -45,46 +76,117 @@ class PlainAttention(nn.Module):
             ).flatten(-2)
         else:
             x = x + self.table
-        mixed = F.scaled_dot_product_attention(x, x, x, is_causal=True)
-        logits = self.head(mixed)
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
+        logits: Tensor = self.head(F.scaled_dot_product_attention(x, x, x, is_causal=True))
+        return logits
+
+
+def plain_model(config: PlainConfig, vocab_size: int) -> nn.Module:
+    if config.variant == "bigram":
+        return nn.Embedding(vocab_size, vocab_size)
+    if config.variant == "factorized":
+        table = nn.Embedding(vocab_size, config.n_embd)
+        return nn.Sequential(table, nn.Linear(config.n_embd, vocab_size))
+    return PlainAttention(vocab_size, config.n_embd, config.block_size, config.pe_type)
 
 
 class PlainTrial:
-    """Steps and evaluations of one configuration."""
+    """Steps and evaluations of one configuration; the text stays on the CPU."""
 
-    def __init__(
-        self,
-        train: Tensor,
-        validation: Tensor,
-        vocab_size: int,
-        n_embd: int,
-        block_size: int,
-        pe_type: str,
-    ) -> None:
-        self.splits = (train, validation)
-        self.block_size = block_size
-        self.model = PlainAttention(vocab_size, n_embd, block_size, pe_type)
+    def __init__(self, config: PlainConfig, corpus: Corpus, device: str = "cpu") -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.device = config, device
+        self.splits = [torch.tensor(each).long() for each in (corpus.train, corpus.validation)]
+        self.model = plain_model(config, corpus.vocab_size).to(device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
+        self.tokens = 0  # trained on so far
 
-    def batch(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        T = self.block_size
-        starts = torch.randint(len(tokens) - T, (BATCH_SIZE,))
-        return (
-            torch.stack([tokens[start : start + T] for start in starts]),
-            torch.stack([tokens[start + 1 : start + T + 1] for start in starts]),
-        )
+    def batch(self, split: Tensor) -> tuple[Tensor, Tensor]:
+        T = self.config.block_size
+        starts = torch.randint(len(split) - T, (self.config.batch_size,))
+        inputs = torch.stack([split[start : start + T] for start in starts])
+        targets = torch.stack([split[start + 1 : start + T + 1] for start in starts])
+        return inputs.to(self.device), targets.to(self.device)
+
+    def loss(self, split: Tensor) -> Tensor:
+        inputs, targets = self.batch(split)
+        logits = self.model(inputs)
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
 
     def step(self) -> None:
-        loss = self.model(*self.batch(self.splits[0]))
+        loss = self.loss(self.splits[0])
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        self.tokens += self.config.batch_size * self.config.block_size
+
+    def take(self, steps: int) -> None:
+        for _ in range(steps):
+            self.step()
 
     @torch.no_grad()
-    def evaluate(self, batches: int = EVALUATION_BATCHES) -> list[float]:
+    def evaluate(self) -> list[float]:
         """Both losses in nats per character."""
-        loss: Callable[[Tensor], Tensor] = lambda split: torch.stack(  # noqa: E731
-            [self.model(*self.batch(split)) for _ in range(batches)]
+        mean: Callable[[Tensor], Tensor] = lambda split: torch.stack(  # noqa: E731
+            [self.loss(split) for _ in range(self.config.eval_batches)]
         ).mean()
-        return [float(loss(split)) for split in self.splits]
+        return [float(mean(split)) for split in self.splits]
+
+    def train(self) -> Iterator[dict[str, float]]:
+        """To the end; what is reported of each evaluation."""
+        started_s, config = time.time(), self.config
+        for step in range(1, config.max_steps + 1):
+            self.step()
+            if step % config.eval_every == 0 or step == config.max_steps:
+                train_loss, val_loss = self.evaluate()
+                yield {
+                    "step": step,
+                    "train_loss": train_loss,
+                    "val_loss": val_loss,
+                    "tokens": self.tokens,
+                    "started_s": started_s,
+                }
+
+
+def read_work(path: Path) -> tuple[Corpus, str, list[PlainConfig]]:
+    """The text, the device and the trials."""
+    work = json.loads(path.read_text())
+    corpus = load_corpus(work["corpus"], Path(work["corpora"]))
+    return corpus, work["device"], [PlainConfig(**each) for each in work["trials"]]
+
+
+def train_to_end(corpus: Corpus, device: str, config: PlainConfig) -> dict[str, float]:
+    """The last report of a trial."""
+    *_, last = PlainTrial(config, corpus, device).train()
+    return last
+
+
+def summary(reports: Iterable[Mapping[str, Any]]) -> str:
+    """The last reports of all trials as one line of JSON."""
+    last = list(reports)
+    return json.dumps(
+        {
+            "trials": len(last),
+            "tokens": sum(int(each["tokens"]) for each in last),
+            "val_loss": statistics.fmean(each["val_loss"] for each in last),
+            "started_s": min(each["started_s"] for each in last),  # the first of them, time.time()
+        }
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--at-once", type=int, default=1)
+    given = parser.parse_args()
+    corpus, device, trials = read_work(given.work)
+    one = partial(train_to_end, corpus, device)
+    if given.at_once == 1:
+        print(summary(map(one, trials)))
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(given.at_once, spawn, torch.set_num_threads, (1,)) as processes:
+        print(summary(processes.map(one, trials)))
+
+
+if __name__ == "__main__":
+    main()

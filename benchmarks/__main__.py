@@ -1,0 +1,63 @@
+"""Ours against the plain loop, a plain Ray Tune script, and what the machine can do.
+
+    python -m benchmarks [NAMES ...] [--quick] [--full] [--rounds N]
+
+Prints a Markdown table for each section, all of them without names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+from pathlib import Path
+
+from benchmarks.measuring import Asked
+
+SECTIONS = {  # each a module, imported when it is run: some need neither Ray nor MLflow
+    "steps": "one trial by shape, against the plain loop and the machine's limits",
+    "packs": "trials of one shape that train as one",
+    "counting": "the count model against loops over lists and elements",
+    "delivery": "runs brought to MLflow",
+    "overhead": "what a trial costs beyond its training",
+    "sweep": "the published sweep, from the command to its end",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=(__doc__ or "").splitlines()[0],
+        epilog="\n".join(f"{name:10}{about}" for name, about in SECTIONS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option = parser.add_argument
+    option("names", nargs="*", metavar="NAMES", help="sections, see below; all without names")
+    option("--rounds", type=int, help="of each measurement; 3, with --quick 1")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="see that everything runs, no more")
+    size.add_argument("--full", action="store_true", help="the largest sizes (many hours)")
+    option("--max-steps", type=int, help="of the published sweep's trials; 500, with --full 5000")
+    option("--trials", type=int, nargs="+", default=[], help="numbers of trivial trials")
+    option("--search", action="store_true", help="trivial trials are suggested by a search")
+    corpora = os.environ.get("SWEEPS_CORPORA", "state/corpora")
+    option("--corpora", default=corpora, help="the cache of downloaded texts (SWEEPS_CORPORA)")
+    given = parser.parse_args()
+    if unknown := set(given.names) - SECTIONS.keys():
+        parser.error(f"unknown: {', '.join(unknown)}; the sections are {', '.join(SECTIONS)}")
+    asked = Asked(
+        rounds=given.rounds or (1 if given.quick else 3),
+        is_quick=given.quick,
+        is_full=given.full,
+        max_steps=given.max_steps or (5_000 if given.full else 500),
+        trials=tuple(given.trials),
+        is_search=given.search,
+        corpora=Path(given.corpora).absolute(),
+    )
+    os.environ["SWEEPS_CORPORA"] = str(asked.corpora)  # for `sweeps run`, whose state is elsewhere
+    for name in given.names or SECTIONS:
+        importlib.import_module(f"benchmarks.{name}").run(asked)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Our trials of the published shapes, moved on as a worker moves them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.operations import attention_operations, executed_operations
+from trainables.config import TrialConfig
+from trainables.corpus import Corpus
+from trainables.stack import Member, Stack
+from trainables.training import Splits, advance, initial_state
+
+BATCH_SIZE = 64
+
+
+class Shape(NamedTuple):
+    """Of a model of the study."""
+
+    n_embd: int
+    block_size: int
+    pe_type: str
+
+
+def trials_of(
+    shape: Shape, corpus: Corpus, steps: int, evaluations: int, count: int = 1
+) -> list[TrialConfig]:
+    """Some that differ in their seed, evaluated after every so many steps, so many times."""
+    training = {
+        "block_size": shape.block_size,
+        "batch_size": BATCH_SIZE,
+        "max_steps": steps * evaluations,
+        "eval_every": steps,
+    }
+    return [
+        TrialConfig.from_dict(
+            {
+                "model": {
+                    "variant": "attention",
+                    "pe_type": shape.pe_type,
+                    "n_embd": shape.n_embd,
+                },
+                "training": training,
+                "seed": 1337 + number,
+                "corpus": corpus.name,
+                "corpus_digest": corpus.digest,
+            }
+        )
+        for number in range(count)
+    ]
+
+
+class Moved(NamedTuple):
+    """How far trials came at once, and the seconds of it."""
+
+    steps: int  # of each trial
+    steps_s: float  # of all of them
+    evaluation_s: float
+
+
+class Ours:
+    """Trials that take their steps together; one alone on a CPU takes them without a stack."""
+
+    def __init__(self, trials: Sequence[TrialConfig], corpus: Corpus, splits: Splits) -> None:
+        device = splits.train.device
+        states = [initial_state(trial, corpus.vocab_size, device) for trial in trials]
+        self._first = states[0]
+        self._size = len(trials)
+        self._advance: Callable[[float], object]
+        if len(trials) == 1 and device.type == "cpu":
+            (trial,), (state,) = trials, states
+            self._advance = partial(advance, state, splits, trial.training, trial.seed)
+        else:
+            members = [Member(*pair) for pair in zip(trials, states, strict=True)]
+            self._advance = Stack(members, splits).advance
+
+    def advance(self, within_s: float = math.inf) -> Moved:
+        """Go to the next evaluation, or for some seconds."""
+        step, training_s = self._first.step, self._first.training_s
+        started = time.perf_counter()
+        self._advance(within_s)
+        wall_s = time.perf_counter() - started
+        steps_s = (self._first.training_s - training_s) * self._size  # a member counts its share
+        return Moved(self._first.step - step, steps_s, wall_s - steps_s)
+
+
+def operations_of(shape: Shape, corpus: Corpus) -> tuple[int, int]:
+    """Operations of a step by the definition, and those that ours executes."""
+    splits = Splits.of(corpus, torch.device("cpu"))
+    ours = Ours(trials_of(shape, corpus, steps=2, evaluations=1), corpus, splits)
+    executed = executed_operations(lambda: ours.advance(within_s=0))  # one step
+    B, T, D, V = BATCH_SIZE, shape.block_size, shape.n_embd, corpus.vocab_size
+    return attention_operations(B, T, D, V), executed

@@ -22,55 +22,22 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.analysis_scale import measure
-from sweeps.delivery import Delivery
-from sweeps.description import describe_sweep, describe_trial
-from sweeps.events import TrialEvent
-from sweeps.outbox import Outbox
-from sweeps.service import OUTBOX, make_plan
+from benchmarks.delivery import SWEEP, Filled, deliver, fill
 from sweeps.state import State
 from sweeps.store import mlflow_client, sweep_experiments
-from sweeps.tracking import SweepRuns
 from sweeps.ui import mlflow_ui
 from sweeps.views import view_link
 from tests.docker.running import mlflow_server, postgres, secret_file
-from trainables.storage import SharedFolder
 
-SWEEP = "scale"
-STEPS = range(500, 5_001, 500)
-GRID = """
-name: {name}
-corpus: embedded
-replicates: {replicates}
-training: {{max_steps: {steps}, eval_every: {every}}}
-arms:
-  - model: {{variant: attention}}
-    grid:
-      model.pe_type: [randn, rope]
-      model.n_embd: [16, 32, 48, 64, 80, 96, 112, 128, 144, 160]
-      training.block_size: [4, 8, 12, 16, 20, 24, 28, 32, 36, 40]
-      training.learning_rate: [1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2, 2e-2, 3e-2, 5e-2, 7e-2]
-"""
-CONFIGURATIONS = 2_000  # of this grid
 PASSWORD = "of this benchmark only"
 TIMES = 3
 PAGE_LIMIT_MS = 120_000
-
-
-@dataclass(frozen=True)
-class Filled:
-    """An outbox of trials that are finished, and none is sent."""
-
-    path: Path
-    trials: int
-    best: float  # the lowest loss
 
 
 def main() -> None:
@@ -91,38 +58,6 @@ def main() -> None:
                 spread = f" ({low:.1f} to {high:.1f})" if len(seconds) > 1 else ""
                 print(f"| {what} | {statistics.median(seconds):.1f}{spread} |", flush=True)
         browser.close()
-
-
-def fill(folder: Path, trials: int) -> Filled:
-    """Make an outbox in a folder as if a sweep had just trained so many trials."""
-    text = GRID.format(
-        name=SWEEP,
-        replicates=math.ceil(trials / CONFIGURATIONS),
-        steps=STEPS[-1],
-        every=STEPS.step,
-    )
-    (folder / "sweep.yaml").write_text(text)
-    plan = make_plan(str(folder / "sweep.yaml"), [], State(folder))
-    chosen = plan.trials[:trials]
-    chance = np.random.default_rng(1)
-    best = math.inf
-    with closing(Outbox(folder / OUTBOX, SWEEP)) as outbox:
-        described = {trial.key: describe_trial(plan, trial) for trial in chosen}
-        outbox.describe(describe_sweep(plan), described)
-        for key in described:
-            losses = 2.3 + 100 / np.array(STEPS) + chance.normal(0, 0.01)
-            outbox.record(TrialEvent(key, "started"))
-            evaluations = [evaluation(*each) for each in zip(STEPS, losses.tolist(), strict=True)]
-            outbox.record(TrialEvent(key, "progressed", STEPS[-1], evaluations, hardware="none"))
-            outbox.record(TrialEvent(key, "finished"))
-            best = min(best, losses[-1])
-        outbox.end("FINISHED")
-    return Filled(folder / OUTBOX, len(chosen), best)
-
-
-def evaluation(step: int, loss: float) -> dict[str, float]:
-    nats = {"train_nats": loss - 0.02, "val_nats": loss, "best_val_nats": loss}
-    return {"step": step, **nats, "training_s": step / 1_000, "tokens_per_s": 1e5}
 
 
 def in_service(browser: Browser, filled: Filled, state: State) -> Iterator[tuple[str, list[float]]]:
@@ -160,23 +95,6 @@ def service(folder: Path) -> Iterator[str]:
         }
         with mlflow_server(folder, environment) as url, patch.dict(os.environ, login):
             yield url
-
-
-def deliver(uri: str, filled: Filled, state: State) -> float:
-    """Seconds until a store has what the outbox has."""
-    folder = state.sweep(SWEEP)
-    folder.mkdir(parents=True)
-    artifacts = state.artifacts(SWEEP) if uri == state.tracking_uri else None
-    with closing(Outbox(Path(shutil.copy(filled.path, folder)), SWEEP)) as outbox:
-
-        def connect() -> SweepRuns:
-            return SweepRuns(uri, outbox, artifacts, SharedFolder(folder), state.reports(SWEEP))
-
-        started = time.perf_counter()
-        with closing(Delivery(outbox, connect)) as delivery:
-            if left := delivery.flush():
-                raise SystemExit(f"{left} runs were not delivered: {delivery.problem}")
-            return time.perf_counter() - started
 
 
 def rankings(uri: str, state: State) -> list[float]:

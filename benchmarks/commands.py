@@ -1,0 +1,80 @@
+"""Commands as a user gives them, with the time and the memory that they take."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PYTHON = sys.executable
+SWEEPS = str(Path(sys.executable).parent / "sweeps")
+LOOK_EVERY_S = 0.5
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
+ELSEWHERE = {"MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SWEEPS_STORAGE_URI"}  # not measured here
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command took, and what it said on its standard output."""
+
+    started_s: float  # time.time()
+    wall_s: float
+    said: str
+    own_mib: float  # the most that the process itself had resident (VmHWM)
+    all_mib: float  # it and its descendants at a moment, pages that they share counted in each
+
+
+def run_command(*command: str, cwd: Path = ROOT) -> Ran:
+    """Run it to its end, with a look at its memory now and then.
+
+    Raises:
+        RuntimeError: it failed; the message is the end of what it said.
+    """
+    own_kib = all_kib = 0
+    environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
+        started_s, started = time.time(), time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=cwd, stdout=said, stderr=errors, env=environment | QUIET
+        )
+        while process.poll() is None:
+            own_kib = max(own_kib, _kib(process.pid, "VmHWM"))
+            all_kib = max(all_kib, sum(_kib(pid, "VmRSS") for pid in _family(process.pid)))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_EVERY_S)
+        wall_s = time.perf_counter() - started
+        said.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{command} failed: {(said.read() + errors.read())[-2_000:]}")
+        return Ran(started_s, wall_s, said.read(), own_kib / 1024, all_kib / 1024)
+
+
+def _kib(pid: int, name: str) -> int:
+    """A line of the status of a process; 0 of one that has ended."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        if found := re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE):
+            return int(found[1])
+    return 0
+
+
+def _family(pid: int) -> Sequence[int]:
+    """A process and its descendants."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(fields[1])
+    family = [pid]
+    for member in family:  # grows meanwhile
+        family += [child for child, parent in parents.items() if parent == member]
+    return family

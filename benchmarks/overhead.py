@@ -1,0 +1,122 @@
+"""What a trial costs beyond its training: sweeps of trials that do almost no work.
+
+Runs `sweeps run` as a user does, once with few trials and once with many; the difference in time
+over the difference in number is the cost of a trial, tracking and artifacts included, and the rest
+is start-up. With --search the trials are suggested by a study. Whether the cost grows is seen from
+the times at which the trials of each quarter were started. Beside it plain Ray Tune on the same
+trivial trials, fewer of them: its cost of a trial is large enough to be seen so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.measuring import Asked, Samples, digits, print_section, print_table
+from benchmarks.plain_loop import PlainConfig
+from benchmarks.ways import OURS, TUNE, TUNE_REUSING, Came, run_ours, run_plain
+from trainables.verse import write_play
+
+FEW = 4
+QUARTERS = 4
+TRIALS, TRIALS_FULL, TRIALS_QUICK = (200,), (200, 2_000, 10_000), (8,)
+MOST_PLAIN = {TUNE: 40, TUNE_REUSING: 200}  # trials: a process for each takes seconds
+NAME, TEXT = "overhead", "play.txt"
+SWEEP = """
+name: overhead
+corpus: file:{folder}/play.txt
+training: {{max_steps: 1, eval_every: 1, batch_size: 1, block_size: 2}}
+"""
+GRID = """
+replicates: {trials}
+arms:
+  - model: {{variant: bigram}}
+"""
+SEARCH = """
+arms:
+  - model: {{variant: attention}}
+    search:
+      model.pe_type: [randn, sinpe, rope]
+      model.n_embd: [4, 8, 16]
+      training.learning_rate: {{low: 1e-4, high: 1, log: true}}
+search: {{trials: {trials}, confirm: null}}
+"""
+ABOUT = f"""Trials of one step. Seconds: median (least to most) over rounds; a trial's cost beyond
+start-up by the difference to {FEW} trials. By quarter: seconds between the starts of trials; growth
+is the last over the second, as the first has the start of the workers. MiB: the most that the
+driver had resident (VmHWM), and all processes together, pages that they share counted in each."""
+
+RunTrials = Callable[[int], Came]  # so many of them
+
+
+def run(asked: Asked) -> None:
+    print_section("overhead", ABOUT, torch.device("cpu"))
+    size = TRIALS_QUICK if asked.is_quick else TRIALS_FULL if asked.is_full else TRIALS
+    numbers = asked.trials or size
+    if min(numbers) <= FEW:
+        raise SystemExit(f"--trials must be above {FEW}, which they are compared with")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / TEXT).write_text(write_play(characters=20_000))
+        kind = SWEEP + (SEARCH if asked.is_search else GRID)
+        ways = [(OURS, partial(ours, folder, kind), numbers)]
+        for way, most in MOST_PLAIN.items():
+            ways.append((way, partial(plain, folder, way), (min(most, *numbers),)))
+        print_table(one for way in ways for one in rows(*way, asked.rounds))
+
+
+def ours(folder: Path, kind: str, trials: int) -> Came:
+    (folder / "sweep.yaml").write_text(kind.format(folder=folder, trials=trials))
+    return run_ours(folder, "sweep.yaml", NAME)
+
+
+def plain(folder: Path, way: str, trials: int) -> Came:
+    one = PlainConfig(
+        "bigram", block_size=2, batch_size=1, max_steps=1, eval_every=1, eval_batches=1
+    )
+    configs = [replace(one, seed=number) for number in range(trials)]
+    return run_plain(way, configs, f"file:{folder / TEXT}", folder, "cpu")
+
+
+def rows(
+    way: str, run_trials: RunTrials, numbers: Sequence[int], rounds: int
+) -> list[dict[str, object]]:
+    """A row for each number of trials."""
+    found: dict[int, list[Came]] = {}
+    for _, number in itertools.product(range(rounds), (FEW, *numbers)):
+        found.setdefault(number, []).append(run_trials(number))
+    few = found.pop(FEW)
+    return [row(way, number, few, many) for number, many in found.items()]
+
+
+def row(way: str, trials: int, few: Sequence[Came], many: Sequence[Came]) -> dict[str, object]:
+    each_s = [
+        (b.ran.wall_s - a.ran.wall_s) / (trials - FEW) for a, b in zip(few, many, strict=True)
+    ]
+    start_up_s = [a.ran.wall_s - FEW * each for a, each in zip(few, each_s, strict=True)]
+    quarters = by_quarter(many[-1].started_s)
+    return {
+        "way": way,
+        "trials": trials,
+        "wall, s": Samples([one.ran.wall_s for one in many]),
+        "s a trial": Samples(each_s),
+        "start-up, s": Samples(start_up_s),
+        "by quarter, s": ", ".join(map(digits, quarters)),
+        "growth": quarters[-1] / quarters[1] if quarters else "",
+        "driver, MiB": max(one.ran.own_mib for one in many),
+        "all, MiB": max(one.ran.all_mib for one in many),
+    }
+
+
+def by_quarter(started_s: Sequence[float]) -> list[float]:
+    """Mean seconds between the starts of trials, in each quarter; empty where too few are known."""
+    places = [(len(started_s) - 1) * n // QUARTERS for n in range(QUARTERS + 1)]
+    if len(started_s) <= QUARTERS:
+        return []
+    return [(started_s[b] - started_s[a]) / (b - a) for a, b in itertools.pairwise(places)]

@@ -1,0 +1,88 @@
+"""The published sweep, from the command to its end: ours, plain loops, and plain Ray Tune."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.measuring import Asked, Samples, best_device, print_section, print_table
+from benchmarks.plain_loop import PlainConfig
+from benchmarks.ways import LOOP, LOOPS, OURS, TUNE, TUNE_REUSING, Came, run_ours, run_plain
+from sweeps.plan import Plan
+from sweeps.service import make_plan
+from sweeps.state import State
+
+PRESET = "published"
+EVAL_EVERY = 500  # steps
+SEEDS = 5
+QUICK = (  # a bigram, a factorisation, and one attention
+    "model.n_embd=16",
+    "model.pe_type=rope",
+    "training.block_size=8",
+    "training.max_steps=2",
+)
+QUICK_BATCHES = 2
+WAYS = (LOOP, LOOPS, TUNE, TUNE_REUSING)  # the first only with one seed: it takes hours
+ABOUT = """Wall seconds from the command to its end: median (least to most). Start-up is until the
+first trial starts. The plain trials look at 200 random batches a split, ours at every token of it;
+the mean of the last validation losses shows that they did the same work."""
+
+
+def run(asked: Asked) -> None:
+    print_section("sweep", ABOUT, best_device())
+    for seeds in (1, SEEDS) if asked.is_full else (1,):
+        compare(asked, seeds)
+
+
+def compare(asked: Asked, seeds: int) -> None:
+    """Print the table of all ways of running the sweep with so many seeds."""
+    steps, device = asked.max_steps, best_device()
+    size = (f"training.max_steps={steps}", f"training.eval_every={min(steps, EVAL_EVERY)}")
+    overrides = [
+        f"corpus={asked.corpus_name}",
+        f"replicates={seeds}",
+        "resources.max_concurrent=2",
+        f"resources.gpus_per_trial={'auto' if device.type == 'cuda' else 0}",
+        *(QUICK if asked.is_quick else size),
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        trials = plain_trials(make_plan(PRESET, overrides, State(folder)), asked.is_quick)
+        found: dict[str, list[Came]] = {}
+        for _ in range(asked.rounds):
+            for way in WAYS if seeds == 1 else WAYS[1:]:
+                came = run_plain(way, trials, asked.corpus_name, asked.corpora, device.type)
+                found.setdefault(way, []).append(came)
+            ours = run_ours(folder, PRESET, PRESET, *overrides)
+            found.setdefault(OURS, []).append(ours)
+    ours_s = Samples([came.ran.wall_s for came in found[OURS]])
+    print_table([row(way, seeds, came, ours_s) for way, came in found.items()])
+
+
+def plain_trials(plan: Plan, is_quick: bool) -> list[PlainConfig]:
+    """The trials of a plan for the plain ways."""
+    fields = PlainConfig.__dataclass_fields__.keys() - {"eval_batches"}
+    return [
+        PlainConfig(
+            **{name: value for name, value in trial.flat.items() if name in fields},
+            eval_batches=QUICK_BATCHES if is_quick else PlainConfig.eval_batches,
+        )
+        for trial in plan.trials
+    ]
+
+
+def row(way: str, seeds: int, came: Sequence[Came], ours_s: Samples) -> dict[str, object]:
+    wall_s = Samples([one.ran.wall_s for one in came])
+    return {
+        "way": way,
+        "seeds": seeds,
+        "trials": came[0].trials,
+        "tokens": f"{came[0].tokens:,}",
+        "wall, s": wall_s,
+        "start-up, s": Samples([one.start_up_s for one in came]),
+        "this / ours": wall_s.median / ours_s.median,
+        "val_loss": f"{came[0].val_loss:.4f}",
+        "own process, MiB": max(one.ran.own_mib for one in came),
+        "all processes, MiB": max(one.ran.all_mib for one in came),
+    }

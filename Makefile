@@ -24,8 +24,7 @@ types: .venv/.installed-dev
 	$(BIN)/mypy
 
 bench: .venv/.installed
-	$(BIN)/python -m benchmarks.training_speed
-	$(BIN)/python -m benchmarks.trial_overhead
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv

@@ -1,0 +1,190 @@
+"""The benchmarks run, measure the same work on both sides, and count operations rightly."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks import __main__ as command
+from benchmarks import overhead
+from benchmarks.commands import Ran, run_command
+from benchmarks.measuring import Samples
+from benchmarks.operations import attention_bytes, attention_operations, executed_operations
+from benchmarks.ours import Shape, operations_of
+from benchmarks.plain_loop import PlainConfig, PlainTrial
+from benchmarks.ways import Came
+from bigram_models import VARIANTS
+from bigram_models.positions import AddedTable
+from trainables.corpus import Corpus
+
+ROOT = Path(__file__).parents[1]
+POSITIONS = ("randn", "sinpe", "rope")
+WORDS = {"", "attention", "cpu", "plain loop", "total"}
+
+Table = list[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
+    """Of the sections for which neither Ray nor MLflow is needed, by name."""
+    without = tmp_path_factory.mktemp("without")
+    for library in ("ray", "mlflow"):
+        (without / f"{library}.py").write_text("raise ImportError('is not installed here')")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "steps", "packs", "counting", "--quick"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(without)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    _, *sections = done.stdout.split("\n## ")
+    return {text.partition("\n")[0]: rows_of(text) for text in sections}
+
+
+def rows_of(text: str) -> Table:
+    """The rows of a section's Markdown table."""
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    columns, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def number(cell: str) -> float:
+    return float(cell.split(" (")[0].replace(",", ""))
+
+
+def test_every_number_is_one(tables: dict[str, Table]) -> None:
+    words = {"pe_type", "way", "device"}
+    for rows in tables.values():
+        for row in rows:
+            numbers = [
+                number(cell)
+                for column, cell in row.items()
+                if column not in words and cell not in WORDS
+            ]
+            assert len(numbers) >= 3
+            assert all(math.isfinite(one) and one > 0 for one in numbers), row
+
+
+def test_plain_and_ours_take_the_same_steps(tables: dict[str, Table]) -> None:
+    *rows, total = tables["steps"]
+    assert [row["pe_type"] for row in rows] == list(POSITIONS)
+    assert {row["tokens, each"] for row in rows} == {str(2 * 64 * 8)}  # two steps
+    for who in ("plain, s", "ours, s"):
+        assert number(total[who]) == pytest.approx(sum(number(row[who]) for row in rows), rel=0.02)
+
+
+def test_packs_stand_beside_the_plain_loop(tables: dict[str, Table]) -> None:
+    assert [row["members"] for row in tables["packs"]] == ["plain loop", "1", "2"]
+
+
+def test_counting_stands_beside_loops(tables: dict[str, Table]) -> None:
+    ways = {row["way"]: row for row in tables["counting"] if row["device"] == "cpu"}
+    assert {row["tokens"] for row in ways.values()} == {"2000"}
+    assert number(ways["`CountBigram.fit`"]["this / fit"]) == 1
+    assert number(ways["a tensor, a loop over its elements"]["this / fit"]) > 1
+
+
+@pytest.mark.parametrize(("B", "T", "D", "V"), [(2, 3, 5, 7), (4, 8, 16, 65)])
+def test_operations_are_those_of_the_definition(B: int, T: int, D: int, V: int) -> None:
+    table = torch.randn(V, D, requires_grad=True)
+    head = torch.nn.Linear(D, V)
+    ids = torch.randint(V, (B, T))
+
+    def step() -> None:
+        x = F.embedding(ids, table)
+        mixed = (x @ x.mT / D**0.5).softmax(-1) @ x
+        head(mixed).sum().backward()
+
+    assert executed_operations(step) == attention_operations(B, T, D, V)
+
+
+def test_ours_executes_the_definition_where_no_table_pays(embedded: Corpus) -> None:
+    defined, executed = operations_of(Shape(16, 8, "rope"), embedded)
+    assert defined == executed == attention_operations(64, 8, 16, embedded.vocab_size)
+    defined, executed = operations_of(Shape(256, 16, "randn"), embedded)
+    assert executed < defined
+
+
+def test_bytes_by_hand() -> None:
+    # One token, one channel: 3 + 2 + 1 activations five times, 1 + 1 + 1 parameters ten times.
+    assert attention_bytes(1, 1, 1, 1) == 4 * (6 * 5 + 3 * 10)
+
+
+@pytest.mark.parametrize("pe_type", POSITIONS)
+def test_the_plain_model_is_ours(pe_type: str, embedded: Corpus) -> None:
+    plain = PlainTrial(PlainConfig(n_embd=6, block_size=5, pe_type=pe_type), embedded).model
+    model_class = VARIANTS["attention"]
+    config = model_class.Config(pe_type=pe_type, n_embd=6)
+    ours = model_class(config, embedded.vocab_size, 5, torch.Generator())  # type: ignore[call-arg]
+    own = dict(plain.named_parameters())
+    with torch.no_grad():
+        ours.get_parameter("embed_VD").copy_(own["embedding.weight"])
+        ours.get_parameter("head.weight").copy_(own["head.weight"])
+        ours.get_parameter("head.bias").copy_(own["head.bias"])
+    if pe_type == "randn":
+        position = ours.get_submodule("position")
+        assert isinstance(position, AddedTable)
+        position.table_TD = plain.get_buffer("table")
+    ids: Tensor = torch.randint(embedded.vocab_size, (3, 5))
+    torch.testing.assert_close(plain(ids), ours(ids), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["bigram", "factorized", "attention"])
+def test_plain_trials_learn_and_report(variant: str, embedded: Corpus) -> None:
+    config = PlainConfig(variant, n_embd=8, max_steps=5, eval_every=2, eval_batches=20)
+    reports = list(PlainTrial(config, embedded).train())
+    assert [report["step"] for report in reports] == [2, 4, 5]
+    assert reports[-1]["tokens"] == 5 * 64 * 8
+    assert reports[-1]["train_loss"] < reports[0]["train_loss"]
+
+
+def test_quarters_by_hand() -> None:
+    assert overhead.by_quarter([0, 1, 2, 4, 6, 9, 12, 16, 20]) == [1, 2, 3, 4]
+    assert overhead.by_quarter([0.0]) == []
+
+
+def test_the_cost_of_a_trial_by_hand() -> None:
+    def run_trials(number: int) -> Came:  # half a second each after ten seconds
+        started_s = [10 + number / 2 for number in range(number)]
+        ran = Ran(started_s=0.0, wall_s=10 + number / 2, said="", own_mib=number, all_mib=2.0)
+        return Came(ran, number, number, 4.0, started_s)
+
+    first, second = overhead.rows("ours", run_trials, [20, 40], rounds=2)
+    assert (first["trials"], second["trials"]) == (20, 40)
+    assert str(second["s a trial"]) == "0.5 (0.5 to 0.5)"
+    assert str(second["start-up, s"]) == "10 (10 to 10)"
+    assert (second["by quarter, s"], second["growth"]) == ("0.5, 0.5, 0.5, 0.5", 1.0)
+    assert (first["driver, MiB"], second["driver, MiB"]) == (20, 40)
+
+
+def test_a_command_is_measured() -> None:
+    held = "held = bytearray(200 << 20); import time; time.sleep(1.5); print('done')"
+    ran = run_command(sys.executable, "-c", held)
+    assert ran.said == "done\n"
+    assert ran.wall_s > 1.5
+    assert 200 < ran.own_mib < 300
+    assert 200 < ran.all_mib < 300
+    with pytest.raises(RuntimeError, match="no such thing"):
+        run_command(sys.executable, "-c", "raise SystemExit('no such thing')")
+
+
+def test_samples_show_their_spread() -> None:
+    assert str(Samples([3.0, 1.0, 2.0])) == "2 (1 to 3)"
+    assert str(Samples([1234.5])) == "1,234"
+
+
+def test_a_wrong_name_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "step"])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    assert "unknown: step; the sections are steps, packs" in capsys.readouterr().err

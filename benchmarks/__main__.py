@@ -38,6 +38,8 @@ def main() -> None:
     size.add_argument("--quick", action="store_true", help="see that everything runs, no more")
     size.add_argument("--full", action="store_true", help="the largest sizes (many hours)")
     option("--max-steps", type=int, help="of the published sweep's trials; 500, with --full 5000")
+    ways = ("loop", "loops", "tune", "tune-reusing")
+    option("--ways", nargs="+", choices=ways, default=ways, help="of the sweep, besides ours")
     option("--trials", type=int, nargs="+", default=[], help="numbers of trivial trials")
     option("--search", action="store_true", help="trivial trials are suggested by a search")
     corpora = os.environ.get("SWEEPS_CORPORA", "state/corpora")
@@ -50,6 +52,7 @@ def main() -> None:
         is_quick=given.quick,
         is_full=given.full,
         max_steps=given.max_steps or (5_000 if given.full else 500),
+        ways=tuple(given.ways),
         trials=tuple(given.trials),
         is_search=given.search,
         corpora=Path(given.corpora).absolute(),

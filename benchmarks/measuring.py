@@ -29,6 +29,7 @@ class Asked:
     is_quick: bool
     is_full: bool
     max_steps: int  # of each trial of the published sweep
+    ways: tuple[str, ...]  # of running the published sweep, besides ours
     trials: tuple[int, ...]  # numbers of trivial trials; empty for the section's own
     is_search: bool  # whether the trivial trials are suggested by a search
     corpora: Path  # the cache of downloaded texts

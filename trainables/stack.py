@@ -146,13 +146,9 @@ class Stack:
                 had["step"] = self._step_M[i]
             self._moments[name] = moments
         trainings = [one.trial.training for one in self.members]
-        self._rate_SM = torch.tensor(
-            [
-                [training.learning_rate_at(step) for training in trainings]
-                for step in range(self._training.max_steps)
-            ],
-            device=device,
-        )
+        rates = {one: torch.tensor(list(map(one.learning_rate_at, range(one.max_steps))))
+                 for one in set(trainings)}  # fmt: skip
+        self._rate_SM = torch.stack([rates[one] for one in trainings], dim=1).to(device)
         size = len(states)
         generators = [state.batches for state in states]
         self._start_MB = torch.zeros(

@@ -39,7 +39,7 @@ def main() -> None:
     size.add_argument("--full", action="store_true", help="the largest sizes (many hours)")
     option("--max-steps", type=int, help="of the published sweep's trials; 500, with --full 5000")
     ways = ("loop", "loops", "tune", "tune-reusing")
-    option("--ways", nargs="+", choices=ways, default=ways, help="of the sweep, besides ours")
+    option("--ways", nargs="*", choices=ways, default=ways, help="of sweep, overhead; none: ours")
     option("--trials", type=int, nargs="+", default=[], help="numbers of trivial trials")
     option("--search", action="store_true", help="trivial trials are suggested by a search")
     corpora = os.environ.get("SWEEPS_CORPORA", "state/corpora")

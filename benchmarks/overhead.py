@@ -26,7 +26,8 @@ from trainables.verse import write_play
 FEW = 4
 QUARTERS = 4
 TRIALS, TRIALS_FULL, TRIALS_QUICK = (200,), (200, 2_000, 10_000), (8,)
-MOST_PLAIN = {TUNE: 40, TUNE_REUSING: 200}  # trials: a process for each takes seconds
+# Trials at most: a process for each takes seconds.
+MOST_PLAIN = {"tune": (TUNE, 40), "tune-reusing": (TUNE_REUSING, 200)}
 NAME, TEXT = "overhead", "play.txt"
 SWEEP = """
 name: overhead
@@ -66,7 +67,7 @@ def run(asked: Asked) -> None:
         (folder / TEXT).write_text(write_play(characters=20_000))
         kind = SWEEP + (SEARCH if asked.is_search else GRID)
         ways = [(OURS, partial(ours, folder, kind), numbers)]
-        for way, most in MOST_PLAIN.items():
+        for way, most in (MOST_PLAIN[name] for name in asked.ways if name in MOST_PLAIN):
             ways.append((way, partial(plain, folder, way), (min(most, *numbers),)))
         print_table(one for way in ways for one in rows(*way, asked.rounds))
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bigram_models.stacked import StackedModel
 
@@ -62,11 +63,14 @@ class LanguageModel(nn.Module, ABC):
         """
         if prompt_BT.shape[-1] == 0:
             raise ValueError("a prompt needs at least one token")
-        ids_BT = prompt_BT
-        for _ in range(length):
-            logits_BV = self(ids_BT[:, -self.context_size :])[:, -1]
-            next_B1 = torch.multinomial(logits_BV.softmax(-1), 1, generator=generator)
-            ids_BT = torch.cat([ids_BT, next_B1], dim=1)
+        ids_BT = F.pad(prompt_BT, (0, length))
+        for end in range(prompt_BT.shape[1], ids_BT.shape[1]):
+            context_BT = ids_BT[:, max(0, end - self.context_size) : end]
+            p_BV = self(context_BT)[:, -1].softmax(-1)
+            # What torch.multinomial does for one draw, without its checks: they take longer.
+            ids_BT[:, end] = (
+                p_BV / torch.empty_like(p_BV).exponential_(generator=generator)
+            ).argmax(-1)
         return ids_BT
 
 

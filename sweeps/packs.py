@@ -54,6 +54,8 @@ class Packs:
 
     def size(self, trial: TrialConfig) -> int:
         """How many trials a pack with this one may have."""
+        if self._most == 1 and not self._sizes:
+            return 1
         shape = self._shape(trial)
         if shape is None or trial.key in self._alone:
             return 1

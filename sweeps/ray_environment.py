@@ -11,6 +11,7 @@ ALWAYS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours to handle
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # nothing goes on from Tune's own state
     "TUNE_WARN_THRESHOLD_S": "3600",
     "TUNE_MAX_PENDING_TRIALS_PG": "64",  # workers that start at the same time
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import tempfile
 from collections import Counter
@@ -149,7 +150,8 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
             return None
         if trials:
             self._room.enter(trials[0].key)
-            given = [trial.to_dict() for trial in trials]
+            # As text: Tune copies its configurations, and keeps them to the end.
+            given = json.dumps([trial.to_dict() for trial in trials])
             keys, gpus = [trial.key for trial in trials], self._shares.of(trials[0])
             return {"carried": {"keys": keys, "trials": given, "gpus": gpus}}
         return tune.search.Searcher.FINISHED if self._queue.is_over else None

@@ -114,11 +114,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     outcome = Outcome(Stop(), state.reports(name), storage)
     with only_driver(state.sweep(name), name), _outbox(state, name, say) as outbox:
         search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
-        trials = {trial.key: describe_trial(plan, trial) for trial in plan.trials}
-        if search:
-            trials |= {t.key: describe_trial(plan, t, tags) for t, tags in search.known()}
-        about = {**describe_sweep(plan), "storage": storage_uri}
-        removed = outbox.describe(about, trials)
+        removed = _describe(plan, search, outbox, storage_uri)
         if options.retry_failed:
             outbox.forgive()
         with _delivery(outbox, state, storage, uri, say) as delivery:
@@ -135,6 +131,14 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
                 if not outcome.stop.is_forced:
                     _conclude(outbox, delivery, uri, outcome, queue)
     return outcome
+
+
+def _describe(plan: Plan, search: Search | None, outbox: Outbox, storage_uri: str | None) -> int:
+    """Let the outbox know all trials that there are so far; how many are so no more."""
+    trials = {trial.key: describe_trial(plan, trial) for trial in plan.trials}
+    if search:
+        trials |= {t.key: describe_trial(plan, t, tags) for t, tags in search.known()}
+    return outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
 
 
 def sync_sweep(
@@ -294,8 +298,7 @@ def _train(
 ) -> None:
     """Train on a Ray cluster, while the progress is shown."""
     storage = outcome.storage
-    before = outbox.trials()
-    done = sum(record.is_done for record in before)
+    done, recomputed = _counted(outbox)
     total = None if plan.to_come is None else len(plan.trials) + plan.to_come
     coming = max(0, total - done - len(queue.waiting)) if total and plan.cells else 0
     cost = estimate(queue.waiting, plan.corpus, plan.examples, coming)
@@ -349,8 +352,13 @@ def _train(
             if slots and not outcome.stop.is_forced:
                 slots.leave()
             outcome.notes, outcome.restarts = progress.notes, progress.restarts
-            recomputed = sum(record.recomputed for record in before)
-            outcome.recomputed = sum(one.recomputed for one in outbox.trials()) - recomputed
+            outcome.recomputed = _counted(outbox)[1] - recomputed
+
+
+def _counted(outbox: Outbox) -> tuple[int, int]:
+    """Trials that are done, and steps that were taken again."""
+    trials = outbox.trials()
+    return sum(one.is_done for one in trials), sum(one.recomputed for one in trials)
 
 
 def _conclude(

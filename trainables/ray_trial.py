@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -35,7 +36,8 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Turn to other trials: Tune reuses actors by this."""
-        self.worker.take(new_config["carried"]["trials"])
+        self.is_new = True
+        self.worker.take(json.loads(new_config["carried"]["trials"]))
         return True
 
     def step(self) -> dict[str, Any]:
@@ -47,7 +49,13 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         if self.must_leave():
             self.cleanup()
             ray.actor.exit_actor()
-        return self.worker.advance(STEP_S)
+        report = self.worker.advance(STEP_S)
+        if self.is_new and not report["done"]:  # where they stand takes no call of its own
+            told = report["trials"]
+            report = self.worker.advance(STEP_S)
+            report["trials"] = told + report["trials"]
+        self.is_new = False
+        return report
 
     def must_leave(self) -> bool:
         """Whether Ray was told that this machine goes, such as a spot instance."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import pickle
 import sys
@@ -255,12 +256,12 @@ def test_a_trial_that_fails_leaves_its_traceback_there(
     storage: Storage, make_trial: Callable[..., TrialConfig], tmp_path: Path
 ) -> None:
     diverging = make_trial(learning_rate=1e30, max_steps=9, batch_size=4)
-    carried = {"carried": {"keys": [diverging.key], "trials": [diverging.to_dict()]}}
+    given = json.dumps([diverging.to_dict()])
+    carried = {"carried": {"keys": [diverging.key], "trials": given}}
     check_from_here(storage)
     worker = RayTrial.__new__(RayTrial)
     worker.setup(carried, corpus=CORPUS, storage=storage, threads=1, gpu=False)
-    worker.step()
-    assert "failure" in worker.step()["trials"][0]
+    assert "failure" in worker.step()["trials"][-1]
     assert "Traceback" in files(storage, diverging.key)["artifacts/log.txt"].decode()
     assert "starts.json" not in files(storage, diverging.key)
     worker.cleanup()

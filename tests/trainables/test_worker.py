@@ -1,8 +1,9 @@
-"""The Ray adapter by itself: what it reports, without a cluster."""
+"""What a worker does with a trial, and the Ray adapter around it, without a cluster."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import platform
 import re
@@ -19,12 +20,9 @@ from trainables.files import trial_folder
 from trainables.ray_trial import RayTrial
 from trainables.storage import SharedFolder, StorageError
 from trainables.trial_log import log_of
+from trainables.worker import Worker
 
 CORPUS = tokenise("verse", "to be or not to be\n" * 30)
-
-
-def carried(trial: TrialConfig) -> dict[str, Any]:
-    return {"carried": {"keys": [trial.key], "trials": [trial.to_dict()]}}
 
 
 @pytest.fixture
@@ -32,16 +30,26 @@ def trial(make_trial: Callable[..., TrialConfig]) -> TrialConfig:
     return make_trial("attention", n_embd=4, max_steps=6, eval_every=3, batch_size=4)
 
 
-def worker(trial: TrialConfig, root: Path) -> RayTrial:
-    """A worker as it is after Tune made it."""
+def carried(trial: TrialConfig) -> dict[str, Any]:
+    return {"carried": {"keys": [trial.key], "trials": json.dumps([trial.to_dict()])}}
+
+
+def adapter(trial: TrialConfig, root: Path) -> RayTrial:
+    """The Ray adapter as it is after Tune made it, without a cluster."""
     made = RayTrial.__new__(RayTrial)
     made.setup(carried(trial), corpus=CORPUS, storage=SharedFolder(root), threads=1, gpu=False)
     return made
 
 
-def step(made: RayTrial) -> dict[str, Any]:
+def worker(trial: TrialConfig, root: Path) -> Worker:
+    made = Worker(CORPUS, SharedFolder(root), threads=1, gpu=False)
+    made.take([trial.to_dict()])
+    return made
+
+
+def step(made: Worker) -> dict[str, Any]:
     """What its only trial came to."""
-    (report,) = made.step()["trials"]
+    (report,) = made.advance(60)["trials"]
     return report
 
 
@@ -56,6 +64,20 @@ def test_it_reports_the_past_then_each_evaluation_then_the_end(
     assert [e["step"] for result in results for e in result["evaluations"]] == [3, 6]
 
 
+def test_the_adapter_tells_the_past_and_the_first_evaluation_in_one_call(
+    trial: TrialConfig, tmp_path: Path
+) -> None:
+    made = adapter(trial, tmp_path)
+    for _ in range(2):  # the second time it is finished already
+        results = [made.step()]
+        while not results[-1]["done"]:
+            results.append(made.step())
+        steps = [[report["step"] for report in result["trials"]] for result in results]
+        assert steps in ([[0, 3], [6]], [[6]])
+        made.reset_config(carried(trial))
+    assert steps == [[6]]
+
+
 def test_storage_that_takes_nothing_is_no_failure_of_the_trial(
     trial: TrialConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,10 +85,10 @@ def test_storage_that_takes_nothing_is_no_failure_of_the_trial(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     made = worker(trial, tmp_path)
-    made.step()
+    made.advance(60)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        result = made.step()
+        result = made.advance(60)
     assert result["done"]
     assert "No space left on device" in result["storage"]
     assert result["trials"] == []
@@ -78,14 +100,14 @@ def test_a_trial_that_fails_says_why_and_the_worker_takes_the_next(
 ) -> None:
     diverging = make_trial("bigram", learning_rate=1e30, max_steps=9, batch_size=4)
     made = worker(diverging, tmp_path)
-    made.step()
+    made.advance(60)
     result = step(made)
     assert result["done"]
     assert result["failure"].startswith("TrainingDivergedError: the loss is ")
     assert not result["out_of_memory"]
     log = log_of(trial_folder(tmp_path, diverging.key)).read_text()
     assert f"failed: {result['failure']}\nTraceback" in log
-    assert made.reset_config(carried(trial))
+    made.take([trial.to_dict()])
     assert step(made)["taken_up"]
 
 
@@ -101,34 +123,34 @@ def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
         result = step(made)
     assert result["out_of_memory"]
     assert result["failure"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
-    made.step()
+    made.advance(60)
     with monkeypatch.context() as patch:
         patch.setattr("trainables.training.next_token_loss", full)
         assert step(made)["out_of_memory"]
     assert step(made)["taken_up"]
 
 
-def test_a_worker_that_is_stopped_or_turned_to_another_trial_saves_first(
+def test_an_adapter_that_is_stopped_or_turned_to_another_trial_saves_first(
     trial: TrialConfig, make_trial: Callable[..., TrialConfig], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("trainables.ray_trial.STEP_S", 0.0)  # a step at a time
     other = make_trial("bigram", max_steps=6, batch_size=4)
-    made = worker(trial, tmp_path)
+    made = adapter(trial, tmp_path)
     for turn in (made.cleanup, lambda: made.reset_config(carried(other))):
-        before = step(made)["step"]  # what it goes on from
-        made.step()
+        before = made.step()["trials"][-1]["step"]  # what it goes on from, and a step
         turn()
         made.reset_config(carried(trial))
-        assert step(made)["step"] == before + 1
+        assert made.step()["trials"][0]["step"] == before
         made.cleanup()
+        made.reset_config(carried(trial))
 
 
 def test_a_machine_without_the_shared_storage_trains_nothing(
     trial: TrialConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(StorageError, match="share the state directory"):
-        worker(trial, tmp_path / "absent")
+        adapter(trial, tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,11 +158,11 @@ def test_an_evaluation_says_where_it_was_made_and_what_it_took(
     trial: TrialConfig, tmp_path: Path
 ) -> None:
     made = worker(trial, tmp_path)
-    made.step()
+    made.advance(60)
     (evaluation,) = step(made)["evaluations"]
     assert evaluation["host"] == platform.node()
     assert evaluation["usage"]["process_cpu_utilization_percentage"] > 0
-    made.cleanup()
+    made.leave()
     (past,) = step(made)["evaluations"]  # it is told again, and the outbox knows it
     assert past == {name: past[name] for name in evaluation.keys() - {"host", "usage"}}
 
@@ -186,15 +208,15 @@ def test_the_log_has_all_of_a_trial_and_goes_on_where_it_does(
         for fails in (False, True)
     )
     made = worker(noisy, tmp_path)
-    made.step()
-    made.step()
-    made.reset_config(carried(failing))
-    made.step()
+    made.advance(60)
+    made.advance(60)
+    made.take([failing.to_dict()])
+    made.advance(60)
     assert step(made)["failure"] == "RuntimeError: as told"
-    made.reset_config(carried(noisy))
-    made.step()
-    assert made.step()["done"]
-    made.cleanup()
+    made.take([noisy.to_dict()])
+    made.advance(60)
+    assert made.advance(60)["done"]
+    made.leave()
     logs = [log_of(trial_folder(tmp_path, each.key)).read_text() for each in (noisy, failing)]
     said, failed = (without_times(log) for log in logs)
     ours = [line for line in said if not line.startswith("forward")]

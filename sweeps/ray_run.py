@@ -242,6 +242,8 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         carried, result = _carried(trial), trial.last_result or {}
+        for kept in (trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps):
+            kept.clear()  # 15 KB of statistics that Tune would keep to the end
         keys = self._open(carried)
         is_leaving = carried["keys"][0] in self._room.leaving
         self._room.left(carried["keys"][0])

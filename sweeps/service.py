@@ -379,8 +379,10 @@ def _conclude(
             outcome.fruitless = queue.without_result() if queue else []
             counts = any(not record.is_suggested for record in outcome.failed)
             outcome.status = "FAILED" if counts or outcome.fruitless else "FINISHED"
+        has_finished = any(record.status == "FINISHED" for record in trials)
+        del trials  # of thousands, while the store's runs come as well
         is_away = delivery.flush(outcome.stop.patience_s) > 0
-        if not is_away and any(record.status == "FINISHED" for record in trials):
+        if not is_away and has_finished:
             outcome.ranking = _rank(outbox.sweep.name, uri, outcome.reports)
         outbox.end(outcome.status)
         outcome.unsent = delivery.flush(0 if is_away else outcome.stop.patience_s)

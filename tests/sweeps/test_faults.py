@@ -93,6 +93,7 @@ def test_a_sweep_survives_its_workers_its_driver_and_its_tracking_server(
     assert "chaos: 38 done\n" in again.stdout
 
 
+@pytest.mark.slow  # tests/docker/test_cluster.py has it as well
 def test_a_sweep_survives_the_death_of_a_machine(tmp_path: Path, grid: dict[str, Curve]) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     doomed, _ = (cluster.add_node(num_cpus=1) for _ in range(2))

@@ -28,7 +28,7 @@ BIN = Path(sys.executable).parent
 SWEEP_S = 200.0
 ASK_S = 3.0  # between two questions: each starts a process that costs the sweep a second of a CPU
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]  # some minutes, on two cores
 
 
 @dataclass
@@ -156,7 +156,6 @@ def test_a_sweep_survives_a_machine_is_stopped_and_resumed(service: Service) -> 
     assert "val_loss" in table.stdout
 
 
-@pytest.mark.slow
 def test_a_machine_that_joins_is_used(service: Service) -> None:
     joined = service.cluster.start(gpus=1)
     (service.folder / "play.txt").write_text(write_play(characters=20_000))
@@ -172,7 +171,6 @@ arms: [{model: {variant: bigram}}]
     wait_for(lambda: bool(joined.trials()), SWEEP_S, "a trial on the new machine")
 
 
-@pytest.mark.slow
 def test_a_machine_that_is_told_to_leave_saves_its_trials_first(service: Service) -> None:
     """The sweep of the test before runs: three trials that do not end by themselves."""
     leaving = service.cluster.machines[-1]
@@ -208,7 +206,6 @@ class Tiny(LanguageModel):
 """
 
 
-@pytest.mark.slow
 def test_two_sweeps_at_once_keep_their_limits(service: Service) -> None:
     """Their model is one of the user's own, which travels."""
     service.cluster.start(gpus=1)

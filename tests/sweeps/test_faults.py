@@ -93,7 +93,6 @@ def test_a_sweep_survives_its_workers_its_driver_and_its_tracking_server(
     assert "chaos: 38 done\n" in again.stdout
 
 
-@pytest.mark.slow  # tests/docker/test_cluster.py has it as well
 def test_a_sweep_survives_the_death_of_a_machine(tmp_path: Path, grid: dict[str, Curve]) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     doomed, _ = (cluster.add_node(num_cpus=1) for _ in range(2))
@@ -114,7 +113,7 @@ def test_a_sweep_survives_the_death_of_a_machine(tmp_path: Path, grid: dict[str,
 LONG = """
 name: long
 corpus: file:play.txt
-training: {max_steps: 6000, eval_every: 2000}
+training: {max_steps: 9000, eval_every: 3000}
 replicates: [1, 2]
 arms: [{model: {variant: attention, n_embd: 64}}]
 """

@@ -61,10 +61,16 @@ def test_as_many_share_a_gpu_as_fit(trial_gib: float, gpu_gib: float, count: int
 def test_auto_becomes_a_number(
     uses: list[GpuUse | None], nodes: list[Node], share: float, words: str
 ) -> None:
-    resources, said = settle(AUTO, nodes, lambda: uses)
-    assert resources == Resources(gpus_per_trial=share)
+    alone = AUTO.model_copy(update={"pack": "off"})
+    resources, said = settle(alone, nodes, lambda: uses)
+    assert resources == Resources(gpus_per_trial=share, pack="off")
     assert words in said
     assert concurrency(resources, nodes) > 0
+
+
+def test_no_more_than_two_packs_share_a_gpu() -> None:
+    resources, _ = settle(AUTO, [Node(16, 1)], lambda: [use(0.9, 79)])
+    assert resources.gpus == 1 / 2
 
 
 def test_auto_without_a_gpu_measures_nothing_and_trains_on_cpus() -> None:

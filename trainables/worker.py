@@ -56,14 +56,17 @@ class Carried:
         """Log it."""
         self.log.tell(progress)
         if progress.done:
-            self._end()
+            self.is_done, self.durable = True, None
+            self._push_log()
 
     def failed(self, failure: Failure) -> None:
-        """Log it, and that it is no death of this process."""
-        if self.durable:
-            self.durable.forget_starts()
-        self.log.mark(f"failed: {failure.reason}\n{failure.trace}")
-        self._end()
+        """Log it."""
+        self.is_done = True
+        self._drop(f"failed: {failure.reason}\n{failure.trace}")
+
+    def split(self, failure: Failure) -> None:
+        """Log why its pack cannot go on; it can, from what is saved."""
+        self._drop(f"the pack is split: {failure.reason}\n{failure.trace}")
 
     def leave(self) -> None:
         """Save it, so that another process may go on."""
@@ -78,8 +81,12 @@ class Carried:
         self.durable = None
         self._push_log()
 
-    def _end(self) -> None:
-        self.is_done, self.durable = True, None
+    def _drop(self, said: str) -> None:
+        """Let go of a state that may be amid a step; it is no death of this process."""
+        if self.durable:
+            self.durable.forget_starts()
+        self.log.mark(said)
+        self.durable = None
         self._push_log()
 
     def _push_log(self) -> None:
@@ -174,11 +181,7 @@ class Worker:
             if self._pack:
                 with self._usage.counted():
                     told = self._pack.advance(within_s)
-                use = (
-                    {"host": platform.node(), "usage": self._usage.take()}
-                    if _has_moved(told)
-                    else {}
-                )
+                use = self._use_of(told)
                 reports += [self._report(*pair, use) for pair in told]
         except StorageError:
             raise
@@ -187,8 +190,7 @@ class Worker:
         # Here the error is gone, and with it what its frames held: the next trial has the memory.
         if failure and len(self._open) > 1:
             for one in self._open:
-                one.log.mark(f"the pack is split: {failure.reason}\n{failure.trace}")
-                one.durable = None  # half of a step may be in it; what is saved is whole
+                one.split(failure)
             split = "memory" if failure.is_out_of_memory else "shape"
             return {"trials": reports, "split": split, "done": True}
         if failure:
@@ -226,8 +228,15 @@ class Worker:
         trials = self._pack.trials if self._pack else []
         return len(trials) > 1 and any(trial.deaths >= SPLIT_DEATHS for trial in trials)
 
+    def _use_of(self, told: Sequence[tuple[DurableTrial, CameTo]]) -> Mapping[str, Any]:
+        """Where evaluations were made that are new, and what they took; of none, nothing."""
+        moved = (one for _, one in told if isinstance(one, Progress) and not one.taken_up)
+        if not any(one.evaluations for one in moved):
+            return {}
+        return {"host": platform.node(), "usage": self._usage.take()}
+
     def _report(self, trial: DurableTrial, came_to: CameTo, use: Mapping[str, Any]) -> Report:
-        """What a trial came to; each new evaluation with where it was made and what that took."""
+        """What a trial came to, its evaluations with what they took."""
         one = self._carried[trial.key]
         if isinstance(came_to, Exception):
             return self._failed(one, Failure.of(came_to))
@@ -245,12 +254,6 @@ class Worker:
             "out_of_memory": failure.is_out_of_memory,
             "done": True,
         }
-
-
-def _has_moved(told: Sequence[tuple[DurableTrial, CameTo]]) -> bool:
-    """Whether there are evaluations that were made just now."""
-    moved = (one for _, one in told if isinstance(one, Progress) and not one.taken_up)
-    return any(one.evaluations for one in moved)
 
 
 def hardware(device: torch.device) -> str:

@@ -139,6 +139,19 @@ def test_a_pack_that_does_not_fit_is_split_and_nothing_of_it_is_lost(
         assert "left at" not in log
 
 
+def test_splits_are_no_deaths(
+    trials: list[TrialConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("trainables.stack.adamw_", full)
+    for _ in range(SPLIT_DEATHS + 1):  # from a pack of 16 to one of 8, of 4
+        made = worker(trials, tmp_path)
+        made.advance(60)
+        assert made.advance(60)["split"] == "memory"
+
+
 def test_what_was_left_in_the_middle_of_a_step_is_not_saved(
     trials: list[TrialConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

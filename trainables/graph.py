@@ -15,51 +15,59 @@ logger = logging.getLogger(__name__)
 
 
 class Repeated:
-    """Repeats a step whose tensors all stay where they are in memory."""
+    """Repeats one step, whose tensors all stay where they are in memory."""
 
-    def __init__(self, step: Callable[[], None], generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
         """Capture nothing yet.
 
         Args:
-            step: what is repeated; it does not wait for the device.
-            generators: from which it draws; only where they are on a GPU is anything captured.
+            generators: from which the step draws; only where they are on a GPU is it captured.
         """
-        self._step, self._generators = step, generators
+        self._generators = generators
         self._is_capturing = generators[0].device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def run(self, steps: int, within_s: float) -> int:
-        """Repeat the step, at least once, until a time is up; how often it was repeated.
+    def run(self, step: Callable[[], None], steps: int, within_s: float) -> int:
+        """Repeat the step, at least once, until a time is up.
 
         On a GPU the steps are only begun, and the time is that of beginning them.
+
+        Args:
+            step: the same at each call, but not kept: its owner keeps this. It does not wait for
+                the device.
+            steps: how many.
+            within_s: seconds.
+
+        Returns:
+            How often it was repeated.
         """
         started = time.perf_counter()
         taken = 0
         while taken < steps:
-            taken += self._some(steps - taken)
+            taken += self._some(step, steps - taken)
             if time.perf_counter() - started > within_s:
                 break
         return taken
 
-    def _some(self, left: int) -> int:
+    def _some(self, step: Callable[[], None], left: int) -> int:
         """Take some of the steps that are left; how many."""
         if left >= STEPS and self._graph:
             self._graph.replay()
             return STEPS
         if left >= WARM_UP + STEPS and self._is_capturing:
-            self._capture()
+            self._capture(step)
             return WARM_UP
-        self._step()
+        step()
         return 1
 
-    def _capture(self) -> None:
+    def _capture(self, step: Callable[[], None]) -> None:
         """Take the first steps as they are, then record those that come after them."""
         self._is_capturing = False  # once, whatever comes of it
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                self._step()
+                step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         for generator in set(self._generators):
@@ -67,7 +75,7 @@ class Repeated:
         try:
             with torch.cuda.graph(graph):
                 for _ in range(STEPS):
-                    self._step()
+                    step()
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise

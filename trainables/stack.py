@@ -157,7 +157,7 @@ class Stack:
         # The first step at which a member's loss was not finite, and that loss; 0 while all were.
         self._bad_M = torch.zeros(size, device=device)
         self._bad_loss_M = torch.zeros(size, device=device)
-        self._repeated = Repeated(self._step, generators)
+        self._repeated = Repeated(generators)
 
     @torch.no_grad()
     def _check(self) -> None:
@@ -181,7 +181,7 @@ class Stack:
         """Take steps; what became of members whose loss is not finite."""
         started = time.perf_counter()
         with computed_in(self._training.precision, self._splits.train.device):
-            taken = self._repeated.run(steps, within_s)
+            taken = self._repeated.run(self._step, steps, within_s)
         bad = self._bad_M.tolist()  # the only wait for the device
         seconds = (time.perf_counter() - started) / len(self.members)
         failed: dict[int, Result] = {}
@@ -196,35 +196,24 @@ class Stack:
 
     def _step(self) -> None:
         """One step of all members; everything that it reads and writes stays where it is."""
-        loss_M = self._loss(*self._drawn([one.state.batches for one in self.members]))
-        names = list(self._model.parameters)
-        gradients = torch.autograd.grad(
-            loss_M.sum(), [self._model.parameters[name] for name in names], allow_unused=True
-        )
+        loss_M = self._loss(*self._drawn())
+        parameters = self._model.parameters
+        gradients = torch.autograd.grad(loss_M.sum(), list(parameters.values()), allow_unused=True)
         with torch.no_grad():
             rate_M = self._rate_SM.gather(0, self._step_M.long()[None])[0]
             self._step_M += 1
-            for name, gradient in zip(names, gradients, strict=True):
+            for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
                 if gradient is not None:
-                    adamw_(
-                        self._model.parameters[name],
-                        gradient,
-                        *self._moments[name],
-                        self._step_M,
-                        rate_M,
-                    )
+                    adamw_(parameter, gradient, *self._moments[name], self._step_M, rate_M)
             is_bad_M = ~loss_M.isfinite() & (self._bad_M == 0)
             torch.where(is_bad_M, self._step_M, self._bad_M, out=self._bad_M)
             torch.where(is_bad_M, loss_M, self._bad_loss_M, out=self._bad_loss_M)
 
-    def _drawn(
-        self, generators: Sequence[torch.Generator], sampler: WindowSampler | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def _drawn(self) -> tuple[Tensor, Tensor]:
         """A batch for each member from its own stream: inputs and next tokens (M, B, T)."""
-        sampler = sampler or self._sampler
-        for start_B, generator in zip(self._start_MB, generators, strict=True):
-            sampler.draw_starts(generator, out=start_B)
-        inputs, targets = sampler.windows(self._start_MB.flatten())
+        for start_B, one in zip(self._start_MB, self.members, strict=True):
+            self._sampler.draw_starts(one.state.batches, out=start_B)
+        inputs, targets = self._sampler.windows(self._start_MB.flatten())
         shape = (*self._start_MB.shape, -1)
         return inputs.view(shape), targets.view(shape)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +162,20 @@ def test_each_member_is_charged_its_part_of_the_time(
     states = together(trials)
     assert [state.training_s for state in states] == [pytest.approx(states[0].training_s)] * 4
     assert sum(state.training_s for state in states) < next(clock)
+
+
+def test_a_stack_gives_its_memory_back_with_the_last_reference(make_trial: MakeTrial) -> None:
+    trials = [make_trial(seed=seed, batch_size=4, max_steps=2) for seed in range(2)]
+    stack, states = stack_of(trials)
+    stack.advance(within_s=0)
+    gone = weakref.ref(stack)
+    gc.disable()
+    try:
+        del stack
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert all(state.step == 1 for state in states)
 
 
 def test_shapes_say_which_trials_can_be_one(make_trial: MakeTrial) -> None:

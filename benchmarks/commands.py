@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.sweeps.running import descendants
 
 ROOT = Path(__file__).parents[1]
 PYTHON = sys.executable
@@ -47,7 +48,8 @@ def run_command(*command: str, cwd: Path = ROOT) -> Ran:
         )
         while process.poll() is None:
             own_kib = max(own_kib, _kib(process.pid, "VmHWM"))
-            all_kib = max(all_kib, sum(_kib(pid, "VmRSS") for pid in _family(process.pid)))
+            family = [process.pid, *(pid for pid, _ in descendants(process.pid))]
+            all_kib = max(all_kib, sum(_kib(pid, "VmRSS") for pid in family))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(LOOK_EVERY_S)
         wall_s = time.perf_counter() - started
@@ -65,16 +67,3 @@ def _kib(pid: int, name: str) -> int:
         if found := re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE):
             return int(found[1])
     return 0
-
-
-def _family(pid: int) -> Sequence[int]:
-    """A process and its descendants."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            parents[int(stat.parent.name)] = int(fields[1])
-    family = [pid]
-    for member in family:  # grows meanwhile
-        family += [child for child, parent in parents.items() if parent == member]
-    return family

@@ -177,7 +177,7 @@ def _measure(trials: Sequence[dict[str, Any]], corpus: Corpus) -> GpuUse | None:
 
 
 def measure_packs(
-    trials: Sequence[TrialConfig], most: float, corpus: Corpus, share: float
+    trials: Sequence[TrialConfig], most: int, corpus: Corpus, share: float
 ) -> dict[Hashable, int]:
     """How many trials of each shape train best as one, measured on a GPU of one machine.
 
@@ -195,7 +195,7 @@ def measure_packs(
 
 @ray.remote(num_cpus=0, num_gpus=1, max_calls=1, max_retries=0)  # type: ignore[untyped-decorator]
 def _measure_packs(
-    trials: Sequence[dict[str, Any]], most: float, corpus: Corpus, share: float
+    trials: Sequence[dict[str, Any]], most: int, corpus: Corpus, share: float
 ) -> dict[Hashable, int]:
     return pack_sizes_here([TrialConfig.from_dict(one) for one in trials], most, corpus, share)
 

@@ -85,10 +85,9 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     """
     from sweeps.estimate import estimate
     from sweeps.gpus import largest, measured_here, pack_sizes_here, settle
-    from sweeps.packs import Packs, most_in_a_pack
+    from sweeps.packs import settle_packs
     from sweeps.resources import concurrency, local_node
     from sweeps.service import make_plan
-    from sweeps.spec import AUTO
     from sweeps.state import state_at
 
     made = make_plan(file, overrides, state_at(state_root))
@@ -113,11 +112,13 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         _show_search(made)
     else:
         console.print(f"varies  {', '.join(made.varying) or 'nothing'}")
-    sizes = {}
-    if resources.gpus and resources.pack == AUTO:
-        most = most_in_a_pack(made, total, at_once)
-        sizes = pack_sizes_here(shapes, most, corpus, resources.gpus)
-    packs = Packs(resources, sizes)
+    packs = settle_packs(
+        made,
+        resources,
+        total,
+        at_once,
+        lambda most: pack_sizes_here(shapes, most, corpus, resources.gpus),
+    )
     trials = made.trials or made.examples
     if said := packs.in_words(trials):
         console.print(f"packs   {said}")

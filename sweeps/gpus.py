@@ -75,7 +75,7 @@ def measured_here(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse 
 
 
 def pack_sizes_here(
-    trials: Sequence[TrialConfig], most: float, corpus: Corpus, share: float
+    trials: Sequence[TrialConfig], most: int, corpus: Corpus, share: float
 ) -> dict[Hashable, int]:
     """How many trials of each shape train best as one on a share of this machine's first GPU.
 

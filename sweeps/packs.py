@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from sweeps.plan import Plan
 from sweeps.spec import AUTO, OFF, Resources
@@ -13,20 +13,6 @@ from trainables.stack import stack_shape
 
 ROUNDS = 10  # in which a search is to learn
 SUGGESTIONS = 100  # of a study without a limit
-
-
-def most_in_a_pack(plan: Plan, trials: int, at_once: int) -> int:
-    """How large a pack is to be at most where its size is measured.
-
-    Args:
-        plan: says whether there is a search, which learns nothing between trials of a pack: its
-            packs are a tenth of what a study may suggest.
-        trials: that are to be trained.
-        at_once: packs that fit; each is to have something to do.
-    """
-    if plan.cells:
-        return len(plan.sweep.seeds) * max(1, (plan.share or SUGGESTIONS) // ROUNDS)
-    return math.ceil(trials / at_once)
 
 
 class Packs:
@@ -61,10 +47,32 @@ class Packs:
             return 1
         return self._sizes.get(shape, self._most)
 
+    def formed(self, trials: Iterable[TrialConfig]) -> Counter[int]:
+        """The packs that trials make: how many of each size, those that train alone included."""
+        packs: Counter[int] = Counter()
+        alike: Counter[tuple[Hashable, int]] = Counter()
+        for trial in trials:
+            size = self.size(trial)
+            alike[self._shape(trial) if size > 1 else None, size] += 1
+        for (_, size), count in alike.items():
+            packs[size] += count // size
+            packs[count % size] += 1 if count % size else 0
+        return +packs
+
+    def of(self, trials: Iterable[TrialConfig]) -> int:
+        """How many packs trials make, those that train alone included."""
+        return self.formed(trials).total()
+
     def largest(self, trials: Iterable[TrialConfig]) -> int:
         """The most trials that a pack of some of these has."""
-        shapes = Counter((self._shape(trial), self.size(trial)) for trial in trials)
-        return max(min(size, count) for (_, size), count in shapes.items())
+        return max(self.formed(trials))
+
+    def in_words(self, trials: Iterable[TrialConfig]) -> str:
+        """What packs trials make, if any of them has more than one."""
+        packs = self.formed(trials)
+        alone = packs.pop(1, 0)
+        said = ", ".join(f"{count} of {size} trials" for size, count in sorted(packs.items()))
+        return f"{said}; {alone} trials alone" if said and alone else said
 
     def are_one(self, first: TrialConfig, other: TrialConfig) -> bool:
         """Whether two trials, of which the first may be in a pack, may be in the same."""
@@ -90,33 +98,36 @@ class Packs:
             return f"its pack of {len(trials)} did not fit into memory, goes on in one of {size}"
         return f"cannot train in a pack of {len(trials)}, goes on alone"
 
-    def of(self, trials: Iterable[TrialConfig]) -> int:
-        """How many packs trials make, those that train alone included."""
-        waiting: Counter[Hashable] = Counter()
-        sizes: dict[Hashable, int] = {}
-        for trial in trials:
-            size = self.size(trial)
-            shape = self._shape(trial) if size > 1 else None
-            waiting[shape] += 1
-            sizes[shape] = size
-        return sum(-(-count // sizes[shape]) for shape, count in waiting.items())
-
-    def in_words(self, trials: Sequence[TrialConfig]) -> str:
-        """What packs trials make, if any of them has more than one."""
-        sizes: Counter[int] = Counter()
-        shapes = Counter(self._shape(trial) for trial in trials if self.size(trial) > 1)
-        size_of = {self._shape(trial): self.size(trial) for trial in trials}
-        for shape, count in shapes.items():
-            whole, rest = divmod(count, size_of[shape])
-            sizes[size_of[shape]] += whole
-            sizes[rest] += rest > 0
-        alone = len(trials) - shapes.total() + sizes.pop(1, 0)
-        said = [f"{count} of {size} trials" for size, count in sorted(sizes.items()) if count]
-        if not said:
-            return ""
-        return ", ".join(said) + (f"; {alone} trials alone" if alone else "")
-
     def _shape(self, trial: TrialConfig) -> Hashable | None:
         if trial.key not in self._shapes:
             self._shapes[trial.key] = stack_shape(trial)
         return self._shapes[trial.key]
+
+
+def settle_packs(
+    plan: Plan,
+    resources: Resources,
+    trials: int,
+    at_once: int,
+    measure: Callable[[int], Mapping[Hashable, int]],
+) -> Packs:
+    """The packs of a sweep; with `auto`, on a GPU, of the sizes that are found to pay.
+
+    Args:
+        plan: of the sweep.
+        resources: with a number of GPUs.
+        trials: that are to be trained.
+        at_once: packs that fit.
+        measure: gives the size that pays by `stack_shape`, of packs of so many trials at most.
+    """
+    if not (resources.gpus and resources.pack == AUTO):
+        return Packs(resources)
+    return Packs(resources, measure(_most_in_a_pack(plan, trials, at_once)))
+
+
+def _most_in_a_pack(plan: Plan, trials: int, at_once: int) -> int:
+    """A tenth of what a study may suggest, which learns nothing between trials of a pack; without
+    a search so many that each place has something to do."""
+    if plan.cells:
+        return len(plan.sweep.seeds) * max(1, (plan.share or SUGGESTIONS) // ROUNDS)
+    return math.ceil(trials / at_once)

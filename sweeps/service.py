@@ -6,7 +6,7 @@ import contextlib
 import re
 import shlex
 import sqlite3
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +20,13 @@ from sweeps.events import TrialEvent
 from sweeps.gpus import largest, settle
 from sweeps.lock import only_driver
 from sweeps.outbox import Outbox, TrialRecord
-from sweeps.packs import Packs, most_in_a_pack
+from sweeps.packs import settle_packs
 from sweeps.plan import Plan, expand, override
 from sweeps.progress import Progress
 from sweeps.queue import Queue
 from sweeps.ray_environment import prepare_ray
 from sweeps.resources import check_address, concurrency, local_node
-from sweeps.spec import AUTO, load_sweep
+from sweeps.spec import load_sweep
 from sweeps.state import State, check_disk, make_writable
 from sweeps.stopping import Stop
 from trainables.config import TrialConfig
@@ -319,12 +319,14 @@ def _train(
         at_once = concurrency(resources, nodes)
         if why:
             say(f"gpu     {why}, {at_once} at once")
-        measured: Mapping[Hashable, int] = {}
         trials = queue.waiting or plan.examples
-        if resources.gpus and resources.pack == AUTO:
-            most = most_in_a_pack(plan, len(trials), at_once)
-            measured = measure_packs(shapes, most, plan.corpus, resources.gpus)
-        packs = Packs(resources, measured)
+        packs = settle_packs(
+            plan,
+            resources,
+            len(trials),
+            at_once,
+            lambda most: measure_packs(shapes, most, plan.corpus, resources.gpus),
+        )
         if said := packs.in_words(trials):
             say(f"packs   {said}")
         slots = None

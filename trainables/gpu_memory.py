@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from bigram_models import FittedModel
-from trainables.config import TrialConfig
+from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus
 from trainables.evaluation import EVALUATION_TOKENS_GPU
 from trainables.training import Splits, TrainingDivergedError, initial_state, train
@@ -81,20 +82,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 def train_briefly(trial: TrialConfig, vocab_size: int, splits: Splits) -> None:
     """The first steps of a trial and the first batches of its evaluation, as it takes them."""
     state = initial_state(trial, vocab_size, splits.train.device)
-    brief = trial.training.model_copy(
-        update={
-            "learning_rate": 1e-9,  # too little to diverge by
-            "warmup_steps": 0,
-            "max_steps": STEPS,
-            "eval_every": STEPS,
-            "eval_batches": BATCHES,
-        }
-    )
+    brief = shortened(trial.training, max_steps=STEPS, eval_every=STEPS, eval_batches=BATCHES)
     if not isinstance(state.model, FittedModel):  # which takes the whole split at once
         tokens = glanced(brief.block_size)
         splits = Splits(splits.train[:tokens], splits.validation[:tokens])
     for _ in train(state, splits, brief, trial.seed):
         pass
+
+
+def shortened(training: TrainingConfig, **settings: Any) -> TrainingConfig:
+    """The same steps, fewer of them, at a rate that is too low to diverge by."""
+    return training.model_copy(update={"learning_rate": 1e-9, "warmup_steps": 0, **settings})
 
 
 def glanced(block_size: int) -> int:

@@ -12,7 +12,7 @@ import torch
 
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus
-from trainables.gpu_memory import glanced, is_out_of_memory
+from trainables.gpu_memory import glanced, is_out_of_memory, shortened
 from trainables.stack import Member, NotStackableError, Stack, stack_shape
 from trainables.training import Splits, initial_state
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def best_sizes(
     trials: Sequence[TrialConfig],
-    most: float,
+    most: int,
     corpus: Corpus,
     device: torch.device,
     room_bytes: float = math.inf,
@@ -61,10 +61,10 @@ def best_sizes(
 
 
 def _best_size(
-    trials: Sequence[TrialConfig], most: float, vocab_size: int, splits: Splits, room_bytes: float
+    trials: Sequence[TrialConfig], most: int, vocab_size: int, splits: Splits, room_bytes: float
 ) -> int:
     best, best_s = 1, math.inf
-    for size in sorted({int(min(size, most)) for size in SIZES}):
+    for size in sorted({min(size, most) for size in SIZES}):
         members = [replace(trials[i % len(trials)], seed=i) for i in range(size)]
         try:
             seconds, taken_bytes = _measured(members, vocab_size, splits)
@@ -87,9 +87,11 @@ def _measured(trials: Sequence[TrialConfig], vocab_size: int, splits: Splits) ->
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    members = [
-        Member(brief, initial_state(brief, vocab_size, device)) for brief in map(_brief, trials)
-    ]
+    members = []
+    for trial in trials:
+        steps = {"max_steps": 2 * STEPS, "eval_every": STEPS, "evaluation": "exact"}
+        brief = replace(trial, training=shortened(trial.training, **steps))
+        members.append(Member(brief, initial_state(brief, vocab_size, device)))
     stack = Stack(members, splits)
     stack.advance()  # it warms up
     before_s = sum(one.state.training_s for one in members)
@@ -98,16 +100,3 @@ def _measured(trials: Sequence[TrialConfig], vocab_size: int, splits: Splits) ->
     stack.advance()
     seconds = sum(one.state.training_s for one in members) - before_s
     return seconds, torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
-
-
-def _brief(trial: TrialConfig) -> TrialConfig:
-    """The same steps, at a rate that is too low to diverge by."""
-    settings = {
-        "learning_rate": 1e-9,
-        "warmup_steps": 0,
-        "max_steps": 2 * STEPS,
-        "eval_every": STEPS,
-        "eval_batches": 1,
-        "evaluation": "exact",
-    }
-    return replace(trial, training=trial.training.model_copy(update=settings))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from pathlib import Path
 
 import pytest
 import torch
 
-from sweeps.packs import Packs
+from sweeps.packs import Packs, settle_packs
 from sweeps.queue import Queue
+from sweeps.service import make_plan
 from sweeps.spec import Resources
+from sweeps.state import State
 from trainables.config import TrialConfig
 from trainables.corpus import tokenise
 from trainables.errors import UserError, validate
@@ -90,6 +93,49 @@ def test_auto_takes_what_was_measured(trials: list[TrialConfig]) -> None:
     assert [packs.size(trials[i]) for i in (0, 1, 6)] == [4, 1, 1]
     asked = Packs(Resources(pack=2), {stack_shape(trials[0]): 4})
     assert asked.size(trials[0]) == 2
+
+
+GRID = """
+name: sized
+corpus: embedded
+replicates: 7
+arms: [{model: {variant: bigram}}]
+"""
+SEARCH = """
+name: sized
+corpus: embedded
+replicates: 2
+arms: [{model: {variant: bigram}, search: {training.learning_rate: [1e-3, 1e-2, 1e-1]}}]
+search: {trials: 50}
+"""
+
+
+@pytest.mark.parametrize(
+    ("sweep", "at_once", "most"),
+    [
+        (GRID, 2, 4),  # two packs have something to do
+        (GRID, 16, 1),
+        (SEARCH, 2, 10),  # two seeds of a tenth of the suggestions
+    ],
+)
+def test_auto_measures_no_larger_packs_than_leave_the_others_something_to_do(
+    sweep: str, at_once: int, most: int, tmp_path: Path
+) -> None:
+    (tmp_path / "sweep.yaml").write_text(sweep)
+    plan = make_plan(str(tmp_path / "sweep.yaml"), [], State(tmp_path))
+    trials = plan.trials or plan.examples
+    asked: list[int] = []
+
+    def measure(most: int) -> dict[Hashable, int]:
+        asked.append(most)
+        return {stack_shape(trials[0]): 3}
+
+    with_gpu = Resources(gpus_per_trial=1)
+    packs = settle_packs(plan, with_gpu, len(trials), at_once, measure)
+    assert (asked, packs.size(trials[0])) == ([most], 3)
+    for resources in (Resources(), Resources(gpus_per_trial=1, pack="off")):
+        assert settle_packs(plan, resources, len(trials), at_once, measure).size(trials[0]) == 1
+    assert len(asked) == 1
 
 
 def test_a_shape_that_does_not_fit_has_half_as_many_from_then_on(trials: list[TrialConfig]) -> None:

@@ -283,6 +283,8 @@ def open_store(uri: str, must_exist: bool = False) -> Any:
     from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("alembic").setLevel(logging.ERROR)
+    # It logs a traceback of what it raises as well, which whoever asked tells.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
             _make_store(Path(uri[10:]))

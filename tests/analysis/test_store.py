@@ -1,13 +1,17 @@
-"""Opening a store that is not there yet."""
+"""A store that is not there yet, and one that cannot be written."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
 
 from analysis.runs import open_store
 
@@ -28,3 +32,17 @@ def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> Non
     client.create_experiment("kept")
     again = open_store(f"sqlite:///{store}", must_exist=True)
     assert again.get_experiment_by_name("kept")
+
+
+def test_what_a_database_refuses_is_raised_and_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "mlflow.db"
+    client = open_store(f"sqlite:///{store}")
+    run = client.create_run(client.create_experiment("kept"))
+    with sqlite3.connect(store) as database:  # stands for a disk that is full
+        database.execute("ALTER TABLE tags RENAME TO gone")
+    capfd.readouterr()
+    with pytest.raises(MlflowException, match="tags"):
+        client.set_tag(run.info.run_id, "name", "value")
+    assert capfd.readouterr() == ("", "")

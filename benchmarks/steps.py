@@ -34,6 +34,7 @@ from benchmarks.operations import attention_bytes
 from benchmarks.ours import BATCH_SIZE, Ours, Shape, operations_of, trials_of
 from benchmarks.plain_loop import PlainConfig, PlainTrial
 from trainables.corpus import Corpus
+from trainables.heap import keep_between_steps
 from trainables.training import Splits
 
 WIDTHS, BLOCKS, POSITIONS = (64, 128, 256), (8, 16, 32, 64), ("randn", "sinpe", "rope")
@@ -97,6 +98,7 @@ def measure(asked: Asked) -> Found:
     device, corpus = best_device(), asked.corpus()
     part = SLICE_QUICK if asked.is_quick else SLICE_GPU if device.type == "cuda" else SLICE
     found = Found([], {shape: [] for shape in shapes(asked.is_quick)})
+    keep_between_steps()  # as our workers do; the plain loop has it here too
     with one_thread():
         for _ in range(asked.rounds):
             found.limits.append(measure_limits(device))

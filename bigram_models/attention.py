@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,8 @@ class AttentionBigram(LanguageModel):
         if isinstance(self.position, AddedTable) and ids_BT.numel() * (T + V) >= 4 * V * V:
             return self._by_tables(ids_BT, self.position.table_TD[:T])
         x_BTD = self.position(F.embedding(ids_BT, self.embed_VD))
-        weight_BTS = self._weights(x_BTD @ x_BTD.mT)
+        score_BTS, x_BTD = causal_scores(x_BTD, self.future_TS[:T, :T])
+        weight_BTS = score_BTS.softmax(-1)
         # Weights sum to one, so the head commutes with mixing: mix the smaller of D and V channels.
         mix_logits = self.embed_VD.shape[1] > V
         logits: Tensor = (
@@ -83,14 +85,45 @@ class AttentionBigram(LanguageModel):
         token_BTS = (E_VD @ E_VD.T).flatten().index_select(0, pair_BTS.flatten()).view_as(pair_BTS)
         across_BTS = F.embedding(ids_BT, E_VD @ p_TD.T)  # E_a . p_s, and transposed p_t . E_b
         score_BTS = token_BTS + across_BTS + across_BTS.mT + p_TD @ p_TD.T
+        T, D = p_TD.shape
+        weight_BTS = torch.add(self.future_TS[:T, :T], score_BTS, alpha=D**-0.5).softmax(-1)
         value_BTV = F.embedding(ids_BT, E_VD @ self.head.weight.T) + self.head(p_TD)
-        logits: Tensor = self._weights(score_BTS) @ value_BTV
+        logits: Tensor = weight_BTS @ value_BTV
         return logits
 
-    def _weights(self, score_BTS: Tensor) -> Tensor:
-        """Causal softmax of scores / sqrt(D)."""
-        T, D = score_BTS.shape[1], self.embed_VD.shape[1]
-        return torch.add(self.future_TS[:T, :T], score_BTS, alpha=D**-0.5).softmax(-1)
+
+def causal_scores(x_BTD: Tensor, future_TS: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores x x^T / sqrt(D) (B, T, S), -inf for the future, and x for whatever reads it after.
+
+    A step waits for memory more than for products, so its gradient is one product: the scores of a
+    pair are the same both ways, and the other gradient of x comes in here to be added.
+
+    Args:
+        x_BTD: queries and keys.
+        future_TS: -inf where the key is later than the query, else 0.
+    """
+    scores: tuple[Tensor, Tensor] = _CausalScores.apply(x_BTD, future_TS)  # type: ignore[no-untyped-call]
+    return scores
+
+
+class _CausalScores(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x_BTD: Tensor, future_TS: Tensor) -> tuple[Tensor, Tensor]:
+        scale = x_BTD.shape[-1] ** -0.5
+        return torch.baddbmm(future_TS, x_BTD, x_BTD.mT, alpha=scale), x_BTD.view_as(x_BTD)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: object) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, d_score_BTS: Tensor, d_x_BTD: Tensor) -> tuple[Tensor, None]:
+        (x_BTD,) = ctx.saved_tensors
+        d_both_BTS = (d_score_BTS + d_score_BTS.mT).to(x_BTD.dtype)
+        scale = x_BTD.shape[-1] ** -0.5
+        return torch.baddbmm(d_x_BTD, d_both_BTS, x_BTD, alpha=scale), None
 
 
 class MixedAttention(StackedModel):
@@ -132,8 +165,9 @@ class MixedAttention(StackedModel):
         E_MVD, weight_MVD = self.parameters["embed_VD"], self.parameters["head.weight"]
         V, D, T = *E_MVD.shape[1:], ids.shape[-1]
         x_MBTD = self._turned(F.embedding(ids + self._first_M11, E_MVD.flatten(0, 1)), T)
-        score_MBTS = x_MBTD @ x_MBTD.mT
-        mixing_MBTS = torch.add(self._future_TS[:T, :T], score_MBTS, alpha=D**-0.5).softmax(-1)
+        score, x = causal_scores(x_MBTD.flatten(0, 1), self._future_TS[:T, :T])
+        x_MBTD = x.view(x_MBTD.shape)
+        mixing_MBTS = score.softmax(-1).view(*x_MBTD.shape[:3], T)
         bias_M11V = self.parameters["head.bias"][:, None, None]
         # As in a model alone: mix the smaller of D and V channels.
         if D > V:

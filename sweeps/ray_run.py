@@ -164,13 +164,17 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
 
 
 class Scheduler(Unpickled, FIFOScheduler):  # type: ignore[misc]
-    """First come, first served; a worker that is kept for later goes when later is far."""
+    """First come, first served; a worker that is kept for later goes when later is far.
+
+    Two things that Tune has no switch for are done here, by what it keeps to itself.
+    """
 
     def __init__(self, room: Room) -> None:
         super().__init__()
         self._room = room
 
     def choose_trial_to_run(self, tune_controller: Any, **options: Any) -> Any:
+        tune_controller._trials_to_cache.clear()  # else 17 KB a trial, which it writes at the end
         trial = super().choose_trial_to_run(tune_controller, **options)
         if trial is None and self._room.is_full:
             # An idle worker holds its CPUs and GPU, which are for others now.

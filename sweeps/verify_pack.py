@@ -19,6 +19,7 @@ from sweeps.plan import Plan
 from sweeps.queue import Queue
 from sweeps.spec import AUTO, OFF
 from trainables.config import TrialConfig
+from trainables.corpus import Corpus
 from trainables.stack import Member, NotStackableError, Stack
 from trainables.training import Splits, TrainingDivergedError, TrainingState, initial_state, train
 
@@ -35,7 +36,7 @@ class Compared:
     """A pack against its trials alone."""
 
     trials: Sequence[TrialConfig]
-    parameters: float = math.nan  # the largest relative difference after the first steps
+    parameters: float = math.nan  # the largest relative difference after the first steps, by tensor
     losses: Sequence[float] = ()  # nats, pack less alone, of each trial
     problem: str = ""  # why they cannot be a pack
 
@@ -74,23 +75,23 @@ def packs_of(plan: Plan, size: int | None) -> list[list[TrialConfig]]:
     return found
 
 
-def compare(plan: Plan, packs: Sequence[Sequence[TrialConfig]]) -> Iterator[Compared]:
+def compare(corpus: Corpus, packs: Sequence[Sequence[TrialConfig]]) -> Iterator[Compared]:
     """Train each pack as one and its trials alone, on a GPU if there is one.
 
     Args:
-        plan: gives the corpus.
+        corpus: what they train on.
         packs: from `packs_of`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    splits = Splits.of(plan.corpus, device)
+    splits = Splits.of(corpus, device)
 
     for trials in packs:
         try:
             brief = [_changed(trial, eval_every=STEPS, **GLANCE) for trial in trials]
-            pairs = _both(brief, plan.corpus.vocab_size, splits, is_brief=True)
+            pairs = _first_steps(brief, corpus.vocab_size, splits)
             parameters = max(_apart(*pair) for pair in pairs)
             whole = [_evaluated_at_the_end(trial) for trial in trials]
-            pairs = _both(whole, plan.corpus.vocab_size, splits)
+            pairs = _both(whole, corpus.vocab_size, splits)
             losses = [
                 _difference(*pair) for pair in zip(whole, *zip(*pairs, strict=True), strict=True)
             ]
@@ -112,14 +113,39 @@ def verdict(compared: Sequence[Compared]) -> tuple[bool, str]:
     )
 
 
+def _first_steps(
+    trials: Sequence[TrialConfig], vocab_size: int, splits: Splits
+) -> list[tuple[TrainingState, TrainingState]]:
+    """As `_both`, in float64 where the model can.
+
+    AdamW divides a gradient by its own size: where that is near zero its rounding moves a parameter
+    by up to a learning rate, so in float32 not even two orders of one sum agree to 1e-5.
+    """
+    torch.set_default_dtype(torch.float64)  # also of tensors that a forward pass makes
+    try:
+        return _both(trials, vocab_size, splits, is_brief=True, is_double=True)
+    except RuntimeError:  # it insists on its type
+        torch.set_default_dtype(torch.float32)
+        return _both(trials, vocab_size, splits, is_brief=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def _both(
-    trials: Sequence[TrialConfig], vocab_size: int, splits: Splits, is_brief: bool = False
+    trials: Sequence[TrialConfig],
+    vocab_size: int,
+    splits: Splits,
+    is_brief: bool = False,
+    is_double: bool = False,
 ) -> list[tuple[TrainingState, TrainingState]]:
     """The states of trials that trained in a pack, and alone; to their first evaluation or end."""
     device = splits.train.device
     packed, alone = (
         [initial_state(trial, vocab_size, device) for trial in trials] for _ in range(2)
     )
+    if is_double:
+        for state in (*packed, *alone):
+            state.model.double()
     stack = Stack([Member(*pair) for pair in zip(trials, packed, strict=True)], splits)
     while stack.members:
         stack.advance()

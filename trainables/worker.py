@@ -16,6 +16,7 @@ from trainables.config import TrialConfig
 from trainables.corpus import Corpus
 from trainables.durable import DurableTrial, Progress
 from trainables.gpu_memory import is_out_of_memory
+from trainables.heap import keep_between_steps
 from trainables.pack import CameTo, Pack
 from trainables.storage import Storage, StorageError, TrialFiles
 from trainables.training import Splits
@@ -110,6 +111,7 @@ class Worker:
             gpu: whether to train on the process's GPU, if torch can use it.
         """
         torch.set_num_threads(threads)
+        keep_between_steps()
         self._corpus, self._storage = corpus, storage
         self._device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
         self._splits: Splits | None = None

@@ -40,6 +40,7 @@ def main() -> None:
     option("--max-steps", type=int, help="of the published sweep's trials; 500, with --full 5000")
     ways = ("loop", "loops", "tune", "tune-reusing")
     option("--ways", nargs="*", choices=ways, default=ways, help="of sweep, overhead; none: ours")
+    option("--seeds", type=int, nargs="+", default=[], help="of the published sweep's trials")
     option("--trials", type=int, nargs="+", default=[], help="numbers of trivial trials")
     option("--search", action="store_true", help="trivial trials are suggested by a search")
     corpora = os.environ.get("SWEEPS_CORPORA", "state/corpora")
@@ -53,6 +54,7 @@ def main() -> None:
         is_full=given.full,
         max_steps=given.max_steps or (5_000 if given.full else 500),
         ways=tuple(given.ways),
+        seeds=tuple(given.seeds),
         trials=tuple(given.trials),
         is_search=given.search,
         corpora=Path(given.corpora).absolute(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.sweeps.running import descendants
+from benchmarks.measuring import gpu_busy
+from tests.processes import descendants
 
 ROOT = Path(__file__).parents[1]
 PYTHON = sys.executable
@@ -31,6 +33,7 @@ class Ran:
     said: str
     own_mib: float  # the most that the process itself had resident (VmHWM)
     all_mib: float  # it and its descendants at a moment, pages that they share counted in each
+    gpu_busy: float | None = None  # percent of the time, with all that ran on the GPU, if known
 
 
 def run_command(*command: str, cwd: Path = ROOT) -> Ran:
@@ -40,6 +43,7 @@ def run_command(*command: str, cwd: Path = ROOT) -> Ran:
         RuntimeError: it failed; the message is the end of what it said.
     """
     own_kib = all_kib = 0
+    busy: list[float] = []
     environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
         started_s, started = time.time(), time.perf_counter()
@@ -50,6 +54,8 @@ def run_command(*command: str, cwd: Path = ROOT) -> Ran:
             own_kib = max(own_kib, _kib(process.pid, "VmHWM"))
             family = [process.pid, *(pid for pid, _ in descendants(process.pid))]
             all_kib = max(all_kib, sum(_kib(pid, "VmRSS") for pid in family))
+            if (percent := gpu_busy()) is not None:
+                busy.append(percent)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(LOOK_EVERY_S)
         wall_s = time.perf_counter() - started
@@ -57,7 +63,8 @@ def run_command(*command: str, cwd: Path = ROOT) -> Ran:
         errors.seek(0)
         if process.returncode:
             raise RuntimeError(f"{command} failed: {(said.read() + errors.read())[-2_000:]}")
-        return Ran(started_s, wall_s, said.read(), own_kib / 1024, all_kib / 1024)
+        mean = statistics.fmean(busy) if busy else None
+        return Ran(started_s, wall_s, said.read(), own_kib / 1024, all_kib / 1024, mean)
 
 
 def _kib(pid: int, name: str) -> int:

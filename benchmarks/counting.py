@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from analysis.comparison.counting import Counted, counted
-from analysis.comparison.timing import devices, timed
 from benchmarks.measuring import Asked, Samples, best_device, print_section, print_table
 from bigram_models import CountBigram
+from trainables.timing import devices, timed
 
 QUICK_TOKENS = 2_000
 FIT = "`CountBigram.fit`"

@@ -26,7 +26,8 @@ from sweeps.delivery import Delivery
 from sweeps.description import describe_sweep, describe_trial
 from sweeps.events import TrialEvent
 from sweeps.outbox import Outbox
-from sweeps.service import OUTBOX, make_plan
+from sweeps.plan import make_plan
+from sweeps.service import OUTBOX
 from sweeps.state import State
 from sweeps.store import mlflow_client, sweep_experiments
 from sweeps.tracking import SweepRuns

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from analysis.comparison.timing import hardware, load, timed
 from trainables.corpus import Corpus, load_corpus
+from trainables.timing import hardware, load, timed
 
 SIDES, SIDES_GPU = (256, 512, 1_024), (2_048, 4_096, 8_192)  # of the square matrices
 COPIED = 1 << 26  # float32, 256 MiB: more than the caches hold
@@ -30,6 +30,7 @@ class Asked:
     is_full: bool
     max_steps: int  # of each trial of the published sweep
     ways: tuple[str, ...]  # of running the published sweep, besides ours
+    seeds: tuple[int, ...]  # numbers of seeds of the published sweep; empty for the section's own
     trials: tuple[int, ...]  # numbers of trivial trials; empty for the section's own
     is_search: bool  # whether the trivial trials are suggested by a search
     corpora: Path  # the cache of downloaded texts
@@ -107,6 +108,14 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
+
+
+def gpu_busy() -> float | None:
+    """Percent of the moments before in which the GPU was, with all that ran on it, if known."""
+    try:
+        return float(torch.cuda.utilization())
+    except Exception:  # there is no GPU, nvidia-ml-py is missing, or the driver does not tell
+        return None
 
 
 def gathered(found: Iterable[Mapping[str, float]]) -> dict[str, Samples]:

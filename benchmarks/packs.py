@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import torch
-
-from analysis.comparison.timing import one_thread
 from benchmarks.measuring import (
     Asked,
     Limits,
     Samples,
     best_device,
+    gpu_busy,
     measure_limits,
     print_section,
     print_table,
@@ -26,6 +24,7 @@ from benchmarks.ours import BATCH_SIZE, Ours, Shape, trials_of
 from benchmarks.plain_loop import PlainConfig, PlainTrial
 from trainables.corpus import Corpus
 from trainables.pack_size import SIZES
+from trainables.timing import one_thread
 from trainables.training import Splits
 
 SHAPES = (Shape(64, 8, "rope"), Shape(64, 64, "rope"))
@@ -60,7 +59,7 @@ def rows(
             "ms a step and member": step_s.times(1e3),
             "plain / this": plain.median / step_s.median,
             "share": operations / step_s.median / limits.operations_per_s.median,
-            "GPU busy, %": utilization(),
+            "GPU busy, %": gpu_busy() or "",
         }
 
 
@@ -83,11 +82,3 @@ def pack_steps(shape: Shape, members: int, corpus: Corpus, rounds: int) -> Sampl
     ours.advance(ROUND_S)  # a GPU records its steps here
     moved = [ours.advance(ROUND_S) for _ in range(rounds)]
     return Samples([one.steps_s / one.steps / members for one in moved])
-
-
-def utilization() -> str:
-    """Of the GPU in the moments before, with all that ran on it; empty where that is not known."""
-    try:
-        return str(torch.cuda.utilization())
-    except Exception:  # there is no GPU, nvidia-ml-py is missing, or the driver does not tell
-        return ""

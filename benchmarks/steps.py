@@ -18,7 +18,6 @@ from functools import partial
 
 import torch
 
-from analysis.comparison.timing import one_thread
 from benchmarks.measuring import (
     Asked,
     Limits,
@@ -35,6 +34,7 @@ from benchmarks.ours import BATCH_SIZE, Ours, Shape, operations_of, trials_of
 from benchmarks.plain_loop import PlainConfig, PlainTrial
 from trainables.corpus import Corpus
 from trainables.heap import keep_between_steps
+from trainables.timing import one_thread
 from trainables.training import Splits
 
 WIDTHS, BLOCKS, POSITIONS = (64, 128, 256), (8, 16, 32, 64), ("randn", "sinpe", "rope")

@@ -1,4 +1,7 @@
-"""The ways of running many trials that are compared: plain loops, plain Tune, and `sweeps run`."""
+"""The ways of running many trials that are compared.
+
+Plain loops, plain Tune, `sweeps run`, and our workers without Ray and MLflow around them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from benchmarks.plain_loop import PlainConfig
 AT_ONCE = 2
 LOOP, LOOPS = "plain loop, one after another", f"plain loops, {AT_ONCE} at a time"
 TUNE, TUNE_REUSING = "plain Ray Tune", "plain Ray Tune, reuse_actors=True"
-OURS = "`sweeps run`"
+OURS, BARE = "`sweeps run`", "our workers, neither Ray nor MLflow"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,17 @@ def run_plain(
             TUNE: tune,
             TUNE_REUSING: [*tune, "--reuse-actors"],
         }[way]
-        ran = run_command(PYTHON, "-m", *arguments)
+        return _came(run_command(PYTHON, "-m", *arguments))
+
+
+def run_bare(corpora: Path, sweep: str, *overrides: str) -> Came:
+    """Run the trials of a sweep by our workers, without what is around them in a sweep."""
+    arguments = ["benchmarks.bare", sweep, *overrides, "--corpora", str(corpora)]
+    return _came(run_command(PYTHON, "-m", *arguments, "--at-once", str(AT_ONCE)))
+
+
+def _came(ran: Ran) -> Came:
+    """Of a command that says what its trials came to in its last line, as JSON."""
     said = json.loads(ran.said.splitlines()[-1])
     return Came(ran, said["trials"], said["tokens"], said["val_loss"], [said["started_s"]])
 

@@ -86,8 +86,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     from sweeps.estimate import estimate
     from sweeps.gpus import largest, measured_here, pack_sizes_here, settle
     from sweeps.packs import settle_packs
+    from sweeps.plan import make_plan
     from sweeps.resources import concurrency, local_node
-    from sweeps.service import make_plan
     from sweeps.state import state_at
 
     made = make_plan(file, overrides, state_at(state_root))
@@ -190,7 +190,8 @@ def run(
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
-    from sweeps.service import Options, make_plan, run_sweep
+    from sweeps.plan import make_plan
+    from sweeps.service import Options, run_sweep
     from sweeps.state import state_at
     from sweeps.stopping import interruptible
 
@@ -253,7 +254,7 @@ def verify_pack(
     validation losses to 0.003 nats, and their differences must be 0.0005 or less on average; else
     the exit code is 1.
     """
-    from sweeps.service import make_plan
+    from sweeps.plan import make_plan
     from sweeps.state import state_at
     from sweeps.verify_pack import compare, packs_of, verdict
 

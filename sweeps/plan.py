@@ -5,24 +5,28 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from sweeps.cells import Cell, SearchedArm, make_cells, short_name
 from sweeps.constraints import holds, names_in
 from sweeps.search_spec import Parameter, Search
-from sweeps.spec import Arm, SweepFile
+from sweeps.spec import Arm, SweepFile, load_sweep
+from sweeps.state import State
 from sweeps.yaml_file import parse_yaml
 from trainables.batches import initial_stream
 from trainables.config import TrainingConfig, TrialConfig
-from trainables.corpus import Corpus
+from trainables.corpus import Corpus, load_corpus
 from trainables.errors import UserError, unknown_setting, validate
 from trainables.variants import config_class, settings_schema
 
 SWEEP_PATHS = ("name", "description", "corpus", "replicates", "search.", "resources.", "tracking.",
                "storage.")  # fmt: skip
+SECRET = re.compile(r"^(search\.storage|tracking\.uri)=.*")
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,19 @@ class Plan:
         shown = (trial.flat[name] for name in self.varying if name in trial.flat)
         values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in shown]
         return " ".join(values) or trial.model.variant
+
+
+def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan:
+    """Read a sweep file or preset, apply overrides, load its corpus and check every trial.
+
+    Raises:
+        UserError: anything in it cannot be.
+    """
+    sweep, source = load_sweep(name_or_path)
+    sweep = override(sweep, overrides)
+    plan = expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
+    shown = [SECRET.sub(r"\1=...", one) for one in overrides]  # a URL may have a password
+    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *shown]))
 
 
 def training_tokens(trial: TrialConfig) -> int:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +19,14 @@ from sweeps.gpus import largest, settle
 from sweeps.lock import only_driver
 from sweeps.outbox import Outbox, TrialRecord
 from sweeps.packs import settle_packs
-from sweeps.plan import Plan, expand, override
+from sweeps.plan import Plan
 from sweeps.progress import Progress
 from sweeps.queue import Queue
 from sweeps.ray_environment import prepare_ray
 from sweeps.resources import check_address, concurrency, local_node
-from sweeps.spec import load_sweep
 from sweeps.state import State, check_disk, make_writable
 from sweeps.stopping import Stop
 from trainables.config import TrialConfig
-from trainables.corpus import load_corpus
 from trainables.errors import UserError
 from trainables.storage import Storage, StorageError, check_from_here, open_storage
 
@@ -39,7 +35,6 @@ if TYPE_CHECKING:
     from sweeps.search import Search
 
 OUTBOX = "outbox.db"
-SECRET = re.compile(r"^(search\.storage|tracking\.uri)=.*")
 STORE_S = 30.0  # how long the start of a sweep waits for its tracking store
 
 Say = Callable[[str], None]
@@ -72,19 +67,6 @@ class Outcome:
     unsent: int = 0  # runs that the tracking store does not have as they are
     problem: str = ""  # why
     ranking: pd.DataFrame | None = None  # None when no trial is finished or some are unsent
-
-
-def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan:
-    """Read a sweep file or preset, apply overrides, load its corpus and check every trial.
-
-    Raises:
-        UserError: anything in it cannot be.
-    """
-    sweep, source = load_sweep(name_or_path)
-    sweep = override(sweep, overrides)
-    plan = expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
-    shown = [SECRET.sub(r"\1=...", one) for one in overrides]  # a URL may have a password
-    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *shown]))
 
 
 def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:

@@ -1,9 +1,11 @@
 """The benchmarks run, measure the same work on both sides, and count operations rightly."""
 
+import json
 import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,13 +33,26 @@ Table = list[dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
-    """Of the sections for which neither Ray nor MLflow is needed, by name."""
-    without = tmp_path_factory.mktemp("without")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the module path, with which some libraries are missing."""
+    folder = tmp_path_factory.mktemp("without")
     for library in ("ray", "mlflow"):
-        (without / f"{library}.py").write_text("raise ImportError('is not installed here')")
+        (folder / f"{library}.py").write_text("raise ImportError('is not installed here')")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tables(without: Path) -> dict[str, Table]:
+    """Of the sections for which neither Ray nor MLflow is needed, by name."""
+    said = run_without(without, "benchmarks", "steps", "packs", "counting", "--quick")
+    _, *sections = said.split("\n## ")
+    return {text.partition("\n")[0]: rows_of(text) for text in sections}
+
+
+def run_without(without: Path, module: str, *arguments: str) -> str:
+    """What a module prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "steps", "packs", "counting", "--quick"],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(without)},
         capture_output=True,
@@ -45,8 +60,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    _, *sections = done.stdout.split("\n## ")
-    return {text.partition("\n")[0]: rows_of(text) for text in sections}
+    return done.stdout
 
 
 def rows_of(text: str) -> Table:
@@ -106,9 +120,10 @@ def test_operations_are_those_of_the_definition(B: int, T: int, D: int, V: int) 
     assert executed_operations(step) == attention_operations(B, T, D, V)
 
 
-def test_ours_executes_the_definition_where_no_table_pays(embedded: Corpus) -> None:
+def test_ours_executes_the_definition_but_one_product_where_no_table_pays(embedded: Corpus) -> None:
     defined, executed = operations_of(Shape(16, 8, "rope"), embedded)
-    assert defined == executed == attention_operations(64, 8, 16, embedded.vocab_size)
+    assert defined == attention_operations(64, 8, 16, embedded.vocab_size)
+    assert executed == defined - 2 * 64 * 8 * 8 * 16  # the scores' gradient is one product, not two
     defined, executed = operations_of(Shape(256, 16, "randn"), embedded)
     assert executed < defined
 
@@ -144,6 +159,19 @@ def test_plain_trials_learn_and_report(variant: str, embedded: Corpus) -> None:
     assert [report["step"] for report in reports] == [2, 4, 5]
     assert reports[-1]["tokens"] == 5 * 64 * 8
     assert reports[-1]["train_loss"] < reports[0]["train_loss"]
+
+
+@pytest.mark.parametrize("pack", ["off", "3"])
+def test_our_workers_train_a_sweep_without_what_is_around_them(
+    pack: str, without: Path, tmp_path: Path
+) -> None:
+    small = ("corpus=embedded", "model.n_embd=16", "model.pe_type=rope", "training.block_size=8")
+    sweep = ("published", *small, "training.max_steps=20", "replicates=2", f"resources.pack={pack}")
+    said = json.loads(run_without(without, "benchmarks.bare", *sweep, "--corpora", str(tmp_path)))
+    assert said["trials"] == 6
+    assert said["tokens"] == 6 * 20 * 64 * 8
+    assert 3 < said["val_loss"] < 4.5
+    assert 0 < time.time() - said["started_s"] < 120
 
 
 def test_quarters_by_hand() -> None:

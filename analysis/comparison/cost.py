@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analysis.comparison.timing import Timing, timed
 from bigram_models import CountBigram, FittedModel, LanguageModel
 from trainables.batches import WindowSampler, stream
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus
+from trainables.timing import Timing, timed
 from trainables.training import Splits, TrainingState, initial_state, take_steps
 
 BATCHES = ((32, 8), (1_024, 64))  # sequences x tokens of a forward pass: as trained, and larger

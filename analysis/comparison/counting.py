@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from analysis.comparison.timing import Timing, timed
 from bigram_models import count_pairs
+from trainables.timing import Timing, timed
 
 LOOP_TOKENS = 100_000  # the first of the text, for the ways that take microseconds a token
 LISTS = "Python lists, a loop"

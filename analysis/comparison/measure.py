@@ -27,7 +27,6 @@ from analysis.comparison.rank import (
     nearest,
     pair_counts,
 )
-from analysis.comparison.timing import devices, load, one_thread
 from analysis.errors import AnalysisError
 from analysis.runs import Trials, first_line, load_trials, opened
 from bigram_models import FactorizedBigram, LanguageModel, conditional_entropy, count_pairs
@@ -35,6 +34,7 @@ from trainables.artifacts import CONFIGURATION, WEIGHTS, first_prompt, load_mode
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus, load_corpus
 from trainables.errors import UserError
+from trainables.timing import devices, load, one_thread
 
 BABY, COUNT, TABLE = "BabyGPT v1", "statistical bigram", "trained table"
 BABY_WIDTH = 32

@@ -18,9 +18,9 @@ from analysis.comparison.rank import (
     cross_entropy,
     pair_counts,
 )
-from analysis.comparison.timing import devices, duration, hardware
 from analysis.document import Report, markdown_table
 from bigram_models import FittedModel
+from trainables.timing import devices, duration, hardware
 
 TIMES = (
     "A time is the median of repeated calls after one that does not count, with the quartiles in"

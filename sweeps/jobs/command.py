@@ -63,7 +63,7 @@ def submit(
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     from sweeps.jobs.client import Cluster
-    from sweeps.service import make_plan
+    from sweeps.plan import make_plan
     from sweeps.spec import find_sweep, preset_files
     from sweeps.state import state_at
 

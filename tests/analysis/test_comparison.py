@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from analysis.command import main
-from analysis.comparison import counting, rank, timing
+from analysis.comparison import counting, rank
 from analysis.comparison.counting import by_elements, by_histogram, by_lists, by_pairs, counted
 from analysis.comparison.measure import BABY, COUNT, Comparison, comparison_of
 from analysis.comparison.rank import (
@@ -29,6 +29,7 @@ from analysis.comparison.rank import (
 from analysis.comparison.report import report_of, side_by_side
 from bigram_models import CountBigram, conditional_entropy, count_pairs
 from tests.sweeps.running import SweepFolder
+from trainables import timing
 from trainables.evaluation import exact_loss
 
 CPU = torch.device("cpu")

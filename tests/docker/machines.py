@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.docker.running import free_port, secret_file
-from tests.sweeps.running import descendants
+from tests.processes import descendants
 
 ROOT = Path(__file__).parents[2]
 ENTRY = ROOT / "docker/entry/ray_node.py"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from mlflow import MlflowClient
 
-from sweeps.plan import Plan
-from sweeps.service import make_plan
+from sweeps.plan import Plan, make_plan
 from sweeps.state import State
+from tests.processes import descendants
 from trainables.config import TrialConfig
 from trainables.training import Evaluation, Splits, initial_state, train
 from trainables.verse import write_play
@@ -203,25 +203,3 @@ def undisturbed(plan: Plan, trials: Sequence[TrialConfig] | None = None) -> dict
         trial.key: [(each.step, each.val_nats) for each in in_process(plan, trial)]
         for trial in (plan.trials if trials is None else trials)
     }
-
-
-def descendants(pid: int) -> list[tuple[int, str]]:
-    """Process ids and titles of all that a process started, directly or not."""
-    parents = dict(_processes())
-    found, grown = {pid}, True
-    while grown:
-        children = {child for child, (parent, _) in parents.items() if parent in found}
-        grown = not children <= found
-        found |= children
-    return [(child, parents[child][1]) for child in found - {pid}]
-
-
-def _processes() -> Iterator[tuple[int, tuple[int, str]]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                title = (entry / "cmdline").read_text().replace("\0", " ")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            yield int(entry.name), (parent, title)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from sweeps.packs import Packs, settle_packs
+from sweeps.plan import make_plan
 from sweeps.queue import Queue
-from sweeps.service import make_plan
 from sweeps.spec import Resources
 from sweeps.state import State
 from trainables.config import TrialConfig

@@ -1,0 +1,118 @@
+"""The trials of a sweep as our workers train them, with neither Ray nor MLflow around them.
+
+    python -m benchmarks.bare SWEEP [OVERRIDES ...] --corpora CACHE
+
+For machines that have neither. Packs as in a sweep, several at once in processes of one thread;
+checkpoints, logs and samples are written, to a folder that goes at the end. Prints one line of
+JSON, as the plain ways do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measuring import best_device
+from benchmarks.plain_loop import summary
+from sweeps.packs import settle_packs
+from sweeps.plan import Plan, make_plan
+from sweeps.queue import Queue
+from sweeps.state import State
+from trainables.config import TrialConfig
+from trainables.corpus import Corpus
+from trainables.pack_size import best_sizes
+from trainables.stack import stack_shape
+from trainables.storage import SharedFolder
+from trainables.worker import Worker
+
+REPORT_S = 10.0  # how long a worker trains before it says what its trials came to
+
+worker: Worker  # of this process
+
+
+def packs_of(plan: Plan, at_once: int) -> Iterator[list[TrialConfig]]:
+    """The packs of a sweep, which are measured on a GPU where the sweep leaves them open."""
+    device = best_device()
+    share = 1 / at_once if device.type == "cuda" else 0
+    shapes = list({stack_shape(trial): trial for trial in plan.trials}.values())
+    packs = settle_packs(
+        plan,
+        plan.sweep.resources.settled(share),
+        len(plan.trials),
+        at_once,
+        lambda most: best_sizes(
+            shapes, most, plan.corpus, device, share * torch.cuda.mem_get_info(device)[1]
+        ),
+    )
+    if share:
+        torch.cuda.empty_cache()  # the processes that train need it
+    queue = Queue()
+    queue.put(plan.trials)
+    while trials := queue.next(packs):
+        yield trials
+
+
+def start(corpus: Corpus, folder: Path) -> None:
+    """Make the worker of this process."""
+    global worker
+    worker = Worker(corpus, SharedFolder(folder), threads=1, gpu=best_device().type == "cuda")
+
+
+def train(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Train a pack to its end; the last evaluation of each of its trials.
+
+    Raises:
+        RuntimeError: the trials cannot train together, or one failed.
+    """
+    started_s = time.time()
+    worker.take(trials)
+    last: dict[str, Mapping[str, float]] = {}
+    done = False
+    while not done:
+        report = worker.advance(REPORT_S)
+        done = report["done"]
+        if "split" in report or any("failure" in each for each in report["trials"]):
+            raise RuntimeError(f"not trained as one: {report}")
+        last |= {each["key"]: each["evaluations"][-1] for each in report["trials"]
+                 if each["evaluations"]}  # fmt: skip
+    configs = [TrialConfig.from_dict(trial) for trial in trials]
+    return [
+        {
+            "tokens": config.training.max_steps
+            * config.training.batch_size
+            * config.training.block_size,
+            "val_loss": last[config.key]["val_nats"],
+            "started_s": started_s,
+        }
+        for config in configs
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sweep")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--corpora", type=Path, required=True)
+    parser.add_argument("--at-once", type=int, default=2)
+    given = parser.parse_args()
+    os.environ["SWEEPS_CORPORA"] = str(given.corpora)
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plan = make_plan(given.sweep, given.overrides, State(folder))
+        packs = [[trial.to_dict() for trial in pack] for pack in packs_of(plan, given.at_once)]
+        with ProcessPoolExecutor(given.at_once, spawn, start, (plan.corpus, folder)) as processes:
+            print(summary(each for pack in processes.map(train, packs) for each in pack))
+
+
+if __name__ == "__main__":
+    main()

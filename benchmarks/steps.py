@@ -57,7 +57,7 @@ class Slice:
     batches: int  # of the plain loop's evaluation, a split
 
 
-SLICE, SLICE_GPU, SLICE_QUICK = Slice(10, 32_769, 4), Slice(100, 1 << 30, 20), Slice(2, 2_049, 1)
+SLICE, SLICE_GPU, SLICE_QUICK = Slice(50, 131_073, 10), Slice(100, 1 << 30, 20), Slice(2, 2_049, 1)
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,6 @@ def causal_scores(x_BTD: Tensor, future_TS: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _CausalScores(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x_BTD: Tensor, future_TS: Tensor) -> tuple[Tensor, Tensor]:
         scale = x_BTD.shape[-1] ** -0.5
@@ -124,6 +122,16 @@ class _CausalScores(torch.autograd.Function):
         d_both_BTS = (d_score_BTS + d_score_BTS.mT).to(x_BTD.dtype)
         scale = x_BTD.shape[-1] ** -0.5
         return torch.baddbmm(d_x_BTD, d_both_BTS, x_BTD, alpha=scale), None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int, int | None], x_MBTD: Tensor, future: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+        """All members of a stack as one batch; the future is the same to them."""
+        x_MBTD = x_MBTD.movedim(in_dims[0], 0)
+        future_TS = future if in_dims[1] is None else future.select(in_dims[1], 0)
+        found = causal_scores(x_MBTD.flatten(0, 1), future_TS)
+        return tuple(each.unflatten(0, x_MBTD.shape[:2]) for each in found), (0, 0)  # type: ignore[no-untyped-call]
 
 
 class MixedAttention(StackedModel):

@@ -257,6 +257,8 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         why = ""
         if split := result.get("split"):
             why = self._packs.split(map(self._queue.trial, keys), split)
+            if reason := result.get("reason"):
+                why += f" ({reason})"
         left = {key: self._queue.leave(key) for key in keys}
         for key in reversed(keys):  # each goes before those that wait
             if event := left[key]:

@@ -47,7 +47,9 @@ def save_checkpoint(
         "training_s": state.training_s,
         "history": [asdict(evaluation) for evaluation in state.history],
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Copies: in a stack the step counts of all parameters are one number in memory.
+    tensors = {name: tensor.detach().contiguous().to("cpu", copy=True)
+               for name, tensor in tensors.items()}  # fmt: skip
     header["sha256"] = _digest(header, tensors)
     write_atomically(path, save(tensors, {"state": json.dumps(header)}), previous)
 

@@ -23,6 +23,7 @@ from trainables.training import Splits
 from trainables.trial_log import Capture, TrialLog, forget_warnings, log_of
 from trainables.usage import Usage
 
+SAID = 200  # characters of why a pack is split
 SPLIT_DEATHS = 2  # after so many deaths in a row the trials of a pack train apart
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,8 @@ class Worker:
 
             ``done``: whether no more is to be done with them here. Trials that are not done then
             were left because of ``storage``, why states cannot be kept; or because of ``split``,
-            why they cannot be trained together: "memory", "shape" or "deaths".
+            why they cannot be trained together: "memory", "shape" or "deaths"; of the first two the
+            ``reason`` in words.
         """
         try:
             for trial in self._given:
@@ -194,7 +196,8 @@ class Worker:
             for one in self._open:
                 one.split(failure)
             split = "memory" if failure.is_out_of_memory else "shape"
-            return {"trials": reports, "split": split, "done": True}
+            reason = " ".join(failure.reason.split())[:SAID]
+            return {"trials": reports, "split": split, "reason": reason, "done": True}
         if failure:
             reports.append(self._failed(self._open[0], failure))
         return {"trials": reports, "done": not self._open}

@@ -57,6 +57,7 @@ def test_a_pack_survives_its_worker_and_a_stop_and_each_trial_is_one_run(tmp_pat
     again = folder.run()
     assert again.returncode == 1, again.stdout + again.stderr
     assert "failed  3 x TrainingDivergedError: the loss is" in again.stdout
+    assert "goes on alone" not in driver.output + again.stdout  # no pack fell apart
     runs, expected = folder.by_key(), undisturbed_but_for_failures(folder)
     statuses = Counter(run.info.status for run in runs.values())
     assert statuses == {"FINISHED": 12, "FAILED": 3}
@@ -79,6 +80,7 @@ def test_a_search_stops_trials_of_a_pack_and_the_others_go_on(tmp_path: Path) ->
     folder = SweepFolder(tmp_path, SEARCH)
     done = folder.run()
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "goes on alone" not in done.stdout  # no pack fell apart
     runs = folder.by_key().values()
     assert {run.info.status for run in runs} == {"FINISHED"}
     stages = Counter(run.data.tags.get("stage", "") for run in runs)
@@ -118,7 +120,7 @@ def test_trials_that_cannot_be_a_pack_train_alone_and_verify_pack_says_so(
     monkeypatch.syspath_prepend(str(tmp_path))
     done = folder.run()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "cannot train in a pack of 3, goes on alone" in done.stdout
+    assert "cannot train in a pack of 3, goes on alone (NotStackableError: " in done.stdout
     runs = folder.by_key().values()
     assert [run.info.status for run in runs] == ["FINISHED"] * 3
     verified = folder.run("verify-pack", "sweep.yaml")

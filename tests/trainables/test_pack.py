@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ CORPUS = tokenise("verse", "to be or not to be\n" * 30)
 SETTINGS: dict[str, Any] = {"max_steps": 6, "eval_every": 3, "batch_size": 4}
 
 
-@pytest.fixture
-def trials(make_trial: MakeTrial) -> list[TrialConfig]:
-    return [make_trial(seed=seed, **SETTINGS) for seed in range(3)]
+@pytest.fixture(params=["bigram", "attention"])  # of one parameter, and of three
+def trials(make_trial: MakeTrial, request: pytest.FixtureRequest) -> list[TrialConfig]:
+    own = {"n_embd": 4} if request.param == "attention" else {}
+    return [make_trial(request.param, seed=seed, **own, **SETTINGS) for seed in range(3)]
 
 
 def worker(trials: Sequence[TrialConfig], root: Path) -> Worker:
@@ -105,9 +107,10 @@ def test_a_finished_trial_of_a_pack_says_so_and_the_others_train(
 
 
 def test_a_trial_that_fails_in_a_pack_fails_by_itself(
-    trials: list[TrialConfig], make_trial: MakeTrial, tmp_path: Path
+    trials: list[TrialConfig], tmp_path: Path
 ) -> None:
-    diverging = make_trial(seed=9, learning_rate=1e30, **SETTINGS)
+    fast = trials[0].training.model_copy(update={"learning_rate": 1e30})
+    diverging = replace(trials[0], seed=9, training=fast)
     told = finish(worker([trials[0], diverging, trials[1]], tmp_path))
     failed = told[diverging.key][-1]
     assert failed["failure"].startswith("TrainingDivergedError: the loss is ")
@@ -131,7 +134,9 @@ def test_a_pack_that_does_not_fit_is_split_and_nothing_of_it_is_lost(
 
     with monkeypatch.context() as patch:
         patch.setattr("trainables.stack.adamw_", full)
-        assert made.advance(60) == {"trials": [], "split": "memory", "done": True}
+        report = made.advance(60)
+        reason = "OutOfMemoryError: CUDA out of memory"
+        assert report == {"trials": [], "split": "memory", "reason": reason, "done": True}
     assert [report["step"] for report in made.advance(60)["trials"]] == [3, 3, 3]
     for trial in trials:
         log = log_of(trial_folder(tmp_path, trial.key)).read_text()
@@ -198,7 +203,9 @@ def test_trials_that_cannot_be_one_are_split(
     trials = [make_trial("dropping_model:Dropping", seed=seed, **SETTINGS) for seed in range(2)]
     made = worker(trials, tmp_path)
     made.advance(60)
-    assert made.advance(60) == {"trials": [], "split": "shape", "done": True}
+    report = made.advance(60)
+    assert (report["trials"], report["split"], report["done"]) == ([], "shape", True)
+    assert report["reason"].startswith("NotStackableError: a model gives other logits in a stack")
     assert finish(worker(trials[:1], tmp_path))[trials[0].key][-1]["done"]
 
 

@@ -151,4 +151,4 @@ def digits(number: float) -> str:
 
 
 def _cell(value: object) -> str:
-    return digits(value) if isinstance(value, float) else str(value)
+    return digits(value) if isinstance(value, float) else "" if value is None else str(value)

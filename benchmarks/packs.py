@@ -59,7 +59,7 @@ def rows(
             "ms a step and member": step_s.times(1e3),
             "plain / this": plain.median / step_s.median,
             "share": operations / step_s.median / limits.operations_per_s.median,
-            "GPU busy, %": gpu_busy() or "",
+            "GPU busy, %": gpu_busy(),
         }
 
 

@@ -129,7 +129,7 @@ def row(
         "start-up, s": Samples([one.start_up_s for one in came]),
         "this / ours": wall_s.median / ours_s.median,
         "share": least_s / wall_s.median,
-        "GPU busy, %": came[0].ran.gpu_busy or "",
+        "GPU busy, %": came[0].ran.gpu_busy,
         "val_loss": f"{came[0].val_loss:.4f}",
         "own process, MiB": max(one.ran.own_mib for one in came),
         "all processes, MiB": max(one.ran.all_mib for one in came),

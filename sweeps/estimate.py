@@ -122,11 +122,12 @@ def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Cost:
         model.fit(splits.train)
     else:
         sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-        batch = sampler.draw(stream(trial.seed, "batches"))
-        times = [_step_s(model, *batch) for _ in range(1 + TIMED_STEPS)][1:]  # the first warms up
+        chance = stream(trial.seed, "batches")
+        # The first one warms up.
+        times = [_step_s(model, sampler, chance) for _ in range(1 + TIMED_STEPS)][1:]
         seconds += statistics.median(times) * training.max_steps
         evaluations = math.ceil(training.max_steps / training.eval_every)
-        memory_bytes = training_bytes(model, *batch)
+        memory_bytes = training_bytes(model, *sampler.draw(chance))
     seconds += evaluations * _evaluation_s(model, splits, training)
     weights_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
     return Cost(seconds, memory_bytes, TRIAL_DISK_BYTES + WEIGHTS_ON_DISK * weights_bytes)
@@ -146,9 +147,10 @@ def training_bytes(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) 
     return saved + 4 * sum(parameter.nbytes for parameter in model.parameters())
 
 
-def _step_s(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> float:
-    """Seconds of one forward and backward pass."""
+def _step_s(model: LanguageModel, sampler: WindowSampler, chance: torch.Generator) -> float:
+    """Seconds of one batch, forward and backward."""
     started = time.perf_counter()
+    inputs_BT, targets_BT = sampler.draw(chance)
     model.zero_grad()
     next_token_loss(model(inputs_BT), targets_BT).backward()  # type: ignore[no-untyped-call]
     return time.perf_counter() - started

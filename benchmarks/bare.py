@@ -23,13 +23,13 @@ import torch
 
 from benchmarks.measuring import best_device
 from benchmarks.plain_loop import summary
+from sweeps.gpus import pack_sizes_here
 from sweeps.packs import settle_packs
-from sweeps.plan import Plan, make_plan
+from sweeps.plan import Plan, make_plan, training_tokens
 from sweeps.queue import Queue
 from sweeps.state import State
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus
-from trainables.pack_size import best_sizes
 from trainables.stack import stack_shape
 from trainables.storage import SharedFolder
 from trainables.worker import Worker
@@ -41,17 +41,14 @@ worker: Worker  # of this process
 
 def packs_of(plan: Plan, at_once: int) -> Iterator[list[TrialConfig]]:
     """The packs of a sweep, which are measured on a GPU where the sweep leaves them open."""
-    device = best_device()
-    share = 1 / at_once if device.type == "cuda" else 0
+    share = 1 / at_once if best_device().type == "cuda" else 0
     shapes = list({stack_shape(trial): trial for trial in plan.trials}.values())
     packs = settle_packs(
         plan,
         plan.sweep.resources.settled(share),
         len(plan.trials),
         at_once,
-        lambda most: best_sizes(
-            shapes, most, plan.corpus, device, share * torch.cuda.mem_get_info(device)[1]
-        ),
+        lambda most: pack_sizes_here(shapes, most, plan.corpus, share),
     )
     if share:
         torch.cuda.empty_cache()  # the processes that train need it
@@ -87,9 +84,7 @@ def train(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     configs = [TrialConfig.from_dict(trial) for trial in trials]
     return [
         {
-            "tokens": config.training.max_steps
-            * config.training.batch_size
-            * config.training.block_size,
+            "tokens": training_tokens(config),
             "val_loss": last[config.key]["val_nats"],
             "started_s": started_s,
         }

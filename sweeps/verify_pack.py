@@ -6,6 +6,7 @@ Knows no Ray.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,8 @@ LOSS = 0.003  # nats: the largest difference of a final validation loss
 BIAS = 0.0005  # nats: the largest mean of the signed differences, over all trials
 SIZE = 8  # of a pack, where the sweep does not say
 GLANCE = {"evaluation": "sampled", "eval_batches": 1}  # after the first steps
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,11 @@ def _first_steps(
     torch.set_default_dtype(torch.float64)  # also of tensors that a forward pass makes
     try:
         return _both(trials, vocab_size, splits, is_brief=True, is_double=True)
-    except RuntimeError:  # it insists on its type
-        torch.set_default_dtype(torch.float32)
-        return _both(trials, vocab_size, splits, is_brief=True)
+    except RuntimeError as error:
+        logger.info("compared in float32, on which the model insists: %s", error)
     finally:
         torch.set_default_dtype(torch.float32)
+    return _both(trials, vocab_size, splits, is_brief=True)
 
 
 def _both(

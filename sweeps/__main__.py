@@ -1,5 +1,24 @@
-"""``python -m sweeps`` is the `sweeps` command."""
+"""The `sweeps` command as a process; ``python -m sweeps`` is the same."""
 
-from sweeps.command import main
+from __future__ import annotations
 
-main(prog_name="sweeps")
+import shlex
+import sys
+
+from sweeps import signals
+
+
+def main() -> None:
+    """Take signals from the first line to the last, and run the command between."""
+    again = f"\nagain   {shlex.join(['sweeps', *sys.argv[1:]])}" if "run" in sys.argv[1:2] else ""
+    signals.watch(f"interrupted{again}")
+    from sweeps.command import main as command
+
+    try:
+        command(prog_name="sweeps")
+    except SystemExit as end:
+        signals.exit_now(end.code if isinstance(end.code, int) else bool(end.code))
+
+
+if __name__ == "__main__":
+    main()

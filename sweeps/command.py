@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shlex
 import signal
@@ -12,17 +11,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
+from sweeps import signals
 from sweeps.jobs import command as jobs
 from sweeps.options import state_option, storage_option, tracking_option
 from sweeps.summary import duration
-from trainables.errors import UserError
+from trainables.errors import UserError, reason_of
 
 if TYPE_CHECKING:
     from sweeps.outbox import TrialRecord
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from sweeps.service import Outcome
     from trainables.storage import Storage
 
-INTERRUPTED = 130
 TOP = 10
 WIDE = 9  # columns: of a wider table those are left out that are the same in all its rows
 NUMBER = re.compile(r"-?\b(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf)\b")
@@ -44,9 +43,15 @@ class Group(click.Group):
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
-        except UserError as error:
-            print(f"sweeps: {error}".replace("\n", "\n        "), file=sys.stderr)
+        except BrokenPipeError:  # of a reader that has enough, such as `head`
+            signals.exit_now(1)
+        except (UserError, OSError) as error:
+            said = error if isinstance(error, UserError) else reason_of(error)
+            print(f"sweeps: {said}".replace("\n", "\n        "), file=sys.stderr)
             context.exit(2)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            context.exit(signals.INTERRUPTED)
 
 
 @click.group(cls=Group)
@@ -58,7 +63,6 @@ def main() -> None:
     wrong; 130 interrupted.
     """
     logging.basicConfig(level=logging.WARNING, format="sweeps: %(message)s")
-    sys.path.insert(0, os.getcwd())  # a model of your own is imported from here
 
 
 @main.command("list")
@@ -193,18 +197,15 @@ def run(
     from sweeps.plan import make_plan
     from sweeps.service import Options, run_sweep
     from sweeps.state import state_at
-    from sweeps.stopping import interruptible
 
     state = state_at(state_root)
     again = shlex.join(["sweeps", *sys.argv[1:]])
+    made = make_plan(file, overrides, state)
+    options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
     try:
-        with interruptible():
-            made = make_plan(file, overrides, state)
-            options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
-            outcome = run_sweep(made, state, options, _say)
+        outcome = run_sweep(made, state, options, _say)
     except KeyboardInterrupt:
-        _say(f"stopped at once; what is saved goes on\nagain   {again}")
-        _exit_now()
+        signals.leave()
     if outcome.ranking is not None:
         _show_ranking(outcome.ranking.head(TOP))
         _say(f"tables  {outcome.reports}")
@@ -230,9 +231,10 @@ def run(
     if outcome.status == "KILLED":
         _say(f"stopped before the end: {outcome.stop.message or outcome.stop.cause}")
     _say(f"again   {again}")
+    code = signals.INTERRUPTED if outcome.stop.cause in ("interrupted", "lost") else 1
     if outcome.stop.is_cut:
-        _exit_now()
-    context.exit(INTERRUPTED if outcome.stop.cause == "interrupted" else 1)
+        signals.exit_now(code)
+    context.exit(code)
 
 
 @main.command("verify-pack")
@@ -305,12 +307,6 @@ def sync(
     context.exit(1 if unsent else 0)
 
 
-def _exit_now() -> NoReturn:
-    """End this process, and with it what Ray started for it, without asking Ray."""
-    sys.stdout.flush()
-    os._exit(INTERRUPTED)
-
-
 def _say(line: str) -> None:
     console.print(line, markup=False)
 
@@ -357,6 +353,7 @@ def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path)
     """Serve the MLflow UI on this machine, and print links to the views of SWEEP (or of all)."""
     from analysis.runs import address_of
     from sweeps.state import state_at
+    from sweeps.stopping import interruptible
     from sweeps.store import mlflow_client, sweep_experiments
     from sweeps.ui import UiError, mlflow_ui
 
@@ -366,9 +363,11 @@ def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path)
     if uri.startswith("http"):
         _show_links(address_of(uri), experiments)
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with mlflow_ui(uri, log_file=state.root / "ui.log", port=port) as base_url:
+        with (
+            interruptible(),
+            mlflow_ui(uri, log_file=state.root / "ui.log", port=port) as base_url,
+        ):
             _show_links(base_url, experiments)
             console.print("Ctrl-C ends it.")
             signal.pause()
@@ -390,11 +389,12 @@ def sample(
 ) -> None:
     """Write text with the model of RUN: an MLflow run id, a trial's key, or SWEEP/best."""
     from sweeps.state import state_at
+    from sweeps.stopping import interruptible
     from sweeps.store import fetch_model, mlflow_client
     from trainables.artifacts import load_model, sample_text
 
     uri = tracking_uri or state_at(state_root).tracking_uri
-    with tempfile.TemporaryDirectory() as folder:
+    with interruptible(), tempfile.TemporaryDirectory() as folder:
         found = fetch_model(mlflow_client(uri, must_exist=True), run, Path(folder))
         model, vocabulary, _ = load_model(found)
     print(prompt + sample_text(model, vocabulary, prompt, length, seed))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sweeps import signals
 from sweeps.mlflow_server import LOOPBACK, analyze, server_command, server_environment
 
 START_LIMIT_S = 120.0  # it takes 5 to 15 s
@@ -49,6 +50,7 @@ def mlflow_ui(tracking_uri: str, *, log_file: Path, port: int | None = None) -> 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    signals.before_exit(server.terminate)  # it ends what it started
     try:
         _wait_until_healthy(server, port, log_file)
         yield f"http://{LOOPBACK}:{port}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from bigram_models import VARIANTS, LanguageModel
 from trainables.errors import UserError, unknown_setting, validate
+from trainables.own_modules import import_own
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def model_class(variant: str) -> type[LanguageModel]:
             + "; a model of your own is MODULE:CLASS"
         )
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        found = getattr(import_own(module_name), class_name)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(
             f"cannot import {variant!r} ({error}); the module must lie in the working"

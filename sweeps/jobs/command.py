@@ -66,6 +66,7 @@ def submit(
     from sweeps.plan import make_plan
     from sweeps.spec import find_sweep, preset_files
     from sweeps.state import state_at
+    from sweeps.stopping import interruptible
 
     _refuse_passwords(overrides)
     cluster = Cluster(address)  # before the slow part: an address may be wrong
@@ -73,7 +74,9 @@ def submit(
     flags = {"--fail-fast": fail_fast, "--retry-failed": retry_failed}
     arguments = [*overrides, *(flag for flag, is_on in flags.items() if is_on)]
     path = None if file in preset_files() else find_sweep(file)
-    _show_started(cluster.submit(plan, path, file, arguments), as_json)
+    with interruptible():  # it has a temporary folder
+        job = cluster.submit(plan, path, file, arguments)
+    _show_started(job, as_json)
 
 
 @click.command()
@@ -111,6 +114,7 @@ def logs(context: click.Context, sweep: str, follow: bool, address: str) -> None
     With -f the exit code is that of the sweep.
     """
     from sweeps.jobs.client import CHANGES_NOTHING, Cluster
+    from sweeps.stopping import interruptible
 
     cluster = Cluster(address)
     job = cluster.newest(sweep)
@@ -118,8 +122,9 @@ def logs(context: click.Context, sweep: str, follow: bool, address: str) -> None
         print(cluster.logs(job), end="")
         return
     try:
-        for text in cluster.follow(job):
-            print(text, end="", flush=True)
+        with interruptible():
+            for text in cluster.follow(job):
+                print(text, end="", flush=True)
     except KeyboardInterrupt:
         console.print(CHANGES_NOTHING)
         context.exit(130)

@@ -72,13 +72,9 @@ def connected(address: str | None, stop: Stop, scratch: Path) -> Iterator[list[N
     others = set(_descendants())
     if address is None:
         signals.before_exit(lambda: _kill(set(_descendants()) - others))
+    with _limited(stop):
+        _start(address, scratch)
     try:
-        with signals.shielded():
-            _start(address, scratch)
-    except SystemExit:  # how Ray takes a SIGTERM while it starts
-        raise KeyboardInterrupt from None
-    try:
-        signals.take_back()
         with _watched(address, stop):
             if address is None:  # of a cluster `check_storage` asks each machine
                 check_workers()
@@ -144,7 +140,7 @@ def _shutdown(others: Set[psutil.Process]) -> None:
     gc.disable()
     started = set(_descendants()) - others
     for _, process in _daemons():
-        process.terminate = process.kill  # they are shielded from SIGTERM
+        process.terminate = process.kill  # they block SIGTERM, see `sweeps.signals`
     try:
         ray.shutdown()
     finally:
@@ -211,6 +207,23 @@ def _answers(gcs: str) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _limited(stop: Stop) -> Iterator[None]:
+    """End this process where Ray does not start: it waits for its first workers for ever."""
+
+    def end() -> None:
+        why = f"Ray has not started after {WORKER_S:.0f} s{_last_words()}"
+        signals.leave(f"sweeps: {why}", stop.at_deadline, 1)
+
+    timer = threading.Timer(WORKER_S, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def check_workers() -> None:
     """Let a worker start and answer: where none can, trials would wait for ever.
 
@@ -228,19 +241,17 @@ def check_workers() -> None:
         why = f"no worker of Ray answered within {WORKER_S:.0f} s"
     except RayError as error:
         why = f"the first worker of Ray died: {first_line(error)}"
-    if said := _last_words():
-        why += f"; its log says: {said}"
-    raise UserError(f"{why}; `{sys.executable}` must run on each machine, with our packages")
+    raise UserError(f"{why}{_last_words()}")
 
 
 def _last_words() -> str:
-    """The last line of what Ray's processes on this machine wrote to their error output."""
+    """What Ray's processes on this machine said last on their error output, if anything."""
     node = ray._private.worker._global_node
     logs = Path(node.get_logs_dir_path()) if node else Path()
     for path in sorted(logs.glob("*.err"), key=lambda path: -path.stat().st_mtime):
         lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
         if said := next(filter(None, reversed(lines)), ""):
-            return said[:SAID]
+            return f"; {path.name} ends with: {said[:SAID]}"
     return ""
 
 

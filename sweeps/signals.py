@@ -1,7 +1,8 @@
 """Signals, and the end of the process: SIGINT, SIGTERM and SIGHUP stop a command at any moment.
 
-A thread takes them, so that they count whatever the main thread does: imports, or waits in a
-library that does not return. Whoever has something to save says so by `given_to`; else the process
+All threads block them, and one waits for them. So they count whatever the main thread does, imports
+or waits in a library that does not return; no library can take them away; and processes that are
+started inherit the block. Whoever has something to save says so by `given_to`; else the process
 ends at once. Imports nothing but the standard library: it is there before all else.
 """
 
@@ -12,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, Protocol
 
 TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -38,34 +39,33 @@ class _Watch:
         self.receiver: Receiver | None = None
         self.last_words = "interrupted"
         self.clean_ups: list[Callable[[], object]] = []
-        self.is_started = False
         self._is_leaving = threading.Lock()
 
     def start(self) -> None:
-        self.is_started = True
-        read, write = os.pipe()
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        threading.Thread(target=self._take, args=(read,), name="signals", daemon=True).start()
-        take_back()
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup
+        taken = [number for number in TAKEN if number != signal.SIGHUP or not ignored]
+        signal.pthread_sigmask(signal.SIG_BLOCK, taken)
+        for number in taken:  # where `unblocked` lets them through
+            signal.signal(number, lambda number, frame: self.take(number))
         signal.signal(CUT, self._on_cut)
+        threading.Thread(target=self._wait, args=(taken,), name="signals", daemon=True).start()
 
     def _on_cut(self, number: int, frame: object) -> None:
         if self.receiver:
             self.receiver.on_cut()
 
-    def _take(self, pipe: int) -> None:
-        while numbers := os.read(pipe, 64):
-            for number in numbers:
-                if number not in TAKEN:
-                    continue
-                if number == signal.SIGHUP:
-                    _drop_terminal()
-                if self.receiver is None:
-                    leave()
-                self.receiver.on_signal(number)
+    def _wait(self, taken: Sequence[signal.Signals]) -> None:
+        while True:
+            self.take(signal.sigwait(taken))
 
-    def leave(self, words: str, last: Callable[[], None]) -> NoReturn:
+    def take(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            _drop_terminal()
+        if self.receiver is None:
+            leave()
+        self.receiver.on_signal(number)
+
+    def leave(self, words: str, last: Callable[[], object], code: int) -> NoReturn:
         self._is_leaving.acquire()  # for good: who comes second waits for the end
 
         def end() -> None:
@@ -76,7 +76,7 @@ class _Watch:
         thread = threading.Thread(target=end, daemon=True)
         thread.start()
         thread.join(LAST_S)
-        os._exit(INTERRUPTED)
+        os._exit(code)
 
 
 _watch = _Watch()
@@ -90,17 +90,6 @@ def watch(last_words: str) -> None:
     """
     _watch.last_words = last_words
     _watch.start()
-
-
-def take_back() -> None:
-    """Install the handlers again, after a library has put its own in their place.
-
-    They do nothing: the thread hears of signals by itself.
-    """
-    if _watch.is_started:
-        for number in TAKEN:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-                signal.signal(number, _nothing)
 
 
 @contextlib.contextmanager
@@ -119,13 +108,13 @@ def before_exit(clean_up: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def shielded() -> Iterator[None]:
-    """Processes that start meanwhile never hear of our signals, wherever these are sent to.
+def unblocked() -> Iterator[None]:
+    """Let a process that is started meanwhile take signals itself; others never hear of any.
 
     `timeout`, systemd, Slurm and a terminal that closes signal whole groups: what a sweep needs to
-    save itself would end before it. Whoever starts such processes has to end them by SIGKILL.
+    save itself would end before it. Whoever starts such a process has to end it by SIGKILL.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TAKEN)
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
     try:
         yield
     finally:
@@ -137,14 +126,17 @@ def cut_main_thread() -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, CUT)
 
 
-def leave(words: str = "", last: Callable[[], None] = lambda: None) -> NoReturn:
-    """End this process at once, from any thread, with exit code 130.
+def leave(
+    words: str = "", last: Callable[[], object] = lambda: None, code: int = INTERRUPTED
+) -> NoReturn:
+    """End this process at once, from any thread.
 
     Args:
         words: said before the last words that `watch` was given.
         last: called first; it may take a second.
+        code: the exit code.
     """
-    _watch.leave("\n".join(filter(None, [words, _watch.last_words])), last)
+    _watch.leave("\n".join(filter(None, [words, _watch.last_words])), last, code)
 
 
 def exit_now(code: int) -> NoReturn:
@@ -157,10 +149,6 @@ def _call(*steps: Callable[[], object]) -> None:
     for step in steps:
         with contextlib.suppress(Exception):
             step()
-
-
-def _nothing(number: int, frame: object) -> None:
-    """Stands for a handler: without one a signal has its default effect."""
 
 
 def _write(words: str) -> None:

@@ -16,7 +16,7 @@ STOP_S = 15.0  # from the first signal to the end of the process
 FORCE_S = 9.0  # a trial that has not saved itself after this goes on from its checkpoint
 EXIT_S = 3.0  # Ray and the interpreter end
 DEADLINE_S = 13.0  # whatever Ray does, the process ends then
-SAME_S = 1.0  # `timeout`, shells and terminals signal more than once: within this it is one signal
+SAME_S = 0.5  # `timeout`, shells and terminals signal more than once: within this it is one signal
 POLL_S = 0.05
 NEVER = math.inf
 

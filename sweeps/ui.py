@@ -41,7 +41,7 @@ def mlflow_ui(tracking_uri: str, *, log_file: Path, port: int | None = None) -> 
     port = _available_port(port)
     log_file.parent.mkdir(parents=True, exist_ok=True)
     analyze(tracking_uri)
-    with log_file.open("wb") as log:
+    with log_file.open("wb") as log, signals.unblocked():
         server = subprocess.Popen(
             server_command(LOOPBACK, port),
             env={**os.environ, **server_environment(tracking_uri)},

@@ -19,6 +19,7 @@ import pytest
 import safetensors
 from ray.cluster_utils import Cluster
 
+from sweeps.stopping import SAME_S
 from sweeps.ui import mlflow_ui
 from tests.sweeps.faulty_proxy import FaultyProxy
 from tests.sweeps.running import Curve, SweepFolder, WorkerKiller, undisturbed
@@ -155,7 +156,7 @@ def test_signals_stop_gently_or_at_once_and_a_second_driver_is_refused(
     third = folder.start()
     third.wait_for(lambda: bool(third.workers))
     third.process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    time.sleep(2 * SAME_S)  # sooner it would be the same signal
     third.process.send_signal(signal.SIGTERM)
     assert third.end() == 130, third.output
     assert "stopped at once" in third.output

@@ -159,11 +159,14 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def ended(
-    processes: list[subprocess.Popen[str]], code: str, *sent: signal.Signals
+    processes: list[subprocess.Popen[str]],
+    code: str,
+    *sent: signal.Signals,
+    prelude: str = PRELUDE,
 ) -> tuple[int, str, float]:
     """Start Python, signal it when it says so; its exit code, output and seconds until its end."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-c", prelude + code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, start_new_session=True,
     )  # fmt: skip
     processes.append(process)
@@ -189,9 +192,9 @@ def test_a_process_with_nothing_to_save_ends_at_once(
 
 def test_an_ignored_hangup_stays_ignored(processes: list[subprocess.Popen[str]]) -> None:
     """`nohup sweeps run ...` goes on when its terminal closes."""
-    code = "signal.signal(signal.SIGHUP, signal.SIG_IGN); signals.take_back()\nready()\n"
-    code += "time.sleep(1); print('went on'); signals.exit_now(0)"
-    assert ended(processes, code, signal.SIGHUP)[:2] == (0, "went on\n")
+    code = "ready(); time.sleep(1); print('went on')"
+    nohup = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + PRELUDE
+    assert ended(processes, code, signal.SIGHUP, prelude=nohup)[:2] == (0, "went on\n")
 
 
 def test_a_stuck_main_thread_is_ended_at_the_deadline(
@@ -202,7 +205,6 @@ stopping.DEADLINE_S = 1.0
 stop = Stop()
 stop.at_deadline = lambda: print("saved")
 with signals.given_to(stop):
-    stop.may_cut(0)
     exec(stuck)
 """
     code = f"stuck = {STUCK!r}\n{code}"
@@ -228,21 +230,21 @@ except KeyboardInterrupt:
     assert ended(processes, code, number)[:2] == (130, "cleaned up\n")
 
 
-def test_a_handler_that_a_library_installs_is_taken_back(
+def test_a_handler_that_a_library_installs_changes_nothing(
     processes: list[subprocess.Popen[str]],
 ) -> None:
-    code = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\nsignals.take_back()\n"
+    code = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
     assert ended(processes, code + STUCK, signal.SIGTERM)[:2] == (130, "again\n")
 
 
-def test_a_process_that_starts_shielded_outlives_a_signal_to_its_group(
+def test_a_process_that_it_starts_outlives_a_signal_to_its_group(
     processes: list[subprocess.Popen[str]],
 ) -> None:
     code = """
 import subprocess
-with signals.shielded():
-    child = subprocess.Popen(["sleep", "60"])
-other = subprocess.Popen(["sleep", "60"])
+child = subprocess.Popen(["sleep", "60"])
+with signals.unblocked():
+    other = subprocess.Popen(["sleep", "60"])
 def look():
     other.wait(10)
     print("other", other.returncode, "child", child.poll())

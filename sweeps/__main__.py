@@ -10,8 +10,8 @@ from sweeps import signals
 
 def main() -> None:
     """Take signals from the first line to the last, and run the command between."""
-    again = f"\nagain   {shlex.join(['sweeps', *sys.argv[1:]])}" if "run" in sys.argv[1:2] else ""
-    signals.watch(f"interrupted{again}")
+    is_run = sys.argv[1:2] == ["run"]
+    signals.watch(f"again   {shlex.join(['sweeps', *sys.argv[1:]])}" if is_run else "")
     from sweeps.command import main as command
 
     try:

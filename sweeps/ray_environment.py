@@ -32,6 +32,9 @@ ALWAYS = {
 LOOPBACK = {  # Ray on this machine alone: by default all its ports are open to the network
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds to loopback, as Ray does on those systems
     "RAY_AUTH_MODE": "token",
+    # Workers that Ray starts ahead have no use for Tune, and its driver would wait for them for
+    # ever, inside C++, where none can start.
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 

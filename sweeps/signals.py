@@ -37,7 +37,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.receiver: Receiver | None = None
-        self.last_words = "interrupted"
+        self.last_words = ""
         self.clean_ups: list[Callable[[], object]] = []
         self._is_leaving = threading.Lock()
 
@@ -86,7 +86,7 @@ def watch(last_words: str) -> None:
     """Take signals from now on, to the end of the process.
 
     Args:
-        last_words: what `leave` says.
+        last_words: what `leave` says in the end, if anything.
     """
     _watch.last_words = last_words
     _watch.start()
@@ -127,12 +127,12 @@ def cut_main_thread() -> None:
 
 
 def leave(
-    words: str = "", last: Callable[[], object] = lambda: None, code: int = INTERRUPTED
+    words: str = "interrupted", last: Callable[[], object] = lambda: None, code: int = INTERRUPTED
 ) -> NoReturn:
     """End this process at once, from any thread.
 
     Args:
-        words: said before the last words that `watch` was given.
+        words: why, said before the last words that `watch` was given.
         last: called first; it may take a second.
         code: the exit code.
     """

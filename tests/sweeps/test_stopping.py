@@ -186,7 +186,7 @@ def test_a_process_with_nothing_to_save_ends_at_once(
     number: signal.Signals, code: str, processes: list[subprocess.Popen[str]]
 ) -> None:
     exit_code, output, took_s = ended(processes, code, number)
-    assert (exit_code, output) == (130, "again\n")
+    assert (exit_code, output) == (130, "interrupted\nagain\n")
     assert took_s < 15
 
 
@@ -234,7 +234,7 @@ def test_a_handler_that_a_library_installs_changes_nothing(
     processes: list[subprocess.Popen[str]],
 ) -> None:
     code = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
-    assert ended(processes, code + STUCK, signal.SIGTERM)[:2] == (130, "again\n")
+    assert ended(processes, code + STUCK, signal.SIGTERM)[:2] == (130, "interrupted\nagain\n")
 
 
 def test_a_process_that_it_starts_outlives_a_signal_to_its_group(
@@ -255,7 +255,7 @@ os.killpg(0, signal.SIGTERM)
 time.sleep(60)
 """
     exit_code, output, _ = ended(processes, code)
-    assert (exit_code, output) == (130, "again\nother -15 child None\n")
+    assert (exit_code, output) == (130, "interrupted\nagain\nother -15 child None\n")
 
 
 def test_a_reader_that_does_not_read_holds_nothing_up(

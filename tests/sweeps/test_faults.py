@@ -21,6 +21,7 @@ from ray.cluster_utils import Cluster
 
 from sweeps.stopping import SAME_S
 from sweeps.ui import mlflow_ui
+from tests.processes import descendants
 from tests.sweeps.faulty_proxy import FaultyProxy
 from tests.sweeps.running import Curve, SweepFolder, WorkerKiller, undisturbed
 
@@ -148,7 +149,10 @@ def test_signals_stop_gently_or_at_once_and_a_second_driver_is_refused(
 
     second = folder.start()
     second.wait_for(lambda: steps(folder) > stopped_at)
-    second.process.terminate()
+    everything = [pid for pid, _ in descendants(second.process.pid)]
+    for pid in [second.process.pid, *everything]:  # as systemd does
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     assert second.end() == 130, second.output
     assert "long: 0 done, 2 to continue" in second.output
     assert "taken again" not in second.output  # it went on just where it had stopped

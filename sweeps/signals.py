@@ -39,7 +39,7 @@ class _Watch:
         self.receiver: Receiver | None = None
         self.last_words = ""
         self.clean_ups: list[Callable[[], object]] = []
-        self._is_leaving = threading.Lock()
+        self.ending = threading.Lock()  # of who ends the process; never released
 
     def start(self) -> None:
         ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup
@@ -66,7 +66,7 @@ class _Watch:
         self.receiver.on_signal(number)
 
     def leave(self, words: str, last: Callable[[], object], code: int) -> NoReturn:
-        self._is_leaving.acquire()  # for good: who comes second waits for the end
+        self.ending.acquire()
 
         def end() -> None:
             _call(last, sys.stdout.flush)
@@ -142,6 +142,7 @@ def leave(
 def exit_now(code: int) -> NoReturn:
     """End this process without asking the libraries that are still in the middle of something."""
     _call(sys.stdout.flush, sys.stderr.flush, *reversed(_watch.clean_ups))
+    _watch.ending.acquire()
     os._exit(code)
 
 

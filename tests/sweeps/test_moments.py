@@ -155,10 +155,13 @@ def test_a_sweep_ends_at_any_moment_and_goes_on(
         exit_code = driver.end()
         took_s = time.monotonic() - sent_s
         logger.info("%s to %s at %s: %.1f s", number.name, target, moment.__name__, took_s)
-        assert exit_code == 130, f"{moment.__name__}: {driver.output}"
         assert took_s < END_S, moment.__name__
-        assert "again   sweeps run sweep.yaml" in driver.output, moment.__name__
         assert "Traceback" not in driver.output, moment.__name__
+        if moment in END and exit_code == 0:  # it was about to end, and says nothing more
+            assert "again" not in driver.output
+            continue
+        assert exit_code == 130, f"{moment.__name__}: {driver.output}"
+        assert "again   sweeps run sweep.yaml" in driver.output, moment.__name__
     assert temporary_folders() <= folders
     last = folder.run()
     assert last.returncode == 0, last.stdout + last.stderr

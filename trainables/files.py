@@ -50,6 +50,28 @@ def _read_up_to(descriptor: int, size: int, most_bytes: int) -> bytes:
     return content
 
 
+def expand_home(path: str | Path) -> Path:
+    """A path with ``~`` or ``~user`` at its start replaced by that home.
+
+    Raises:
+        OSError: there is no such user, or nobody knows the home of this one.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        home = Path(path).parts[0]
+        raise OSError(errno.ENOENT, f"The home directory {home} is not known") from None
+
+
+def is_utf8(path: str | Path) -> bool:
+    """Whether a path can be shown, stored and sent; on Linux it can be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def write_atomically(path: Path, content: bytes, keep_as: Path | None = None) -> None:
     """Replace a file by new content, on the disk before it gets its name.
 

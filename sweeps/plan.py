@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -186,9 +187,10 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
                     label += f" (arms[{index}])"
                 searched.append((_searched(index, arm, label, settings, where), combination))
                 continue
+            first = TrialConfig.from_dict({**settings, "seed": seeds[0]}, where)
+            _check_block(first, corpus, where)
             for seed in seeds:
-                trial = TrialConfig.from_dict({**settings, "seed": seed}, where)
-                _check_block(trial, corpus, where)
+                trial = first.with_seed(seed, where)
                 if trial.key in arm_of_key:
                     raise UserError(
                         f"{where} repeats a trial of arms[{arm_of_key[trial.key]}]:"
@@ -203,7 +205,7 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
             examples.append(example)
     cells = make_cells(searched)
     labels = [cell.label for cell in cells]
-    if twice := next((label for label in labels if labels.count(label) > 1), ""):
+    if twice := next((label for label, count in Counter(labels).items() if count > 1), ""):
         raise UserError(f"{source}: the grid has the study {twice!r} twice; remove one of them")
     budget = sweep.search.budget
     if budget is not None and budget < len(cells):
@@ -267,7 +269,7 @@ def _searched(
     index: int, arm: Arm, label: str, settings: Mapping[str, Any], where: str
 ) -> SearchedArm:
     """An arm of a search, its ranges in the types of its settings."""
-    fields = settings_schema(config_class(arm.model, where)).model_fields
+    fields = settings_schema(arm.model["variant"]).model_fields
     types = {f"model.{name}": field for name, field in fields.items()}
     types |= {f"training.{name}": field for name, field in TrainingConfig.model_fields.items()}
     space: dict[str, Parameter] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweeps import signals
 from trainables.errors import UserError
-from trainables.files import ScratchFolder
+from trainables.scratch import ScratchFolder
 
 SOCKET_BYTES = 107  # of the path of a socket, at most
 RAY_BYTES = 80  # of it, below the base: our folder, a session of Ray, and `sockets/plasma_store`

@@ -1,18 +1,104 @@
-"""Files that are whole or not there, files that cannot be trusted, and temporary folders."""
+"""Files that are whole or not there, and files that cannot be trusted."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import errno
 import itertools
 import os
-import shutil
-import tempfile
-import time
+import stat
 from pathlib import Path
 
-SCRATCH = "sweeps-"  # how the names of our temporary folders begin
-FRESH_S = 60.0  # a temporary folder that is younger may not have its lock yet
+PIECE_BYTES = 1 << 16
+
+
+def read_regular_file(path: Path, most_bytes: int) -> bytes:
+    """Read a file that a user named, without trusting that it is one.
+
+    A device or a pipe, which would never end, is not even opened. What gives more than its size
+    says, as some files of ``/proc`` do, is read up to the limit.
+
+    Args:
+        path: what the user named.
+        most_bytes: a larger file is refused, so the memory that this takes is bounded.
+
+    Raises:
+        OSError: it cannot be read, is no regular file or is too large; ``strerror`` has the reason.
+    """
+    try:
+        about = path.stat()
+    except ValueError:  # a NUL, or a character that no name on this system can have
+        raise OSError(errno.EINVAL, "No file can have this name") from None
+    if stat.S_ISDIR(about.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file but a device, a pipe or a socket")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return _read_up_to(descriptor, about.st_size, most_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _read_up_to(descriptor: int, size: int, most_bytes: int) -> bytes:
+    """All that an open file has, in one read where its size is true."""
+    content = b""
+    while size <= most_bytes and (piece := os.read(descriptor, size + PIECE_BYTES)):
+        content += piece
+        size = len(content)
+    if size > most_bytes:
+        most = f"{most_bytes >> 20:,} MiB" if most_bytes >= 1 << 20 else f"{most_bytes >> 10} KiB"
+        raise OSError(errno.EFBIG, f"It has more than {most}")
+    return content
+
+
+def expand_home(path: str | Path) -> Path:
+    """A path with ``~`` or ``~user`` at its start replaced by that home.
+
+    Raises:
+        OSError: there is no such user, or nobody knows the home of this one.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        home = Path(path).parts[0]
+        raise OSError(errno.ENOENT, f"The home directory {home} is not known") from None
+
+
+def directory_at(path: str | Path) -> Path:
+    """The absolute path of a directory that a user named, which need not exist.
+
+    Raises:
+        OSError: nothing can be kept there; ``strerror`` has the reason.
+    """
+    path = expand_home(path)
+    if not is_utf8(path):
+        raise OSError(errno.EILSEQ, "Its name is not UTF-8")
+    try:
+        path = path.absolute()
+    except FileNotFoundError:
+        raise OSError(errno.ENOENT, "The working directory does not exist any more") from None
+    try:
+        is_directory = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.ENOENT, "It is a link to what does not exist") from None
+        return path
+    except ValueError:  # a NUL
+        raise OSError(errno.EINVAL, "No file can have this name") from None
+    if not is_directory:
+        raise OSError(errno.ENOTDIR, "It is not a directory")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    return path
+
+
+def is_utf8(path: str | Path) -> bool:
+    """Whether a path can be shown, stored and sent; on Linux it can be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, content: bytes, keep_as: Path | None = None) -> None:
@@ -63,44 +149,3 @@ def set_aside(path: Path) -> Path:
 def trial_folder(root: Path, key: str) -> Path:
     """Where a trial keeps its checkpoint and what it leaves behind."""
     return root / "trials" / key
-
-
-class ScratchFolder:
-    """A private temporary folder; one that a killed process left behind goes when the next is made.
-
-    A process holds a lock on each folder of its own, which the operating system drops when it ends.
-    """
-
-    def __init__(self, base: Path | None = None) -> None:
-        """Make the folder.
-
-        Args:
-            base: where; None takes what `tempfile` takes (TMPDIR, else /tmp).
-
-        Raises:
-            OSError: no folder can be made there.
-        """
-        base = base or Path(tempfile.gettempdir())
-        _remove_abandoned(base)
-        self.path = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=base))
-        self._lock = os.open(self.path, os.O_RDONLY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-
-    def remove(self) -> None:
-        """Remove the folder and all that is in it; doing so twice is no error."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-
-def _remove_abandoned(base: Path) -> None:
-    for folder in base.glob(f"{SCRATCH}*"):
-        with contextlib.suppress(OSError):  # of another user, locked, gone, or no folder
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if time.time() - os.fstat(lock).st_mtime > FRESH_S:
-                    shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)

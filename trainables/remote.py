@@ -14,7 +14,8 @@ from typing import Any
 
 import fsspec
 
-from trainables.files import ScratchFolder, trial_folder
+from trainables.files import trial_folder
+from trainables.scratch import ScratchFolder
 from trainables.storage import CHECKPOINTS, Storage, StorageError, TrialFiles
 
 Stamp = tuple[int, int, int]  # of a file: changes with it

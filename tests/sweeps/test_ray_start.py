@@ -18,7 +18,7 @@ from sweeps.ray_environment import RAY_BYTES, SOCKET_BYTES, scratch_folder
 from tests.processes import descendants
 from tests.sweeps.running import BIN, SweepFolder
 from trainables.errors import UserError
-from trainables.files import FRESH_S, SCRATCH, ScratchFolder
+from trainables.scratch import FRESH_S, SCRATCH, ScratchFolder
 
 SMALL = """
 name: small

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import re
@@ -12,20 +11,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from sweeps.cells import Cell, SearchedArm, make_cells, short_name
 from sweeps.constraints import holds, names_in
+from sweeps.overrides import read_value, read_values
 from sweeps.search_spec import Parameter, Search
 from sweeps.spec import Arm, SweepFile, load_sweep
 from sweeps.state import State
-from sweeps.yaml_file import parse_yaml
 from trainables.batches import initial_stream
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus, load_corpus
-from trainables.errors import UserError, unknown_setting, validate
+from trainables.errors import UserError, brief, unknown_setting, validate
 from trainables.variants import config_class, settings_schema
 
-SWEEP_PATHS = ("name", "description", "corpus", "replicates", "search.", "resources.", "tracking.",
-               "storage.")  # fmt: skip
 SECRET = re.compile(r"^(search\.storage|tracking\.uri)=.*")
 
 
@@ -110,7 +109,7 @@ def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan
     sweep, source = load_sweep(name_or_path)
     sweep = override(sweep, overrides)
     plan = expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
-    shown = [SECRET.sub(r"\1=...", one) for one in overrides]  # a URL may have a password
+    shown = map(_without_secret, overrides)
     return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *shown]))
 
 
@@ -126,36 +125,45 @@ def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
     A path of a trial (``model.X``, ``training.X``) holds for every arm whose model has that
     setting, and replaces what the arm gives, sweeps or searches there; a range is searched:
     ``path={low: 1e-3, high: 1e-1, log: true}``. ``seed=7`` is the first seed of the
-    replicates, ``seed=7,8`` and ``replicates=[7,8]`` are all of them.
+    replicates, ``seed=7,8`` and ``replicates=[7,8]`` are all of them. Values are YAML, but a
+    setting that is text takes what is written as it is.
 
     Raises:
-        UserError: the form, the path or the value is wrong.
+        UserError: the form, the path or the value is wrong; the message names the override.
     """
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        where = f"override {assignment!r}"
-        if not equals:
-            raise UserError(f"{where}: write it as path=value, such as training.max_steps=100")
-        data = sweep.model_dump()
-        if path == "seed" and "," in text:
-            path, text = "replicates", f"[{text.removeprefix('[').removesuffix(']')}]"
-        if path == "seed":
-            data["seed"] = parse_yaml(text) if text else None
-        elif path.startswith(SWEEP_PATHS):
-            _assign(data, path.split("."), parse_yaml(text) if text else None)
-        else:
-            values = parse_yaml(f"[{text.removeprefix('[').removesuffix(']')}]")
-            arms = [arm for arm in sweep.arms if path in _known_paths(arm.model)]
-            if not arms:
-                known = {path for arm in sweep.arms for path in _known_paths(arm.model)}
-                raise UserError(f"{where}: {unknown_setting(path, known | set(data))}")
-            for arm, raw in zip(sweep.arms, data["arms"], strict=True):
-                if arm in arms:
-                    is_range = len(values) == 1 and isinstance(values[0], dict)
-                    raw["search" if is_range else "grid"][path] = values[0] if is_range else values
-                    raw["grid" if is_range else "search"].pop(path, None)
-        sweep = validate(SweepFile, data, f"{where}: ")
+        try:
+            sweep = _overridden(sweep, assignment)
+        except UserError as error:
+            raise UserError(f"override {brief(_without_secret(assignment))}: {error}") from None
     return sweep
+
+
+def _overridden(sweep: SweepFile, assignment: str) -> SweepFile:
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise UserError("write it as path=value, such as training.max_steps=100")
+    data = sweep.model_dump()
+    if path == "seed" and "," in text:
+        path, text = "replicates", f"[{text.removeprefix('[').removesuffix(']')}]"
+    if path.partition(".")[0] in SweepFile.model_fields and not path.startswith("training."):
+        _assign(data, path.split("."), read_value(text, path))
+        return validate(SweepFile, data, "")
+    fields = [_setting_fields(arm.model) for arm in sweep.arms]
+    if not any(path in known for known in fields):
+        raise UserError(unknown_setting(path, {*itertools.chain(*fields), *data}))
+    for known, raw in zip(fields, data["arms"], strict=True):
+        if path in known:
+            values = read_values(text, known[path].annotation)
+            is_range = len(values) == 1 and isinstance(values[0], dict)
+            raw["search" if is_range else "grid"][path] = values[0] if is_range else values
+            raw["grid" if is_range else "search"].pop(path, None)
+    return validate(SweepFile, data, "")
+
+
+def _without_secret(assignment: str) -> str:
+    """An override that can be shown: a URL may have a password."""
+    return SECRET.sub(r"\1=...", assignment)
 
 
 def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
@@ -231,7 +239,7 @@ def _combinations(
     sweep: SweepFile, arm: Arm, corpus: Corpus, where: str
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The combinations of an arm's grid by path, each with the settings of its trials."""
-    known = _known_paths(arm.model, f"{where}.model")
+    known = _setting_fields(arm.model, f"{where}.model")
     parts: dict[str, Mapping[str, Any]] = {"grid": arm.grid, "search": arm.search}
     for part, given in parts.items():
         for path, values in given.items():
@@ -267,9 +275,7 @@ def _searched(
     index: int, arm: Arm, label: str, settings: Mapping[str, Any], where: str
 ) -> SearchedArm:
     """An arm of a search, its ranges in the types of its settings."""
-    fields = settings_schema(config_class(arm.model, where)).model_fields
-    types = {f"model.{name}": field for name, field in fields.items()}
-    types |= {f"training.{name}": field for name, field in TrainingConfig.model_fields.items()}
+    types = _setting_fields(arm.model, where)
     space: dict[str, Parameter] = {}
     for path, parameter in arm.search.items():
         for other in parameter.when:
@@ -322,12 +328,12 @@ def _check_constraints(search: Search, examples: Sequence[TrialConfig], source: 
             raise UserError(f"{source}: search.constraints[{number}]: {error}") from None
 
 
-def _known_paths(model: Mapping[str, Any], where: str = "model") -> set[str]:
-    """The dotted paths that an arm may sweep: its variant's settings and the training's."""
-    settings = dataclasses.fields(config_class(model, where))
+def _setting_fields(model: Mapping[str, Any], where: str = "model") -> dict[str, FieldInfo]:
+    """What an arm may sweep, by dotted path: its variant's settings and the training's."""
+    settings = settings_schema(config_class(model, where)).model_fields
     return {
-        *(f"model.{setting.name}" for setting in settings),
-        *(f"training.{name}" for name in TrainingConfig.model_fields),
+        **{f"model.{name}": field for name, field in settings.items()},
+        **{f"training.{name}": field for name, field in TrainingConfig.model_fields.items()},
     }
 
 

@@ -16,10 +16,10 @@ from pydantic import (
     model_validator,
 )
 
+from plain_yaml import YamlError, read_yaml
 from sweeps.search_spec import Parameter, Replicates, Search
-from sweeps.yaml_file import read_yaml
 from trainables.config import Frozen, Seed
-from trainables.errors import UserError, validate
+from trainables.errors import UserError, brief, validate
 from trainables.storage import check_uri
 
 PRESETS = resources.files("sweeps") / "presets"
@@ -194,21 +194,31 @@ def load_sweep(name_or_path: str) -> tuple[SweepFile, str]:
         UserError: there is no such file or preset, or its content is refused.
     """
     path = find_sweep(name_or_path)
-    return validate(SweepFile, read_yaml(path), f"{path.name}: "), path.name
+    try:
+        data = read_yaml(path)
+    except YamlError as error:
+        raise UserError(f"{path}: {error}") from None
+    return validate(SweepFile, data, f"{path.name}: "), path.name
 
 
 def find_sweep(name_or_path: str) -> Path:
     """The file of a preset's name or of a path.
 
     Raises:
-        UserError: there is neither; the message names the presets.
+        UserError: there is neither, the message names the presets; or it cannot be read.
     """
     presets = preset_files()
     if name_or_path in presets:
         return presets[name_or_path]
     path = Path(name_or_path)
-    if path.is_file():
+    try:
+        is_file, is_there = path.is_file(), path.exists()
+    except OSError as error:
+        raise UserError(f"{brief(name_or_path)} cannot be read: {error.strerror}") from None
+    if is_file:
         return path
+    if is_there:
+        raise UserError(f"{name_or_path} is not a file")
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise UserError(f"there is no sweep file {name_or_path}")
     raise UserError(

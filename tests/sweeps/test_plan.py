@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from plain_yaml import parse_yaml
 from sweeps.command import main
 from sweeps.plan import Plan, expand, override
 from sweeps.spec import SweepFile, load_sweep, preset_files
-from sweeps.yaml_file import parse_yaml
 from trainables.corpus import Corpus, tokenise
 from trainables.errors import validate
 from trainables.verse import write_play

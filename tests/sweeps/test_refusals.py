@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -81,6 +82,12 @@ def refused(result: Result, *parts: str) -> None:
         ("description: no arms", ["arms", "required"]),
         ("name: study\n" + ATTENTION, ["sweep.yaml: line 3: 'name' is given twice"]),
         ("arms: [", ["sweep.yaml: line", "not YAML"]),
+        ("arms: " + "[" * 3_000, ["sweep.yaml: line 3: more than 50 lists and maps"]),
+        ("seed: 0042\n" + ATTENTION, ["sweep.yaml: line 3: readers", "write 42"]),
+        ("arms: [{model: {{ model }}}]", ["sweep.yaml: line 3: a map cannot be a key"]),
+        ("training: {1: 2}\n" + ATTENTION, ["sweep.yaml: training: the key 1 should be text"]),
+        ("training: {log: yes}\n" + ATTENTION, ["training.log: unknown setting 'log'"]),
+        ("? \"a\\nb\"\n: 1\n" + ATTENTION, ["sweep.yaml: ['a\\nb']: unknown setting 'a\\nb'"]),
         ("resources: {gpus_per_trial: 1.5}\n" + ATTENTION, ["gpus_per_trial", "1.5", "whole"]),
         ("resources: {gpus_per_trial: automatic}\n" + ATTENTION,
          ["sweep.yaml: resources.gpus_per_trial: give auto, or a number", "'automatic'"]),
@@ -123,6 +130,17 @@ def test_a_wrong_override_is_refused(override: str, parts: list[str]) -> None:
 )
 def test_a_missing_file_or_preset_is_refused(command: str, name: str, parts: list[str]) -> None:
     refused(CliRunner().invoke(main, [command, name]), *parts)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "pipe", ".", "play.txt/x"])
+def test_what_is_no_file_is_refused_at_once(name: str) -> None:
+    os.mkfifo("pipe")
+    refused(CliRunner().invoke(main, ["plan", name]), name)
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    refused(CliRunner().invoke(main, ["plan", "x" * 300]), "xxx", "File name too long")
+    refused(CliRunner().invoke(main, ["plan", "a\0b"]), "no preset")
 
 
 def test_a_state_directory_that_cannot_be_written_is_refused() -> None:

@@ -17,6 +17,7 @@ from sweeps.cells import Cell, SearchedArm, make_cells, short_name
 from sweeps.constraints import holds, names_in
 from sweeps.overrides import read_value, read_values
 from sweeps.search_spec import Parameter, Search
+from sweeps.sizes import check_counts, check_sizes
 from sweeps.spec import Arm, SweepFile, load_sweep
 from sweeps.state import State
 from trainables.batches import initial_stream
@@ -175,8 +176,9 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
         source: what to call the file in messages.
 
     Raises:
-        UserError: a value cannot be, a grid is empty, or a trial occurs twice.
+        UserError: a value cannot be, a grid is empty, a trial occurs twice, or it is all too large.
     """
+    check_counts(sweep, source)
     validate(TrainingConfig, sweep.training, f"{source}: training")
     arm_of_key: dict[str, int] = {}
     trials = []
@@ -220,6 +222,7 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
             f" {len(cells)} studies; give {len(cells)} or more"
         )
     _check_constraints(sweep.search, examples, source)
+    check_sizes((*trials, *examples), corpus.vocab_size, source)
     return Plan(sweep, corpus, tuple(trials), cells, tuple(examples))
 
 

@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sweeps.command import main
+from sweeps.plan import override
+from sweeps.spec import load_sweep
 from trainables.verse import write_play
 
 ATTENTION = "arms: [{model: {variant: attention}, grid: {model.n_embd: [8, 16]}}]"
@@ -118,6 +120,33 @@ def test_a_wrong_file_is_refused_with_what_where_and_the_remedy(
 )
 def test_a_wrong_override_is_refused(override: str, parts: list[str]) -> None:
     refused(run(ATTENTION, override), *parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("run.csv", "would be a file to `analysis`"),
+        ("run.CSV", "would be a file to `analysis`"),
+        ("a.b.Csv", "would be a file to `analysis`"),
+        ("Default", "is the experiment that MLflow itself makes"),
+        ("DEFAULT", "is the experiment that MLflow itself makes"),
+        ("a" * 101, "write 1 to 100 letters"),
+        ("..", "write 1 to 100 letters"),
+        (".hidden", "write 1 to 100 letters"),
+        ("-x", "write 1 to 100 letters"),
+        ("a\n", "write 1 to 100 letters"),
+        ("größe", "write 1 to 100 letters"),
+        ("", "write 1 to 100 letters"),
+    ],
+)
+def test_a_name_that_means_something_else_is_refused(name: str, reason: str) -> None:
+    refused(run(ATTENTION, f"name={name}"), "override 'name=", "name: ", reason)
+
+
+@pytest.mark.parametrize("name", ["run.csv2", "csv", "Defaults", "2024-01-01", "a..b", "a" * 100])
+def test_a_name_that_looks_like_one_of_these_is_fine(name: str) -> None:
+    sweep, _ = load_sweep("quickstart")
+    assert override(sweep, [f"name={name}"]).name == name
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])

@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -196,9 +197,10 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
                     label += f" (arms[{index}])"
                 searched.append((_searched(index, arm, label, settings, where), combination))
                 continue
+            first = TrialConfig.from_dict({**settings, "seed": seeds[0]}, where)
+            _check_block(first, corpus, where)
             for seed in seeds:
-                trial = TrialConfig.from_dict({**settings, "seed": seed}, where)
-                _check_block(trial, corpus, where)
+                trial = first.with_seed(seed, where)
                 if trial.key in arm_of_key:
                     raise UserError(
                         f"{where} repeats a trial of arms[{arm_of_key[trial.key]}]:"
@@ -213,7 +215,7 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
             examples.append(example)
     cells = make_cells(searched)
     labels = [cell.label for cell in cells]
-    if twice := next((label for label in labels if labels.count(label) > 1), ""):
+    if twice := next((label for label, count in Counter(labels).items() if count > 1), ""):
         raise UserError(f"{source}: the grid has the study {twice!r} twice; remove one of them")
     budget = sweep.search.budget
     if budget is not None and budget < len(cells):
@@ -333,7 +335,8 @@ def _check_constraints(search: Search, examples: Sequence[TrialConfig], source: 
 
 def _setting_fields(model: Mapping[str, Any], where: str = "model") -> dict[str, FieldInfo]:
     """What an arm may sweep, by dotted path: its variant's settings and the training's."""
-    settings = settings_schema(config_class(model, where)).model_fields
+    config_class(model, where)  # refused here, by its place
+    settings = settings_schema(model["variant"]).model_fields
     return {
         **{f"model.{name}": field for name, field in settings.items()},
         **{f"training.{name}": field for name, field in TrainingConfig.model_fields.items()},

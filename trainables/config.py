@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -114,7 +113,7 @@ class TrialConfig:
         deciding = {
             "result_version": RESULT_VERSION,
             "variant": self.model.variant,
-            "model": dataclasses.asdict(self.model.settings),
+            "model": self.model.values,
             "code": self.model.code_digest,
             "training": self.training.deciding(issubclass(self.model.model_class, FittedModel)),
             "seed": self.seed,
@@ -128,11 +127,20 @@ class TrialConfig:
         """All settings by their short names, as MLflow's params and the tables show them."""
         return {
             "variant": self.model.variant,
-            **dataclasses.asdict(self.model.settings),
+            **self.model.values,
             **self.training.model_dump(),
             "seed": self.seed,
             "corpus": self.corpus,
         }
+
+    def with_seed(self, seed: int, where: str = "trial") -> TrialConfig:
+        """The same with another seed.
+
+        Raises:
+            UserError: the seed cannot be.
+        """
+        seed = validate(Seed, {"seed": seed}, where).seed
+        return TrialConfig(self.model, self.training, seed, self.corpus, self.corpus_digest)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back, for a checkpoint, an artifact or a worker."""

@@ -35,7 +35,7 @@ class ModelConfig:
         make: Callable[..., LanguageModel] = self.model_class
         return make(self.settings, vocab_size, block_size, generator)
 
-    @property
+    @functools.cached_property
     def code_digest(self) -> str | None:
         """sha256 of a user's own module; the shipped variants are covered by the result version."""
         if self.variant in VARIANTS:
@@ -44,8 +44,13 @@ class ModelConfig:
         assert source is not None
         return hashlib.sha256(Path(source).read_bytes()).hexdigest()
 
+    @functools.cached_property
+    def values(self) -> Mapping[str, Any]:
+        """The settings by name."""
+        return dataclasses.asdict(self.settings)
+
     def to_dict(self) -> dict[str, Any]:
-        return {"variant": self.variant, **dataclasses.asdict(self.settings)}
+        return {"variant": self.variant, **self.values}
 
 
 def parse_model(data: Mapping[str, Any], where: str, reserved: Collection[str]) -> ModelConfig:
@@ -60,7 +65,7 @@ def parse_model(data: Mapping[str, Any], where: str, reserved: Collection[str]) 
         UserError: the variant or a setting does not exist, or a value cannot be.
     """
     config = config_class(data, where)
-    schema = settings_schema(config)
+    schema = settings_schema(data["variant"])
     if clash := sorted(set(schema.model_fields) & set(reserved)):
         raise UserError(
             f"{where}.variant: {data['variant']} has a setting {clash[0]!r}, which is"
@@ -118,8 +123,10 @@ def model_class(variant: str) -> type[LanguageModel]:
     return found
 
 
-def settings_schema(config: type[Any]) -> type[BaseModel]:
+@functools.cache  # pydantic takes a quarter of a millisecond for each
+def settings_schema(variant: str) -> type[BaseModel]:
     """A strict schema of the fields of a variant's ``Config`` dataclass."""
+    config = model_class(variant).Config
     hints = get_type_hints(config, include_extras=True)
     fields: dict[str, Any] = {
         field.name: (hints[field.name], _default(field)) for field in dataclasses.fields(config)

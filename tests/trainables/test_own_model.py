@@ -12,7 +12,7 @@ import torch
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.training import initial_state
-from trainables.variants import model_class
+from trainables.variants import model_class, settings_schema
 
 MakeTrial = Callable[..., TrialConfig]
 
@@ -68,6 +68,7 @@ def own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield file
     sys.modules.pop("own_model", None)
     model_class.cache_clear()
+    settings_schema.cache_clear()
 
 
 @pytest.mark.usefixtures("own_model")

@@ -25,7 +25,7 @@ from trainables.batches import initial_stream
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus, load_corpus
 from trainables.errors import UserError, brief, unknown_setting, validate
-from trainables.variants import config_class, settings_schema
+from trainables.variants import schema_of
 
 SECRET = re.compile(r"^(search\.storage|tracking\.uri)=.*")
 
@@ -89,10 +89,15 @@ class Plan:
         wanted = self.sweep.search.objectives if self.cells else []
         return {name: known[name] for name in wanted if name in known}
 
-    def count_parameters(self, trial: TrialConfig) -> int:
-        """Numbers that the model of a trial learns."""
+    def count_parameters(self, trial: TrialConfig) -> float:
+        """Numbers that the model of a trial learns; NaN of one that fails by itself to be built."""
         block_size = trial.training.block_size
-        model = trial.model.build(self.corpus.vocab_size, block_size, initial_stream(trial.seed))
+        try:
+            model = trial.model.build(
+                self.corpus.vocab_size, block_size, initial_stream(trial.seed)
+            )
+        except (Exception, SystemExit):
+            return math.nan
         return sum(parameter.numel() for parameter in model.parameters())
 
     def run_name(self, trial: TrialConfig) -> str:
@@ -335,8 +340,7 @@ def _check_constraints(search: Search, examples: Sequence[TrialConfig], source: 
 
 def _setting_fields(model: Mapping[str, Any], where: str = "model") -> dict[str, FieldInfo]:
     """What an arm may sweep, by dotted path: its variant's settings and the training's."""
-    config_class(model, where)  # refused here, by its place
-    settings = settings_schema(model["variant"]).model_fields
+    settings = schema_of(model, where).model_fields
     return {
         **{f"model.{name}": field for name, field in settings.items()},
         **{f"training.{name}": field for name, field in TrainingConfig.model_fields.items()},

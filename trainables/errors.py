@@ -12,6 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+PLAIN = {  # what pydantic says in words of Python
+    "bool_type": "should be true or false",
+    "dict_type": "should be a map, name: value",
+    "model_type": "should be a map, name: value",
+}
 KEY = "[key]"  # how pydantic ends the path of a key, after the key itself
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = _brief.maxlong = 80
@@ -76,8 +81,7 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     message = message.removeprefix("Value error, ").removeprefix("Input ")
     if error["type"] in ("missing", "value_error"):
         return message[0].lower() + message[1:]
-    if error["type"] == "bool_type":
-        message = "should be true or false"
+    message = PLAIN.get(error["type"], message)
     return f"{message}, not {brief(error['input'])}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cProfile
+import math
 import pstats
 from pathlib import Path
 
@@ -169,3 +170,16 @@ def test_plan_counts_and_estimates_and_writes_nothing(
 def test_list_names_every_preset() -> None:
     output = CliRunner().invoke(main, ["list"]).output
     assert all(name in output for name in preset_files())
+
+
+def test_a_model_that_cannot_be_built_has_no_number_of_parameters(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan("{name: s, arms: [{model: {variant: bigram}}]}", corpus)
+    assert made.count_parameters(made.trials[0]) == corpus.vocab_size**2
+
+    def leave(*_: object) -> None:
+        raise SystemExit(7)
+
+    monkeypatch.setattr("trainables.variants.ModelConfig.build", leave)
+    assert math.isnan(made.count_parameters(made.trials[0]))

@@ -104,6 +104,17 @@ def test_a_wrong_file_is_refused_with_what_where_and_the_remedy(
     refused(run(content), *parts)
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("import sys\nsys.exit(7)\n", "own_net.py:2: SystemExit: 7"),
+     ("{}['x']\n", "own_net.py:1: KeyError: 'x'")],
+)  # fmt: skip
+def test_a_module_that_raises_or_exits_is_refused(code: str, reason: str, command: str) -> None:
+    Path("own_net.py").write_text(code)
+    refused(run("arms: [{model: {variant: 'own_net:Net'}}]", command=command), reason)
+
+
 @pytest.mark.parametrize(
     ("override", "parts"),
     [

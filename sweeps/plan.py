@@ -221,7 +221,9 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
     cells = make_cells(searched)
     labels = [cell.label for cell in cells]
     if twice := next((label for label, count in Counter(labels).items() if count > 1), ""):
-        raise UserError(f"{source}: the grid has the study {twice!r} twice; remove one of them")
+        raise UserError(
+            f"{source}: the grid has the study {brief(twice)} twice; remove one of them"
+        )
     budget = sweep.search.budget
     if budget is not None and budget < len(cells):
         raise UserError(
@@ -257,7 +259,7 @@ def _combinations(
                 seeds = getattr(values, "choices", values)
                 raise UserError(
                     f"{where}.{part}.seed: all arms have the same seeds, so that they can be"
-                    f" compared; write `replicates: {seeds or 3}` for the sweep"
+                    f" compared; write `replicates: {brief(seeds or 3)}` for the sweep"
                 )
             _check_path(path, known, f"{where}.{part}")
     for path, values in arm.grid.items():
@@ -293,8 +295,8 @@ def _searched(
             known = space[other].choices if other in space else None
             if known and (odd := [one for one in parameter.when[other] if one not in known]):
                 raise UserError(
-                    f"{where}.search.{path}.when.{other}: {odd[0]!r} is not one of its choices,"
-                    f" {known}"
+                    f"{where}.search.{path}.when.{other}: {brief(odd[0])} is not one of its"
+                    f" choices, {brief(known)}"
                 )
             if other in arm.search and other not in space:
                 raise UserError(

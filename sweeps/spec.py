@@ -18,6 +18,7 @@ from trainables.storage import check_uri
 
 PRESETS = resources.files("sweeps") / "presets"
 AUTO, OFF = "auto", "off"
+SMALLEST_SHARE = 0.0001  # of a CPU or GPU, that Ray knows
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -82,9 +83,13 @@ class Resources(Frozen):
 
     @field_validator("gpus_per_trial", "cpus_per_trial")
     @classmethod
-    def _whole_above_one(cls, amount: float | str) -> float | str:
-        if not isinstance(amount, str) and amount > 1 and amount != int(amount):
+    def _can_be_placed(cls, amount: float | str) -> float | str:
+        if isinstance(amount, str):
+            return amount
+        if amount > 1 and amount != int(amount):
             raise ValueError(f"must be at most 1 or a whole number, not {amount}")
+        if 0 < amount < SMALLEST_SHARE:
+            raise ValueError(f"must be at least {SMALLEST_SHARE}, not {amount}")
         return amount
 
     @property
@@ -174,9 +179,11 @@ class SweepFile(Seed):
                 f" not {brief(name)}"
             )
         if name.lower().endswith(".csv"):
-            raise ValueError(f"{name} would be a file to `analysis`; choose one without .csv")
+            raise ValueError(f"the name {name} would be a file to `analysis`; leave out .csv")
         if name.lower() == "default":
-            raise ValueError(f"{name} is the experiment that MLflow itself makes; choose another")
+            raise ValueError(
+                f"the name {name} is of an experiment that MLflow makes; choose another"
+            )
         return name
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ RESULT_VERSION = 2  # bumped when a change of the code alters the losses of a co
 Evaluating = Literal["exact", "sampled", "published"]
 Schedule = Literal["constant", "cosine"]
 LARGEST = 2**53  # the whole numbers up to here are exact as floats, and no count comes near
+MOST_EVALUATIONS = 1_000_000  # of a trial: each is kept, and sent to MLflow
 Count = Annotated[int, Field(gt=0, le=LARGEST)]
 
 
@@ -50,7 +51,12 @@ class TrainingConfig(Frozen):
     eval_batches: Count = 200  # random batches per split, unless evaluation is exact
 
     @model_validator(mode="after")
-    def _warms_up_within(self) -> TrainingConfig:
+    def _steps_can_be(self) -> TrainingConfig:
+        if self.max_steps // self.eval_every > MOST_EVALUATIONS:
+            raise ValueError(
+                f"max_steps={self.max_steps} with eval_every={self.eval_every} are more than"
+                f" {MOST_EVALUATIONS:,} evaluations; give a larger eval_every"
+            )
         if self.warmup_steps >= self.max_steps:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} must be less than max_steps={self.max_steps}"

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 import bigram_models
 from bigram_models import VARIANTS, LanguageModel
-from trainables.errors import UserError, unknown_setting, validate
+from trainables.errors import UserError, brief, unknown_setting, validate
 
 NOT_OWN = (  # where no code of a user's own model lies
     "<",
@@ -128,24 +128,26 @@ def model_class(variant: str) -> type[LanguageModel]:
             unknown_setting(variant, VARIANTS).replace("setting", "variant", 1)
             + "; a model of your own is MODULE:CLASS"
         )
-    with _faults_of(f"cannot import {variant!r}"):
+    with _faults_of(f"cannot import {brief(variant)}"):
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise  # of what the module imports
             raise UserError(
-                f"cannot import {variant!r} ({error}); the module must lie in the working"
-                " directory or be installed"
+                f"cannot import {brief(variant)} ({error!s:.200}); the module must lie in the"
+                " working directory or be installed"
             ) from error
         found = getattr(module, class_name)
         if not (inspect.isclass(found) and issubclass(found, LanguageModel)):
-            raise UserError(f"{variant!r} is not a subclass of bigram_models.LanguageModel")
+            raise UserError(f"{brief(variant)} is not a subclass of bigram_models.LanguageModel")
         if not dataclasses.is_dataclass(getattr(found, "Config", None)):
-            raise UserError(f"{variant!r} has no dataclass Config for its settings")
+            raise UserError(f"{brief(variant)} has no dataclass Config for its settings")
         source = inspect.getsourcefile(found)
         if source is None or not Path(source).is_file():
-            raise UserError(f"{variant!r} has no source file, which is part of its trials' keys")
+            raise UserError(
+                f"{brief(variant)} has no source file, which is part of its trials' keys"
+            )
     return found
 
 
@@ -154,7 +156,7 @@ def settings_schema(variant: str) -> type[BaseModel]:
     """A strict schema of the fields of a variant's ``Config`` dataclass."""
     config = model_class(variant).Config
     strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    with _faults_of(f"the Config of {variant!r} cannot be read"):
+    with _faults_of(f"the Config of {brief(variant)} cannot be read"):
         hints = get_type_hints(config, include_extras=True)
         fields: dict[str, Any] = {
             field.name: (hints[field.name], _default(field)) for field in dataclasses.fields(config)
@@ -173,7 +175,7 @@ def _faults_of(what: str) -> Iterator[None]:
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        said = f"{type(error).__name__}: {error}".strip().removesuffix(":").splitlines()[0]
+        said = f"{type(error).__name__}: {error}".strip().removesuffix(":").splitlines()[0][:300]
         raise UserError(f"{what}: {_place(error)}{said}") from error
 
 

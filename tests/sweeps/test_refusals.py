@@ -139,8 +139,8 @@ def test_a_wrong_override_is_refused(override: str, parts: list[str]) -> None:
         ("run.csv", "would be a file to `analysis`"),
         ("run.CSV", "would be a file to `analysis`"),
         ("a.b.Csv", "would be a file to `analysis`"),
-        ("Default", "is the experiment that MLflow itself makes"),
-        ("DEFAULT", "is the experiment that MLflow itself makes"),
+        ("Default", "the name Default is of an experiment that MLflow makes"),
+        ("DEFAULT", "the name DEFAULT is of an experiment that MLflow makes"),
         ("a" * 101, "write 1 to 100 letters"),
         ("..", "write 1 to 100 letters"),
         (".hidden", "write 1 to 100 letters"),
@@ -152,6 +152,26 @@ def test_a_wrong_override_is_refused(override: str, parts: list[str]) -> None:
 )
 def test_a_name_that_means_something_else_is_refused(name: str, reason: str) -> None:
     refused(run(ATTENTION, f"name={name}"), "override 'name=", "name: ", reason)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"replicates: {[1] * 5_000}\n" + ATTENTION,
+        f"{'x' * 5_000}: 1\n" + ATTENTION,
+        f"training: {{max_steps: {'x' * 5_000}}}\n" + ATTENTION,
+        f"training: {{{'x' * 5_000}: 1}}\n" + ATTENTION,
+        f"arms: [{{model: {{variant: {'x' * 5_000}}}}}]",
+        f"arms: [{{model: {{variant: 'x:{'y' * 5_000}'}}}}]",
+        f"arms: [{{model: {{variant: bigram}}, grid: {{model.{'x' * 5_000}: [1]}}}}]",
+        f"arms: [{{model: {{variant: bigram}}, search: {{seed: {[*range(5_000)]}}}}}]",
+        f"arms: [{{model: {{variant: bigram}}, grid: {{seed: {[*range(5_000)]}}}}}]",
+    ],
+)
+def test_what_is_long_is_shown_in_short(content: str) -> None:
+    result = run(content)
+    refused(result, "sweep.yaml: ")
+    assert len(result.output) < 600
 
 
 @pytest.mark.parametrize("name", ["run.csv2", "csv", "Defaults", "2024-01-01", "a..b", "a" * 100])

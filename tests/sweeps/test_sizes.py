@@ -45,6 +45,7 @@ GRIDS = (
         (BIGRAM, [f"training.batch_size={2**53}"], ["takes more than any memory"]),
         (BIGRAM, [f"training.batch_size={2**53 + 1}"], ["training.batch_size", "less than or"]),
         (BIGRAM, [f"training.max_steps={2**60}"], ["training.max_steps", "less than or equal"]),
+        (BIGRAM, [f"training.max_steps={2**53}"], ["more than 1,000,000 evaluations"]),
         (BIGRAM, [f"training.max_steps={10**400}"], ["training.max_steps", "too large"]),
         (BIGRAM, [f"training.max_steps={{low: 1, high: {10**400}}}"], ["too large"]),
         (BIGRAM, [f"training.max_steps={{low: 1, high: {2**60}}}"], ["high: 1152921504606846976"]),
@@ -54,6 +55,8 @@ GRIDS = (
         (BIGRAM, [f"seed={2**64 - 1}", "replicates=2"], ["seeds count up", "lower the seed"]),
         (SWEEP, [f"seed={2**64 - 1}", "search.confirm={top: 1}"], ["lower the seed"]),
         (BIGRAM, ["resources.max_concurrent=1" + "0" * 18], ["resources.max_concurrent"]),
+        (BIGRAM, ["resources.cpus_per_trial=1e-320"], ["cpus_per_trial", "at least 0.0001"]),
+        (BIGRAM, ["resources.gpus_per_trial=1e-320"], ["gpus_per_trial", "at least 0.0001"]),
         (GRIDS, [], ["these are 216,000 trials, and a sweep has 100,000 at most"]),
         (GRIDS, ["replicates=50000", "training.max_steps=1"], ["these are 180,000,000 trials"]),
         (SWEEP, ["search.trials=100000", "replicates=2"], ["these are 200,000 trials"]),
@@ -87,7 +90,8 @@ def test_the_choices_of_all_studies_are_counted() -> None:
 
 
 def test_what_a_sweep_may_have() -> None:
-    made = plan(BIGRAM, "replicates=3", f"seed={2**64 - 3}", f"training.max_steps={2**53}")
+    long = [f"training.max_steps={2**53}", f"training.eval_every={2**40}"]
+    made = plan(BIGRAM, "replicates=3", f"seed={2**64 - 3}", *long)
     assert [trial.seed for trial in made.trials] == [2**64 - 3, 2**64 - 2, 2**64 - 1]
     assert plan(SWEEP, "search.trials=99999").to_come == 99_999
 

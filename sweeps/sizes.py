@@ -104,7 +104,7 @@ def needed_bytes(trial: TrialConfig, vocab_size: int) -> float:
     if is_fitted:
         return batch_bytes
     try:
-        with torch.device("meta"), _ShapesAlone():
+        with torch.device("meta"), _NoChance():
             model = trial.model.build(vocab_size, longest, initial_stream(trial.seed))
             ids_BT = torch.empty((training.batch_size, longest), dtype=torch.int64)
             return training_bytes(model, ids_BT, ids_BT)
@@ -137,15 +137,13 @@ def memory_bytes() -> int:
         return has
 
 
-class _ShapesAlone(TorchFunctionMode):
-    """Tensors have shapes and no memory, whatever device or stream of chance is asked for."""
+class _NoChance(TorchFunctionMode):
+    """Tensors without memory are drawn from no stream of chance."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = {n: v for n, v in (kwargs or {}).items() if n != "generator"}
-        if kwargs.get("device") is not None:
-            kwargs["device"] = "meta"
         return function(*args, **kwargs)
 
 

@@ -34,7 +34,7 @@ any_size = settings(
     print_blob=True,
 )
 quick = settings(any_size, derandomize=True, max_examples=200)
-thorough = settings(any_size, max_examples=20_000)
+thorough = settings(any_size, max_examples=5_000)
 
 efforts = pytest.mark.parametrize(
     "effort",

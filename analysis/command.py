@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from analysis.errors import AnalysisError
+from analysis.folder import Folder
 
 if TYPE_CHECKING:
     from analysis.runs import Trials
@@ -44,14 +45,14 @@ tracking_option = click.option(
 )
 state_option = click.option(
     "--state",
-    type=click.Path(path_type=Path),
+    type=Folder(),
     default=Path("state"),
     envvar="SWEEPS_STATE",
     show_default=True,
     help="The state directory of `sweeps` (SWEEPS_STATE).",
 )
 out_option = click.option(
-    "--out", type=click.Path(path_type=Path), help="A folder; STATE/reports/EXPERIMENT by default."
+    "--out", type=Folder(), help="A folder; STATE/reports/EXPERIMENT by default."
 )
 claims_option = click.option(
     "--claims",
@@ -185,7 +186,7 @@ def report(
 @state_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Folder(),
     help="A folder; STATE/reports/EXPERIMENT/importance by default.",
 )
 def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path | None) -> None:
@@ -212,13 +213,13 @@ def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path
 @state_option
 @click.option(
     "--corpora",
-    type=click.Path(path_type=Path),
+    type=Folder(),
     envvar="SWEEPS_CORPORA",
     help="The cache of downloaded corpora; STATE/corpora (SWEEPS_CORPORA).",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Folder(),
     help="For the report; STATE/reports/EXPERIMENT/compare.",
 )
 def compare(

@@ -18,6 +18,7 @@ SECTIONS = {  # each a module, imported when it is run: some need neither Ray no
     "steps": "one trial by shape, against the plain loop and the machine's limits",
     "packs": "trials of one shape that train as one",
     "counting": "the count model against loops over lists and elements",
+    "plan": "`sweeps plan` of many trials and of a long text",
     "delivery": "runs brought to MLflow",
     "overhead": "what a trial costs beyond its training",
     "sweep": "the published sweep, from the command to its end",

@@ -380,23 +380,33 @@ def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path)
 
 @main.command()
 @click.argument("run")
-@click.option("--prompt", default="\n", help="The text to continue; a new line by default.")
+@click.option(
+    "--prompt",
+    help="The text to continue; by default a new line, or the first character that the model knows"
+    " where it knows no new line.",
+)
 @click.option("--length", type=click.IntRange(1), default=500, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=1337, show_default=True)
 @tracking_option
 @state_option
 def sample(
-    run: str, prompt: str, length: int, seed: int, tracking_uri: str | None, state_root: Path
+    run: str,
+    prompt: str | None,
+    length: int,
+    seed: int,
+    tracking_uri: str | None,
+    state_root: Path,
 ) -> None:
     """Write text with the model of RUN: an MLflow run id, a trial's key, or SWEEP/best."""
     from sweeps.state import state_at
     from sweeps.store import fetch_model, mlflow_client
-    from trainables.artifacts import load_model, sample_text
+    from trainables.artifacts import first_prompt, load_model, sample_text
 
     uri = tracking_uri or state_at(state_root).tracking_uri
     with tempfile.TemporaryDirectory() as folder:
         found = fetch_model(mlflow_client(uri, must_exist=True), run, Path(folder))
         model, vocabulary, _ = load_model(found)
+    prompt = first_prompt(vocabulary) if prompt is None else prompt
     print(prompt + sample_text(model, vocabulary, prompt, length, seed))
 
 

@@ -135,16 +135,23 @@ def _shape(trial: TrialConfig) -> str:
     return repr((trial.model, trial.training.block_size, trial.training.batch_size))
 
 
+def _size(trial: TrialConfig) -> float:
+    """Roughly in the order of the memory that trials take."""
+    sizes = [value for value in trial.model.values.values() if type(value) is int]
+    return math.prod([trial.training.block_size, trial.training.batch_size, *sizes])
+
+
 def _probes(
     shapes: Mapping[str, TrialConfig], vocab_size: int, splits: Splits
 ) -> Mapping[str, Probe]:
     """A probe for each shape, of one of its trials, or the mean of others where time is short."""
     probes: dict[str, Probe] = {}
-    order = list(shapes)
-    Random(0).shuffle(order)  # so that those that come in time stand for the others
+    largest = max(shapes, key=lambda shape: _size(shapes[shape]))  # decides what memory it takes
+    others = [shape for shape in shapes if shape != largest]
+    Random(0).shuffle(others)  # so that those that come in time stand for the rest
     deadline = time.perf_counter() + PROBING_S
     with one_thread():
-        for shape in order:
+        for shape in (largest, *others):
             trial = shapes[shape]
             try:
                 probes[shape] = probe(trial, vocab_size, splits)

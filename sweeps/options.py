@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+
+class NamedPath(click.Path):
+    """A path that is not empty: ``pathlib`` takes an empty one for the working directory."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("it is empty; name a directory", param, ctx)
+        try:
+            return super().convert(value, param, ctx)
+        except ValueError:  # a NUL
+            self.fail("no file can have this name", param, ctx)
+
 
 state_option = click.option(
     "--state",
     "state_root",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     default=Path("state"),
     envvar="SWEEPS_STATE",
     show_default=True,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.errors import UserError
+from trainables.files import directory_at
 
 PROBE_BYTES = 1 << 20  # less free space than this is none
 
@@ -48,12 +49,15 @@ def state_at(root: Path) -> State:
     """The state of a directory, which need not exist.
 
     Raises:
-        UserError: something else lies there.
+        UserError: there can be none: it is a file, say, or lies in a folder that is not readable.
     """
-    root = root.expanduser().absolute()
-    if root.exists() and not root.is_dir():
-        raise UserError(f"the state directory {root} is a file; choose another with --state")
-    return State(root)
+    try:
+        return State(directory_at(root))
+    except OSError as error:
+        raise UserError(
+            f"the state directory {str(root)!r} cannot be used ({error.strerror}); choose another"
+            " with --state or SWEEPS_STATE"
+        ) from None
 
 
 def make_writable(state: State) -> None:

@@ -63,6 +63,34 @@ def expand_home(path: str | Path) -> Path:
         raise OSError(errno.ENOENT, f"The home directory {home} is not known") from None
 
 
+def directory_at(path: str | Path) -> Path:
+    """The absolute path of a directory that a user named, which need not exist.
+
+    Raises:
+        OSError: nothing can be kept there; ``strerror`` has the reason.
+    """
+    path = expand_home(path)
+    if not is_utf8(path):
+        raise OSError(errno.EILSEQ, "Its name is not UTF-8")
+    try:
+        path = path.absolute()
+    except FileNotFoundError:
+        raise OSError(errno.ENOENT, "The working directory does not exist any more") from None
+    try:
+        is_directory = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.ENOENT, "It is a link to what does not exist") from None
+        return path
+    except ValueError:  # a NUL
+        raise OSError(errno.EINVAL, "No file can have this name") from None
+    if not is_directory:
+        raise OSError(errno.ENOTDIR, "It is not a directory")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    return path
+
+
 def is_utf8(path: str | Path) -> bool:
     """Whether a path can be shown, stored and sent; on Linux it can be any bytes."""
     try:

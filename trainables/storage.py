@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.errors import UserError
-from trainables.files import trial_folder, write_atomically
+from trainables.files import directory_at, trial_folder, write_atomically
 
 CHECKPOINTS = ("checkpoint.safetensors", "previous.safetensors")  # the newest first
 MARKER = ".marker"
@@ -144,13 +144,19 @@ def open_storage(uri: str | None, folder: Path, sweep: str) -> Storage:
         sweep: its name, below which its trials lie there.
 
     Raises:
-        UserError: see `check_uri`.
+        UserError: see `check_uri`; or the path cannot be one of a directory.
     """
     if not uri:
         return SharedFolder(folder)
     check_uri(uri)
     if "://" not in uri:
-        return SharedFolder(Path(uri).expanduser().absolute() / sweep)
+        try:
+            return SharedFolder(directory_at(uri) / sweep)
+        except OSError as error:
+            raise UserError(
+                f"the storage {uri!r} cannot be used ({error.strerror}); name another with"
+                " --storage-uri or storage.uri"
+            ) from None
     from trainables.remote import RemotePrefix  # fsspec is imported where it is needed
 
     return RemotePrefix(f"{uri.rstrip('/')}/{sweep}")

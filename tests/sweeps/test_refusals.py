@@ -205,7 +205,7 @@ def test_a_name_that_no_file_can_have_is_refused() -> None:
 
 def test_a_state_directory_that_cannot_be_written_is_refused() -> None:
     refused(run(ATTENTION, "--state", "/proc/state"), "/proc/state", "not writable", "--state")
-    refused(run(ATTENTION, "--state", "play.txt"), "play.txt is a file", "--state")
+    refused(run(ATTENTION, "--state", "play.txt"), "play.txt", "not a directory", "--state")
 
 
 def test_a_command_that_reads_runs_needs_a_store() -> None:

@@ -1,0 +1,60 @@
+"""What `sweeps plan` takes of large sweeps and texts, from the command to its end."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.commands import SWEEPS, run_command
+from benchmarks.measuring import Asked, Samples, print_section, print_table
+from trainables.verse import write_play
+
+MEGABYTES, MEGABYTES_QUICK = 50, 2
+SEEDS, SEEDS_QUICK = 1_000, 10
+RATES, RATES_QUICK = 1_000, 10  # learning rates: configurations whose steps cost the same
+SWEEP = """
+name: plan
+corpus: file:play.txt
+arms:
+  - model: {variant: attention}
+    grid:
+      model.n_embd: [8, 16, 32, 64]
+      training.block_size: [4, 8, 16, 32, 64]
+"""
+ABOUT = """Seconds and MiB that it had resident at most: median (least to most) over rounds. With 20
+shapes, each of which is timed; texts are planned for one trial."""
+
+
+def run(asked: Asked) -> None:
+    print_section("plan", ABOUT, torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        print_table(_rows(asked, Path(folder)))
+
+
+def _rows(asked: Asked, folder: Path) -> Iterator[dict[str, object]]:
+    megabytes = MEGABYTES_QUICK if asked.is_quick else MEGABYTES
+    seeds = SEEDS_QUICK if asked.is_quick else SEEDS
+    rates = RATES_QUICK if asked.is_quick else RATES
+    play = write_play(characters=1_000_000)
+    (folder / "play.txt").write_text(play)
+    (folder / "large.txt").write_text(play * megabytes)
+    (folder / "sweep.yaml").write_text(SWEEP)
+    one = ["model.n_embd=8", "training.block_size=8"]
+    listed = ",".join(f"{1e-4 * (1 + number):.4f}" for number in range(rates))
+    planned = {
+        "20 trials": [],
+        f"20 configurations, {seeds} seeds": [f"replicates={seeds}"],
+        f"{20 * rates} configurations": [f"training.learning_rate={listed}"],
+        f"{megabytes} MB of text": [*one, "corpus=file:large.txt"],
+    }
+    for what, overrides in planned.items():
+        command = (SWEEPS, "plan", "sweep.yaml", *overrides)
+        ran = [run_command(*command, cwd=folder) for _ in range(asked.rounds)]
+        yield {
+            "planned": what,
+            "s": Samples([each.wall_s for each in ran]),
+            "MiB": Samples([each.own_mib for each in ran]),
+        }

@@ -20,6 +20,7 @@ import pandas as pd
 
 from analysis.errors import AnalysisError
 from analysis.search import Search, read_search
+from analysis.sqlite_store import STORE, follow_move, store_file, store_uri
 
 PAGE = 1_000
 MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
@@ -235,7 +236,7 @@ def store_of(state: Path | None) -> str:
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
             return uri
         state = Path(os.environ.get("SWEEPS_STATE") or "state")
-    return f"sqlite:///{state.expanduser().absolute() / 'mlflow.db'}"
+    return store_uri(state.expanduser().absolute() / STORE)
 
 
 @contextmanager
@@ -261,19 +262,25 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
         raise AnalysisError(_why(tracking_uri, error)) from None
 
 
-def open_store(uri: str, must_exist: bool = False) -> Any:
+def open_store(uri: str, must_exist: bool = False, driven: str | None = None) -> Any:
     """An `MlflowClient` that keeps quiet and gives up soon.
 
     Args:
         uri: of the store.
         must_exist: do not make a new store where there is no file.
+        driven: the sweep that this process runs.
 
     Raises:
         AnalysisError: the store does not answer, or is not there.
     """
-    if must_exist and uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
+    file = store_file(uri)
+    if file is None and uri.startswith("sqlite"):
+        raise AnalysisError(f"the MLflow store {uri} keeps nothing; name a file: sqlite:///PATH")
+    if file and file.exists():
+        follow_move(file, driven)
+    elif file and must_exist:
         raise AnalysisError(
-            f"there is no MLflow store at {uri[10:]}; run a sweep first, or name the"
+            f"there is no MLflow store at {file}; run a sweep first, or name the"
             " directory with --state"
         )
     for name, value in MLFLOW_ENVIRONMENT.items():
@@ -286,8 +293,8 @@ def open_store(uri: str, must_exist: bool = False) -> Any:
     # It logs a traceback of what it raises as well, which whoever asked tells.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
-        if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
-            _make_store(Path(uri[10:]))
+        if file and not file.exists():
+            _make_store(file)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
@@ -302,7 +309,7 @@ def _make_store(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+        MlflowClient(tracking_uri=store_uri(partial)).search_experiments(max_results=1)
         with contextlib.suppress(FileExistsError):  # another process was faster
             _link(partial, path)
     finally:

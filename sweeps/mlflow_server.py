@@ -13,11 +13,9 @@ import gc
 import sqlite3
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 LOCAL_NAMES = (LOOPBACK, "localhost")
-SQLITE = "sqlite:///"
 LOCK_S = 5.0
 
 
@@ -72,8 +70,10 @@ def analyze(store_uri: str) -> None:
     Other databases see to that by themselves. A file that is locked or damaged is left alone: the
     server will say so.
     """
-    path = Path(store_uri.removeprefix(SQLITE))
-    if not store_uri.startswith(SQLITE) or not path.is_file():
+    from analysis.sqlite_store import store_file  # late: the server's worker has no use for it
+
+    path = store_file(store_uri)
+    if path is None or not path.is_file():
         return
     with (
         contextlib.suppress(sqlite3.Error),

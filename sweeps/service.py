@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis import AnalysisError, load_trials, tables, write_tables
+from analysis.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps.description import describe_sweep, describe_trial
 from sweeps.estimate import estimate
 from sweeps.events import TrialEvent
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sweeps.search import Search
 
 OUTBOX = "outbox.db"
+SERVERS = ("http", "databricks")  # stores that say themselves where artifacts are kept
 STORE_S = 30.0  # how long the start of a sweep waits for its tracking store
 
 Say = Callable[[str], None]
@@ -174,7 +176,10 @@ def _delivery(
     from sweeps.tracking import SweepRuns
 
     name = outbox.sweep.name
-    artifacts = state.artifacts(name) if uri == state.tracking_uri else None
+    if uri.startswith(SERVERS):
+        artifacts = None  # where the server says
+    else:
+        artifacts = artifacts_beside(store_file(uri) or state.root / STORE, name)
 
     def connect() -> SweepRuns:
         return SweepRuns(uri, outbox, artifacts, storage, state.reports(name))

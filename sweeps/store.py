@@ -11,18 +11,19 @@ from trainables.artifacts import CONFIGURATION, WEIGHTS
 from trainables.errors import UserError
 
 
-def mlflow_client(uri: str, must_exist: bool = False) -> Any:
+def mlflow_client(uri: str, must_exist: bool = False, driven: str | None = None) -> Any:
     """An `MlflowClient` that keeps quiet and gives up soon.
 
     Args:
         uri: of the store.
         must_exist: do not make a new store where there is no file.
+        driven: the sweep that this process runs.
 
     Raises:
         UserError: the store cannot be opened.
     """
     try:
-        return open_store(uri, must_exist)
+        return open_store(uri, must_exist, driven)
     except AnalysisError as error:
         raise UserError(str(error)) from None
 

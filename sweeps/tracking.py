@@ -87,7 +87,7 @@ class SweepRuns:
         if uri.partition("://")[0].partition("+")[0] not in STORES:
             shown = without_password(uri)
             raise RefusedError(f"{shown} is no MLflow store; known: {', '.join(STORES)}")
-        self._client = mlflow_client(uri)
+        self._client = mlflow_client(uri, driven=outbox.sweep.name)
         self._is_remote = uri.startswith("http")
         self._outbox = outbox
         self._storage = storage

@@ -7,7 +7,6 @@ import gc
 import logging
 import math
 import os
-import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import AnalysisError
+from analysis.messages import first_line, without_password
 from analysis.search import Search, read_search
 from analysis.sqlite_store import STORE, follow_move, store_file, store_uri
 
@@ -31,6 +31,7 @@ MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+DATABASES = ("postgresql", "mysql", "mssql")
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
 IDENTITY = ("run_id", "name", "key")
 TAGS = ("failure", "stage", "stopped", "study", "hardware", "code_version", "corpus_digest")
@@ -295,11 +296,24 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
     try:
         if file and not file.exists():
             _make_store(file)
+        if uri.startswith(DATABASES):
+            _ask_database(uri)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
         raise AnalysisError(_why(uri, error)) from None
     return client
+
+
+def _ask_database(uri: str) -> None:
+    """Connect once: MLflow tries for 100 s."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def _make_store(path: Path) -> None:
@@ -336,16 +350,6 @@ def _why(uri: str, error: BaseException) -> str:
     return f"{store} does not answer: {first_line(error)}"
 
 
-def without_password(uri: str) -> str:
-    """A URI as it may be shown."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:...@", uri)
-
-
-def address_of(uri: str) -> str:
-    """A server as a link may name it: without user and password."""
-    return re.sub(r"://[^/@]*@", "://", uri).rstrip("/")
-
-
 def runs_of(client: Any, experiment_id: str, role: str | None = None) -> Iterator[Any]:
     """The runs of an experiment that have a role, page by page.
 
@@ -360,11 +364,6 @@ def runs_of(client: Any, experiment_id: str, role: str | None = None) -> Iterato
         token = page.token
         if not token:
             return
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def trials_of(experiment: str, runs: Iterable[Any], sweep: Any = None) -> Trials:

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeps.jobs import command as jobs
-from sweeps.options import state_option, storage_option, tracking_option
+from sweeps.options import overrides_argument, state_option, storage_option, tracking_option
+from sweeps.passwords import without_password
 from sweeps.summary import duration
 from trainables.errors import UserError
 
@@ -45,7 +46,10 @@ class Group(click.Group):
         try:
             return super().invoke(context)
         except UserError as error:
-            print(f"sweeps: {error}".replace("\n", "\n        "), file=sys.stderr)
+            print(
+                f"sweeps: {without_password(str(error))}".replace("\n", "\n        "),
+                file=sys.stderr,
+            )
             context.exit(2)
 
 
@@ -75,7 +79,7 @@ def list_presets() -> None:
 
 @main.command()
 @click.argument("file")
-@click.argument("overrides", nargs=-1)
+@overrides_argument
 @click.option("--trials", "list_trials", is_flag=True, help="List every trial with its key.")
 @state_option
 def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Path) -> None:
@@ -164,7 +168,7 @@ def _show_search(made: Plan) -> None:
 
 @main.command()
 @click.argument("file")
-@click.argument("overrides", nargs=-1)
+@overrides_argument
 @click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster to use (RAY_ADDRESS).")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
 @click.option("--retry-failed", is_flag=True, help="Try trials again that failed too often.")
@@ -237,7 +241,7 @@ def run(
 
 @main.command("verify-pack")
 @click.argument("file")
-@click.argument("overrides", nargs=-1)
+@overrides_argument
 @click.option("--size", type=click.IntRange(2), help="Trials of a pack at most.")
 @state_option
 @click.pass_context
@@ -355,7 +359,7 @@ def _command(*arguments: object) -> str:
 @state_option
 def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path) -> None:
     """Serve the MLflow UI on this machine, and print links to the views of SWEEP (or of all)."""
-    from analysis.runs import address_of
+    from analysis.messages import address_of
     from sweeps.state import state_at
     from sweeps.store import mlflow_client, sweep_experiments
     from sweeps.ui import UiError, mlflow_ui

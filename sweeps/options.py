@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from sweeps.passwords import refuse_in_command
+
+overrides_argument = click.argument("overrides", nargs=-1, callback=refuse_in_command)
 state_option = click.option(
     "--state",
     "state_root",
@@ -18,11 +21,13 @@ state_option = click.option(
 tracking_option = click.option(
     "--tracking-uri",
     envvar="MLFLOW_TRACKING_URI",
+    callback=refuse_in_command,
     help="An MLflow store other than the one in the state directory (MLFLOW_TRACKING_URI).",
 )
 storage_option = click.option(
     "--storage-uri",
     envvar="SWEEPS_STORAGE_URI",
+    callback=refuse_in_command,
     help="Where trials keep their files, if not in the state directory: a path that all machines"
     " share, or an fsspec URI such as s3://bucket/prefix (SWEEPS_STORAGE_URI).",
 )

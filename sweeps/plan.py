@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,6 @@ from trainables.variants import config_class, settings_schema
 
 SWEEP_PATHS = ("name", "description", "corpus", "replicates", "search.", "resources.", "tracking.",
                "storage.")  # fmt: skip
-SECRET = re.compile(r"^(search\.storage|tracking\.uri)=.*")
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,7 @@ def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan
     sweep, source = load_sweep(name_or_path)
     sweep = override(sweep, overrides)
     plan = expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
-    shown = [SECRET.sub(r"\1=...", one) for one in overrides]  # a URL may have a password
-    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *shown]))
+    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *overrides]))
 
 
 def training_tokens(trial: TrialConfig) -> int:

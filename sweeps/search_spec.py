@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from sweeps.passwords import Uri
 from trainables.config import Frozen
 
 TRIALS = 100  # suggestions of a search that names no budget at all
@@ -126,7 +127,7 @@ class Search(Frozen):
     objectives: Objectives = Field(default=["val_loss"])  # all minimised
     constraints: list[str] = Field(default_factory=list)  # such as "n_embd * block_size <= 8192"
     confirm: Confirm | None = Confirm()
-    storage: str | None = None  # a database URL of Optuna; None keeps a file beside the outbox
+    storage: Uri | None = None  # a database URL of Optuna; None keeps a file beside the outbox
     warm_start: list[str] = Field(default_factory=list)  # sweeps to learn from
 
     @field_validator("stopping", mode="before")

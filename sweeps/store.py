@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import AnalysisError
-from analysis.runs import first_line, open_store
+from analysis.messages import first_line
+from analysis.runs import open_store
 from trainables.artifacts import CONFIGURATION, WEIGHTS
 from trainables.errors import UserError
 

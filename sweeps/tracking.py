@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs import METRICS, runs_of, without_password
+from analysis.messages import without_password
+from analysis.runs import METRICS, runs_of
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
 from sweeps.views import artifact_link

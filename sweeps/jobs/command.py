@@ -7,15 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.options import state_option
+from sweeps.options import overrides_argument, state_option
 from sweeps.summary import Summary, duration
-from trainables.errors import UserError
 
 if TYPE_CHECKING:
     from sweeps.jobs.client import SweepJob
@@ -40,7 +38,7 @@ retry_option = click.option(
 
 @click.command()
 @click.argument("file")
-@click.argument("overrides", nargs=-1)
+@overrides_argument
 @click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
 @retry_option
 @address_option
@@ -67,7 +65,6 @@ def submit(
     from sweeps.spec import find_sweep, preset_files
     from sweeps.state import state_at
 
-    _refuse_passwords(overrides)
     cluster = Cluster(address)  # before the slow part: an address may be wrong
     plan = make_plan(file, overrides, state_at(state_root))
     flags = {"--fail-fast": fail_fast, "--retry-failed": retry_failed}
@@ -155,17 +152,6 @@ def resume(sweep: str, retry_failed: bool, address: str, as_json: bool) -> None:
 
     arguments = ["--retry-failed"] if retry_failed else []
     _show_started(Cluster(address).resume(sweep, arguments), as_json)
-
-
-def _refuse_passwords(overrides: Sequence[str]) -> None:
-    """What is written here is shown to all who may ask the cluster for its jobs."""
-    for override in overrides:
-        path, _, value = override.partition("=")
-        if "://" in value and urlsplit(value).password:
-            raise UserError(
-                f"{path}: a password in an override is seen by others; give it to the machines of"
-                " the cluster, as PGPASSWORD or ~/.pgpass, MLFLOW_TRACKING_PASSWORD or AWS's files"
-            )
 
 
 def _show_started(job: SweepJob, as_json: bool) -> None:

@@ -23,13 +23,18 @@ from analysis.search import Search, read_search
 from analysis.sqlite_store import STORE, follow_move, store_file, store_uri
 
 PAGE = 1_000
-MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
+DEFAULTS = {  # settings of MLflow, which the user may choose otherwise
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+OF_SERVERS = {  # settings of MLflow that a store in a file cannot have
+    "MLFLOW_ENABLE_WORKSPACES": "false",  # it would be empty, or not open again without
+    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "",  # a connection that threads share mixes their writes
 }
 DATABASES = ("postgresql", "mysql", "mssql")
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
@@ -284,8 +289,9 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
             f"there is no MLflow store at {file}; run a sweep first, or name the"
             " directory with --state"
         )
-    for name, value in MLFLOW_ENVIRONMENT.items():
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    os.environ.update(OF_SERVERS if file else {})
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError

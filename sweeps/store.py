@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,13 @@ from analysis.messages import first_line
 from analysis.runs import open_store
 from trainables.artifacts import CONFIGURATION, WEIGHTS
 from trainables.errors import UserError
+
+ALWAYS = {  # settings of MLflow that change what a write means, whatever the user chose
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",  # a write that fails later would count as done
+    "MLFLOW_TRUNCATE_LONG_VALUES": "true",  # else a long note keeps its run from being sent
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # our output is read by programs
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 def mlflow_client(uri: str, must_exist: bool = False, driven: str | None = None) -> Any:
@@ -23,6 +31,7 @@ def mlflow_client(uri: str, must_exist: bool = False, driven: str | None = None)
     Raises:
         UserError: the store cannot be opened.
     """
+    os.environ.update(ALWAYS)
     try:
         return open_store(uri, must_exist, driven)
     except AnalysisError as error:

@@ -45,9 +45,9 @@ def test_a_reason_is_what_the_database_said(text: str) -> None:
     assert first_line(RestException(served)) == f"INTERNAL_ERROR: {FULL}"
 
 
-def test_a_full_disk_is_called_so_in_every_request(tmp_path: Path) -> None:
+def test_a_full_disk_is_called_so_in_every_request(empty_store: Path, tmp_path: Path) -> None:
     """As MLflow really says it, which depends on the request."""
-    uri = store_uri(tmp_path / "mlflow.db")
+    uri = store_uri(Path(shutil.copy(empty_store, tmp_path / "mlflow.db")))
     client = open_store(uri)
     experiment_id = client.create_experiment("study")
     run_id = client.create_run(experiment_id).info.run_id

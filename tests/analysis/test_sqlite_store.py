@@ -29,17 +29,10 @@ from trainables.errors import UserError
 FOLDERS = ["d?q=1", "d%20pct", "d%", "d#x", "d;x", "a b", "ü'\"", "a:b@c", "back\\slash", "~", "*"]
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    open_store(store_uri(file))
-    return file
-
-
-def make_state(empty: Path, root: Path, *sweeps: str) -> MlflowClient:
+def make_state(empty_store: Path, root: Path, *sweeps: str) -> MlflowClient:
     """A state directory with a run of each sweep, which has one artifact."""
     root.mkdir(parents=True)
-    store = Path(shutil.copy(empty, root / "mlflow.db"))
+    store = Path(shutil.copy(empty_store, root / "mlflow.db"))
     client = open_store(store_uri(store))
     for name in sweeps:
         location = artifacts_beside(store, name).as_uri()
@@ -82,10 +75,10 @@ def test_the_uri_of_a_store_names_its_file_and_no_other(folder: str, tmp_path: P
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_store_keeps_everything_in_its_own_folder(
-    folder: str, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    make_state(empty, tmp_path / folder / "state", "study")
+    make_state(empty_store, tmp_path / folder / "state", "study")
     use(tmp_path / folder / "state")
     assert os.listdir(tmp_path) == [folder]
     assert sorted(os.listdir(tmp_path / folder / "state")) == ["artifacts", "mlflow.db"]
@@ -134,9 +127,9 @@ def test_a_store_in_memory_is_refused(uri: str) -> None:
 
 @pytest.mark.parametrize("folder", ["new", "new%20?", "new#;'"])
 def test_a_moved_state_directory_reads_and_writes_at_its_new_place(
-    folder: str, empty: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    folder: str, empty_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_state(empty, tmp_path / "old%", "study", "other")
+    make_state(empty_store, tmp_path / "old%", "study", "other")
     shutil.move(tmp_path / "old%", tmp_path / folder)
     with caplog.at_level(logging.WARNING):
         client = use(tmp_path / folder)
@@ -150,8 +143,10 @@ def test_a_moved_state_directory_reads_and_writes_at_its_new_place(
     assert [path.name for path in tmp_path.iterdir()] == [folder]
 
 
-def test_a_copy_is_corrected_and_the_original_is_left_alone(empty: Path, tmp_path: Path) -> None:
-    make_state(empty, tmp_path / "old", "study")
+def test_a_copy_is_corrected_and_the_original_is_left_alone(
+    empty_store: Path, tmp_path: Path
+) -> None:
+    make_state(empty_store, tmp_path / "old", "study")
     before = (tmp_path / "old" / "mlflow.db").read_bytes()
     shutil.copytree(tmp_path / "old", tmp_path / "new")
     use(tmp_path / "new")
@@ -160,8 +155,10 @@ def test_a_copy_is_corrected_and_the_original_is_left_alone(empty: Path, tmp_pat
     assert (tmp_path / "old" / "mlflow.db").read_bytes() == before
 
 
-def test_a_copy_of_the_store_alone_still_finds_the_artifacts(empty: Path, tmp_path: Path) -> None:
-    make_state(empty, tmp_path / "old", "study")
+def test_a_copy_of_the_store_alone_still_finds_the_artifacts(
+    empty_store: Path, tmp_path: Path
+) -> None:
+    make_state(empty_store, tmp_path / "old", "study")
     (tmp_path / "new").mkdir()
     shutil.copy(tmp_path / "old" / "mlflow.db", tmp_path / "new")
     use(tmp_path / "new")
@@ -169,9 +166,9 @@ def test_a_copy_of_the_store_alone_still_finds_the_artifacts(empty: Path, tmp_pa
 
 
 def test_another_name_of_the_same_directory_changes_nothing(
-    empty: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    empty_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_state(empty, tmp_path / "old", "study")
+    make_state(empty_store, tmp_path / "old", "study")
     (tmp_path / "link").symlink_to(tmp_path / "old")
     before = (tmp_path / "old" / "mlflow.db").read_bytes()
     open_store(store_uri(tmp_path / "link" / "mlflow.db"))
@@ -180,9 +177,9 @@ def test_another_name_of_the_same_directory_changes_nothing(
 
 
 def test_artifacts_that_never_lay_beside_the_store_stay_where_they_are(
-    empty: Path, tmp_path: Path
+    empty_store: Path, tmp_path: Path
 ) -> None:
-    client = make_state(empty, tmp_path / "old")
+    client = make_state(empty_store, tmp_path / "old")
     for name, location in (
         ("study", tmp_path / "mlruns" / "1"),
         ("s3", "s3://bucket/artifacts/s3"),
@@ -198,10 +195,10 @@ def test_artifacts_that_never_lay_beside_the_store_stay_where_they_are(
 
 
 def test_a_sweep_that_another_process_runs_is_corrected_by_that_one_only(
-    empty: Path, tmp_path: Path
+    empty_store: Path, tmp_path: Path
 ) -> None:
     """It may see the directory elsewhere, as a container does."""
-    make_state(empty, tmp_path / "old", "study")
+    make_state(empty_store, tmp_path / "old", "study")
     shutil.move(tmp_path / "old", tmp_path / "new")
     store = tmp_path / "new" / "mlflow.db"
     folder = tmp_path / "new" / "sweeps" / "study"
@@ -218,9 +215,12 @@ def test_a_sweep_that_another_process_runs_is_corrected_by_that_one_only(
 
 
 def test_a_moved_store_that_may_not_be_written_is_read_and_says_so(
-    empty: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    empty_store: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    make_state(empty, tmp_path / "old", "study")
+    make_state(empty_store, tmp_path / "old", "study")
     shutil.move(tmp_path / "old", tmp_path / "new")
 
     connect = sqlite3.connect  # the tests may run as root, who may write everywhere

@@ -20,7 +20,7 @@ import pandas as pd
 from analysis.errors import AnalysisError
 from analysis.messages import first_line, without_password
 from analysis.search import Search, read_search
-from analysis.sqlite_store import STORE, follow_move, store_file, store_uri
+from analysis.sqlite_store import STORE, follow_move, plain_uri, store_file, store_uri
 
 PAGE = 1_000
 DEFAULTS = {  # settings of MLflow, which the user may choose otherwise
@@ -304,7 +304,7 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
             _make_store(file)
         if uri.startswith(DATABASES):
             _ask_database(uri)
-        client = MlflowClient(tracking_uri=uri)
+        client = MlflowClient(tracking_uri=plain_uri(uri))
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
         raise AnalysisError(_why(uri, error)) from None

@@ -51,6 +51,12 @@ def store_file(uri: str) -> Path | None:
     return None if path in ("", ":memory:") else Path(path).absolute()
 
 
+def plain_uri(uri: str) -> str:
+    """The URI as `store_uri` writes it, if it names a file and nothing else."""
+    file = store_file(uri)
+    return store_uri(file) if file and "?" not in uri else uri
+
+
 def artifacts_beside(store: Path, sweep: str) -> Path:
     """Where the runs of a sweep keep their artifacts, if the store is a file."""
     return store.parent / "artifacts" / sweep

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from analysis.sqlite_store import plain_uri
 from sweeps.mlflow_server import LOOPBACK, analyze, own_environment, server_command
 from trainables.files import keep_private
 
@@ -45,7 +46,7 @@ def mlflow_ui(tracking_uri: str, *, log_file: Path, port: int | None = None) -> 
     with log_file.open("wb") as log:
         server = subprocess.Popen(
             server_command(LOOPBACK, port),
-            env=own_environment(tracking_uri, os.environ),
+            env=own_environment(plain_uri(tracking_uri), os.environ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -92,6 +92,15 @@ def test_a_store_is_made_in_a_folder_of_any_name(
     assert [path.name for path in tmp_path.rglob("*")] == ["50%20?", "mlflow.db"]
 
 
+def test_a_uri_that_is_quoted_by_hand_makes_no_folder_of_that_name(
+    empty_store: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a b").mkdir()
+    shutil.copy(empty_store, tmp_path / "a b")
+    open_store(f"sqlite:///{tmp_path}/a%20b/mlflow.db", must_exist=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a b"]
+
+
 def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
     root = tmp_path / os.fsdecode(b"caf\xe9")
     with pytest.raises(AnalysisError, match="whose name is not UTF-8; choose another directory"):

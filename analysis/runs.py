@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pandas as pd
 from analysis.errors import AnalysisError
 from analysis.messages import first_line, without_password
 from analysis.search import Search, read_search
-from analysis.sqlite_store import STORE, follow_move, plain_uri, store_file, store_uri
+from analysis.sqlite_store import STORE, follow_move, is_driven, plain_uri, store_file, store_uri
 
 PAGE = 1_000
 DEFAULTS = {  # settings of MLflow, which the user may choose otherwise
@@ -167,13 +167,22 @@ def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
     """
     if is_table(experiment):
         return _read_csv(Path(experiment))
-    with (
-        _little_garbage(),
-        opened(tracking_uri or store_of(None), experiment) as (client, experiment_id),
-    ):
+    uri = tracking_uri or store_of(None)
+    with _little_garbage(), opened(uri, experiment) as (client, experiment_id):
         runs = runs_of(client, experiment_id, "trial")
         parent = next(runs_of(client, experiment_id, "sweep"), None)
-        return trials_of(experiment, runs, parent)
+        trials = trials_of(experiment, runs, parent)
+    file = store_file(uri)
+    return _ended(trials) if file and is_driven(file, experiment) is False else trials
+
+
+def _ended(trials: Trials) -> Trials:
+    """The trials of a sweep that no process runs: one that was killed could not say so."""
+    status = trials.table["status"].replace("RUNNING", "KILLED")
+    sweep = dict(trials.sweep)
+    if sweep.get("status") == "RUNNING":
+        sweep["status"] = "KILLED"
+    return replace(trials, table=trials.table.assign(status=status), sweep=sweep)
 
 
 @contextmanager

@@ -62,15 +62,15 @@ def artifacts_beside(store: Path, sweep: str) -> Path:
     return store.parent / "artifacts" / sweep
 
 
-def is_driven(store: Path, sweep: str) -> bool:
-    """Whether a process runs a sweep now, by its lock (of `sweeps.lock`)."""
+def is_driven(store: Path, sweep: str) -> bool | None:
+    """Whether a process runs a sweep now, by its lock (of `sweeps.lock`); None if there is none."""
     try:
         with (store.parent / "sweeps" / sweep / "lock.json").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
-        pass
+        return None
     return False
 
 

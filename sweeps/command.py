@@ -374,6 +374,7 @@ def _command(*arguments: object) -> str:
 @state_option
 def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path) -> None:
     """Serve the MLflow UI on this machine, and print links to the views of SWEEP (or of all)."""
+    from sweeps.overview import settle_orphans
     from sweeps.state import state_at
     from sweeps.store import mlflow_client, sweep_experiments
     from sweeps.ui import UiError, mlflow_ui
@@ -382,6 +383,7 @@ def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path)
     state = state_at(state_root)
     uri = tracking_uri or state.tracking_uri
     experiments = sweep_experiments(mlflow_client(uri, must_exist=True), sweep)
+    settle_orphans(experiments, state, uri, _say)
     if uri.startswith("http"):
         _show_links(server_address(uri), experiments)
         return

@@ -219,8 +219,8 @@ def test_a_sweep_that_another_process_runs_is_corrected_by_that_one_only(
         client = open_store(store_uri(store))
         assert client.get_experiment_by_name("study").artifact_location == old
         use(tmp_path / "new", driven="study")
-    assert not is_driven(store, "study")
-    assert not is_driven(store, "absent")
+    assert is_driven(store, "study") is False
+    assert is_driven(store, "absent") is None
 
 
 def test_a_moved_store_that_may_not_be_written_is_read_and_says_so(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -78,6 +78,8 @@ def _type_at(path: str) -> Any:
 
 def _is_text(kind: Any) -> bool:
     """Whether a setting is text: any, some words, or one of these or null."""
+    if get_origin(kind) is Annotated:
+        return _is_text(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):
         return all(_is_text(each) for each in get_args(kind) if each is not type(None))
     if get_origin(kind) is Literal:

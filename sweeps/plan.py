@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pydantic.fields import FieldInfo
 from sweeps.cells import Cell, SearchedArm, make_cells, short_name
 from sweeps.constraints import holds, names_in
 from sweeps.overrides import read_value, read_values
+from sweeps.passwords import without_password
 from sweeps.search_spec import Parameter, Search
 from sweeps.sizes import check_counts, check_sizes
 from sweeps.spec import Arm, SweepFile, load_sweep
@@ -26,8 +26,6 @@ from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus, load_corpus
 from trainables.errors import UserError, brief, unknown_setting, validate
 from trainables.variants import schema_of
-
-SECRET = re.compile(r"^(search\.storage|tracking\.uri)=.*")
 
 
 @dataclass(frozen=True)
@@ -116,8 +114,7 @@ def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan
     sweep, source = load_sweep(name_or_path)
     sweep = override(sweep, overrides)
     plan = expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
-    shown = map(_without_secret, overrides)
-    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *shown]))
+    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *overrides]))
 
 
 def training_tokens(trial: TrialConfig) -> int:
@@ -142,7 +139,7 @@ def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
         try:
             sweep = _overridden(sweep, assignment)
         except UserError as error:
-            raise UserError(f"override {brief(_without_secret(assignment))}: {error}") from None
+            raise UserError(f"override {brief(without_password(assignment))}: {error}") from None
     return sweep
 
 
@@ -166,11 +163,6 @@ def _overridden(sweep: SweepFile, assignment: str) -> SweepFile:
             raw["search" if is_range else "grid"][path] = values[0] if is_range else values
             raw["grid" if is_range else "search"].pop(path, None)
     return validate(SweepFile, data, "")
-
-
-def _without_secret(assignment: str) -> str:
-    """An override that can be shown: a URL may have a password."""
-    return SECRET.sub(r"\1=...", assignment)
 
 
 def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
+from sweeps.passwords import Uri
 from trainables.config import LARGEST, Count, Frozen
 from trainables.errors import brief
 
@@ -139,7 +140,7 @@ class Search(Frozen):
     objectives: Objectives = Field(default=["val_loss"])  # all minimised
     constraints: list[str] = Field(default_factory=list)  # such as "n_embd * block_size <= 8192"
     confirm: Confirm | None = Confirm()
-    storage: str | None = None  # a database URL of Optuna; None keeps a file beside the outbox
+    storage: Uri | None = None  # a database URL of Optuna; None keeps a file beside the outbox
     warm_start: list[str] = Field(default_factory=list)  # sweeps to learn from
 
     @field_validator("stopping", mode="before")

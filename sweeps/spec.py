@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
 from plain_yaml import YamlError, read_yaml
+from sweeps.passwords import Uri
 from sweeps.search_spec import Parameter, Replicates, Search
 from trainables.config import LARGEST, Count, Frozen, Seed
 from trainables.errors import UserError, brief, validate
@@ -116,7 +117,7 @@ class Resources(Frozen):
 class Tracking(Frozen):
     """Where the runs go: an MLflow tracking URI, or a store in the state directory by default."""
 
-    uri: str | None = None
+    uri: Uri | None = None
 
 
 class Storage(Frozen):
@@ -125,7 +126,7 @@ class Storage(Frozen):
     Else a path that all machines share, or an fsspec URI such as s3://bucket/prefix.
     """
 
-    uri: str | None = None
+    uri: Uri | None = None
 
     @field_validator("uri")
     @classmethod

@@ -126,4 +126,5 @@ def test_what_is_refused_names_the_override(sweep: SweepFile, assignment: str, p
 def test_a_password_in_an_override_is_not_shown(sweep: SweepFile) -> None:
     with pytest.raises(UserError) as refused:
         override(sweep, ["tracking.uri=http://user:word@host/\udcff"])
-    assert str(refused.value) == "override 'tracking.uri=...': the value is not UTF-8"
+    assert "word" not in str(refused.value)
+    assert "tracking.uri=http://user:...@host" in str(refused.value)

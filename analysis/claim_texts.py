@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.conclusions import NEGATED, Conclusion, contrasts_table
 from analysis.document import markdown_table
-from analysis.runs import address_of
+from analysis.messages import address_of
 
 ONE_SEED = """\
 There is one run for each configuration. The counts below say how those runs came out, which is

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from analysis.errors import AnalysisError
 from analysis.folder import Folder
+from analysis.messages import without_password
 
 if TYPE_CHECKING:
     from analysis.runs import Trials
@@ -23,7 +25,7 @@ class Group(click.Group):
         try:
             return super().invoke(context)
         except AnalysisError as error:
-            print(f"analysis: {error}", file=sys.stderr)
+            print(f"analysis: {without_password(str(error))}", file=sys.stderr)
             context.exit(2)
         except OSError as error:  # of the folder to write to
             print(f"analysis: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -37,10 +39,24 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="analysis: %(message)s")
 
 
+def _refuse_password(
+    context: click.Context, parameter: click.Parameter, uri: str | None
+) -> str | None:
+    """Refuse a URI with a password in a command; what comes from the environment is private."""
+    source = context.get_parameter_source(parameter.name or "")
+    if uri and source == ParameterSource.COMMANDLINE and without_password(uri) != uri:
+        raise AnalysisError(
+            f"{parameter.opts[0]}: a password in a command is seen by others; give it by the"
+            " environment, as MLFLOW_TRACKING_PASSWORD, PGPASSWORD or ~/.pgpass"
+        )
+    return uri
+
+
 experiment_argument = click.argument("experiment")
 tracking_option = click.option(
     "--tracking-uri",
     envvar="MLFLOW_TRACKING_URI",
+    callback=_refuse_password,
     help="An MLflow store other than the one in the state directory (MLFLOW_TRACKING_URI).",
 )
 state_option = click.option(

@@ -7,10 +7,9 @@ import gc
 import logging
 import math
 import os
-import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,25 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import AnalysisError
+from analysis.messages import first_line, without_password
 from analysis.search import Search, read_search
+from analysis.sqlite_store import STORE, follow_move, is_driven, plain_uri, store_file, store_uri
 
 PAGE = 1_000
-MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
+DEFAULTS = {  # settings of MLflow, which the user may choose otherwise
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+OF_SERVERS = {  # settings of MLflow that a store in a file cannot have
+    "MLFLOW_ENABLE_WORKSPACES": "false",  # it would be empty, or not open again without
+    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "",  # a connection that threads share mixes their writes
+}
+DATABASES = ("postgresql", "mysql", "mssql")
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
 IDENTITY = ("run_id", "name", "key")
 TAGS = ("failure", "stage", "stopped", "study", "hardware", "code_version", "corpus_digest")
@@ -160,13 +167,22 @@ def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
     """
     if is_table(experiment):
         return _read_csv(Path(experiment))
-    with (
-        _little_garbage(),
-        opened(tracking_uri or store_of(None), experiment) as (client, experiment_id),
-    ):
+    uri = tracking_uri or store_of(None)
+    with _little_garbage(), opened(uri, experiment) as (client, experiment_id):
         runs = runs_of(client, experiment_id, "trial")
         parent = next(runs_of(client, experiment_id, "sweep"), None)
-        return trials_of(experiment, runs, parent)
+        trials = trials_of(experiment, runs, parent)
+    file = store_file(uri)
+    return _ended(trials) if file and is_driven(file, experiment) is False else trials
+
+
+def _ended(trials: Trials) -> Trials:
+    """The trials of a sweep that no process runs: one that was killed could not say so."""
+    status = trials.table["status"].replace("RUNNING", "KILLED")
+    sweep = dict(trials.sweep)
+    if sweep.get("status") == "RUNNING":
+        sweep["status"] = "KILLED"
+    return replace(trials, table=trials.table.assign(status=status), sweep=sweep)
 
 
 @contextmanager
@@ -235,7 +251,7 @@ def store_of(state: Path | None) -> str:
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
             return uri
         state = Path(os.environ.get("SWEEPS_STATE") or "state")
-    return f"sqlite:///{state.expanduser().absolute() / 'mlflow.db'}"
+    return store_uri(state.expanduser().absolute() / STORE)
 
 
 @contextmanager
@@ -261,23 +277,30 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
         raise AnalysisError(_why(tracking_uri, error)) from None
 
 
-def open_store(uri: str, must_exist: bool = False) -> Any:
+def open_store(uri: str, must_exist: bool = False, driven: str | None = None) -> Any:
     """An `MlflowClient` that keeps quiet and gives up soon.
 
     Args:
         uri: of the store.
         must_exist: do not make a new store where there is no file.
+        driven: the sweep that this process runs.
 
     Raises:
         AnalysisError: the store does not answer, or is not there.
     """
-    if must_exist and uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
+    file = store_file(uri)
+    if file is None and uri.startswith("sqlite"):
+        raise AnalysisError(f"the MLflow store {uri} keeps nothing; name a file: sqlite:///PATH")
+    if file and file.exists():
+        follow_move(file, driven)
+    elif file and must_exist:
         raise AnalysisError(
-            f"there is no MLflow store at {uri[10:]}; run a sweep first, or name the"
+            f"there is no MLflow store at {file}; run a sweep first, or name the"
             " directory with --state"
         )
-    for name, value in MLFLOW_ENVIRONMENT.items():
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    os.environ.update(OF_SERVERS if file else {})
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -286,13 +309,26 @@ def open_store(uri: str, must_exist: bool = False) -> Any:
     # It logs a traceback of what it raises as well, which whoever asked tells.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
-        if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
-            _make_store(Path(uri[10:]))
-        client = MlflowClient(tracking_uri=uri)
+        if file and not file.exists():
+            _make_store(file)
+        if uri.startswith(DATABASES):
+            _ask_database(uri)
+        client = MlflowClient(tracking_uri=plain_uri(uri))
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
         raise AnalysisError(_why(uri, error)) from None
     return client
+
+
+def _ask_database(uri: str) -> None:
+    """Connect once: MLflow tries for 100 s."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def _make_store(path: Path) -> None:
@@ -302,7 +338,7 @@ def _make_store(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+        MlflowClient(tracking_uri=store_uri(partial)).search_experiments(max_results=1)
         with contextlib.suppress(FileExistsError):  # another process was faster
             _link(partial, path)
     finally:
@@ -329,16 +365,6 @@ def _why(uri: str, error: BaseException) -> str:
     return f"{store} does not answer: {first_line(error)}"
 
 
-def without_password(uri: str) -> str:
-    """A URI as it may be shown."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:...@", uri)
-
-
-def address_of(uri: str) -> str:
-    """A server as a link may name it: without user and password."""
-    return re.sub(r"://[^/@]*@", "://", uri).rstrip("/")
-
-
 def runs_of(client: Any, experiment_id: str, role: str | None = None) -> Iterator[Any]:
     """The runs of an experiment that have a role, page by page.
 
@@ -353,11 +379,6 @@ def runs_of(client: Any, experiment_id: str, role: str | None = None) -> Iterato
         token = page.token
         if not token:
             return
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def trials_of(experiment: str, runs: Iterable[Any], sweep: Any = None) -> Trials:

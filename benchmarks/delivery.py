@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from analysis.runs import runs_of
+from analysis.sqlite_store import STORE, artifacts_beside
 from benchmarks.measuring import Asked, Samples, print_section, print_table
 from sweeps.delivery import Delivery
 from sweeps.description import describe_sweep, describe_trial
@@ -168,7 +169,7 @@ def deliver(uri: str, filled: Filled, state: State) -> float:
     """Seconds until a store has what the outbox has."""
     folder = state.sweep(SWEEP)
     folder.mkdir(parents=True)
-    artifacts = state.artifacts(SWEEP) if uri == state.tracking_uri else None
+    artifacts = artifacts_beside(state.root / STORE, SWEEP) if uri == state.tracking_uri else None
     with closing(Outbox(Path(shutil.copy(filled.path, folder)), SWEEP)) as outbox:
 
         def connect() -> SweepRuns:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import sys
 
 from sweeps import signals
 
+PASSWORD = re.compile(r":[^:/@\s]*@")  # one in a URI is refused later, and never shown
+
 
 def main() -> None:
     """Take signals from the first line to the last, and run the command between."""
     is_run = sys.argv[1:2] == ["run"]
-    signals.watch(f"again   {shlex.join(['sweeps', *sys.argv[1:]])}" if is_run else "")
+    again = os.environ.get("SWEEPS_AGAIN") or shlex.join(["sweeps", *sys.argv[1:]])
+    signals.watch(f"again   {PASSWORD.sub(':...@', again)}" if is_run else "")
     from sweeps.command import main as command
 
     try:

@@ -22,7 +22,7 @@ from ray.job_config import JobConfig
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from analysis.runs import first_line
+from analysis.messages import first_line
 from sweeps import signals
 from sweeps.errands import Shares, answer, visit
 from sweeps.gpus import pack_sizes_here

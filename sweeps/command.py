@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 import signal
@@ -14,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
 from sweeps import signals
 from sweeps.jobs import command as jobs
-from sweeps.options import state_option, storage_option, tracking_option
+from sweeps.options import overrides_argument, state_option, storage_option, tracking_option
+from sweeps.passwords import without_password
 from sweeps.summary import duration
 from trainables.errors import UserError, reason_of
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sweeps.service import Outcome
     from trainables.storage import Storage
 
+AGAIN = "SWEEPS_AGAIN"  # names the command that lets the sweep go on, where it is not this one
 TOP = 10
 WIDE = 9  # columns: of a wider table those are left out that are the same in all its rows
 NUMBER = re.compile(r"-?\b(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf)\b")
@@ -46,8 +48,8 @@ class Group(click.Group):
         except BrokenPipeError:  # of a reader that has enough, such as `head`
             signals.exit_now(1)
         except (UserError, OSError) as error:
-            said = error if isinstance(error, UserError) else reason_of(error)
-            print(f"sweeps: {said}".replace("\n", "\n        "), file=sys.stderr)
+            said = str(error) if isinstance(error, UserError) else reason_of(error)
+            print(f"sweeps: {without_password(said)}".replace("\n", "\n        "), file=sys.stderr)
             context.exit(2)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -59,8 +61,8 @@ class Group(click.Group):
 def main() -> None:
     """Hyperparameter sweeps for small character language models.
 
-    Exit codes: 0 all trials finished; 1 some failed, or the sweep had to stop; 2 the request is
-    wrong; 130 interrupted.
+    Exit codes: 0 all trials finished; 1 some failed or are not in MLflow yet, or the sweep had to
+    stop; 2 the request is wrong; 130 interrupted.
     """
     logging.basicConfig(level=logging.WARNING, format="sweeps: %(message)s")
 
@@ -79,7 +81,7 @@ def list_presets() -> None:
 
 @main.command()
 @click.argument("file")
-@click.argument("overrides", nargs=-1)
+@overrides_argument
 @click.option("--trials", "list_trials", is_flag=True, help="List every trial with its key.")
 @state_option
 def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Path) -> None:
@@ -168,7 +170,7 @@ def _show_search(made: Plan) -> None:
 
 @main.command()
 @click.argument("file")
-@click.argument("overrides", nargs=-1)
+@overrides_argument
 @click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster to use (RAY_ADDRESS).")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
 @click.option("--retry-failed", is_flag=True, help="Try trials again that failed too often.")
@@ -199,7 +201,7 @@ def run(
     from sweeps.state import state_at
 
     state = state_at(state_root)
-    again = shlex.join(["sweeps", *sys.argv[1:]])
+    again = os.environ.get(AGAIN) or shlex.join(["sweeps", *sys.argv[1:]])
     made = make_plan(file, overrides, state)
     options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
     try:
@@ -209,8 +211,13 @@ def run(
     if outcome.ranking is not None:
         _show_ranking(outcome.ranking.head(TOP))
         _say(f"tables  {outcome.reports}")
+    elif outcome.unranked:
+        _say(f"tables  there are none: {outcome.unranked}")
+    store = [] if outcome.uri == state.tracking_uri else ["--tracking-uri", outcome.uri]
+    if without_password(outcome.uri) != outcome.uri:  # it is in the environment there, too
+        store = []
     if not outcome.unsent:
-        _say(f"browse  {_command('ui', made.sweep.name, '--state', state_root)}")
+        _say(f"browse  {_browse(made.sweep.name, outcome, store, state_root)}")
     _show_faults(outcome)
     if outcome.failed:
         _show_failures(outcome.failed, outcome.storage)
@@ -221,13 +228,11 @@ def run(
     if outcome.fruitless and outcome.status == "FAILED":
         _say(f"search  no trial was finished in: {'; '.join(outcome.fruitless)}")
     if outcome.unsent:
-        is_given = context.get_parameter_source("tracking_uri") is ParameterSource.COMMANDLINE
-        tracking = ["--tracking-uri", tracking_uri] if is_given else []
-        sync = _command("sync", made.sweep.name, *tracking, "--state", state_root)
+        sync = _command("sync", made.sweep.name, *store, "--state", state_root)
         _say(f"unsent  {outcome.unsent} runs are not in MLflow yet, they are kept"
-             f" ({outcome.problem})\nsend    {sync}")  # fmt: skip
+             f" ({outcome.problem})\nsend    {os.environ.get(AGAIN) or sync}")  # fmt: skip
     if outcome.status == "FINISHED":
-        return
+        context.exit(1 if outcome.unsent or outcome.unranked else 0)
     if outcome.status == "KILLED":
         _say(f"stopped before the end: {outcome.stop.message or outcome.stop.cause}")
     _say(f"again   {again}")
@@ -239,7 +244,7 @@ def run(
 
 @main.command("verify-pack")
 @click.argument("file")
-@click.argument("overrides", nargs=-1)
+@overrides_argument
 @click.option("--size", type=click.IntRange(2), help="Trials of a pack at most.")
 @state_option
 @click.pass_context
@@ -336,6 +341,18 @@ def _show_failures(failed: Sequence[TrialRecord], storage: Storage) -> None:
              f"        first: {first.content['name']} ({first.key}), log: {log}")  # fmt: skip
 
 
+def _browse(name: str, outcome: Outcome, store: Sequence[str], state_root: Path) -> str:
+    """Where the runs of a sweep are seen: a server's address, or the command that serves it."""
+    from sweeps.views import server_address, view_link
+
+    if not outcome.uri.startswith("http"):
+        return _command("ui", name, *store, "--state", state_root)
+    address = server_address(outcome.uri)
+    return (
+        view_link(address, outcome.experiment_id, "ranking") if outcome.experiment_id else address
+    )
+
+
 def _command(*arguments: object) -> str:
     """A `sweeps` command that can be pasted into a shell."""
     words = [str(argument) for argument in arguments]
@@ -351,17 +368,19 @@ def _command(*arguments: object) -> str:
 @state_option
 def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path) -> None:
     """Serve the MLflow UI on this machine, and print links to the views of SWEEP (or of all)."""
-    from analysis.runs import address_of
+    from sweeps.overview import settle_orphans
     from sweeps.state import state_at
     from sweeps.stopping import interruptible
     from sweeps.store import mlflow_client, sweep_experiments
     from sweeps.ui import UiError, mlflow_ui
+    from sweeps.views import server_address
 
     state = state_at(state_root)
     uri = tracking_uri or state.tracking_uri
     experiments = sweep_experiments(mlflow_client(uri, must_exist=True), sweep)
+    settle_orphans(experiments, state, uri, _say)
     if uri.startswith("http"):
-        _show_links(address_of(uri), experiments)
+        _show_links(server_address(uri), experiments)
         return
     try:
         with (

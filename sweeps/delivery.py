@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from analysis.runs import first_line
+from analysis.messages import first_line
 from sweeps.events import TrialEvent
 from sweeps.outbox import Outbox
 from sweeps.tracking import RefusedError, SweepRuns
@@ -144,5 +144,5 @@ def _reason(error: BaseException) -> str:
     while root.__context__ is not None:
         root = root.__context__
     if isinstance(root, OSError) and root.strerror:
-        return root.strerror
+        return f"{root.strerror}: {root.filename}" if root.filename else root.strerror
     return first_line(error)[:MAX_REASON]

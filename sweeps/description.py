@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -16,6 +17,8 @@ from sweeps.plan import Plan
 from sweeps.views import saved_views
 from trainables.config import TrialConfig, canonical
 
+CODE = Path(__file__).parents[1]
+PACKAGES = ("analysis", "bigram_models", "sweeps", "trainables")
 LIBRARIES = ("torch", "numpy", "ray", "mlflow", "optuna")
 
 
@@ -96,19 +99,34 @@ def describe_trial(
 
 
 def code_version() -> str:
-    """The installed version, and the commit where the code is a git checkout.
+    """The installed version, with the commit of a git checkout, or else with a digest of the code.
 
     Code that came from another machine does not know; who sent it does (SWEEPS_CODE_VERSION).
     """
     if sent := os.environ.get("SWEEPS_CODE_VERSION"):
         return sent
-    version = importlib.metadata.version("bigram-sweeps")
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return f"{importlib.metadata.version('bigram-sweeps')}+{_commit() or _digest()}"
+
+
+def _commit() -> str:
+    """Of the checkout that the code is part of; empty where it is installed, or git is not."""
+    if "site-packages" in CODE.parts:  # which may lie in the checkout of something else
+        return ""
+    command = ["git", "-C", str(CODE), "describe", "--always", "--dirty"]
     try:
-        described = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return version
-    return f"{version}+{described.stdout.strip()}" if described.returncode == 0 else version
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+def _digest() -> str:
+    """Of all files of the packages: equal for equal code, wherever it is installed."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((CODE / package).rglob("*.py")):
+            digest.update(path.relative_to(CODE).as_posix().encode() + b"\0")
+            digest.update(path.read_bytes() + b"\0")
+    return f"code.{digest.hexdigest()[:12]}"
 
 
 def versions() -> str:

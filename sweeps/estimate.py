@@ -11,9 +11,9 @@ from dataclasses import astuple, dataclass
 from random import Random
 
 import torch
-from torch import Tensor
 
 from bigram_models import FittedModel, LanguageModel
+from sweeps.sizes import check_memory, training_bytes
 from trainables.batches import WindowSampler, initial_stream, stream
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus
@@ -155,8 +155,12 @@ def _probes(
             trial = shapes[shape]
             try:
                 probes[shape] = probe(trial, vocab_size, splits)
-            except Exception as error:  # the trial itself will fail by it, alone and legibly
-                logger.warning("%s cannot be timed: %s", trial.model.variant, error)
+            except (Exception, SystemExit) as error:  # the trial itself will fail by it, legibly
+                logger.warning(
+                    "%s cannot be timed, so what is estimated leaves it out: %s",
+                    trial.model.variant,
+                    error,
+                )
                 probes[shape] = Probe()
             if time.perf_counter() > deadline:
                 break
@@ -170,6 +174,7 @@ def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
     Without the optimizer's updates: a tenth of a small step, and torch's optimizers bring its
     compiler with them, a second and 70 MiB of this process.
     """
+    check_memory(trial, vocab_size)
     training = trial.training
     model = trial.model.build(vocab_size, training.block_size, initial_stream(trial.seed))
     step_s = memory_bytes = 0.0
@@ -187,20 +192,6 @@ def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
     weights_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
     token_s = _evaluation_s(model, splits, training.block_size)
     return Probe(step_s, token_s, memory_bytes, weights_bytes)
-
-
-def training_bytes(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> int:
-    """Weights, gradients, both moments, and what a step keeps for its backward pass."""
-    saved = 0
-
-    def keep(tensor: Tensor) -> Tensor:
-        nonlocal saved
-        saved += tensor.nbytes
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        next_token_loss(model(inputs_BT), targets_BT)
-    return saved + 4 * sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _step_s(model: LanguageModel, sampler: WindowSampler, chance: torch.Generator) -> float:

@@ -10,8 +10,11 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from trainables.errors import UserError
+
+AGAIN_S = 0.2
 
 
 @contextlib.contextmanager
@@ -34,7 +37,7 @@ def only_driver(folder: Path, sweep: str) -> Iterator[None]:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
     with opened as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             raise UserError(_refusal(file.name, sweep)) from None
         except OSError as error:
@@ -51,6 +54,15 @@ def only_driver(folder: Path, sweep: str) -> Iterator[None]:
             file.truncate(0)
             file.write((json.dumps(holder) + "\n").encode())
         yield
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file; who only asks whether a sweep runs holds it for an instant, so try twice."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    time.sleep(AGAIN_S)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _refusal(path: str, sweep: str) -> str:

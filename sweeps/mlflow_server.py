@@ -12,13 +12,18 @@ import contextlib
 import gc
 import sqlite3
 import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 LOOPBACK = "127.0.0.1"
 LOCAL_NAMES = (LOOPBACK, "localhost")
-SQLITE = "sqlite:///"
 LOCK_S = 5.0
+KEPT = tuple(
+    f"MLFLOW_{name}"
+    for name in (
+        *("ARTIFACT_UPLOAD", "BOTO", "GCS", "KERBEROS", "MULTIPART", "PYARROW", "S3"),
+        *("HTTP", "LOGGING_LEVEL", "MYSQL", "SQLALCHEMYSTORE"),
+    )
+)
 
 
 def server_command(
@@ -55,8 +60,23 @@ def server_command(
     return [sys.executable, "-m", "mlflow", "server", "--serve-artifacts", *flags]
 
 
+def own_environment(store_uri: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a server that serves the caller alone.
+
+    Of the caller's own settings of MLflow it keeps those that reach databases and artifacts. The
+    others may make another server of it: one that reads a replica, has a prefix before each path,
+    wants a workspace, or answers to any site.
+    """
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("MLFLOW_", "_MLFLOW_")) or name.startswith(KEPT)
+    }
+    return kept | server_environment(store_uri)
+
+
 def server_environment(store_uri: str) -> dict[str, str]:
-    """What the environment of the server has beside the caller's own."""
+    """What the environment of a server has in any case."""
     return {
         "MLFLOW_BACKEND_STORE_URI": store_uri,  # not a flag: `ps` would show a password in it
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -72,8 +92,10 @@ def analyze(store_uri: str) -> None:
     Other databases see to that by themselves. A file that is locked or damaged is left alone: the
     server will say so.
     """
-    path = Path(store_uri.removeprefix(SQLITE))
-    if not store_uri.startswith(SQLITE) or not path.is_file():
+    from analysis.sqlite_store import store_file  # late: the server's worker has no use for it
+
+    path = store_file(store_uri)
+    if path is None or not path.is_file():
         return
     with (
         contextlib.suppress(sqlite3.Error),

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from sweeps.passwords import refuse_in_command
+
 
 class NamedPath(click.Path):
     """A path that is not empty: ``pathlib`` takes an empty one for the working directory."""
@@ -23,6 +25,7 @@ class NamedPath(click.Path):
             self.fail("no file can have this name", param, ctx)
 
 
+overrides_argument = click.argument("overrides", nargs=-1, callback=refuse_in_command)
 state_option = click.option(
     "--state",
     "state_root",
@@ -35,11 +38,13 @@ state_option = click.option(
 tracking_option = click.option(
     "--tracking-uri",
     envvar="MLFLOW_TRACKING_URI",
+    callback=refuse_in_command,
     help="An MLflow store other than the one in the state directory (MLFLOW_TRACKING_URI).",
 )
 storage_option = click.option(
     "--storage-uri",
     envvar="SWEEPS_STORAGE_URI",
+    callback=refuse_in_command,
     help="Where trials keep their files, if not in the state directory: a path that all machines"
     " share, or an fsspec URI such as s3://bucket/prefix (SWEEPS_STORAGE_URI).",
 )

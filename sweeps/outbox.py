@@ -18,7 +18,7 @@ from typing import Any
 
 from sweeps.events import TrialEvent
 from trainables.errors import UserError
-from trainables.files import partial_of, remove_partials, set_aside
+from trainables.files import keep_private, partial_of, remove_partials, set_aside
 
 APPLICATION = 0x62677377  # marks the file as ours, in sqlite's application_id
 VERSION = 1
@@ -390,6 +390,7 @@ def _open(path: Path, sweep: str) -> sqlite3.Connection:
         _create(path, sweep)
     if path.stat().st_size == 0:  # sqlite would take it for a new file
         raise _UnusableError("it is empty")
+    keep_private(path)  # one of an earlier version was open to all
     database = sqlite3.connect(path, timeout=20, isolation_level=None, check_same_thread=False)
     try:
         database.row_factory = sqlite3.Row
@@ -411,6 +412,7 @@ def _create(path: Path, sweep: str) -> None:
     """Make a whole file, then give it its name."""
     remove_partials(path.parent)
     partial = partial_of(path)
+    keep_private(partial)
     with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as database:
         database.executescript(SCHEMA)
         database.execute("INSERT INTO sweep (name) VALUES (?)", (sweep,))

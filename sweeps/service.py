@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis import AnalysisError, load_trials, tables, write_tables
+from analysis.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps import signals
 from sweeps.description import describe_sweep, describe_trial
 from sweeps.estimate import estimate
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 OUTBOX = "outbox.db"
 ABANDON_S = 0.8  # how long the store may take where the end of the process does not wait
+SERVERS = ("http", "databricks")  # stores that say themselves where artifacts are kept
 STORE_S = 30.0  # how long the start of a sweep waits for its tracking store
 
 Say = Callable[[str], None]
@@ -60,6 +62,7 @@ class Outcome:
     stop: Stop
     reports: Path
     storage: Storage  # of the trials
+    uri: str  # of the tracking store
     status: str = "KILLED"  # FINISHED: all trials are; FAILED: some failed; KILLED: stopped
     failed: list[TrialRecord] = field(default_factory=list)
     fruitless: list[str] = field(default_factory=list)  # studies in which no trial was finished
@@ -69,6 +72,8 @@ class Outcome:
     unsent: int = 0  # runs that the tracking store does not have as they are
     problem: str = ""  # why
     ranking: pd.DataFrame | None = None  # None when no trial is finished or some are unsent
+    unranked: str = ""  # why not, where all is sent
+    experiment_id: str = ""  # of the ranking
 
 
 def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
@@ -96,7 +101,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     storage = open_storage(storage_uri, state.sweep(name), name)
     check_from_here(storage)
     stop = Stop()
-    outcome = Outcome(stop, state.reports(name), storage)
+    outcome = Outcome(stop, state.reports(name), storage, uri)
     with (
         only_driver(state.sweep(name), name),
         signals.given_to(stop),
@@ -107,7 +112,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         removed = _describe(plan, search, outbox, storage_uri)
         if options.retry_failed:
             outbox.forgive()
-        with _delivery(outbox, state, storage, uri, say) as delivery:
+        with _delivery(outbox, state, outcome, say) as delivery:
             stop.at_deadline = lambda: _abandon(outbox, delivery)
             queue = None
             try:
@@ -121,7 +126,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
                     raise
                 stop.is_cut = True
             finally:
-                _conclude(outbox, delivery, uri, outcome, queue)
+                _conclude(outbox, delivery, outcome, queue)
     return outcome
 
 
@@ -156,9 +161,9 @@ def sync_sweep(
         uri = tracking_uri or outbox.sweep.content["uri"] or state.tracking_uri
         storage_uri = storage_uri or outbox.sweep.content.get("storage")
         storage = open_storage(storage_uri, state.sweep(name), name)
-        outcome = Outcome(Stop(), state.reports(name), storage)
-        with _delivery(outbox, state, storage, uri, say) as delivery:
-            _conclude(outbox, delivery, uri, outcome)
+        outcome = Outcome(Stop(), state.reports(name), storage, uri)
+        with _delivery(outbox, state, outcome, say) as delivery:
+            _conclude(outbox, delivery, outcome)
     return outcome
 
 
@@ -183,18 +188,19 @@ def _outbox(state: State, name: str, say: Say) -> Iterator[Outbox]:
 
 
 @contextlib.contextmanager
-def _delivery(
-    outbox: Outbox, state: State, storage: Storage, uri: str, say: Say
-) -> Iterator[Delivery]:
+def _delivery(outbox: Outbox, state: State, outcome: Outcome, say: Say) -> Iterator[Delivery]:
     # MLflow is imported late: neither `--help` nor a refused sweep file waits for it.
     from sweeps.delivery import Delivery
     from sweeps.tracking import SweepRuns
 
-    name = outbox.sweep.name
-    artifacts = state.artifacts(name) if uri == state.tracking_uri else None
+    name, uri = outbox.sweep.name, outcome.uri
+    if uri.startswith(SERVERS):
+        artifacts = None  # where the server says
+    else:
+        artifacts = artifacts_beside(store_file(uri) or state.root / STORE, name)
 
     def connect() -> SweepRuns:
-        return SweepRuns(uri, outbox, artifacts, storage, state.reports(name))
+        return SweepRuns(uri, outbox, artifacts, outcome.storage, outcome.reports)
 
     delivery = Delivery(outbox, connect)
     try:
@@ -367,7 +373,7 @@ def _counted(outbox: Outbox) -> tuple[int, int]:
 
 
 def _conclude(
-    outbox: Outbox, delivery: Delivery, uri: str, outcome: Outcome, queue: Queue | None = None
+    outbox: Outbox, delivery: Delivery, outcome: Outcome, queue: Queue | None = None
 ) -> None:
     """Say in the store how the sweep ended, and rank what is finished.
 
@@ -388,7 +394,7 @@ def _conclude(
         del trials  # of thousands, while the store's runs come as well
         is_away = delivery.flush(outcome.stop.patience_s) > 0
         if not is_away and has_finished:
-            outcome.ranking = _rank(outbox.sweep.name, uri, outcome.reports)
+            _rank(outbox.sweep.name, outcome)
         outbox.end(outcome.status)
         outcome.unsent = delivery.flush(0 if is_away else outcome.stop.patience_s)
         outcome.problem = delivery.problem
@@ -396,11 +402,14 @@ def _conclude(
         outcome.stop.request("storage", f"the outbox cannot be written: {error}")
 
 
-def _rank(name: str, uri: str, reports: Path) -> pd.DataFrame | None:
-    """Write the tables; none where the store went away just now."""
+def _rank(name: str, outcome: Outcome) -> None:
+    """Write the tables; there are none where the store went away just now."""
     try:
-        named = tables(load_trials(name, uri))
-    except AnalysisError:
-        return None
-    write_tables(named, reports)
-    return named["ranking"]
+        trials = load_trials(name, outcome.uri)
+        named = tables(trials)
+    except AnalysisError as error:
+        outcome.unranked = str(error)
+        return
+    write_tables(named, outcome.reports)
+    outcome.ranking = named["ranking"]
+    outcome.experiment_id = trials.sweep.get("experiment_id", "")

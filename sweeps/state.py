@@ -22,11 +22,19 @@ class State:
 
     @property
     def tracking_uri(self) -> str:
-        """The MLflow store of this directory."""
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        """The MLflow store of this directory.
 
-    def artifacts(self, sweep: str) -> Path:
-        return self.root / "artifacts" / sweep
+        Raises:
+            UserError: MLflow cannot keep a store at this path.
+        """
+        # Imported late: what plans a sweep has no use for the libraries of `analysis`.
+        from analysis import AnalysisError
+        from analysis.sqlite_store import STORE, store_uri
+
+        try:
+            return store_uri(self.root / STORE)
+        except AnalysisError as error:
+            raise UserError(str(error)) from None
 
     @property
     def corpora(self) -> Path:

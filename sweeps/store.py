@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from analysis.errors import AnalysisError
-from analysis.runs import first_line, open_store
+from analysis.messages import first_line
+from analysis.runs import open_store
 from trainables.artifacts import CONFIGURATION, WEIGHTS
 from trainables.errors import UserError
 
+ALWAYS = {  # settings of MLflow that change what a write means, whatever the user chose
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",  # a write that fails later would count as done
+    "MLFLOW_TRUNCATE_LONG_VALUES": "true",  # else a long note keeps its run from being sent
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # our output is read by programs
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
-def mlflow_client(uri: str, must_exist: bool = False) -> Any:
+
+def mlflow_client(uri: str, must_exist: bool = False, driven: str | None = None) -> Any:
     """An `MlflowClient` that keeps quiet and gives up soon.
 
     Args:
         uri: of the store.
         must_exist: do not make a new store where there is no file.
+        driven: the sweep that this process runs.
 
     Raises:
         UserError: the store cannot be opened.
     """
+    os.environ.update(ALWAYS)
     try:
-        return open_store(uri, must_exist)
+        return open_store(uri, must_exist, driven)
     except AnalysisError as error:
         raise UserError(str(error)) from None
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs import METRICS, runs_of, without_password
+from analysis.messages import without_password
+from analysis.runs import METRICS, runs_of
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
 from sweeps.views import artifact_link
@@ -87,7 +88,7 @@ class SweepRuns:
         if uri.partition("://")[0].partition("+")[0] not in STORES:
             shown = without_password(uri)
             raise RefusedError(f"{shown} is no MLflow store; known: {', '.join(STORES)}")
-        self._client = mlflow_client(uri)
+        self._client = mlflow_client(uri, driven=outbox.sweep.name)
         self._is_remote = uri.startswith("http")
         self._outbox = outbox
         self._storage = storage

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from analysis.sqlite_store import plain_uri
 from sweeps import signals
-from sweeps.mlflow_server import LOOPBACK, analyze, server_command, server_environment
+from sweeps.mlflow_server import LOOPBACK, analyze, own_environment, server_command
+from trainables.files import keep_private
 
 START_LIMIT_S = 120.0  # it takes 5 to 15 s
 STOP_LIMIT_S = 10.0  # it takes 1 to 2 s
@@ -41,10 +43,11 @@ def mlflow_ui(tracking_uri: str, *, log_file: Path, port: int | None = None) -> 
     port = _available_port(port)
     log_file.parent.mkdir(parents=True, exist_ok=True)
     analyze(tracking_uri)
+    keep_private(log_file)  # it may have settings of the server in it
     with log_file.open("wb") as log, signals.unblocked():
         server = subprocess.Popen(
             server_command(LOOPBACK, port),
-            env={**os.environ, **server_environment(tracking_uri)},
+            env=own_environment(plain_uri(tracking_uri), os.environ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

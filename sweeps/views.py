@@ -23,8 +23,11 @@ test holds it.
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote, urlencode
+
+from analysis.messages import address_of
 
 LOSSES = ("val_loss", "train_loss")  # metrics by step, nats per character
 RANKED_BY = "val_loss"
@@ -84,6 +87,14 @@ def view_link(base_url: str, experiment_id: str, view: str) -> str:
     }
     experiment = quote(experiment_id, safe="")
     return f"{base_url.rstrip('/')}/#/experiments/{experiment}/runs?{urlencode(query)}"
+
+
+def server_address(uri: str) -> str:
+    """Where people open the server at a tracking URI: SWEEPS_UI_ADDRESS, if it says otherwise.
+
+    In a network of containers the server has a name that no browser knows.
+    """
+    return os.environ.get("SWEEPS_UI_ADDRESS") or address_of(uri)
 
 
 def artifact_link(experiment_id: str, run_id: str, artifact: str) -> str:

@@ -42,6 +42,17 @@ def embedded() -> Corpus:
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an MLflow store, to copy: making one takes seconds."""
+    from analysis.runs import open_store
+    from analysis.sqlite_store import store_uri
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_store(store_uri(file))
+    return file
+
+
+@pytest.fixture(scope="session")
 def make_trial() -> MakeTrial:
     """Settings by their short names, as in `make_trial("attention", n_embd=8, max_steps=20)`."""
 

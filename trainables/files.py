@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -122,6 +123,13 @@ def write_atomically(path: Path, content: bytes, keep_as: Path | None = None) ->
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def keep_private(path: Path) -> None:
+    """Close a file to all but its owner, and make it if need be; sqlite's journals follow it."""
+    path.touch(0o600)
+    with contextlib.suppress(PermissionError):  # of another owner
+        path.chmod(0o600)
 
 
 def partial_of(path: Path) -> Path:

@@ -28,7 +28,8 @@ from analysis.comparison.rank import (
     pair_counts,
 )
 from analysis.errors import AnalysisError
-from analysis.runs import Trials, first_line, load_trials, opened
+from analysis.messages import first_line
+from analysis.runs import Trials, load_trials, opened
 from bigram_models import FactorizedBigram, LanguageModel, conditional_entropy, count_pairs
 from trainables.artifacts import CONFIGURATION, WEIGHTS, first_prompt, load_model, sample_text
 from trainables.config import TrialConfig

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from analysis.messages import first_line
 from sweeps.mlflow_server import LOCAL_NAMES, LOOPBACK, analyze, server_command, server_environment
 from sweeps.secret_file import read_secret
 from trainables.errors import UserError
@@ -167,7 +168,7 @@ def _migrate(settings: Settings) -> None:
         if settings.admin_password is not None:
             _prepare_users(settings, settings.admin_password)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise UserError(f"the database cannot be used: {_first_line(error)}") from None
+        raise UserError(f"the database cannot be used: {first_line(error)}") from None
 
 
 def _prepare_users(settings: Settings, password: str) -> None:
@@ -231,13 +232,13 @@ def _connected(uri: str, wait_s: float) -> Any:
         except (ArgumentError, ImportError) as error:
             raise UserError(
                 "MLFLOW_BACKEND_STORE_URI cannot be used: "
-                f"{_first_line(error)}; for PostgreSQL it is"
+                f"{first_line(error)}; for PostgreSQL it is"
                 " postgresql+psycopg://USER@HOST:PORT/DATABASE"
             ) from None
         except SQLAlchemyError as error:
             if time.monotonic() > end_s:
                 raise UserError(
-                    f"the database does not answer after {wait_s:g} s: {_first_line(error)}."
+                    f"the database does not answer after {wait_s:g} s: {first_line(error)}."
                     " See MLFLOW_BACKEND_STORE_URI, MLFLOW_DATABASE_PASSWORD_FILE and the"
                     " database's own log"
                 ) from None
@@ -303,10 +304,6 @@ def _is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return False
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":

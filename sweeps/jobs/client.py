@@ -234,6 +234,7 @@ class Cluster:
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S),
             "PYTHONUNBUFFERED": "1",  # its output can be followed
             "SWEEPS_CODE_VERSION": metadata["code_version"],
+            "SWEEPS_AGAIN": f"sweeps resume {metadata['sweep']}",
         }
         with self._asked():
             self._client.submit_job(

@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.options import state_option
+from sweeps.options import overrides_argument, state_option
 from sweeps.summary import Summary, duration
 from trainables.errors import UserError
 
@@ -40,7 +40,7 @@ retry_option = click.option(
 
 @click.command()
 @click.argument("file")
-@click.argument("overrides", nargs=-1)
+@overrides_argument
 @click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
 @retry_option
 @address_option
@@ -68,7 +68,6 @@ def submit(
     from sweeps.state import state_at
     from sweeps.stopping import interruptible
 
-    _refuse_passwords(overrides)
     cluster = Cluster(address)  # before the slow part: an address may be wrong
     plan = make_plan(file, overrides, state_at(state_root))
     flags = {"--fail-fast": fail_fast, "--retry-failed": retry_failed}
@@ -83,16 +82,25 @@ def submit(
 @click.argument("sweep", required=False)
 @address_option
 @json_option
-def status(sweep: str | None, address: str, as_json: bool) -> None:
-    """Show the sweeps of a cluster and how far they are; or each submission of SWEEP."""
-    from sweeps.jobs.client import Cluster
+@state_option
+@click.pass_context
+def status(
+    context: click.Context, sweep: str | None, address: str, as_json: bool, state_root: Path
+) -> None:
+    """Show the sweeps of a cluster and how far they are; or each submission of SWEEP.
 
-    cluster = Cluster(address)
-    if sweep is None:
-        jobs = list({job.sweep: job for job in reversed(cluster.jobs())}.values())[::-1]
-    else:
-        jobs = cluster.submissions(sweep)
-    jobs = [cluster.with_progress(job) for job in jobs]
+    Where no address is given and no cluster on this machine has any, show the sweeps of the state
+    directory.
+    """
+    is_given = context.get_parameter_source("address") is not ParameterSource.DEFAULT
+    try:
+        jobs = _jobs(address, sweep)
+    except UserError:
+        if is_given or not _show_local(sweep, state_root, as_json):
+            raise
+        return
+    if not jobs and not is_given and _show_local(sweep, state_root, as_json):
+        return
     if as_json:
         print(json.dumps([job.to_dict() for job in jobs], indent=2))
         return
@@ -162,15 +170,35 @@ def resume(sweep: str, retry_failed: bool, address: str, as_json: bool) -> None:
     _show_started(Cluster(address).resume(sweep, arguments), as_json)
 
 
-def _refuse_passwords(overrides: Sequence[str]) -> None:
-    """What is written here is shown to all who may ask the cluster for its jobs."""
-    for override in overrides:
-        path, _, value = override.partition("=")
-        if "://" in value and urlsplit(value).password:
-            raise UserError(
-                f"{path}: a password in an override is seen by others; give it to the machines of"
-                " the cluster, as PGPASSWORD or ~/.pgpass, MLFLOW_TRACKING_PASSWORD or AWS's files"
-            )
+def _jobs(address: str, sweep: str | None) -> list[SweepJob]:
+    """The newest submission of each sweep of a cluster, or all of one sweep, with progress."""
+    from sweeps.jobs.client import Cluster
+
+    cluster = Cluster(address)
+    if sweep is None:
+        jobs = list({job.sweep: job for job in reversed(cluster.jobs())}.values())[::-1]
+    else:
+        jobs = cluster.submissions(sweep)
+    return [cluster.with_progress(job) for job in jobs]
+
+
+def _show_local(sweep: str | None, state_root: Path, as_json: bool) -> bool:
+    """Show the sweeps of a state directory, or one of them; whether there are any."""
+    from sweeps.overview import in_words, overview
+    from sweeps.state import state_at
+
+    found = [each for each in overview(state_at(state_root)) if sweep in (None, each.sweep)]
+    if as_json and found:
+        print(json.dumps([each.to_dict() for each in found], indent=2))
+    elif found:
+        table = Table("sweep", "status", "done", "failed", box=None)
+        for each in found:
+            table.add_row(each.sweep, each.status, f"{each.done}/{each.total}", str(each.failed))
+        console.print(table)
+        for each in found:
+            if each.is_orphaned:
+                console.print(f"killed  {in_words(each)}", markup=False)
+    return bool(found)
 
 
 def _show_started(job: SweepJob, as_json: bool) -> None:

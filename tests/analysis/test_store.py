@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
+from analysis.errors import AnalysisError
 from analysis.runs import open_store
 
 
@@ -46,3 +47,33 @@ def test_what_a_database_refuses_is_raised_and_not_printed(
     with pytest.raises(MlflowException, match="tags"):
         client.set_tag(run.info.run_id, "name", "value")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql+psycopg://127.0.0.1:9/base",  # MLflow itself tries for 100 s
+        "postgresql+psycopg://127.0.0.1:port/base",
+        "postgresql+psycopg://",
+        "postgresql+nodriver://127.0.0.1/base",
+        "http://127.0.0.1:9",
+        "http://127.0.0.1:99999",
+        "http://[",
+        "http://",
+        "ftp://127.0.0.1",
+        "nonsense",
+        "://",
+        "sqlite:////dev/null/mlflow.db",
+    ],
+)
+def test_a_store_that_does_not_answer_is_said_in_a_line_and_soon(
+    uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    start_s = time.monotonic()
+    with pytest.raises(AnalysisError, match=r"\A.*\Z") as refused:
+        open_store(uri)
+    assert f"the MLflow store {uri} does not answer: " in str(refused.value)
+    assert time.monotonic() - start_s < 50
+    assert not list(tmp_path.iterdir())

@@ -150,10 +150,10 @@ def test_a_sweep_without_its_tracking_store_is_kept_until_sync(tmp_path: Path) -
     nowhere = "http://127.0.0.1:9"
     folder = SweepFolder(tmp_path, sweep, tracking_uri=nowhere)
     offline = folder.run()
-    assert offline.returncode == 0, offline.stdout + offline.stderr
+    assert offline.returncode == 1, offline.stdout + offline.stderr
     assert "offline MLflow takes no events now, they are kept: " in offline.stdout
     assert "unsent  3 runs are not in MLflow yet, they are kept" in offline.stdout
-    assert "send    sweeps sync grid\n" in offline.stdout
+    assert f"send    sweeps sync grid --tracking-uri {nowhere}\n" in offline.stdout
     assert "Traceback" not in offline.stdout + offline.stderr
 
     folder.tracking_uri = ""

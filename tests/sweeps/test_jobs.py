@@ -18,7 +18,9 @@ def refused(result: Result, *parts: str) -> None:
 def test_a_password_in_what_is_sent_to_a_cluster_is_refused() -> None:
     override = "search.storage=postgresql+psycopg://me:hidden@host/studies"
     result = CliRunner().invoke(main, ["submit", "quickstart", override])
-    refused(result, "search.storage", "a password in an override is seen by others", "PGPASSWORD")
+    refused(
+        result, "search.storage", "a password in a command or a sweep file is seen", "PGPASSWORD"
+    )
     assert "hidden" not in result.output
 
 

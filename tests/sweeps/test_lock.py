@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,3 +152,12 @@ def test_a_sweep_that_does_not_fit_on_the_disk_is_refused(
         check_disk(tmp_path, 2_000 * 2**20)
     with pytest.raises(UserError, match="--state"):
         check_disk(tmp_path, 3 * 2**20 + 1)
+
+
+def test_who_asks_whether_a_sweep_runs_does_not_keep_it_from_starting(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    with (folder / "lock.json").open("ab") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        threading.Timer(0.05, fcntl.flock, (asking, fcntl.LOCK_UN)).start()
+        with only_driver(folder, "study"):
+            assert holder(folder)["pid"] == os.getpid()

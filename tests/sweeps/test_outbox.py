@@ -701,3 +701,18 @@ def test_two_threads_may_use_it_at_once(outbox: Outbox) -> None:
     for key in ("a", "b"):
         assert steps(outbox, key) == list(range(count))
         assert steps(outbox, key, unsent=True) == []
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.glob("outbox.db*")}
+
+
+def test_nobody_else_may_read_an_outbox_nor_its_journals(tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path / "outbox.db", "study")) as outbox:
+        outbox.end("FINISHED")
+        private = dict.fromkeys(("outbox.db", "outbox.db-wal", "outbox.db-shm"), 0o600)
+        assert modes(tmp_path) == private
+    (tmp_path / "outbox.db").chmod(0o644)  # as an earlier version left it
+    with closing(Outbox(tmp_path / "outbox.db", "study")) as outbox:
+        outbox.end("KILLED")
+        assert modes(tmp_path) == private

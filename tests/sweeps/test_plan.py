@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import cProfile
+import math
 import pstats
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from plain_yaml import parse_yaml
 from sweeps.command import main
 from sweeps.plan import Plan, expand, override
 from sweeps.spec import SweepFile, load_sweep, preset_files
-from sweeps.yaml_file import parse_yaml
 from trainables.corpus import Corpus, tokenise
 from trainables.errors import UserError, validate
 from trainables.verse import write_play
@@ -169,3 +170,16 @@ def test_plan_counts_and_estimates_and_writes_nothing(
 def test_list_names_every_preset() -> None:
     output = CliRunner().invoke(main, ["list"]).output
     assert all(name in output for name in preset_files())
+
+
+def test_a_model_that_cannot_be_built_has_no_number_of_parameters(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan("{name: s, arms: [{model: {variant: bigram}}]}", corpus)
+    assert made.count_parameters(made.trials[0]) == corpus.vocab_size**2
+
+    def leave(*_: object) -> None:
+        raise SystemExit(7)
+
+    monkeypatch.setattr("trainables.variants.ModelConfig.build", leave)
+    assert math.isnan(made.count_parameters(made.trials[0]))

@@ -169,7 +169,7 @@ def test_no_place_for_temporary_files_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_folder_that_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from trainables.files import ScratchFolder; import os;\
+    code = f"from pathlib import Path; from trainables.scratch import ScratchFolder; import os;\
         folder = ScratchFolder(Path({str(tmp_path)!r})); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code], check=False)
     (abandoned,) = tmp_path.iterdir()

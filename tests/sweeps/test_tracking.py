@@ -48,13 +48,6 @@ def progressed(key: str, *steps: int, time_ms: int) -> TrialEvent:
     )
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def uri(empty_store: Path, tmp_path: Path) -> str:
     return f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"

@@ -1,0 +1,38 @@
+"""What may be shown of errors and addresses: the reason in a few words, and no passwords."""
+
+from __future__ import annotations
+
+import re
+
+# SQLAlchemy says in which step it failed, and by which class, before it says what did.
+AROUND = re.compile(
+    r"\(raised as a result of [^)]*\)\s*|This Session's .* Original exception was: "
+    r"|\((?:\w+\.)+[A-Z]\w*\) "
+)
+# Of a server's address a port may follow the first colon; in a database's, all up to the @ counts.
+PASSWORDS = re.compile(
+    r"(?P<before>\b(?:(?P<http>https?)|(?!https?:)[\w+]+)://[^/@:\s]*:)"
+    r"(?(http)(?!\d+/))\S*(?P<after>@)"
+    r"|(?P<name>[?&]\w*(?:password|passwd|pwd|secret|token)\w*=)[^&\s]+",
+    re.IGNORECASE,
+)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without a password."""
+    lines = AROUND.sub("", str(error)).strip().splitlines()
+    return without_password(lines[0] if lines else type(error).__name__)
+
+
+def without_password(text: str) -> str:
+    """A URI, or a text with some, as it may be shown."""
+
+    def masked(found: re.Match[str]) -> str:
+        return f"{found['name'] or found['before']}...{found['after'] or ''}"
+
+    return PASSWORDS.sub(masked, text)
+
+
+def address_of(uri: str) -> str:
+    """A server as a link may name it: without user and password."""
+    return re.sub(r"://[^/@]*@", "://", without_password(uri)).rstrip("/")

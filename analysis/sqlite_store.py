@@ -1,0 +1,163 @@
+"""MLflow stores in a sqlite file: their URIs, and the state directory around them.
+
+A state directory has the store at `mlflow.db`, the artifacts of a sweep in `artifacts/SWEEP` and
+the lock of its driver at `sweeps/SWEEP/lock.json`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from analysis.errors import AnalysisError
+
+STORE = "mlflow.db"
+BUSY_S = 20.0  # as long as MLflow waits for another process that writes
+SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)", re.DOTALL)
+
+logger = logging.getLogger(__name__)
+
+
+def store_uri(file: Path) -> str:
+    """The URI of a store in a file, whatever characters its path has.
+
+    SQLAlchemy unquotes the path, and ends it at a question mark. Of a `sqlite:///` URI MLflow makes
+    the folder too, in its quoted form; it does not where the driver is named.
+
+    Raises:
+        AnalysisError: the path is not text.
+    """
+    path = str(file)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise AnalysisError(
+            f"MLflow cannot keep a store at {path!r}, whose name is not UTF-8; choose another"
+            " directory with --state"
+        ) from None
+    quoted = path.replace("%", "%25").replace("?", "%3F")
+    return f"{'sqlite' if quoted == path else 'sqlite+pysqlite'}:///{quoted}"
+
+
+def store_file(uri: str) -> Path | None:
+    """The file of a store, as SQLAlchemy reads its URI; None of another kind, or in memory."""
+    found = SQLITE.match(uri)
+    path = unquote(found["path"]) if found else ""
+    return None if path in ("", ":memory:") else Path(path).absolute()
+
+
+def plain_uri(uri: str) -> str:
+    """The URI as `store_uri` writes it, if it names a file and nothing else."""
+    file = store_file(uri)
+    return store_uri(file) if file and "?" not in uri else uri
+
+
+def artifacts_beside(store: Path, sweep: str) -> Path:
+    """Where the runs of a sweep keep their artifacts, if the store is a file."""
+    return store.parent / "artifacts" / sweep
+
+
+def is_driven(store: Path, sweep: str) -> bool | None:
+    """Whether a process runs a sweep now, by its lock (of `sweeps.lock`); None if there is none."""
+    try:
+        with (store.parent / "sweeps" / sweep / "lock.json").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
+
+
+def follow_move(store: Path, driven: str | None = None) -> None:
+    """Correct the paths of artifacts in the store of a state directory that was moved or copied.
+
+    MLflow keeps them absolute. What another process runs is left alone: it may see the directory at
+    another path, as a container does, and writes to that one.
+
+    Args:
+        store: the file.
+        driven: the sweep that this process runs.
+    """
+    uri = f"file:{quote(str(store))}?mode=rw"
+    try:
+        with closing(
+            sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
+        ) as database:
+            if _moved(database, store):
+                _correct(database, store, driven)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
+            logger.warning(
+                "the state directory was moved to %s, and its store may not be written: artifacts"
+                " are looked for at the old place",
+                store.parent,
+            )
+    except sqlite3.DatabaseError:
+        pass  # a file that is damaged, or no store yet: whoever opens it next says so
+
+
+def _moved(database: sqlite3.Connection, store: Path) -> list[tuple[int, str, str]]:
+    """The experiments whose artifacts belong beside a store at another path: id, name, location."""
+    rows = database.execute("SELECT experiment_id, name, artifact_location FROM experiments")
+    return [row for row in rows if _is_elsewhere(row[2], artifacts_beside(store, row[1]))]
+
+
+def _is_elsewhere(location: str, folder: Path) -> bool:
+    there = _local(location)
+    if there is None or there.parts[-2:] != folder.parts[-2:] or there == folder:
+        return False
+    try:
+        return not there.samefile(folder)
+    except OSError:
+        return there.resolve() != folder.resolve()
+
+
+def _local(location: str) -> Path | None:
+    """The folder of an artifact location; None if it is on no disk, as s3://bucket/folder."""
+    if location.startswith("file:"):
+        return Path(unquote(urlsplit(location).path))
+    return Path(location) if location.startswith("/") else None
+
+
+def _correct(database: sqlite3.Connection, store: Path, driven: str | None) -> None:
+    """Write where the artifacts are now, all or nothing; a run that has them at the old place only
+    keeps them."""
+    places, count = set(), 0
+    database.execute("BEGIN IMMEDIATE")
+    for experiment_id, name, location in _moved(database, store):
+        if name != driven and is_driven(store, name):
+            continue
+        old, new = _local(location), artifacts_beside(store, name)
+        assert old
+        database.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+            (new.as_uri(), experiment_id),
+        )
+        runs = database.execute(
+            "SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?", (experiment_id,)
+        ).fetchall()
+        for run_id, uri in runs:
+            here = _local(uri)
+            if here is None or not here.is_relative_to(old):
+                continue
+            moved = new / here.relative_to(old)
+            if moved.exists() or not here.exists():
+                database.execute(
+                    "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (moved.as_uri(), run_id)
+                )
+                count += 1
+        places.add(str(old.parents[1]))
+    database.execute("COMMIT")
+    if places:
+        logger.warning(
+            "the state directory was at %s and is at %s now, where %d runs have their artifacts",
+            ", ".join(sorted(places)),
+            store.parent,
+            count,
+        )

@@ -1,0 +1,88 @@
+"""The sweeps of a state directory: how far they are, and whether a process runs them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from analysis.sqlite_store import STORE, is_driven
+from sweeps.outbox import TRIAL
+from sweeps.service import OUTBOX, sweep_names, sync_sweep
+from sweeps.state import State
+from trainables.errors import UserError
+
+
+@dataclass(frozen=True)
+class LocalSweep:
+    """A sweep as its outbox has it."""
+
+    sweep: str
+    status: str  # RUNNING, FINISHED, FAILED, KILLED, or ? where the outbox cannot be read
+    done: int  # trials, those that were stopped early among them
+    total: int  # trials that are known; a search adds to them
+    failed: int
+    command: str  # lets it go on
+    is_orphaned: bool = False  # its driver was killed, so that MLflow still calls it RUNNING
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for programs."""
+        return asdict(self)
+
+
+def overview(state: State) -> list[LocalSweep]:
+    """All sweeps that were run in a state directory, by name."""
+    return [_read(state, name) for name in sweep_names(state)]
+
+
+def settle_orphans(
+    sweeps: Collection[str], state: State, uri: str, say: Callable[[str], None]
+) -> None:
+    """Say in a store that nothing runs any more of the sweeps whose driver was killed."""
+    for found in overview(state):
+        if found.is_orphaned and found.sweep in sweeps:
+            try:
+                sync_sweep(found.sweep, state, uri, None, say)
+                say(f"killed  {in_words(found)}")
+            except UserError as error:
+                say(f"stale   {found.sweep} is shown as running, which it is not: {error}")
+
+
+def in_words(orphan: LocalSweep) -> str:
+    """What became of a sweep whose driver was killed, and how it goes on."""
+    again = f" ({orphan.command})" if orphan.command else ""
+    return f"the driver of {orphan.sweep} ended without a word; it goes on by its command{again}"
+
+
+def _read(state: State, name: str) -> LocalSweep:
+    try:
+        status, content, counts = _content(state.sweep(name) / OUTBOX)
+    except (sqlite3.Error, ValueError):
+        return LocalSweep(name, "?", 0, 0, 0, "")
+    is_held = bool(is_driven(state.root / STORE, name))
+    is_orphaned = not is_held and (status == "RUNNING" or "RUNNING" in counts)
+    return LocalSweep(
+        name,
+        "RUNNING" if is_held else "KILLED" if is_orphaned else status,
+        counts.get("FINISHED", 0) + counts.get("STOPPED", 0),
+        sum(counts.values()),
+        counts.get("FAILED", 0),
+        content.get("tags", {}).get("command", ""),
+        is_orphaned,
+    )
+
+
+def _content(path: Path) -> tuple[str, dict[str, Any], dict[str, int]]:
+    """The status of a sweep, what describes it, and how many trials are in which status."""
+    uri = f"file:{quote(str(path))}?mode=rw"
+    with closing(sqlite3.connect(uri, uri=True, timeout=20)) as database:
+        status, content = database.execute("SELECT status, content FROM sweep").fetchone()
+        counts = database.execute(
+            "SELECT status, count(*) FROM trials WHERE role = ? GROUP BY status", (TRIAL,)
+        )
+        return status, json.loads(content), dict(counts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -111,6 +111,15 @@ def holds(text: str, settings: Mapping[str, Any]) -> bool:
             f"{_shown(text)} gives {value!r}; write a comparison, which is true or false"
         )
     return value
+
+
+def broken(constraints: Iterable[str], settings: Mapping[str, Any]) -> str:
+    """The first constraint that does not hold for a trial, or nothing.
+
+    Raises:
+        UserError: one cannot be evaluated.
+    """
+    return next((text for text in constraints if not holds(text, settings)), "")
 
 
 @lru_cache

@@ -111,6 +111,14 @@ class Search(Queue):
         """The labels of studies in which nothing was trained to its end."""
         return [label for label, study in self._studies.items() if not study.best(1)]
 
+    def exhausted(self) -> list[str]:
+        """Which studies found nothing more to suggest before the limits were reached, and why."""
+        used = sum(study.used for study in self._studies.values())
+        if self._spec.budget is not None and used >= self._spec.budget:
+            return []
+        why = {label: study.why_exhausted for label, study in self._studies.items()}
+        return [f"study {label}: {reason}" for label, reason in why.items() if reason]
+
     def resume(self, records: Mapping[str, TrialRecord], history: History) -> None:
         """Go on from where an earlier run was ended.
 

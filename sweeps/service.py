@@ -61,6 +61,7 @@ class Outcome:
     status: str = "KILLED"  # FINISHED: all trials are; FAILED: some failed; KILLED: stopped
     failed: list[TrialRecord] = field(default_factory=list)
     fruitless: list[str] = field(default_factory=list)  # studies in which no trial was finished
+    exhausted: list[str] = field(default_factory=list)  # why studies suggested no more, in words
     notes: dict[str, str] = field(default_factory=dict)  # what could not be trusted, by trial key
     restarts: int = 0  # how often a worker of this run died
     recomputed: int = 0  # steps known to be taken again for it, or for an earlier driver
@@ -361,6 +362,7 @@ def _conclude(
             outcome.status = was if was in ("FINISHED", "FAILED") else "KILLED"
         elif queue.is_over if queue else {one.status for one in trials} <= {"FINISHED", "FAILED"}:
             outcome.fruitless = queue.without_result() if queue else []
+            outcome.exhausted = queue.exhausted() if queue else []
             counts = any(not record.is_suggested for record in outcome.failed)
             outcome.status = "FAILED" if counts or outcome.fruitless else "FINISHED"
         has_finished = any(record.status == "FINISHED" for record in trials)

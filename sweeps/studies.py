@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -18,7 +19,8 @@ from optuna.samplers import PartialFixedSampler, RandomSampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from sweeps.cells import Cell, SearchedArm
-from sweeps.constraints import holds
+from sweeps.constraints import broken
+from sweeps.feasibility import allowed
 from sweeps.observations import MEASURED, Observation, Observed
 from sweeps.samplers import Chooser, experimental, make_pruner, make_sampler, picker, reason, rungs
 from sweeps.search_spec import Objective, Search
@@ -28,6 +30,7 @@ ASKS = 20  # of the sampler, for something new; then by chance
 MAX_LABEL = 300  # characters of a study's name: a database has 512
 RANDOM_ASKS = 200  # then there is nothing new
 REJECTED = "rejected"  # attributes of Optuna's trials: why a suggestion was not trained
+REPEATED = "it was there before"  # such a reason
 FROM = "from"  # the sweep that an observation comes from, if this study did not suggest it
 ENDED = "ended"  # why it was stopped early, or failed
 EXHAUSTED = "exhausted"  # attributes of the study
@@ -187,6 +190,30 @@ class Study:
         self._optuna.set_user_attr(EXHAUSTED, self._search.constraints)
         return None
 
+    @property
+    def why_exhausted(self) -> str:
+        """Why it suggests nothing more, and the remedy; nothing where it may."""
+        if not self.is_exhausted:
+            return ""
+        found = allowed(self.cell, self._search.constraints, self.seeds[0])
+        if found.is_all and found.keys <= self._taken:
+            count = len(found.keys)
+            return f"all {count} configurations of its space were tried; widen it for more"
+        frozen = self._frozen()
+        reasons = Counter(
+            one.user_attrs.get(REJECTED) == REPEATED for one in frozen if REJECTED in one.user_attrs
+        )
+        repeated, refused = reasons[True], reasons[False]
+        if not repeated and refused == len(frozen):
+            return (
+                f"no suggestion satisfies the constraints ({refused} tried); loosen them, or narrow"
+                " the ranges to where they hold"
+            )
+        return (
+            f"nothing new is found any more: of {len(frozen)} suggestions {repeated} were there"
+            f" before and {refused} are not allowed; widen its ranges"
+        )
+
     def judge(self, suggestion: Suggestion) -> str:
         """Why a configuration of which all seeds stand at a rung is to stop, or nothing."""
         rung = suggestion.at_rung()
@@ -308,13 +335,12 @@ class Study:
         """
         try:
             made = self._configured(number, chooser)
-            for constraint in self._search.constraints:
-                if not holds(constraint, made.trials[0].flat):
-                    raise _RejectedError(f"it breaks the constraint {constraint}")
+            if constraint := broken(self._search.constraints, made.trials[0].flat):
+                raise _RejectedError(f"it breaks the constraint {constraint}")
         except ValueError as error:  # a `UserError`, or a parameter that Optuna lacks
             raise _RejectedError(str(error)) from None
         if not self._taken.isdisjoint(made.keys):
-            raise _RejectedError("it was there before")
+            raise _RejectedError(REPEATED)
         return made
 
     def _configured(self, number: int, chooser: Chooser) -> Suggestion:

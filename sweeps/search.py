@@ -310,6 +310,16 @@ class Search(Queue):
             next(iter(self._studies.values())).searched_s = self._searched_s
 
 
+def catch_up(
+    studies: Sequence[Study], spec: SearchSpec, records: Mapping[str, TrialRecord], history: History
+) -> None:
+    """Tell studies what became of their suggestions, where they were not told before.
+
+    So the best of a study that has ended is known, and what confirms it stays part of the sweep.
+    """
+    Search(studies, spec, []).resume(records, history)
+
+
 def _tagged(suggestion: Suggestion) -> list[Tagged]:
     tags = {**_tags(suggestion), "stage": "search"}
     if suggestion.judged:

@@ -6,14 +6,16 @@ import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 
+from sweeps.description import describe_trial
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, expand, override
-from sweeps.search import Search
+from sweeps.search import Search, catch_up
 from sweeps.spec import SweepFile
-from sweeps.studies import Study
+from sweeps.studies import Study, learn_again, open_studies
 from sweeps.study_storage import open_storage
 from sweeps.yaml_file import parse_yaml
 from trainables.config import TrialConfig
@@ -48,14 +50,10 @@ def plan(text: str = SWEEP, *overrides: str) -> Plan:
 def studies(made: Plan, storage: optuna.storages.BaseStorage | Path | None = None) -> list[Study]:
     """The studies of a plan: in memory, or in a folder."""
     if isinstance(storage, Path):
-        storage, _ = open_storage(None, storage)
-    store = storage or optuna.storages.InMemoryStorage()
-    sweep = made.sweep
-    taken = {trial.key for trial in made.trials}
-    return [
-        Study(cell, sweep.search, sweep.seeds, store, sweep.name, made.share, made.costs, taken)
-        for cell in made.cells
-    ]
+        (found, _), _ = open_storage(None, storage, functools.partial(open_studies, made))
+    else:
+        found, _ = open_studies(made, storage or optuna.storages.InMemoryStorage())
+    return found
 
 
 def search(made: Plan, storage: optuna.storages.BaseStorage | Path | None = None) -> Search:
@@ -75,6 +73,33 @@ def record(
     outbox: Outbox, made: Plan, trials: Sequence[tuple[TrialConfig, dict[str, str]]]
 ) -> None:
     """What `sweeps.service` announces."""
-    from sweeps.description import describe_trial
-
     outbox.add({trial.key: describe_trial(made, trial, tags) for trial, tags in trials})
+
+
+def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, str, int, int]:
+    """A search as `sweeps.service` opens it.
+
+    Returns:
+        The search, what was lost of the journal, how many suggestions the studies lacked, and how
+        many trials are no longer part of the sweep.
+    """
+    (found, taken), lost = open_storage(None, folder, functools.partial(open_studies, made))
+    lacked = learn_again(found, taken, outbox)
+
+    def history(key: str) -> list[dict[str, Any]]:
+        return [evaluation for _, evaluation in outbox.evaluations(key)]
+
+    sweep = made.sweep
+    catch_up(found, sweep.search, {one.key: one for one in outbox.trials()}, history)
+    search = Search(
+        found, sweep.search, sweep.confirm_seeds, sweep.resources.max_failures,
+        lambda tagged: record(outbox, made, tagged),
+    )  # fmt: skip
+    trials = {t.key: describe_trial(made, t, tags) for t, tags in search.known()}
+    removed = outbox.describe({}, trials)
+    search.resume({one.key: one for one in outbox.trials()}, history)
+    for event in search.decided():
+        outbox.record(event)
+    listen = search.listen
+    search.listen = lambda event: (outbox.record(event), listen(event))  # type: ignore
+    return search, lost, lacked, removed

@@ -22,7 +22,8 @@ from sweeps.outbox import TrialRecord
 from sweeps.packs import Packs
 from sweeps.queue import Queue
 from sweeps.search_spec import Search as SearchSpec
-from sweeps.studies import Study, Suggestion
+from sweeps.studies import Study
+from sweeps.suggestion import Suggestion
 from trainables.config import TrialConfig
 from trainables.training import TrainingDivergedError
 

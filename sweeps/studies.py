@@ -10,7 +10,6 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -19,7 +18,7 @@ from optuna.samplers import PartialFixedSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from sweeps.cells import Cell, SearchedArm
+from sweeps.cells import Cell
 from sweeps.constraints import broken
 from sweeps.feasibility import allowed
 from sweeps.observations import (
@@ -34,6 +33,7 @@ from sweeps.plan import Plan
 from sweeps.samplers import Chooser, experimental, make_pruner, make_sampler, picker, reason, rungs
 from sweeps.search_spec import Objective, Search
 from sweeps.study_storage import DamagedError
+from sweeps.suggestion import Suggestion
 from trainables.config import TrialConfig
 
 ASKS = 20  # of the sampler, for something new; then by chance
@@ -45,50 +45,6 @@ FROM = "from"  # the sweep that an observation comes from, if this study did not
 ENDED = "ended"  # why it was stopped early, or failed
 EXHAUSTED = "exhausted"  # attributes of the study
 SEARCHED_S = "searched_s"
-
-
-@dataclass
-class Suggestion:
-    """A configuration of a study, with what is known of its trials, one for each seed."""
-
-    study: str
-    number: int
-    arm: SearchedArm
-    trials: tuple[TrialConfig, ...]
-    rungs: tuple[int, ...] = ()  # steps at which it is judged
-    judged: int = 0  # the last of them so far
-    losses: dict[str, dict[int, float]] = field(default_factory=dict)  # val_loss in nats, by key
-    measured: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # last evaluation, by key
-    ended: set[str] = field(default_factory=set)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return tuple(trial.key for trial in self.trials)
-
-    def hear(self, key: str, evaluation: Mapping[str, Any]) -> None:
-        """Take an evaluation of one of its trials; again changes nothing."""
-        self.losses.setdefault(key, {})[evaluation["step"]] = evaluation["val_nats"]
-        if evaluation["step"] >= self.measured.get(key, evaluation)["step"]:
-            self.measured[key] = evaluation
-
-    def waits(self, key: str) -> bool:
-        """Whether a trial stands at a rung that not all seeds have reached."""
-        rung = self.next_rung
-        return rung is not None and rung in self.losses.get(key, {})
-
-    @property
-    def next_rung(self) -> int | None:
-        return next((step for step in self.rungs if step > self.judged), None)
-
-    def mean_at(self, step: int) -> float:
-        return fmean(self.losses[key][step] for key in self.keys)
-
-    def at_rung(self) -> int | None:
-        """The next rung, once all seeds have reached it."""
-        rung = self.next_rung
-        if rung is None or any(rung not in self.losses.get(key, {}) for key in self.keys):
-            return None
-        return rung
 
 
 class Study:

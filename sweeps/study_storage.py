@@ -30,7 +30,7 @@ UNREADABLE = (
 Use = TypeVar("Use")
 
 
-class DamagedError(Exception):
+class DamagedError(OptunaError):
     """What a storage has of a study cannot be."""
 
 
@@ -68,9 +68,10 @@ def open_storage(
         ) from None
     try:
         return use(storage), ""
-    except DamagedError as error:
+    except (SQLAlchemyError, OptunaError) as error:
         raise UserError(
-            f"search.storage: the database has a study that cannot be read ({error}); name another"
+            "search.storage: the database has studies that cannot be read or written:"
+            f" {first_line(error)}"
         ) from None
 
 
@@ -91,7 +92,7 @@ def _remove_cut_line(path: Path) -> None:
     Nobody else writes to the file.
 
     Raises:
-        DamagedError: it is no line, or there is no file.
+        DamagedError: it is no line, or what is there is no file.
     """
     if not path.exists():
         return
@@ -106,10 +107,16 @@ def _remove_cut_line(path: Path) -> None:
 
 
 def _read(path: Path) -> BaseStorage:
+    journal = _CheckedJournal(str(path))
     try:
-        return JournalStorage(_CheckedJournal(str(path)))
+        storage = JournalStorage(journal)
+    except DamagedError:
+        raise
     except UNREADABLE as error:
         raise DamagedError(type(error).__name__) from None
+    if journal.lines_read < path.read_bytes().count(b"\n"):  # Optuna takes it for half written
+        raise DamagedError("the last line is damaged")
+    return storage
 
 
 class _CheckedJournal(JournalFileBackend):
@@ -118,6 +125,10 @@ class _CheckedJournal(JournalFileBackend):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._own = {0: 0}  # how many of the lines before a line have a checksum
+
+    @property
+    def lines_read(self) -> int:
+        return len(self._own) - 1
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         for number, log in enumerate(super().read_logs(log_number_from), log_number_from):
@@ -128,9 +139,9 @@ class _CheckedJournal(JournalFileBackend):
             yield log
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        for _ in self.read_logs(len(self._own) - 1):  # whatever came meanwhile
+        for _ in self.read_logs(self.lines_read):  # whatever came meanwhile
             pass
-        own = self._own[len(self._own) - 1]
+        own = self._own[self.lines_read]
         super().append_logs([{**log, CHECK: _checksum(n, log)} for n, log in enumerate(logs, own)])
 
 

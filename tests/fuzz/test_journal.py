@@ -55,7 +55,7 @@ def test_a_damaged_journal_costs_no_trial(
     effort: settings, made: Plan, died: Path, tmp_path: Path
 ) -> None:
     whole = (died / JOURNAL).read_bytes()
-    many = settings(effort, max_examples=effort.max_examples // 8)
+    many = settings(effort, max_examples=effort.max_examples // 4)
 
     def open_damaged(damage: Damage) -> None:
         start, end, new = damage

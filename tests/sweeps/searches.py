@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 
 from sweeps.description import describe_trial
 from sweeps.outbox import Outbox
@@ -18,6 +19,7 @@ from sweeps.spec import SweepFile
 from sweeps.studies import Study, learn_again, open_studies
 from sweeps.study_storage import open_storage
 from sweeps.yaml_file import parse_yaml
+from tests.sweeps.simulation import Simulation
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus, tokenise
 from trainables.errors import validate
@@ -40,6 +42,19 @@ search: {{trials: 20, stopping: none, confirm: null}}
 @functools.cache
 def corpus() -> Corpus:
     return tokenise("play", write_play(characters=20_000))
+
+
+def simulate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the commands work in a folder with a corpus, and simulate trials instead of training."""
+
+    def train(plan: Plan, queue: Search, state: Any, options: Any, outbox: Outbox, *_: Any) -> None:
+        listen = queue.listen
+        queue.listen = lambda event: (outbox.record(event), listen(event))  # type: ignore
+        Simulation(queue, valley).run()
+
+    monkeypatch.setattr("sweeps.service._train", train)
+    monkeypatch.chdir(folder)
+    (folder / "play.txt").write_text(write_play(characters=20_000))
 
 
 def plan(text: str = SWEEP, *overrides: str) -> Plan:

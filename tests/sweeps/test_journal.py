@@ -12,11 +12,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from click.testing import CliRunner
 
+from sweeps.command import main
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan
 from sweeps.study_storage import JOURNAL, open_storage
-from tests.sweeps.searches import SWEEP, plan, resumed, valley
+from tests.sweeps.searches import SWEEP, plan, resumed, simulate, valley
 from tests.sweeps.simulation import DriverDiedError, Simulation
 from trainables.config import TrialConfig
 from trainables.errors import UserError
@@ -97,6 +99,7 @@ SEEN: dict[str, Damage] = {
     "zeros in the middle": lambda content: content[:3000] + bytes(512) + content[3512:],
     "random bytes": lambda content: content[:3000] + bytes(range(128, 256)) + content[3128:],
     "random bytes after the end": lambda content: content + bytes(range(128, 256)),
+    "zeros in the last line": lambda content: content[:-20] + bytes(19) + b"\n",
     "another number": lambda content: altered(content, b'"trial_id":', b'"trial_id":1'),
     "another loss": lambda content: altered(content, b'"values":[', b'"values":[1'),
     "another name": lambda content: altered(content, b"learning_rate", b"learning_rats"),
@@ -161,6 +164,7 @@ def goes_on(made: Plan, folder: Path, outbox: Outbox) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("damage", SEEN)
+@pytest.mark.parametrize("folder", ["died"], indirect=True)
 def test_a_damaged_file_is_set_aside_and_the_search_goes_on(
     made: Plan, folder: Path, outbox: Outbox, damage: str
 ) -> None:
@@ -243,3 +247,25 @@ def test_a_file_that_cannot_be_read_is_the_users_to_mend(
         resumed(made, folder, outbox)
     monkeypatch.undo()
     assert (folder / JOURNAL).read_bytes() == before
+
+
+def test_the_command_says_what_the_journal_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> str:
+        done = CliRunner().invoke(main, ["run", "sweep.yaml", *OVERRIDES, "search.trials=4"])
+        assert done.exit_code == 0, done.output
+        assert "no longer part of the sweep" not in done.output
+        return done.output
+
+    simulate(monkeypatch, tmp_path)
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    assert "lost" not in run()
+    path = tmp_path / "state" / "sweeps" / "made-up" / JOURNAL
+    path.write_bytes(b"".join(lines(path.read_bytes())[:12]))
+    assert re.search(r"^lost    the studies lack \d suggestions", run(), re.MULTILINE)
+    path.write_bytes(bytes(1000))
+    output = run()
+    assert f"kept as {JOURNAL}.unusable-1; its studies come back" in output
+    assert "learnt  4 configurations from the trials of made-up" in output
+    assert "lost" not in run()

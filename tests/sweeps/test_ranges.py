@@ -16,10 +16,9 @@ from sweeps.command import main
 from sweeps.description import describe_sweep
 from sweeps.feasibility import MOST, allowed
 from sweeps.search_spec import Parameter
-from tests.sweeps.searches import SWEEP, plan, search, studies, valley
+from tests.sweeps.searches import SWEEP, plan, search, simulate, studies, valley
 from tests.sweeps.simulation import Simulation
 from trainables.errors import UserError, validate
-from trainables.verse import write_play
 
 SAMPLERS = ["tpe", "gp", "cmaes", "random", "qmc", "nsga2", "nsga3"]
 RATE = "{low: 1e-4, high: 1, log: true}"
@@ -212,17 +211,7 @@ def test_a_study_that_finds_nothing_says_what_became_of_its_suggestions() -> Non
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a corpus, where trials are simulated instead of trained."""
-
-    def train(plan: Any, queue: Any, state: Any, options: Any, outbox: Any, *_: Any) -> None:
-        simulation = Simulation(queue, valley)
-        listen = queue.listen
-        queue.listen = lambda event: (outbox.record(event), listen(event))
-        simulation.run()
-
-    monkeypatch.setattr("sweeps.service._train", train)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "play.txt").write_text(write_play(characters=20_000))
+    simulate(monkeypatch, tmp_path)
     return tmp_path
 
 

@@ -160,9 +160,9 @@ def _show_search(made: Plan) -> None:
     console.print(f"studies {len(cells)}, one for each of: {', '.join(compared) or 'the sweep'}")
     console.print(f"tuned   {', '.join(made.tuned)}")
     for label, size in made.sizes.items():
-        console.print(f"        {label} has {size} configurations in all")
+        _say(f"        {label} has {size} configurations in all")
     for name, parameter in made.shortened.items():
-        console.print(
+        _say(
             f"        {name} from {parameter.low} by {parameter.step} reaches {parameter.highest},"
             f" not {parameter.high}"
         )

@@ -28,7 +28,13 @@ class Allowed:
     is_all: bool  # there are no others
 
 
-def allowed(cell: Cell, constraints: Sequence[str], seed: int, enough: float = math.inf) -> Allowed:
+def allowed(
+    cell: Cell,
+    constraints: Sequence[str],
+    seed: int,
+    enough: float = math.inf,
+    small: int = MOST,
+) -> Allowed:
     """Look for configurations that a study may suggest.
 
     Args:
@@ -36,9 +42,10 @@ def allowed(cell: Cell, constraints: Sequence[str], seed: int, enough: float = m
         constraints: of the search.
         seed: the first one of each configuration.
         enough: stop when there are so many; one is enough of those by chance.
+        small: a space with at most so many configurations is looked at as a whole.
     """
-    every = list(itertools.islice(_every(cell), MOST + 1)) if _is_finite(cell) else []
-    is_small = 0 < len(every) <= MOST
+    every = list(itertools.islice(_every(cell), small + 1)) if _is_finite(cell) else []
+    is_small = 0 < len(every) <= small
     candidates = every if is_small else _some(cell)
     keys: set[str] = set()
     looked_at = 0

@@ -14,7 +14,7 @@ from typing import Any
 
 from sweeps.cells import Cell, SearchedArm, make_cells, short_name
 from sweeps.constraints import holds, names_in
-from sweeps.feasibility import allowed
+from sweeps.feasibility import MOST, allowed
 from sweeps.search_spec import Parameter, Search
 from sweeps.spec import Arm, SweepFile, load_sweep
 from sweeps.state import State
@@ -235,9 +235,10 @@ def _sizes(plan: Plan, source: str) -> dict[str, int]:
         UserError: one of them has none.
     """
     sizes = {}
+    constraints, seed = plan.sweep.search.constraints, plan.sweep.seeds[0]
+    enough, small = plan.share or math.inf, MOST // max(1, len(plan.cells))
     for cell in plan.cells:
-        enough = plan.share or math.inf
-        found = allowed(cell, plan.sweep.search.constraints, plan.sweep.seeds[0], enough)
+        found = allowed(cell, constraints, seed, enough, small)
         if not found.keys:
             count = f"{found.looked_at:,}"
             which = f"the {count}" if found.is_all else f"{count} random"

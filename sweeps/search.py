@@ -14,15 +14,17 @@ from dataclasses import replace
 from typing import Any
 
 from optuna.exceptions import OptunaError
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from sweeps.events import TrialEvent
 from sweeps.observations import ANOTHER_SEED
-from sweeps.outbox import TrialRecord
+from sweeps.outbox import Outbox, TrialRecord
 from sweeps.packs import Packs
+from sweeps.plan import Plan
 from sweeps.queue import Queue
 from sweeps.search_spec import Search as SearchSpec
-from sweeps.studies import Study
+from sweeps.studies import Study, learn_again, open_studies
 from sweeps.suggestion import Suggestion
 from trainables.config import TrialConfig
 from trainables.training import TrainingDivergedError
@@ -311,14 +313,31 @@ class Search(Queue):
             next(iter(self._studies.values())).searched_s = self._searched_s
 
 
-def catch_up(
-    studies: Sequence[Study], spec: SearchSpec, records: Mapping[str, TrialRecord], history: History
-) -> None:
-    """Tell studies what became of their suggestions, where they were not told before.
+def known_studies(
+    plan: Plan, outbox: Outbox, storage: BaseStorage
+) -> tuple[list[Study], set[str], int]:
+    """The studies of a sweep, with all that its outbox knows of them.
 
-    So the best of a study that has ended is known, and what confirms it stays part of the sweep.
+    What an earlier driver did not tell them is told now: so the best of a study that has ended is
+    known, and what confirms it stays part of the sweep.
+
+    Returns:
+        The studies, the keys of all trials that they know or the grid has, and how many
+        configurations the storage lacked.
+
+    Raises:
+        DamagedError: what the storage has of one cannot be.
     """
-    Search(studies, spec, []).resume(records, history)
+    studies, taken = open_studies(plan, storage)
+    lacked = learn_again(studies, taken, outbox)
+    records = {record.key: record for record in outbox.trials()}
+    Search(studies, plan.sweep.search, []).resume(records, history_in(outbox))
+    return studies, taken, lacked
+
+
+def history_in(outbox: Outbox) -> History:
+    """The evaluations of trials as the outbox has them."""
+    return lambda key: [evaluation for _, evaluation in outbox.evaluations(key)]
 
 
 def _tagged(suggestion: Suggestion) -> list[Tagged]:

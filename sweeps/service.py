@@ -33,7 +33,7 @@ from trainables.storage import Storage, StorageError, check_from_here, open_stor
 
 if TYPE_CHECKING:
     from sweeps.delivery import Delivery
-    from sweeps.search import History, Search
+    from sweeps.search import Search
 
 OUTBOX = "outbox.db"
 STORE_S = 30.0  # how long the start of a sweep waits for its tracking store
@@ -195,17 +195,15 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
     """The studies of a sweep as they are, with what they can learn from elsewhere."""
     # Optuna is imported late, as MLflow is.
     from sweeps.observations import from_store
-    from sweeps.search import Search, catch_up
-    from sweeps.studies import learn_again, open_studies
+    from sweeps.search import Search, known_studies
     from sweeps.study_storage import open_storage
 
     sweep, spec = plan.sweep, plan.sweep.search
-    (studies, taken), lost = open_storage(
-        spec.storage, state.sweep(sweep.name), functools.partial(open_studies, plan)
+    (studies, taken, known), lost = open_storage(
+        spec.storage, state.sweep(sweep.name), functools.partial(known_studies, plan, outbox)
     )
     if lost:
         say(f"lost    {lost}; its studies come back from the trials of the sweep")
-    known = learn_again(studies, taken, outbox)
     if known and (lost or any(study.follows_another for study in studies)):
         say(f"learnt  {known} configurations from the trials of {sweep.name}")
     elif known:
@@ -223,17 +221,11 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
         if learnt:
             say(f"learnt  {learnt} configurations from the trials of {name}")
 
-    catch_up(studies, spec, {one.key: one for one in outbox.trials()}, _history(outbox))
-
     def announce(tagged: Sequence[tuple[TrialConfig, Mapping[str, str]]]) -> None:
         outbox.add({trial.key: describe_trial(plan, trial, tags) for trial, tags in tagged})
 
     limit = sweep.resources.max_failures
     return Search(studies, spec, sweep.confirm_seeds, limit, announce)
-
-
-def _history(outbox: Outbox) -> History:
-    return lambda key: [evaluation for _, evaluation in outbox.evaluations(key)]
 
 
 def _queue(
@@ -244,7 +236,9 @@ def _queue(
     queue = search or Queue()
     queue.put(_to_run(plan, records))
     if search:
-        search.resume(records, _history(outbox))
+        from sweeps.search import history_in
+
+        search.resume(records, history_in(outbox))
         for event in search.decided():
             outbox.record(event)
         queue.fill()

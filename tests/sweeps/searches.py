@@ -14,9 +14,9 @@ import pytest
 from sweeps.description import describe_trial
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, expand, override
-from sweeps.search import Search, catch_up
+from sweeps.search import Search, history_in, known_studies
 from sweeps.spec import SweepFile
-from sweeps.studies import Study, learn_again, open_studies
+from sweeps.studies import Study, open_studies
 from sweeps.study_storage import open_storage
 from sweeps.yaml_file import parse_yaml
 from tests.sweeps.simulation import Simulation
@@ -98,21 +98,17 @@ def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, str, int,
         The search, what was lost of the journal, how many suggestions the studies lacked, and how
         many trials are no longer part of the sweep.
     """
-    (found, taken), lost = open_storage(None, folder, functools.partial(open_studies, made))
-    lacked = learn_again(found, taken, outbox)
-
-    def history(key: str) -> list[dict[str, Any]]:
-        return [evaluation for _, evaluation in outbox.evaluations(key)]
-
+    (found, _, lacked), lost = open_storage(
+        None, folder, functools.partial(known_studies, made, outbox)
+    )
     sweep = made.sweep
-    catch_up(found, sweep.search, {one.key: one for one in outbox.trials()}, history)
     search = Search(
         found, sweep.search, sweep.confirm_seeds, sweep.resources.max_failures,
         lambda tagged: record(outbox, made, tagged),
     )  # fmt: skip
     trials = {t.key: describe_trial(made, t, tags) for t, tags in search.known()}
     removed = outbox.describe({}, trials)
-    search.resume({one.key: one for one in outbox.trials()}, history)
+    search.resume({one.key: one for one in outbox.trials()}, history_in(outbox))
     for event in search.decided():
         outbox.record(event)
     listen = search.listen

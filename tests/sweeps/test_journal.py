@@ -249,6 +249,21 @@ def test_a_file_that_cannot_be_read_is_the_users_to_mend(
     assert (folder / JOURNAL).read_bytes() == before
 
 
+@pytest.mark.parametrize("folder", ["died"], indirect=True)
+def test_a_full_disk_is_the_users_to_mend(
+    made: Plan, folder: Path, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(journal: object, logs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (folder / JOURNAL).write_bytes(b"")
+    monkeypatch.setattr("optuna.storages.journal.JournalFileBackend.append_logs", refuse)
+    with pytest.raises(UserError, match=r"cannot be read or written: No space left on device"):
+        resumed(made, folder, outbox)
+    monkeypatch.undo()
+    goes_on(made, folder, outbox)
+
+
 def test_the_command_says_what_the_journal_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from analysis.terminal import pass_on, say, table
 from sweeps.options import state_option
 from sweeps.summary import Summary, duration
 from trainables.errors import UserError
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 DASHBOARD = "http://127.0.0.1:8265"
 EXIT = {"FINISHED": 0, "STOPPED": 130}  # as `sweeps run` has it; all else is 1
-
-console = Console(soft_wrap=True, highlight=False)
 
 address_option = click.option(
     "--address",
@@ -91,13 +88,10 @@ def status(sweep: str | None, address: str, as_json: bool) -> None:
         jobs = cluster.submissions(sweep)
     jobs = [cluster.with_progress(job) for job in jobs]
     if as_json:
-        print(json.dumps([job.to_dict() for job in jobs], indent=2))
+        say(json.dumps([job.to_dict() for job in jobs], indent=2))
         return
     columns = ("sweep", "status", "done", "running", "failed", "best", "left", "by", "since", "for")
-    table = Table(*columns, box=None)
-    for job in jobs:
-        table.add_row(*_row(job))
-    console.print(table)
+    say(table(columns, map(_row, jobs)))
 
 
 @click.command()
@@ -115,13 +109,13 @@ def logs(context: click.Context, sweep: str, follow: bool, address: str) -> None
     cluster = Cluster(address)
     job = cluster.newest(sweep)
     if not follow:
-        print(cluster.logs(job), end="")
+        pass_on(cluster.logs(job))
         return
     try:
         for text in cluster.follow(job):
-            print(text, end="", flush=True)
+            pass_on(text)
     except KeyboardInterrupt:
-        console.print(CHANGES_NOTHING)
+        say(CHANGES_NOTHING)
         context.exit(130)
     context.exit(EXIT.get(cluster.wait(job, 0).status, 1))
 
@@ -137,11 +131,11 @@ def stop(sweep: str, address: str, as_json: bool) -> None:
     cluster = Cluster(address)
     job = cluster.with_progress(cluster.stop(cluster.newest(sweep)))
     if as_json:
-        print(json.dumps(job.to_dict(), indent=2))
+        say(json.dumps(job.to_dict(), indent=2))
         return
     done = f": {job.progress.done}/{job.progress.total or '?'} done" if job.progress else ""
-    console.print(f"{job.status.lower():7} {sweep}{done}")
-    console.print(f"again   sweeps resume {sweep}")
+    say(f"{job.status.lower():7} {sweep}{done}")
+    say(f"again   sweeps resume {sweep}")
 
 
 @click.command()
@@ -170,11 +164,11 @@ def _refuse_passwords(overrides: Sequence[str]) -> None:
 
 def _show_started(job: SweepJob, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(job.to_dict(), indent=2))
+        say(json.dumps(job.to_dict(), indent=2))
         return
-    console.print(f"sent    {job.sweep} (job {job.job})")
-    console.print(f"follow  sweeps logs {job.sweep} -f")
-    console.print(f"stop    sweeps stop {job.sweep}")
+    say(f"sent    {job.sweep} (job {job.job})")
+    say(f"follow  sweeps logs {job.sweep} -f")
+    say(f"stop    sweeps stop {job.sweep}")
 
 
 def _row(job: SweepJob) -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError, Trials
-from analysis.importance import ALL, WITHIN, importance, samples
+from analysis.importances import ALL, WITHIN, importance, samples
 from tests.analysis.tuned import SEARCH, SPACE, run, suggested, sweep
 
 LABELS = {"rope": "attention pe_type=rope", "sinpe": "attention pe_type=sinpe"}

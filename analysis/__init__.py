@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from analysis.confirmed import judged
     from analysis.errors import AnalysisError
     from analysis.importances import importance
-    from analysis.ranking import configurations, markdown, pivot, rankings, tables, write_tables
+    from analysis.ranking import (
+        RANKING_TABLE,
+        configurations,
+        markdown,
+        pivot,
+        rankings,
+        tables,
+        write_ranking,
+        write_tables,
+    )
     from analysis.runs import Trials, load_curves, load_trials, trials_of
     from analysis.studies import best_so_far, pareto_front, suggestions, winners
 
@@ -26,13 +35,17 @@ HOMES = {  # imported when they are first used: `--help` need not wait for panda
     "confirmed": ("judged",),
     "errors": ("AnalysisError",),
     "importances": ("importance",),
-    "ranking": ("configurations", "markdown", "pivot", "rankings", "tables", "write_tables"),
+    "ranking": (
+        *("RANKING_TABLE", "configurations", "markdown", "pivot", "rankings", "tables"),
+        *("write_ranking", "write_tables"),
+    ),
     "runs": ("Trials", "load_curves", "load_trials", "trials_of"),
     "studies": ("best_so_far", "pareto_front", "suggestions", "winners"),
 }
 MODULES = {name: f"analysis.{module}" for module, names in HOMES.items() for name in names}
 
 __all__ = [
+    "RANKING_TABLE",
     "AnalysisError",
     "Conclusion",
     "Trials",
@@ -54,6 +67,7 @@ __all__ = [
     "tables",
     "trials_of",
     "winners",
+    "write_ranking",
     "write_tables",
 ]
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.confirmed import judged
+from analysis.csv_files import csv_text
 from analysis.document import markdown_table
 from analysis.errors import AnalysisError
 from analysis.runs import Trials
 from analysis.statistics import t_intervals
 
+RANKING_TABLE = "ranking.json"
 LOSSES = ["train_loss", "val_loss", "best_val_loss"]
 INTERVAL = ["low", "high"]
 DECIMALS = {
@@ -177,11 +179,17 @@ def write_tables(named: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, table in named.items():
-        for suffix, text in ((".csv", table.to_csv(index=False)), (".md", markdown(table))):
+        for suffix, text in ((".csv", csv_text(table)), (".md", markdown(table))):
             path = folder / f"{name.replace('/', '_')}{suffix}"
             path.write_text(text, encoding="utf-8")
             written.append(path)
     return written
+
+
+def write_ranking(table: pd.DataFrame, folder: Path) -> None:
+    """Write ``ranking.json``, as MLflow shows a table; null is what is missing, and no word."""
+    text = table.to_json(orient="split", index=False, double_precision=15)
+    (folder / RANKING_TABLE).write_text(text, encoding="utf-8")
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.csv_files import read_csv
 from analysis.errors import AnalysisError
 from analysis.search import Search, read_search
 
@@ -45,8 +46,10 @@ RESERVED = {  # columns of the tables here, in rankings, of studies and in figur
     *("failed", "steps", "full_steps", "best"),
     *("status", "why"),
     *("rank", "n", "low", "high", "left_out", "run_ids"),
-    *("configuration", "label", "placed", "reference"),
+    *("configuration", "label", "placed", "reference", "group", "best_of_group", "mean", "shown"),
+    *("row", "column", "line"),
 }
+SUFFIX = "_setting"
 # Settings in the order in which people read them; others follow in the order of the alphabet.
 FIRST_PARAMS = ("variant", "pe_type", "n_embd", "block_size")
 
@@ -390,12 +393,12 @@ def trials_of(experiment: str, runs: Iterable[Any], sweep: Any = None) -> Trials
 
 
 def _read_csv(path: Path) -> Trials:
-    try:
-        table = pd.read_csv(path, dtype=str)
-        for name in METRICS:
-            table[name] = pd.to_numeric(table[name]) if name in table else float("nan")
-    except (OSError, ValueError) as error:
-        raise AnalysisError(f"{path} cannot be read: {first_line(error)}") from None
+    table = read_csv(path)
+    for name in METRICS:
+        try:
+            table[name] = table[name].astype(float) if name in table else math.nan
+        except ValueError as error:
+            raise AnalysisError(f"{path}: {name}: {first_line(error)}") from None
     if table.empty or table["val_loss"].isna().all():
         raise AnalysisError(f"{path} has no val_loss; expected a row a trial with that column")
     known = {"status": "FINISHED", **dict.fromkeys(TAGS, "")}
@@ -404,9 +407,9 @@ def _read_csv(path: Path) -> Trials:
     names = {_column(name) for name in names}
     for name, default in known.items():
         table[name] = table[name].fillna(default) if name in table else default
+    rows = pd.Series([f"row {index + 2}" for index in range(len(table))], dtype=str)
     for name in IDENTITY:
-        if name not in table:
-            table[name] = [f"row {index + 2}" for index in range(len(table))]
+        table[name] = table[name].fillna(rows) if name in table else rows
     return _typed(path.stem, table, names, {})
 
 
@@ -449,7 +452,8 @@ def _row(run: Any) -> dict[str, Any]:
 
 
 def _column(param: str) -> str:
-    return f"{param}_setting" if param in RESERVED else param
+    """The column of a param: another one for each."""
+    return f"{param}{SUFFIX}" if re.sub(f"({SUFFIX})*$", "", param) in RESERVED else param
 
 
 def _reading_order(name: str) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import AnalysisError, load_trials, tables, write_tables
+from analysis import AnalysisError, load_trials, tables, write_ranking, write_tables
 from sweeps.description import describe_sweep, describe_trial
 from sweeps.estimate import estimate
 from sweeps.events import TrialEvent
@@ -382,4 +382,5 @@ def _rank(name: str, uri: str, reports: Path) -> pd.DataFrame | None:
     except AnalysisError:
         return None
     write_tables(named, reports)
+    write_ranking(named["ranking"], reports)
     return named["ranking"]

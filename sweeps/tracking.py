@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import RANKING_TABLE
 from analysis.document import as_code, as_text, code_block
 from analysis.runs import METRICS, runs_of, without_password
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
@@ -25,7 +26,6 @@ from trainables.errors import UserError
 from trainables.storage import Storage
 from trainables.trial_log import LOG
 
-RANKING_TABLE = "ranking.json"
 SOURCES = dict(  # what an evaluation calls the metrics
     zip(
         METRICS,
@@ -186,13 +186,11 @@ class SweepRuns:
         if record.status == "RUNNING":
             self._client.update_run(self._parent_id, status="RUNNING")
         else:
-            table = self._reports / "ranking.csv"
+            table = self._reports / RANKING_TABLE
             if table.exists():
-                ranking = pd.read_csv(table)
+                ranking = pd.DataFrame(**json.loads(table.read_text(encoding="utf-8")))
                 self._client.log_table(self._parent_id, data=ranking, artifact_file=RANKING_TABLE)
-                # log_table appends to the table of an earlier run of the sweep: replace the whole.
-                whole = ranking.to_json(orient="split", index=False)
-                self._client.log_text(self._parent_id, whole, RANKING_TABLE)
+                # log_table appends to the table of an earlier run of the sweep: the file is whole.
                 self._client.log_artifacts(self._parent_id, str(self._reports))
             self._client.set_terminated(self._parent_id, record.status)
         self._outbox.sweep_sent(record.revision)

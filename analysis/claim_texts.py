@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.conclusions import NEGATED, Conclusion, contrasts_table
-from analysis.document import as_code, as_text, markdown_table
+from analysis.document import as_code, as_text, in_short, markdown_table
 from analysis.runs import address_of
 
 ONE_SEED = """\
@@ -111,7 +111,8 @@ def sentences(each: Conclusion) -> Iterable[str]:
     yield f"The {named} is {where(each)}: {effect(each)} nats per character, {_seeds(each)}."
     if each.effect.n > 1:
         yield (
-            f"Its bootstrap interval is [{each.bootstrap.low:.5f}, {each.bootstrap.high:.5f}], its"
+            f"Its bootstrap interval is [{in_short(each.bootstrap.low, 5)},"
+            f" {in_short(each.bootstrap.high, 5)}], its"
             f" sign-flip p-value {each.sign_flip:.4f}."
         )
         yield (
@@ -160,8 +161,10 @@ def effect(each: Conclusion) -> str:
     found = each.effect
     if found.n == 0:
         return ""
-    interval = f" [{found.low:+.4f}, {found.high:+.4f}]" if found.n > 1 else ""
-    return f"{found.mean:+.{5 if found.n == 1 else 4}f}{interval}"
+    if found.n == 1:
+        return in_short(found.mean, 5, "+")
+    mean, low, high = (in_short(value, 4, "+") for value in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def _lost(each: Conclusion) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from analysis.errors import AnalysisError
+from analysis.matplotlib_settings import load_matplotlib
 from analysis.terminal import complain, pass_on, say, set_up
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def report(
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial. The tables that the report shows
     in part are written beside it.
     """
+    load_matplotlib()
     from analysis.conclusions import check_claims, write_conclusions
     from analysis.ranking import tables, write_tables
     from analysis.report import Evidence, runs_with_curves
@@ -197,6 +199,7 @@ def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path
     that there are, by fANOVA and PED-ANOVA, and is no evidence. The tables are written as CSV and
     Markdown: importance, and of a search its winners, suggestions, best_so_far and Pareto front.
     """
+    load_matplotlib()
     from analysis.ranking import write_tables
     from analysis.search_texts import importance_text, search_report
 
@@ -231,6 +234,7 @@ def compare(
     Losses and trained models are those of the runs; times are measured here and now, on the CPU and
     on a GPU where there is one. Takes about a minute.
     """
+    load_matplotlib()
     from analysis.comparison.measure import comparison_of
     from analysis.comparison.report import report_of
     from analysis.runs import store_of

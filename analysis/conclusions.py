@@ -317,7 +317,7 @@ def write_conclusions(conclusions: Sequence[Conclusion], folder: Path) -> list[P
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "conclusions.csv", folder / "contrasts.csv"]
     for path, table in zip(paths, (conclusions_table, contrasts_table), strict=True):
-        path.write_text(csv_text(table(conclusions)), encoding="utf-8")
+        path.write_bytes(csv_text(table(conclusions)).encode())
     return paths
 
 

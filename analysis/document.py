@@ -140,20 +140,21 @@ def markdown_table(
     return str(text.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"
 
 
-def in_short(value: Any, decimals: int | None = None) -> str:
+def in_short(value: Any, decimals: int | None = None, sign: str = "") -> str:
     """A value for people; nothing for a missing one.
 
     Args:
         value: a number or a word.
         decimals: digits after the point of a number. Without, a long fraction has six digits, as
             has a number in the millions.
+        sign: "+" shows that of a positive number.
     """
     if pd.isna(value):
         return ""
     if isinstance(value, float) and (decimals is None or not abs(value) < LARGE):
-        return f"{value:.6g}" if len(str(value)) > LONG else str(value)
+        return f"{value:{sign}.6g}" if len(str(value)) > LONG or sign else str(value)
     if decimals is not None and isinstance(value, int | float):
-        return f"{value:.{decimals}f}"
+        return f"{value:{sign}.{decimals}f}"
     return str(value)
 
 

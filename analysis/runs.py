@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.csv_files import read_csv
@@ -31,6 +30,7 @@ MLFLOW_ENVIRONMENT = {  # read by MLflow when it is imported or first used
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+LARGEST = 1e100  # of a number: powers of larger ones overflow
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
 IDENTITY = ("run_id", "name", "key")
 TAGS = ("failure", "stage", "stopped", "study", "hardware", "code_version", "corpus_digest")
@@ -108,8 +108,7 @@ class Trials:
     @cached_property
     def finished(self) -> pd.DataFrame:
         """The rows that count in a ranking; their val_loss is a finite number."""
-        has_loss = np.isfinite(self.table["val_loss"].astype(float))
-        return self.table[(self.table["status"] == "FINISHED") & has_loss]
+        return self.table[(self.table["status"] == "FINISHED") & is_finite(self.table["val_loss"])]
 
     @cached_property
     def comparable(self) -> pd.DataFrame:
@@ -132,6 +131,11 @@ class Trials:
         return rows.assign(why=[_why_left_out(row) for row in rows.to_dict("records")])
 
 
+def is_finite(values: pd.Series) -> pd.Series:
+    """Which are numbers that statistics and figures can do with: not missing, not too large."""
+    return values.astype(float).abs() <= LARGEST
+
+
 def _why_left_out(row: Mapping[Hashable, Any]) -> str:
     if row["status"] != "FINISHED":
         return f"{row['status']}: {row['failure']}".removesuffix(": ")
@@ -142,7 +146,7 @@ def _why_left_out(row: Mapping[Hashable, Any]) -> str:
         return (
             "confirmed, but not the search's first choice" if is_winner else "suggested by a search"
         )
-    if math.isfinite(row["val_loss"]):
+    if abs(row["val_loss"]) <= LARGEST:
         return "plain, where a confirmed winner or its seeds are what counts"
     return f"val_loss is {row['val_loss']}"
 

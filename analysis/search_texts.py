@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.confirmed import confirmation_note, unconfirmed
 from analysis.document import Figure, Report, as_text, markdown_table
 from analysis.figures import SEARCH_FIGURES, figures_of_search
-from analysis.importances import ALL, MEANING, MOST_TRIALS, importance
+from analysis.importances import ALL, MEANING, MOST_TRIALS, MOST_WORDS, importance
 from analysis.ranking import markdown
 from analysis.runs import Trials
 from analysis.search import EDGE
@@ -95,7 +95,8 @@ def importance_text(table: pd.DataFrame) -> str:
     return (
         f"Descriptive, on {count} finished trials (of more than {MOST_TRIALS}, as many as that): no"
         f" evidence and no test. {meaning}. A setting that a search hardly varied looks"
-        " unimportant, and one that not all trials have is measured among those that have it."
+        " unimportant, and one that not all trials have is measured among those that have it; one"
+        f" with more than {MOST_WORDS} words for values is left out."
         f"\n\n{markdown(table)}"
     )
 

@@ -105,3 +105,16 @@ def test_settings_may_have_the_names_of_our_columns_and_what_follows_them(tmp_pa
         "group_setting", "line_setting", "mean_setting", "n_setting", "n_setting_setting",
     )  # fmt: skip
     assert list(rankings(trials)["n_setting_setting"]) == [2, 3]
+
+
+def test_each_table_has_a_file_of_its_own_whatever_its_setting_is_called(tmp_path: Path) -> None:
+    names = ["a/b", "a_b", "x" * 300, "x" * 299, "a\nb", "\u4e2d" * 100]
+    runs = ",".join(f'"{name}"' for name in names)
+    rows = "\n".join(",".join([str(i)] * len(names)) + f",{i}" for i in (1, 2))
+    (tmp_path / "table.csv").write_text(f"{runs},val_loss\n{rows}\n")
+    named = tables(load_trials(str(tmp_path / "table.csv")))
+    assert len(named) == 1  # no pivot: all settings differ at once
+    named |= {f"by_{name}": named["ranking"] for name in names}
+    written = write_tables(named, tmp_path / "out")
+    assert len(set(written)) == 2 * len(named)
+    assert all(path.is_file() for path in written)

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from analysis.errors import AnalysisError
+from plain_yaml import YamlError, read_yaml
 
 Value = bool | int | float | str
 Selection = dict[str, Value | Annotated[list[Value], Field(min_length=1)]]
@@ -62,7 +62,7 @@ class Claim(BaseModel):
     equal: Levels | None = None
     within: list[str] | None = None
     holds: Scope = "in every cell"
-    margin: Annotated[float, Field(gt=0, strict=False)] = MARGIN  # YAML's 1e-3 is a word
+    margin: Annotated[float, Field(gt=0)] = MARGIN
 
     @model_validator(mode="after")
     def _one_form(self) -> Claim:
@@ -117,9 +117,9 @@ def load_claims(path: Path | None = None) -> ClaimFile:
     """
     source = path or SHIPPED
     try:
-        data = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AnalysisError(f"{source} cannot be read: {' '.join(str(error).split())}") from None
+        data = read_yaml(source)
+    except YamlError as error:
+        raise AnalysisError(f"{source}: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("claims"), list) or not data["claims"]:
         raise AnalysisError(f"{source}: expected a list of claims under `claims:`")
     if unknown := data.keys() - {"claims", "margin"}:

@@ -84,7 +84,10 @@ class FittedModel(LanguageModel):
 
 def linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
     """`nn.Linear` with PyTorch's own initial distribution, U(-1/sqrt(in), 1/sqrt(in)), seeded."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features)  # type: ignore[no-untyped-call]
+    layer = nn.Linear(in_features, out_features, device="meta")  # draws nothing
+    # Not by nn.utils.skip_init, which imports sympy: half a second, once in each process.
+    layer.weight = nn.Parameter(torch.empty(out_features, in_features))
+    layer.bias = nn.Parameter(torch.empty(out_features))
     bound = in_features**-0.5
     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

@@ -4,12 +4,13 @@ Shapes: B batch, T time, V vocabulary, N tokens, P distinct pairs, U distinct id
 
 The counts are kept as compressed sparse rows, so that they take memory by the pairs that occur and
 not by V * V. Counting is one pass: a histogram of the pair codes where a V x V histogram is small,
-otherwise a sort of the codes.
+otherwise a sort of the codes. A long text is counted in pieces: its codes take eight bytes each.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from bigram_models.base import FittedModel
 
 DENSE_CELLS = 1 << 24  # the largest V * V that is counted by a histogram: 128 MiB of int64
+PAIRS_AT_ONCE = 1 << 20
 
 
 class CountBigram(FittedModel):
@@ -92,14 +94,30 @@ def count_pairs(tokens_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     """
     if len(tokens_N) < 2:
         raise ValueError(f"counting pairs needs at least 2 tokens, not {len(tokens_N)}")
-    tokens_N = tokens_N.long()
-    pair_N = tokens_N[:-1] * vocab_size + tokens_N[1:]
     if vocab_size**2 > DENSE_CELLS:
-        pair_P, count_P = torch.unique(pair_N, return_counts=True)
-        return pair_P, count_P
-    histogram = torch.bincount(pair_N, minlength=vocab_size**2)
+        return _count_by_sorting(tokens_N, vocab_size)
+    histogram = torch.zeros(vocab_size**2, dtype=torch.int64, device=tokens_N.device)
+    for pair_N in _pairs(tokens_N, vocab_size, max(PAIRS_AT_ONCE, vocab_size**2)):
+        histogram += torch.bincount(pair_N, minlength=vocab_size**2)
     pair_P = histogram.nonzero().squeeze(-1)
     return pair_P, histogram[pair_P]
+
+
+def _count_by_sorting(tokens_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    pair_P = count_P = torch.zeros(0, dtype=torch.int64, device=tokens_N.device)
+    for pair_N in _pairs(tokens_N, vocab_size, PAIRS_AT_ONCE):
+        new_P, new_count_P = torch.unique(pair_N, return_counts=True)
+        pair_P, place = torch.unique(torch.cat((pair_P, new_P)), return_inverse=True)
+        counts = torch.cat((count_P, new_count_P))
+        count_P = torch.zeros_like(pair_P).index_add_(0, place, counts)
+    return pair_P, count_P
+
+
+def _pairs(tokens_N: Tensor, vocab_size: int, at_once: int) -> Iterator[Tensor]:
+    """The codes id * V + next of neighbouring tokens, some at a time, int64."""
+    for start in range(0, len(tokens_N) - 1, at_once):
+        piece_N = tokens_N[start : start + at_once + 1].long()
+        yield piece_N[:-1] * vocab_size + piece_N[1:]
 
 
 def conditional_entropy(pair_P: Tensor, count_P: Tensor, vocab_size: int) -> float:

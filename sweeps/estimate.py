@@ -7,22 +7,25 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from random import Random
 
 import torch
-from torch import Tensor
 
 from bigram_models import FittedModel, LanguageModel
+from sweeps.sizes import check_memory, training_bytes
 from trainables.batches import WindowSampler, initial_stream, stream
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus
 from trainables.evaluation import EVALUATION_TOKENS, exact_loss, next_token_loss
+from trainables.timing import one_thread
 from trainables.training import Splits
 
 logger = logging.getLogger(__name__)
 
 TIMED_STEPS = 5
-PROBING_S = 15.0  # shapes that come later than this are taken to cost what the others do
+TIMED_S = 0.05  # of steps, at least one
+PROBING_S = 2.0  # shapes that come later than this are taken to cost what the others do
 WORKER_BYTES = 450 << 20  # of a Ray worker with torch, before its trial
 STARTUP_S = 10.0  # Ray, the workers and the tracking store
 TRIAL_OVERHEAD_S = 0.15
@@ -37,6 +40,35 @@ class Cost:
     seconds: float
     memory_bytes: int
     disk_bytes: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was measured of one shape; of a trial that cannot be timed, nothing."""
+
+    step_s: float = 0.0  # of an update; none for a model that is fitted, not trained
+    token_s: float = 0.0  # of the evaluation, of one token
+    memory_bytes: float = 0.0
+    weights_bytes: float = 0.0
+
+    @staticmethod
+    def mean(probes: Sequence[Probe]) -> Probe:
+        """Of some shapes, for one that was not measured."""
+        return Probe(*map(statistics.fmean, zip(*map(astuple, probes), strict=True)))
+
+    def cost(self, training: TrainingConfig, splits: Splits) -> Cost:
+        """The cost of a trial of this shape."""
+        tokens = len(splits.train) + len(splits.validation)
+        if training.evaluation != "exact":
+            tokens = 2 * training.eval_batches * training.batch_size * training.block_size
+        evaluations = math.ceil(training.max_steps / training.eval_every) if self.step_s else 1
+        return Cost(
+            seconds=TRIAL_OVERHEAD_S
+            + self.step_s * training.max_steps
+            + self.token_s * evaluations * tokens,
+            memory_bytes=int(self.memory_bytes),
+            disk_bytes=TRIAL_DISK_BYTES + int(WEIGHTS_ON_DISK * self.weights_bytes),
+        )
 
 
 @dataclass(frozen=True)
@@ -81,19 +113,10 @@ def estimate(
         examples: of the trials that a search will suggest; one or the other must be given.
         coming: how many these will be.
     """
+    shapes = {_shape(trial): trial for trial in (*examples, *trials)}
     splits = Splits.of(corpus, torch.device("cpu"))
-    probes: dict[str, Cost] = {}
-    costs = {}
-    deadline = time.perf_counter() + PROBING_S
-    for trial in (*trials, *examples):
-        shape = repr((trial.model, trial.training))
-        if shape not in probes and (not probes or time.perf_counter() < deadline):
-            try:
-                probes[shape] = probe(trial, corpus.vocab_size, splits)
-            except Exception as error:  # the trial itself will fail by it, alone and legibly
-                logger.warning("%s cannot be timed: %s", trial.model.variant, error)
-                probes[shape] = Cost(TRIAL_OVERHEAD_S, 0, TRIAL_DISK_BYTES)
-        costs[trial.key] = probes.get(shape) or next(iter(probes.values()))
+    probes = _probes(shapes, corpus.vocab_size, splits)
+    costs = {t.key: probes[_shape(t)].cost(t.training, splits) for t in (*trials, *examples)}
     known = [costs[trial.key] for trial in trials]
     shown = [costs[example.key] for example in examples] or known
     mean_s = statistics.fmean(cost.seconds for cost in shown)
@@ -107,44 +130,61 @@ def estimate(
     )
 
 
-def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Cost:
-    """The cost of one trial, from a few of its steps and a slice of its evaluation.
+def _shape(trial: TrialConfig) -> str:
+    """Equal for trials whose steps cost the same, however many they are."""
+    return repr((trial.model, trial.training.block_size, trial.training.batch_size))
+
+
+def _probes(
+    shapes: Mapping[str, TrialConfig], vocab_size: int, splits: Splits
+) -> Mapping[str, Probe]:
+    """A probe for each shape, of one of its trials, or the mean of others where time is short."""
+    probes: dict[str, Probe] = {}
+    order = list(shapes)
+    Random(0).shuffle(order)  # so that those that come in time stand for the others
+    deadline = time.perf_counter() + PROBING_S
+    with one_thread():
+        for shape in order:
+            trial = shapes[shape]
+            try:
+                probes[shape] = probe(trial, vocab_size, splits)
+            except (Exception, SystemExit) as error:  # the trial itself will fail by it, legibly
+                logger.warning(
+                    "%s cannot be timed, so what is estimated leaves it out: %s",
+                    trial.model.variant,
+                    error,
+                )
+                probes[shape] = Probe()
+            if time.perf_counter() > deadline:
+                break
+    mean = Probe.mean(list(probes.values()))
+    return {shape: probes.get(shape, mean) for shape in shapes}
+
+
+def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
+    """What a trial's shape costs, from a few of its steps and a slice of its evaluation.
 
     Without the optimizer's updates: a tenth of a small step, and torch's optimizers bring its
     compiler with them, a second and 70 MiB of this process.
     """
+    check_memory(trial, vocab_size)
     training = trial.training
     model = trial.model.build(vocab_size, training.block_size, initial_stream(trial.seed))
-    evaluations = 1
-    memory_bytes = 0
-    seconds = TRIAL_OVERHEAD_S
+    step_s = memory_bytes = 0.0
     if isinstance(model, FittedModel):
         model.fit(splits.train)
     else:
         sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
         chance = stream(trial.seed, "batches")
-        # The first one warms up.
-        times = [_step_s(model, sampler, chance) for _ in range(1 + TIMED_STEPS)][1:]
-        seconds += statistics.median(times) * training.max_steps
-        evaluations = math.ceil(training.max_steps / training.eval_every)
+        _step_s(model, sampler, chance)  # warms up
+        times: list[float] = []
+        while len(times) < TIMED_STEPS and sum(times) < TIMED_S:
+            times.append(_step_s(model, sampler, chance))
+        step_s = statistics.median(times)
         memory_bytes = training_bytes(model, *sampler.draw(chance))
-    seconds += evaluations * _evaluation_s(model, splits, training)
     weights_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
-    return Cost(seconds, memory_bytes, TRIAL_DISK_BYTES + WEIGHTS_ON_DISK * weights_bytes)
-
-
-def training_bytes(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> int:
-    """Weights, gradients, both moments, and what a step keeps for its backward pass."""
-    saved = 0
-
-    def keep(tensor: Tensor) -> Tensor:
-        nonlocal saved
-        saved += tensor.nbytes
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        next_token_loss(model(inputs_BT), targets_BT)
-    return saved + 4 * sum(parameter.nbytes for parameter in model.parameters())
+    token_s = _evaluation_s(model, splits, training.block_size)
+    return Probe(step_s, token_s, memory_bytes, weights_bytes)
 
 
 def _step_s(model: LanguageModel, sampler: WindowSampler, chance: torch.Generator) -> float:
@@ -156,12 +196,9 @@ def _step_s(model: LanguageModel, sampler: WindowSampler, chance: torch.Generato
     return time.perf_counter() - started
 
 
-def _evaluation_s(model: LanguageModel, splits: Splits, training: TrainingConfig) -> float:
-    """Seconds of evaluating both splits once, from a slice of the validation split."""
-    piece = splits.validation[: 1 + max(EVALUATION_TOKENS, training.block_size)]
+def _evaluation_s(model: LanguageModel, splits: Splits, block_size: int) -> float:
+    """Seconds of evaluating one token, from a slice of the validation split."""
+    piece = splits.validation[: 1 + max(EVALUATION_TOKENS, block_size)]
     started = time.perf_counter()
-    exact_loss(model, piece, training.block_size)
-    seconds_per_token = (time.perf_counter() - started) / (len(piece) - 1)
-    if training.evaluation == "exact":
-        return seconds_per_token * (len(splits.train) + len(splits.validation))
-    return seconds_per_token * 2 * training.eval_batches * training.batch_size * training.block_size
+    exact_loss(model, piece, block_size)
+    return (time.perf_counter() - started) / (len(piece) - 1)

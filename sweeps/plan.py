@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from sweeps.cells import Cell, SearchedArm, make_cells, short_name
 from sweeps.constraints import holds, names_in
+from sweeps.overrides import read_value, read_values
 from sweeps.search_spec import Parameter, Search
+from sweeps.sizes import check_counts, check_sizes
 from sweeps.spec import Arm, SweepFile, load_sweep
 from sweeps.state import State
-from sweeps.yaml_file import parse_yaml
 from trainables.batches import initial_stream
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus, load_corpus
-from trainables.errors import UserError, unknown_setting, validate
-from trainables.variants import config_class, settings_schema
+from trainables.errors import UserError, brief, unknown_setting, validate
+from trainables.variants import schema_of
 
-SWEEP_PATHS = ("name", "description", "corpus", "replicates", "search.", "resources.", "tracking.",
-               "storage.")  # fmt: skip
 SECRET = re.compile(r"^(search\.storage|tracking\.uri)=.*")
 
 
@@ -88,10 +89,15 @@ class Plan:
         wanted = self.sweep.search.objectives if self.cells else []
         return {name: known[name] for name in wanted if name in known}
 
-    def count_parameters(self, trial: TrialConfig) -> int:
-        """Numbers that the model of a trial learns."""
+    def count_parameters(self, trial: TrialConfig) -> float:
+        """Numbers that the model of a trial learns; NaN of one that fails by itself to be built."""
         block_size = trial.training.block_size
-        model = trial.model.build(self.corpus.vocab_size, block_size, initial_stream(trial.seed))
+        try:
+            model = trial.model.build(
+                self.corpus.vocab_size, block_size, initial_stream(trial.seed)
+            )
+        except (Exception, SystemExit):
+            return math.nan
         return sum(parameter.numel() for parameter in model.parameters())
 
     def run_name(self, trial: TrialConfig) -> str:
@@ -110,7 +116,7 @@ def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan
     sweep, source = load_sweep(name_or_path)
     sweep = override(sweep, overrides)
     plan = expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
-    shown = [SECRET.sub(r"\1=...", one) for one in overrides]  # a URL may have a password
+    shown = map(_without_secret, overrides)
     return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *shown]))
 
 
@@ -126,36 +132,45 @@ def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
     A path of a trial (``model.X``, ``training.X``) holds for every arm whose model has that
     setting, and replaces what the arm gives, sweeps or searches there; a range is searched:
     ``path={low: 1e-3, high: 1e-1, log: true}``. ``seed=7`` is the first seed of the
-    replicates, ``seed=7,8`` and ``replicates=[7,8]`` are all of them.
+    replicates, ``seed=7,8`` and ``replicates=[7,8]`` are all of them. Values are YAML, but a
+    setting that is text takes what is written as it is.
 
     Raises:
-        UserError: the form, the path or the value is wrong.
+        UserError: the form, the path or the value is wrong; the message names the override.
     """
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        where = f"override {assignment!r}"
-        if not equals:
-            raise UserError(f"{where}: write it as path=value, such as training.max_steps=100")
-        data = sweep.model_dump()
-        if path == "seed" and "," in text:
-            path, text = "replicates", f"[{text.removeprefix('[').removesuffix(']')}]"
-        if path == "seed":
-            data["seed"] = parse_yaml(text) if text else None
-        elif path.startswith(SWEEP_PATHS):
-            _assign(data, path.split("."), parse_yaml(text) if text else None)
-        else:
-            values = parse_yaml(f"[{text.removeprefix('[').removesuffix(']')}]")
-            arms = [arm for arm in sweep.arms if path in _known_paths(arm.model)]
-            if not arms:
-                known = {path for arm in sweep.arms for path in _known_paths(arm.model)}
-                raise UserError(f"{where}: {unknown_setting(path, known | set(data))}")
-            for arm, raw in zip(sweep.arms, data["arms"], strict=True):
-                if arm in arms:
-                    is_range = len(values) == 1 and isinstance(values[0], dict)
-                    raw["search" if is_range else "grid"][path] = values[0] if is_range else values
-                    raw["grid" if is_range else "search"].pop(path, None)
-        sweep = validate(SweepFile, data, f"{where}: ")
+        try:
+            sweep = _overridden(sweep, assignment)
+        except UserError as error:
+            raise UserError(f"override {brief(_without_secret(assignment))}: {error}") from None
     return sweep
+
+
+def _overridden(sweep: SweepFile, assignment: str) -> SweepFile:
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise UserError("write it as path=value, such as training.max_steps=100")
+    data = sweep.model_dump()
+    if path == "seed" and "," in text:
+        path, text = "replicates", f"[{text.removeprefix('[').removesuffix(']')}]"
+    if path.partition(".")[0] in SweepFile.model_fields and not path.startswith("training."):
+        _assign(data, path.split("."), read_value(text, path))
+        return validate(SweepFile, data, "")
+    fields = [_setting_fields(arm.model) for arm in sweep.arms]
+    if not any(path in known for known in fields):
+        raise UserError(unknown_setting(path, {*itertools.chain(*fields), *data}))
+    for known, raw in zip(fields, data["arms"], strict=True):
+        if path in known:
+            values = read_values(text, known[path].annotation)
+            is_range = len(values) == 1 and isinstance(values[0], dict)
+            raw["search" if is_range else "grid"][path] = values[0] if is_range else values
+            raw["grid" if is_range else "search"].pop(path, None)
+    return validate(SweepFile, data, "")
+
+
+def _without_secret(assignment: str) -> str:
+    """An override that can be shown: a URL may have a password."""
+    return SECRET.sub(r"\1=...", assignment)
 
 
 def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
@@ -167,8 +182,9 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
         source: what to call the file in messages.
 
     Raises:
-        UserError: a value cannot be, a grid is empty, or a trial occurs twice.
+        UserError: a value cannot be, a grid is empty, a trial occurs twice, or it is all too large.
     """
+    check_counts(sweep, source)
     validate(TrainingConfig, sweep.training, f"{source}: training")
     arm_of_key: dict[str, int] = {}
     trials = []
@@ -186,9 +202,10 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
                     label += f" (arms[{index}])"
                 searched.append((_searched(index, arm, label, settings, where), combination))
                 continue
+            first = TrialConfig.from_dict({**settings, "seed": seeds[0]}, where)
+            _check_block(first, corpus, where)
             for seed in seeds:
-                trial = TrialConfig.from_dict({**settings, "seed": seed}, where)
-                _check_block(trial, corpus, where)
+                trial = first.with_seed(seed, where)
                 if trial.key in arm_of_key:
                     raise UserError(
                         f"{where} repeats a trial of arms[{arm_of_key[trial.key]}]:"
@@ -203,8 +220,10 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
             examples.append(example)
     cells = make_cells(searched)
     labels = [cell.label for cell in cells]
-    if twice := next((label for label in labels if labels.count(label) > 1), ""):
-        raise UserError(f"{source}: the grid has the study {twice!r} twice; remove one of them")
+    if twice := next((label for label, count in Counter(labels).items() if count > 1), ""):
+        raise UserError(
+            f"{source}: the grid has the study {brief(twice)} twice; remove one of them"
+        )
     budget = sweep.search.budget
     if budget is not None and budget < len(cells):
         raise UserError(
@@ -212,6 +231,7 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
             f" {len(cells)} studies; give {len(cells)} or more"
         )
     _check_constraints(sweep.search, examples, source)
+    check_sizes((*trials, *examples), corpus.vocab_size, source)
     return Plan(sweep, corpus, tuple(trials), cells, tuple(examples))
 
 
@@ -231,7 +251,7 @@ def _combinations(
     sweep: SweepFile, arm: Arm, corpus: Corpus, where: str
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The combinations of an arm's grid by path, each with the settings of its trials."""
-    known = _known_paths(arm.model, f"{where}.model")
+    known = _setting_fields(arm.model, f"{where}.model")
     parts: dict[str, Mapping[str, Any]] = {"grid": arm.grid, "search": arm.search}
     for part, given in parts.items():
         for path, values in given.items():
@@ -239,7 +259,7 @@ def _combinations(
                 seeds = getattr(values, "choices", values)
                 raise UserError(
                     f"{where}.{part}.seed: all arms have the same seeds, so that they can be"
-                    f" compared; write `replicates: {seeds or 3}` for the sweep"
+                    f" compared; write `replicates: {brief(seeds or 3)}` for the sweep"
                 )
             _check_path(path, known, f"{where}.{part}")
     for path, values in arm.grid.items():
@@ -267,9 +287,7 @@ def _searched(
     index: int, arm: Arm, label: str, settings: Mapping[str, Any], where: str
 ) -> SearchedArm:
     """An arm of a search, its ranges in the types of its settings."""
-    fields = settings_schema(config_class(arm.model, where)).model_fields
-    types = {f"model.{name}": field for name, field in fields.items()}
-    types |= {f"training.{name}": field for name, field in TrainingConfig.model_fields.items()}
+    types = _setting_fields(arm.model, where)
     space: dict[str, Parameter] = {}
     for path, parameter in arm.search.items():
         for other in parameter.when:
@@ -277,8 +295,8 @@ def _searched(
             known = space[other].choices if other in space else None
             if known and (odd := [one for one in parameter.when[other] if one not in known]):
                 raise UserError(
-                    f"{where}.search.{path}.when.{other}: {odd[0]!r} is not one of its choices,"
-                    f" {known}"
+                    f"{where}.search.{path}.when.{other}: {brief(odd[0])} is not one of its"
+                    f" choices, {brief(known)}"
                 )
             if other in arm.search and other not in space:
                 raise UserError(
@@ -322,12 +340,12 @@ def _check_constraints(search: Search, examples: Sequence[TrialConfig], source: 
             raise UserError(f"{source}: search.constraints[{number}]: {error}") from None
 
 
-def _known_paths(model: Mapping[str, Any], where: str = "model") -> set[str]:
-    """The dotted paths that an arm may sweep: its variant's settings and the training's."""
-    settings = dataclasses.fields(config_class(model, where))
+def _setting_fields(model: Mapping[str, Any], where: str = "model") -> dict[str, FieldInfo]:
+    """What an arm may sweep, by dotted path: its variant's settings and the training's."""
+    settings = schema_of(model, where).model_fields
     return {
-        *(f"model.{setting.name}" for setting in settings),
-        *(f"training.{name}" for name in TrainingConfig.model_fields),
+        **{f"model.{name}": field for name, field in settings.items()},
+        **{f"training.{name}": field for name, field in TrainingConfig.model_fields.items()},
     }
 
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
-from trainables.config import Frozen
+from trainables.config import LARGEST, Count, Frozen
+from trainables.errors import brief
 
+MOST_TRIALS = 100_000  # of a sweep; each has a run, and files
 TRIALS = 100  # suggestions of a search that names no budget at all
 SCALARS = (str, int, float, bool, type(None))
 
@@ -23,6 +18,7 @@ SamplerName = Literal["tpe", "gp", "cmaes", "random", "qmc", "nsga2", "nsga3"]
 Objective = Literal["val_loss", "parameters", "training_seconds", "training_tokens"]
 Objectives = Annotated[list[Objective], Field(min_length=1)]
 Rule = Literal["asha", "median", "none"]
+UpToMost = Annotated[int, Field(gt=0, le=MOST_TRIALS)]
 
 
 def check_seeds(given: Any) -> Any:
@@ -30,11 +26,24 @@ def check_seeds(given: Any) -> Any:
     listed = given if isinstance(given, list) else [given]
     whole = bool(listed) and all(type(one) is int for one in listed)
     if not whole or (given is not listed and given < 1):
-        raise ValueError(f"give a number of seeds, 1 or more, or a list of them, not {given!r}")
+        raise ValueError(
+            f"give a number of seeds, 1 or more, or a list of them, not {brief(given)}"
+        )
+    if given is not listed and given > MOST_TRIALS:
+        raise ValueError(f"{given} seeds are too many; give {MOST_TRIALS:,} at most")
     if given is listed and not all(0 <= one < 2**64 for one in listed):
-        raise ValueError(f"a seed must be at least 0 and below 2**64, unlike one of {given}")
+        raise ValueError(f"a seed must be at least 0 and below 2**64, unlike one of {brief(given)}")
     if len(set(listed)) < len(listed):
-        raise ValueError(f"a seed occurs twice in {given}")
+        raise ValueError(f"a seed occurs twice in {brief(given)}")
+    return given
+
+
+def check_number(given: Any) -> Any:
+    """Refuse what is no number, or one that no setting can have."""
+    if type(given) not in (int, float) or (type(given) is float and not math.isfinite(given)):
+        raise ValueError(f"give a number, not {brief(given)}")
+    if type(given) is int and abs(given) > LARGEST:
+        raise ValueError(f"{brief(given)} is too large: whole numbers end at 2**53")
     return given
 
 
@@ -43,6 +52,7 @@ def listed(given: Any) -> Any:
     return given if isinstance(given, list) else [given]
 
 
+Number = Annotated[int | float, BeforeValidator(check_number)]
 Values = Annotated[list[Any], BeforeValidator(listed)]
 Replicates = Annotated[int | list[int], BeforeValidator(check_seeds)]
 
@@ -54,10 +64,10 @@ class Parameter(Frozen):
     """
 
     choices: list[Any] | None = None
-    low: int | float | None = None
-    high: int | float | None = None  # included
+    low: Number | None = None
+    high: Number | None = None  # included
     log: bool = False  # equal chances for equal ratios
-    step: int | float | None = Field(default=None, gt=0)  # from low
+    step: Annotated[Number, Field(gt=0)] | None = None  # from low
     when: dict[str, Values] = Field(default_factory=dict)  # only with these values elsewhere
 
     @model_validator(mode="before")
@@ -74,14 +84,17 @@ class Parameter(Frozen):
                 raise ValueError("the list of choices is empty; give at least one")
             odd = [one for one in self.choices if not isinstance(one, SCALARS)]
             if odd:
-                raise ValueError(f"{odd[0]!r} cannot be a choice; give words or numbers")
+                raise ValueError(f"{brief(odd[0])} cannot be a choice; give words or numbers")
             if len({repr(one) for one in self.choices}) < len(self.choices):
-                raise ValueError(f"a choice occurs twice in {self.choices}")
+                raise ValueError(f"a choice occurs twice in {brief(self.choices)}")
             return self
         if self.low is None or self.high is None:
             raise ValueError("give a list of choices, or low and high")
-        if not math.isfinite(self.low) or not math.isfinite(self.high) or self.low >= self.high:
+        if not self.low < self.high:
             raise ValueError(f"low={self.low} must be below high={self.high}")
+        width = self.high - self.low
+        if not math.isfinite(width) or (self.step and width / self.step > LARGEST):
+            raise ValueError(f"low={self.low} and high={self.high} are too far apart")
         if self.log and self.low <= 0:
             raise ValueError(f"a log scale needs low above 0, not {self.low}")
         if self.log and self.step is not None:
@@ -100,15 +113,15 @@ class Stopping(Frozen):
     """
 
     rule: Rule = "asha"
-    first_step: PositiveInt | None = None  # by default max_steps / reduction: earlier ranks mislead
+    first_step: Count | None = None  # by default max_steps / reduction: earlier ranks mislead
     reduction: Annotated[int, Field(ge=2)] = 3
-    startup: PositiveInt = 5
+    startup: Count = 5
 
 
 class Confirm(Frozen):
     """The best ``top`` configurations of each study are trained again, with seeds of their own."""
 
-    top: PositiveInt = 1
+    top: UpToMost = 1
     replicates: Replicates = 5  # a number counts up from the last seed of the search
 
 
@@ -119,9 +132,9 @@ class Search(Frozen):
     """
 
     sampler: SamplerName = "tpe"
-    trials: PositiveInt | None = None  # suggested configurations
+    trials: UpToMost | None = None  # suggested configurations
     hours: PositiveFloat | None = None  # of searching, all runs of the command together
-    patience: PositiveInt | None = None  # suggestions of a study in a row that improve nothing
+    patience: Count | None = None  # suggestions of a study in a row that improve nothing
     stopping: Stopping | None = None  # asha, or none where there are several objectives
     objectives: Objectives = Field(default=["val_loss"])  # all minimised
     constraints: list[str] = Field(default_factory=list)  # such as "n_embd * block_size <= 8192"

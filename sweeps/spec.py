@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
+from plain_yaml import YamlError, read_yaml
 from sweeps.search_spec import Parameter, Replicates, Search
-from sweeps.yaml_file import read_yaml
-from trainables.config import Frozen, Seed
-from trainables.errors import UserError, validate
+from trainables.config import LARGEST, Count, Frozen, Seed
+from trainables.errors import UserError, brief, validate
 from trainables.storage import check_uri
 
 PRESETS = resources.files("sweeps") / "presets"
 AUTO, OFF = "auto", "off"
+SMALLEST_SHARE = 0.0001  # of a CPU or GPU, that Ray knows
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def check_gpus(given: Any) -> Any:
@@ -31,7 +27,7 @@ def check_gpus(given: Any) -> Any:
     if given == AUTO:
         return given
     if type(given) not in (int, float) or not math.isfinite(given) or given < 0:
-        raise ValueError(f"give {AUTO}, or a number of GPUs, 0 or more, not {given!r}")
+        raise ValueError(f"give {AUTO}, or a number of GPUs, 0 or more, not {brief(given)}")
     return float(given)
 
 
@@ -41,8 +37,8 @@ def check_pack(given: Any) -> Any:
         return OFF
     if given in (AUTO, OFF):
         return given
-    if type(given) is not int or given < 1:
-        raise ValueError(f"give {AUTO}, {OFF}, or a number of trials, not {given!r}")
+    if type(given) is not int or not 1 <= given <= LARGEST:
+        raise ValueError(f"give {AUTO}, {OFF}, or a number of trials, not {brief(given)}")
     return given
 
 
@@ -81,15 +77,19 @@ class Resources(Frozen):
     cpus_per_trial: PositiveFloat = 1
     gpus_per_trial: Gpus = 0.0  # a fraction shares a GPU; above 1 whole numbers only
     pack: Pack = "auto"
-    max_concurrent: PositiveInt | None = None
+    max_concurrent: Count | None = None
     priority: PositiveFloat = 1
-    max_failures: PositiveInt = 3  # a trial that failed so often by itself is not tried again
+    max_failures: Count = 3  # a trial that failed so often by itself is not tried again
 
     @field_validator("gpus_per_trial", "cpus_per_trial")
     @classmethod
-    def _whole_above_one(cls, amount: float | str) -> float | str:
-        if not isinstance(amount, str) and amount > 1 and amount != int(amount):
+    def _can_be_placed(cls, amount: float | str) -> float | str:
+        if isinstance(amount, str):
+            return amount
+        if amount > 1 and amount != int(amount):
             raise ValueError(f"must be at most 1 or a whole number, not {amount}")
+        if 0 < amount < SMALLEST_SHARE:
+            raise ValueError(f"must be at least {SMALLEST_SHARE}, not {amount}")
         return amount
 
     @property
@@ -143,7 +143,7 @@ class SweepFile(Seed):
     same values where their shapes agree, so their losses can be compared in pairs.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    name: str
     description: str = ""
     corpus: str = "tinyshakespeare"
     training: dict[str, Any] = Field(default_factory=dict)
@@ -170,14 +170,33 @@ class SweepFile(Seed):
         first = max(self.seeds) + 1
         return list(range(first, first + wanted))
 
+    @field_validator("name")
+    @classmethod
+    def _can_be_a_name(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                "write 1 to 100 letters, digits, '_', '-' or '.', the first a letter or digit,"
+                f" not {brief(name)}"
+            )
+        if name.lower().endswith(".csv"):
+            raise ValueError(f"the name {name} would be a file to `analysis`; leave out .csv")
+        if name.lower() == "default":
+            raise ValueError(
+                f"the name {name} is of an experiment that MLflow makes; choose another"
+            )
+        return name
+
     @model_validator(mode="after")
     def _search_can_be(self) -> SweepFile:
+        is_searched = any(arm.search for arm in self.arms)
+        if max(self.seeds + self.confirm_seeds * is_searched) >= 2**64:
+            raise ValueError(f"seeds count up from {self.seed} to 2**64 or more; lower the seed")
         if old := set(self.confirm_seeds) & set(self.seeds):
             raise ValueError(
                 f"search.confirm.replicates has the seed {min(old)}, with which the search itself"
                 " trains; name others"
             )
-        if self.search != Search() and not any(arm.search for arm in self.arms):
+        if self.search != Search() and not is_searched:
             raise ValueError(
                 "search is given, but no arm has a `search` that says what may be chosen"
             )
@@ -194,21 +213,31 @@ def load_sweep(name_or_path: str) -> tuple[SweepFile, str]:
         UserError: there is no such file or preset, or its content is refused.
     """
     path = find_sweep(name_or_path)
-    return validate(SweepFile, read_yaml(path), f"{path.name}: "), path.name
+    try:
+        data = read_yaml(path)
+    except YamlError as error:
+        raise UserError(f"{path}: {error}") from None
+    return validate(SweepFile, data, f"{path.name}: "), path.name
 
 
 def find_sweep(name_or_path: str) -> Path:
     """The file of a preset's name or of a path.
 
     Raises:
-        UserError: there is neither; the message names the presets.
+        UserError: there is neither, the message names the presets; or it cannot be read.
     """
     presets = preset_files()
     if name_or_path in presets:
         return presets[name_or_path]
     path = Path(name_or_path)
-    if path.is_file():
+    try:
+        is_file, is_there = path.is_file(), path.exists()
+    except OSError as error:
+        raise UserError(f"{brief(name_or_path)} cannot be read: {error.strerror}") from None
+    if is_file:
         return path
+    if is_there:
+        raise UserError(f"{name_or_path} is not a file")
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise UserError(f"there is no sweep file {name_or_path}")
     raise UserError(

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, model_validator
 
 from bigram_models import FittedModel
 from trainables.errors import validate
@@ -34,6 +25,9 @@ RESULT_VERSION = 2  # bumped when a change of the code alters the losses of a co
 # the steps 0, eval_every, ... and the last; so seed 1337 draws the random numbers of the study.
 Evaluating = Literal["exact", "sampled", "published"]
 Schedule = Literal["constant", "cosine"]
+LARGEST = 2**53  # the whole numbers up to here are exact as floats, and no count comes near
+MOST_EVALUATIONS = 1_000_000  # of a trial: each is kept, and sent to MLflow
+Count = Annotated[int, Field(gt=0, le=LARGEST)]
 
 
 class Frozen(BaseModel):
@@ -45,19 +39,24 @@ class Frozen(BaseModel):
 class TrainingConfig(Frozen):
     """Everything about optimisation and evaluation that decides a result, and nothing else."""
 
-    block_size: PositiveInt = 8  # tokens T of a training sequence, and the longest context
-    batch_size: PositiveInt = 64  # sequences per step
+    block_size: Count = 8  # tokens T of a training sequence, and the longest context
+    batch_size: Count = 64  # sequences per step
     learning_rate: PositiveFloat = 1e-2  # of AdamW, the highest of its schedule
     schedule: Schedule = "constant"  # cosine: half a wave down to zero (Loshchilov & Hutter 2017)
     warmup_steps: NonNegativeInt = 0  # in which the rate rises linearly
     precision: Precision = "float32"  # of the matrix products of steps; evaluation has float32
-    max_steps: PositiveInt = 5_000  # optimizer updates
-    eval_every: PositiveInt = 500  # steps; the last step is always evaluated
+    max_steps: Count = 5_000  # optimizer updates
+    eval_every: Count = 500  # steps; the last step is always evaluated
     evaluation: Evaluating = "exact"
-    eval_batches: PositiveInt = 200  # random batches per split, unless evaluation is exact
+    eval_batches: Count = 200  # random batches per split, unless evaluation is exact
 
     @model_validator(mode="after")
-    def _warms_up_within(self) -> TrainingConfig:
+    def _steps_can_be(self) -> TrainingConfig:
+        if self.max_steps // self.eval_every > MOST_EVALUATIONS:
+            raise ValueError(
+                f"max_steps={self.max_steps} with eval_every={self.eval_every} are more than"
+                f" {MOST_EVALUATIONS:,} evaluations; give a larger eval_every"
+            )
         if self.warmup_steps >= self.max_steps:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} must be less than max_steps={self.max_steps}"
@@ -120,7 +119,7 @@ class TrialConfig:
         deciding = {
             "result_version": RESULT_VERSION,
             "variant": self.model.variant,
-            "model": dataclasses.asdict(self.model.settings),
+            "model": self.model.values,
             "code": self.model.code_digest,
             "training": self.training.deciding(issubclass(self.model.model_class, FittedModel)),
             "seed": self.seed,
@@ -134,11 +133,20 @@ class TrialConfig:
         """All settings by their short names, as MLflow's params and the tables show them."""
         return {
             "variant": self.model.variant,
-            **dataclasses.asdict(self.model.settings),
+            **self.model.values,
             **self.training.model_dump(),
             "seed": self.seed,
             "corpus": self.corpus,
         }
+
+    def with_seed(self, seed: int, where: str = "trial") -> TrialConfig:
+        """The same with another seed.
+
+        Raises:
+            UserError: the seed cannot be.
+        """
+        seed = validate(Seed, {"seed": seed}, where).seed
+        return TrialConfig(self.model, self.training, seed, self.corpus, self.corpus_digest)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back, for a checkpoint, an artifact or a worker."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import hashlib
 import http.client
+import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.errors import UserError
-from trainables.files import write_atomically
+from trainables.files import expand_home, is_utf8, read_regular_file, write_atomically
 from trainables.verse import write_play
 
 TINYSHAKESPEARE_URL = (
@@ -22,6 +26,9 @@ TINYSHAKESPEARE_URL = (
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 DOWNLOAD_TIMEOUT_S = 30
 TRAIN_SHARE = 0.9
+MOST_BYTES = 1 << 30  # of a text; tokenised it takes up to five times as much memory
+PIECE_BYTES = 1 << 20
+SHORTER = "train on a part of it, such as its first 100 MB (head -c 100M)"
 
 Tokens = npt.NDArray[np.int32]
 
@@ -100,14 +107,12 @@ def load_corpus(name: str, cache: Path) -> Corpus:
     """
     if name == "embedded":
         return tokenise(name, write_play())
-    if name == "tinyshakespeare":
-        return tokenise(name, _decode(name, _tinyshakespeare(cache / name / "input.txt")))
-    kind, _, path = name.partition(":")
-    if kind != "file" or not path:
+    try:
+        return _tokenise_utf8(name, _content(name, cache).removeprefix(codecs.BOM_UTF8))
+    except MemoryError:
         raise UserError(
-            f"corpus {name!r} does not exist; choose tinyshakespeare, embedded or file:PATH"
-        )
-    return tokenise(name, _decode(name, _read(name, Path(path).expanduser())))
+            f"corpus {name!r} does not fit into the memory of this machine; {SHORTER}"
+        ) from None
 
 
 def tokenise(name: str, text: str) -> Corpus:
@@ -117,19 +122,39 @@ def tokenise(name: str, text: str) -> Corpus:
         UserError: the text is too short, or its validation split has characters that the training
             split does not have.
     """
-    if not text:
+    return _tokenise_utf8(name, text.encode())
+
+
+def _tokenise_utf8(name: str, content: bytes) -> Corpus:
+    """What `tokenise` does, of a text that may be large: piece by piece, without sorting it."""
+    if not content:
         raise UserError(f"corpus {name!r} is empty")
-    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    vocabulary, ids = np.unique(points, return_inverse=True)
-    tokens = ids.astype(np.int32)
-    train, validation = np.split(tokens, [int(TRAIN_SHARE * len(tokens))])
+    is_used = np.zeros(sys.maxunicode + 1, dtype=bool)  # by code point
+    length = 0
+    try:
+        for points in _code_points(content):
+            is_used[points] = True
+            length += len(points)
+    except UnicodeDecodeError:
+        raise UserError(f"corpus {name!r} is not UTF-8 ({_first_fault(content)});"
+                        " convert it, for instance with iconv") from None  # fmt: skip
+    vocabulary = np.flatnonzero(is_used)
+    id_of_point = (np.cumsum(is_used) - 1).astype(np.int32)
+    tokens = np.empty(length, dtype=np.int32)
+    start = 0
+    for points in _code_points(content):
+        id_of_point.take(points, out=tokens[start : start + len(points)], mode="clip")
+        start += len(points)
+    train, validation = np.split(tokens, [int(TRAIN_SHARE * length)])
     if len(train) < 2 or len(validation) < 2:
         raise UserError(
-            f"corpus {name!r} is too short: {len(text)} characters leave"
+            f"corpus {name!r} is too short: {length} characters leave"
             f" {len(train)} for training and {len(validation)} for validation,"
             " and each needs 2"
         )
-    if len(unseen := np.setdiff1d(validation, train)):
+    is_seen = np.zeros(len(vocabulary), dtype=bool)
+    is_seen[train] = True
+    if len(unseen := np.flatnonzero(~is_seen)):  # so they are in the validation split
         shown = " ".join(repr(chr(vocabulary[id])) for id in unseen[:8])
         raise UserError(
             f"corpus {name!r}: its validation split (the last 10 %) has {len(unseen)} characters"
@@ -137,34 +162,61 @@ def tokenise(name: str, text: str) -> Corpus:
         )
     return Corpus(
         name=name,
-        digest=hashlib.sha256(text.encode()).hexdigest(),
+        digest=hashlib.sha256(content).hexdigest(),
         vocabulary="".join(map(chr, vocabulary)),
         train=train,
         validation=validation,
     )
 
 
-def _decode(name: str, content: bytes) -> str:
+def _code_points(content: bytes) -> Iterator[npt.NDArray[np.uint32]]:
+    """The characters of a text in UTF-8, some at a time."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    whole = memoryview(content)
+    for start in range(0, len(content), PIECE_BYTES):
+        piece = whole[start : start + PIECE_BYTES]
+        text = decoder.decode(piece, final=start + PIECE_BYTES >= len(content))
+        yield np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+
+
+def _first_fault(content: bytes) -> str:
+    """Where a text is not UTF-8, and why."""
     try:
-        return content.decode("utf-8-sig")
+        content.decode()
     except UnicodeDecodeError as error:
+        return f"byte {error.start}: {error.reason}"
+    raise AssertionError("it is UTF-8")
+
+
+def _content(name: str, cache: Path) -> bytes:
+    """The bytes of a corpus that is a file."""
+    if name == "tinyshakespeare":
+        return _tinyshakespeare(cache / name / "input.txt")
+    kind, _, path = name.partition(":")
+    if kind != "file" or not path:
         raise UserError(
-            f"corpus {name!r} is not UTF-8 (byte {error.start}: {error.reason});"
-            " convert it, for instance with iconv"
-        ) from None
-
-
-def _read(name: str, path: Path) -> bytes:
+            f"corpus {name!r} does not exist; choose tinyshakespeare, embedded or file:PATH"
+        )
+    if not is_utf8(name):
+        raise UserError(f"corpus {name!r}: its name is not UTF-8; rename the file")
     try:
-        return path.read_bytes()
+        return read_regular_file(expand_home(path), MOST_BYTES)
     except OSError as error:
-        raise UserError(f"corpus {name!r} cannot be read ({error.strerror}): {path}") from None
+        remedy = f"; {SHORTER}" if error.errno == errno.EFBIG else ""
+        raise UserError(f"corpus {name!r} cannot be read ({error.strerror}){remedy}") from None
 
 
 def _tinyshakespeare(path: Path) -> bytes:
     """From the cache, else downloaded into it; checked either way."""
-    if path.exists():
-        return _checked(_read("tinyshakespeare", path), "the cached file", path)
+    try:
+        return _checked(read_regular_file(path, MOST_BYTES), "the cached file", path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(
+            f"corpus 'tinyshakespeare' cannot be read from {path} ({error.strerror});"
+            " SWEEPS_CORPORA names another cache"
+        ) from None
     try:
         with urllib.request.urlopen(TINYSHAKESPEARE_URL, timeout=DOWNLOAD_TIMEOUT_S) as answer:
             content = _checked(answer.read(), f"what came from {TINYSHAKESPEARE_URL}", path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -10,6 +11,17 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+PLAIN = {  # what pydantic says in words of Python
+    "bool_type": "should be true or false",
+    "dict_type": "should be a map, name: value",
+    "model_type": "should be a map, name: value",
+}
+KEY = "[key]"  # how pydantic ends the path of a key, after the key itself
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = _brief.maxlong = 80
+_brief.maxlist = _brief.maxdict = 8
+_brief.maxlevel = 3
 
 
 class UserError(ValueError):
@@ -22,8 +34,8 @@ def validate(model: type[Model], data: object, where: str) -> Model:
     Args:
         model: what the data should be.
         data: mappings, lists and scalars, as read from YAML.
-        where: what the user knows the data by: a path such as ``arms[2].model``, or a source that
-            ends with a colon and a space.
+        where: what the user knows the data by: a path such as ``arms[2].model``, a source that
+            ends with a colon and a space, or nothing.
 
     Raises:
         UserError: naming the first setting that is wrong, by its path.
@@ -32,10 +44,17 @@ def validate(model: type[Model], data: object, where: str) -> Model:
         return model.model_validate(data)
     except ValidationError as refused:
         error = refused.errors(include_url=False)[0]
-        path = "".join(_step(part) for part in error["loc"])
-        if where.endswith(": "):
+        is_key = error["loc"][-1:] == (KEY,)
+        path = "".join(_step(part) for part in error["loc"][: -2 if is_key else None])
+        if not where or where.endswith(": "):
             path = path.removeprefix(".")
-        raise UserError(f"{where}{path}: {_explain(model, error)}") from None
+        place = f"{where}{path}".removesuffix(": ")
+        raise UserError(f"{place}{': ' if place else ''}{_explain(model, error)}") from None
+
+
+def brief(value: object) -> str:
+    """What the user wrote, in at most about a line."""
+    return _brief.repr(value)
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> str:
@@ -43,14 +62,18 @@ def unknown_setting(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-    return f"unknown setting {name!r}; {remedy}"
+    return f"unknown setting {brief(name)}; {remedy}"
 
 
 def _step(part: int | str) -> str:
-    return f"[{part}]" if isinstance(part, int) else f".{part}"
+    if isinstance(part, int):
+        return f"[{part}]"
+    return f".{part}" if part.isprintable() and len(part) <= 80 else f"[{brief(part)}]"
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
+    if error["loc"][-1:] == (KEY,):
+        return f"the key {brief(error['input'])} should be text; put it in quotes"
     if error["type"] == "extra_forbidden":
         *parents, name = error["loc"]
         return unknown_setting(str(name), _fields_at(model, parents))
@@ -58,7 +81,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     message = message.removeprefix("Value error, ").removeprefix("Input ")
     if error["type"] in ("missing", "value_error"):
         return message[0].lower() + message[1:]
-    return f"{message}, not {error['input']!r}"
+    message = PLAIN.get(error["type"], message)
+    return f"{message}, not {brief(error['input'])}"
 
 
 def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:

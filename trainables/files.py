@@ -2,9 +2,74 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import stat
 from pathlib import Path
+
+PIECE_BYTES = 1 << 16
+
+
+def read_regular_file(path: Path, most_bytes: int) -> bytes:
+    """Read a file that a user named, without trusting that it is one.
+
+    A device or a pipe, which would never end, is not even opened. What gives more than its size
+    says, as some files of ``/proc`` do, is read up to the limit.
+
+    Args:
+        path: what the user named.
+        most_bytes: a larger file is refused, so the memory that this takes is bounded.
+
+    Raises:
+        OSError: it cannot be read, is no regular file or is too large; ``strerror`` has the reason.
+    """
+    try:
+        about = path.stat()
+    except ValueError:  # a NUL, or a character that no name on this system can have
+        raise OSError(errno.EINVAL, "No file can have this name") from None
+    if stat.S_ISDIR(about.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file but a device, a pipe or a socket")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return _read_up_to(descriptor, about.st_size, most_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _read_up_to(descriptor: int, size: int, most_bytes: int) -> bytes:
+    """All that an open file has, in one read where its size is true."""
+    content = b""
+    while size <= most_bytes and (piece := os.read(descriptor, size + PIECE_BYTES)):
+        content += piece
+        size = len(content)
+    if size > most_bytes:
+        raise OSError(errno.EFBIG, f"It has more than {most_bytes / 2**20:,.0f} MiB")
+    return content
+
+
+def expand_home(path: str | Path) -> Path:
+    """A path with ``~`` or ``~user`` at its start replaced by that home.
+
+    Raises:
+        OSError: there is no such user, or nobody knows the home of this one.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        home = Path(path).parts[0]
+        raise OSError(errno.ENOENT, f"The home directory {home} is not known") from None
+
+
+def is_utf8(path: str | Path) -> bool:
+    """Whether a path can be shown, stored and sent; on Linux it can be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, content: bytes, keep_as: Path | None = None) -> None:

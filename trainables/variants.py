@@ -7,7 +7,11 @@ import functools
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Mapping
+import json
+import sysconfig
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,8 +19,16 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
 
+import bigram_models
 from bigram_models import VARIANTS, LanguageModel
-from trainables.errors import UserError, unknown_setting, validate
+from trainables.errors import UserError, brief, unknown_setting, validate
+
+NOT_OWN = (  # where no code of a user's own model lies
+    "<",
+    sysconfig.get_path("stdlib"),
+    str(Path(__file__).parent),
+    str(Path(bigram_models.__file__).parent),
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class ModelConfig:
         make: Callable[..., LanguageModel] = self.model_class
         return make(self.settings, vocab_size, block_size, generator)
 
-    @property
+    @functools.cached_property
     def code_digest(self) -> str | None:
         """sha256 of a user's own module; the shipped variants are covered by the result version."""
         if self.variant in VARIANTS:
@@ -44,8 +56,13 @@ class ModelConfig:
         assert source is not None
         return hashlib.sha256(Path(source).read_bytes()).hexdigest()
 
+    @functools.cached_property
+    def values(self) -> Mapping[str, Any]:
+        """The settings by name."""
+        return dataclasses.asdict(self.settings)
+
     def to_dict(self) -> dict[str, Any]:
-        return {"variant": self.variant, **dataclasses.asdict(self.settings)}
+        return {"variant": self.variant, **self.values}
 
 
 def parse_model(data: Mapping[str, Any], where: str, reserved: Collection[str]) -> ModelConfig:
@@ -59,23 +76,30 @@ def parse_model(data: Mapping[str, Any], where: str, reserved: Collection[str]) 
     Raises:
         UserError: the variant or a setting does not exist, or a value cannot be.
     """
-    config = config_class(data, where)
-    schema = settings_schema(config)
+    schema = schema_of(data, where)
+    variant = data["variant"]
     if clash := sorted(set(schema.model_fields) & set(reserved)):
         raise UserError(
-            f"{where}.variant: {data['variant']} has a setting {clash[0]!r}, which is"
+            f"{where}.variant: {variant} has a setting {clash[0]!r}, which is"
             " one of the trial itself; give it another name"
         )
     settings = {name: value for name, value in data.items() if name != "variant"}
-    values = validate(schema, settings, where).model_dump()
+    with _faults_of(where):
+        values = validate(schema, settings, where).model_dump()
+        try:
+            model = ModelConfig(variant, model_class(variant).Config(**values))
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
+        found = model.values
     try:
-        return ModelConfig(data["variant"], config(**values))
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        json.dumps(found, sort_keys=True)  # for the key, and for all that keeps a trial
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: the settings of {variant} are no plain data: {error}") from None
+    return model
 
 
-def config_class(data: Mapping[str, Any], where: str) -> type[Any]:
-    """The ``Config`` dataclass of the variant that a ``model`` mapping names.
+def schema_of(data: Mapping[str, Any], where: str) -> type[BaseModel]:
+    """The schema of the settings of the variant that a ``model`` mapping names.
 
     Raises:
         UserError: it names none, or one that does not exist.
@@ -84,7 +108,7 @@ def config_class(data: Mapping[str, Any], where: str) -> type[Any]:
     if not isinstance(variant, str):
         raise UserError(f"{where}.variant: name one of {', '.join(VARIANTS)}, or MODULE:CLASS")
     try:
-        return model_class(variant).Config
+        return settings_schema(variant)
     except UserError as error:
         raise UserError(f"{where}.variant: {error}") from error.__cause__
 
@@ -104,28 +128,67 @@ def model_class(variant: str) -> type[LanguageModel]:
             unknown_setting(variant, VARIANTS).replace("setting", "variant", 1)
             + "; a model of your own is MODULE:CLASS"
         )
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UserError(
-            f"cannot import {variant!r} ({error}); the module must lie in the working"
-            " directory or be installed"
-        ) from error
-    if not (inspect.isclass(found) and issubclass(found, LanguageModel)):
-        raise UserError(f"{variant!r} is not a subclass of bigram_models.LanguageModel")
-    if not dataclasses.is_dataclass(getattr(found, "Config", None)):
-        raise UserError(f"{variant!r} has no dataclass Config for its settings")
+    with _faults_of(f"cannot import {brief(variant)}"):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise  # of what the module imports
+            raise UserError(
+                f"cannot import {brief(variant)} ({error!s:.200}); the module must lie in the"
+                " working directory or be installed"
+            ) from error
+        found = getattr(module, class_name)
+        if not (inspect.isclass(found) and issubclass(found, LanguageModel)):
+            raise UserError(f"{brief(variant)} is not a subclass of bigram_models.LanguageModel")
+        if not dataclasses.is_dataclass(getattr(found, "Config", None)):
+            raise UserError(f"{brief(variant)} has no dataclass Config for its settings")
+        source = inspect.getsourcefile(found)
+        if source is None or not Path(source).is_file():
+            raise UserError(
+                f"{brief(variant)} has no source file, which is part of its trials' keys"
+            )
     return found
 
 
-def settings_schema(config: type[Any]) -> type[BaseModel]:
+@functools.cache  # pydantic takes a quarter of a millisecond for each
+def settings_schema(variant: str) -> type[BaseModel]:
     """A strict schema of the fields of a variant's ``Config`` dataclass."""
-    hints = get_type_hints(config, include_extras=True)
-    fields: dict[str, Any] = {
-        field.name: (hints[field.name], _default(field)) for field in dataclasses.fields(config)
-    }
+    config = model_class(variant).Config
     strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    return create_model(config.__qualname__, __config__=strict, **fields)
+    with _faults_of(f"the Config of {brief(variant)} cannot be read"):
+        hints = get_type_hints(config, include_extras=True)
+        fields: dict[str, Any] = {
+            field.name: (hints[field.name], _default(field)) for field in dataclasses.fields(config)
+        }
+        return create_model(config.__qualname__, __config__=strict, **fields)
+
+
+@contextmanager
+def _faults_of(what: str) -> Iterator[None]:
+    """Whatever a module of the user's own raises becomes a `UserError` that says where.
+
+    It may even exit; and Python and pydantic have many errors for what they cannot read.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        said = f"{type(error).__name__}: {error}".strip().removesuffix(":").splitlines()[0][:300]
+        raise UserError(f"{what}: {_place(error)}{said}") from error
+
+
+def _place(error: BaseException) -> str:
+    """The last line of the user's own code that an error went through, as a prefix."""
+    frames = traceback.extract_tb(error.__traceback__)
+    files = [(frame.filename, frame.lineno) for frame in frames]
+    own = [
+        f"{file}:{line}: "
+        for file, line in files
+        if not file.startswith(NOT_OWN) and "site-packages" not in file
+    ]
+    return own[-1] if own else ""
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -313,7 +313,7 @@ def test_one_run_a_cell_supports_nothing(published: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("claims: [", "cannot be read"),
+        ("claims: [", "line 1: not YAML"),
         ("other: 1", "expected a list of claims"),
         ("claims: [{claim: x}]", r"claims\[0\]: give `better` and `worse`, or a `factor`"),
         ("claims: [{claim: x, factor: kind}]", "one of order, monotone, trend, best, equal"),

@@ -191,7 +191,7 @@ def test_conclusions_exit_with_0_only_if_every_claim_is_supported(
     [
         (["report", "absent.csv"], "absent.csv cannot be read"),
         (["conclusions", "absent", "--state", "nowhere"], "no MLflow store at"),
-        (["conclusions", PUBLISHED, "--claims", "absent.yaml"], "absent.yaml cannot be read"),
+        (["conclusions", PUBLISHED, "--claims", "absent.yaml"], "absent.yaml: cannot be read"),
         (["rankings", PUBLISHED, "--by", "depth"], "'depth' does not differ"),
         (["rankings", PUBLISHED, "--out", PUBLISHED], "published_results.csv: File exists"),
         (["rankings", "x", "--tracking-uri", "sqlite:////absent/a.db"], "no MLflow store at /abs"),

@@ -77,6 +77,17 @@ def test_sorting_and_histogram_count_alike(monkeypatch: pytest.MonkeyPatch) -> N
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_long_text_is_counted_in_pieces(dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bigram_models.count, "DENSE_CELLS", 1 << 30 if dense else 0)
+    tokens = torch.tensor(random_text(5, 400), dtype=torch.int32)
+    whole = count_pairs(tokens, 5)
+    for at_once in (1, 7, 399, 400):
+        monkeypatch.setattr(bigram_models.count, "PAIRS_AT_ONCE", at_once)
+        for one, two in zip(whole, count_pairs(tokens, 5), strict=True):
+            assert torch.equal(one, two)
+
+
 def test_a_large_vocabulary_takes_memory_by_pairs_that_occur() -> None:
     text = random_text(50, 5_000) + random_text(LARGE_V, 5_000)
     model = fitted(text, LARGE_V, 1.0)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import optuna
 
+from plain_yaml import parse_yaml
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, expand, override
 from sweeps.search import Search
 from sweeps.spec import SweepFile
 from sweeps.studies import Study
 from sweeps.study_storage import open_storage
-from sweeps.yaml_file import parse_yaml
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus, tokenise
 from trainables.errors import validate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sweeps.command import main
+from sweeps.plan import override
+from sweeps.spec import load_sweep
 from trainables.verse import write_play
 
 ATTENTION = "arms: [{model: {variant: attention}, grid: {model.n_embd: [8, 16]}}]"
@@ -81,6 +84,12 @@ def refused(result: Result, *parts: str) -> None:
         ("description: no arms", ["arms", "required"]),
         ("name: study\n" + ATTENTION, ["sweep.yaml: line 3: 'name' is given twice"]),
         ("arms: [", ["sweep.yaml: line", "not YAML"]),
+        ("arms: " + "[" * 3_000, ["sweep.yaml: line 3: more than 50 lists and maps"]),
+        ("seed: 0042\n" + ATTENTION, ["sweep.yaml: line 3: readers", "write 42"]),
+        ("arms: [{model: {{ model }}}]", ["sweep.yaml: line 3: a map cannot be a key"]),
+        ("training: {1: 2}\n" + ATTENTION, ["sweep.yaml: training: the key 1 should be text"]),
+        ("training: {log: yes}\n" + ATTENTION, ["training.log: unknown setting 'log'"]),
+        ("? \"a\\nb\"\n: 1\n" + ATTENTION, ["sweep.yaml: ['a\\nb']: unknown setting 'a\\nb'"]),
         ("resources: {gpus_per_trial: 1.5}\n" + ATTENTION, ["gpus_per_trial", "1.5", "whole"]),
         ("resources: {gpus_per_trial: automatic}\n" + ATTENTION,
          ["sweep.yaml: resources.gpus_per_trial: give auto, or a number", "'automatic'"]),
@@ -93,6 +102,17 @@ def test_a_wrong_file_is_refused_with_what_where_and_the_remedy(
     content: str, parts: list[str]
 ) -> None:
     refused(run(content), *parts)
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("import sys\nsys.exit(7)\n", "own_net.py:2: SystemExit: 7"),
+     ("{}['x']\n", "own_net.py:1: KeyError: 'x'")],
+)  # fmt: skip
+def test_a_module_that_raises_or_exits_is_refused(code: str, reason: str, command: str) -> None:
+    Path("own_net.py").write_text(code)
+    refused(run("arms: [{model: {variant: 'own_net:Net'}}]", command=command), reason)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +133,53 @@ def test_a_wrong_override_is_refused(override: str, parts: list[str]) -> None:
     refused(run(ATTENTION, override), *parts)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("run.csv", "would be a file to `analysis`"),
+        ("run.CSV", "would be a file to `analysis`"),
+        ("a.b.Csv", "would be a file to `analysis`"),
+        ("Default", "the name Default is of an experiment that MLflow makes"),
+        ("DEFAULT", "the name DEFAULT is of an experiment that MLflow makes"),
+        ("a" * 101, "write 1 to 100 letters"),
+        ("..", "write 1 to 100 letters"),
+        (".hidden", "write 1 to 100 letters"),
+        ("-x", "write 1 to 100 letters"),
+        ("a\n", "write 1 to 100 letters"),
+        ("größe", "write 1 to 100 letters"),
+        ("", "write 1 to 100 letters"),
+    ],
+)
+def test_a_name_that_means_something_else_is_refused(name: str, reason: str) -> None:
+    refused(run(ATTENTION, f"name={name}"), "override 'name=", "name: ", reason)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"replicates: {[1] * 5_000}\n" + ATTENTION,
+        f"{'x' * 5_000}: 1\n" + ATTENTION,
+        f"training: {{max_steps: {'x' * 5_000}}}\n" + ATTENTION,
+        f"training: {{{'x' * 5_000}: 1}}\n" + ATTENTION,
+        f"arms: [{{model: {{variant: {'x' * 5_000}}}}}]",
+        f"arms: [{{model: {{variant: 'x:{'y' * 5_000}'}}}}]",
+        f"arms: [{{model: {{variant: bigram}}, grid: {{model.{'x' * 5_000}: [1]}}}}]",
+        f"arms: [{{model: {{variant: bigram}}, search: {{seed: {[*range(5_000)]}}}}}]",
+        f"arms: [{{model: {{variant: bigram}}, grid: {{seed: {[*range(5_000)]}}}}}]",
+    ],
+)
+def test_what_is_long_is_shown_in_short(content: str) -> None:
+    result = run(content)
+    refused(result, "sweep.yaml: ")
+    assert len(result.output) < 600
+
+
+@pytest.mark.parametrize("name", ["run.csv2", "csv", "Defaults", "2024-01-01", "a..b", "a" * 100])
+def test_a_name_that_looks_like_one_of_these_is_fine(name: str) -> None:
+    sweep, _ = load_sweep("quickstart")
+    assert override(sweep, [f"name={name}"]).name == name
+
+
 @pytest.mark.parametrize("command", ["run", "plan"])
 @pytest.mark.parametrize(
     ("name", "parts"),
@@ -123,6 +190,17 @@ def test_a_wrong_override_is_refused(override: str, parts: list[str]) -> None:
 )
 def test_a_missing_file_or_preset_is_refused(command: str, name: str, parts: list[str]) -> None:
     refused(CliRunner().invoke(main, [command, name]), *parts)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "pipe", ".", "play.txt/x"])
+def test_what_is_no_file_is_refused_at_once(name: str) -> None:
+    os.mkfifo("pipe")
+    refused(CliRunner().invoke(main, ["plan", name]), name)
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    refused(CliRunner().invoke(main, ["plan", "x" * 300]), "xxx", "File name too long")
+    refused(CliRunner().invoke(main, ["plan", "a\0b"]), "no preset")
 
 
 def test_a_state_directory_that_cannot_be_written_is_refused() -> None:

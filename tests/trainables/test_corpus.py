@@ -1,11 +1,16 @@
 """Texts of the user's own: what is refused, and what comes through to the character."""
 
+import errno
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from trainables.corpus import Corpus, decode, load_corpus
+import trainables.corpus
+from trainables.corpus import MOST_BYTES, Corpus, decode, load_corpus
 from trainables.errors import UserError
 
 TEXT = "to be or not to be, that is the question\n" * 5
@@ -84,10 +89,102 @@ def test_an_unknown_corpus_is_refused_with_the_known_ones(name: str, tmp_path: P
         load_corpus(name, tmp_path)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "none.txt", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(UserError, match=f"cannot be read .{reason}.*{path}"):
-            load_corpus(f"file:{path}", tmp_path)
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("none.txt", "cannot be read (No such file or directory)"),
+        ("none/below.txt", "cannot be read (No such file or directory)"),
+        ("text.txt/below", "cannot be read (Not a directory)"),
+        (".", "cannot be read (Is a directory)"),
+        ("loop", "cannot be read (Too many levels of symbolic links)"),
+        ("x" * 300, "cannot be read (File name too long)"),
+        ("x/" * 3000, "cannot be read (File name too long)"),
+        ("pipe", "cannot be read (Not a regular file but a device, a pipe or a socket)"),
+        ("/dev/zero", "cannot be read (Not a regular file but a device, a pipe or a socket)"),
+        ("/dev/urandom", "cannot be read (Not a regular file but a device, a pipe or a socket)"),
+        ("/proc/self/mem", "cannot be read (Input/output error)"),
+        ("nul\0.txt", "cannot be read (No file can have this name)"),
+        ("~nosuchuser/x", "cannot be read (The home directory ~nosuchuser is not known)"),
+        ("\udce9.txt", "its name is not UTF-8; rename the file"),
+    ],
+    ids=lambda value: repr(value[:12]),
+)
+def test_what_is_no_readable_file_is_refused_in_a_line(
+    path: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / os.fsdecode(b"\xe9.txt")).write_text(TEXT)
+    with pytest.raises(UserError) as refused:
+        load_corpus(f"file:{path}", tmp_path)
+    message = str(refused.value)
+    assert reason in message
+    assert message.isprintable()  # one line, nothing that a terminal obeys
+    message.encode()
+
+
+def test_an_unreadable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an error of the system: root, who may run the tests, can read any folder."""
+
+    def stat(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\)"):
+        load_corpus(f"file:{tmp_path}/text.txt", tmp_path)
+    with pytest.raises(UserError, match=r"Permission denied\); SWEEPS_CORPORA names another"):
+        load_corpus("tinyshakespeare", tmp_path)
+
+
+def test_a_text_that_is_too_large_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with (tmp_path / "sparse.txt").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(UserError, match=r"more than 1,024 MiB\); train on a part of it"):
+        load_corpus(f"file:{tmp_path}/sparse.txt", tmp_path)
+
+
+def test_a_text_that_does_not_fit_into_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(trainables.corpus, "read_regular_file", full)
+    with pytest.raises(UserError, match=r"text\.txt' does not fit into the memory.*head -c"):
+        corpus_of(tmp_path, TEXT)
+
+
+def test_a_text_that_comes_in_pieces_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "größe 漢字 🎭 a\n" * 20
+    whole = corpus_of(tmp_path, text)
+    for piece_bytes in (1, 2, 3, 7):  # so characters are cut
+        monkeypatch.setattr(trainables.corpus, "PIECE_BYTES", piece_bytes)
+        pieces = corpus_of(tmp_path, text)
+        assert text_of(pieces) == text
+        assert (pieces.digest, pieces.vocabulary) == (whole.digest, whole.vocabulary)
+        with pytest.raises(UserError, match=r"not UTF-8 \(byte 40: invalid start byte\)"):
+            corpus_of(tmp_path, b"a" * 40 + b"\xff" + b"a" * 40)
+        with pytest.raises(UserError, match=r"not UTF-8 \(byte 80: unexpected end of data\)"):
+            corpus_of(tmp_path, b"a" * 80 + "é".encode()[:1])
+
+
+def test_a_large_text_takes_memory_by_its_ids(tmp_path: Path) -> None:
+    """Sorting its characters took twenty times the memory of its ids, and a minute for 50 MB."""
+    megabytes = 24
+    text = "to be or not to be, that is the question 🎭\n".encode()
+    (tmp_path / "large.txt").write_bytes(text * (megabytes * 2**20 // len(text)))
+    script = (
+        "import resource, sys; from pathlib import Path; from trainables.corpus import load_corpus;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; before = peak();"
+        "corpus = load_corpus(sys.argv[1], Path()); print(peak() - before)"
+    )
+    command = [sys.executable, "-c", script, f"file:{tmp_path}/large.txt"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert float(done.stdout) < 10 * megabytes  # one byte a character, and four of its id
 
 
 def test_a_path_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

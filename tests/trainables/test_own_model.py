@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.training import initial_state
-from trainables.variants import model_class
+from trainables.variants import model_class, settings_schema
 
 MakeTrial = Callable[..., TrialConfig]
 
@@ -68,6 +69,7 @@ def own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield file
     sys.modules.pop("own_model", None)
     model_class.cache_clear()
+    settings_schema.cache_clear()
 
 
 @pytest.mark.usefixtures("own_model")
@@ -142,7 +144,7 @@ def test_what_is_no_model_is_refused(variant: str, message: str, make_trial: Mak
 
 def test_a_module_with_a_syntax_error_is_refused(own_model: Path, make_trial: MakeTrial) -> None:
     own_model.write_text("class Tilted(:\n")
-    with pytest.raises(UserError, match=r"cannot import 'own_model:Tilted' .*line 1"):
+    with pytest.raises(UserError, match=r"cannot import 'own_model:Tilted': .*line 1"):
         make_trial("own_model:Tilted")
 
 
@@ -153,3 +155,100 @@ def test_a_setting_may_not_hide_one_of_the_trial(
     own_model.write_text(SOURCE.replace("batch_size: int = 1", f"{name}: int = 1"))
     with pytest.raises(UserError, match=f"setting '{name}'"):
         make_trial("own_model:Reserved")
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "reason"),
+    [
+        ("import sys\n\nsys.exit(7)\n", 3, "SystemExit: 7"),
+        ("raise SystemExit\n", 1, "SystemExit"),
+        ("raise RuntimeError('boom\\nand more')\n", 1, "RuntimeError: boom"),
+        ("raise KeyError('x')\n", 1, "KeyError: 'x'"),
+        ("raise ValueError('odd')\n", 1, "ValueError: odd"),
+        ("1 / 0\n", 1, "ZeroDivisionError: division by zero"),
+        ("assert False\n", 1, "AssertionError"),
+        ("class Odd(BaseException): pass\nraise Odd('deep')\n", 2, "Odd: deep"),
+        ("raise GeneratorExit\n", 1, "GeneratorExit"),
+        ("import no_such_library\n", 1, "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("def f(): f()\nf()\n", 1, "RecursionError"),
+        ("import json\njson.loads('{')\n", 2, "JSONDecodeError"),
+        ("def __getattr__(name):\n    raise OSError(name)\n", 2, "OSError: Tilted"),
+    ],
+)
+def test_whatever_a_module_raises_is_said_with_its_line(
+    code: str, line: int, reason: str, own_model: Path, make_trial: MakeTrial
+) -> None:
+    own_model.write_text(code)
+    with pytest.raises(UserError) as refused:
+        make_trial("own_model:Tilted", tilt=1)
+    message = str(refused.value)
+    assert f"cannot import 'own_model:Tilted': {own_model}:{line}: {reason}" in message
+    assert "\n" not in message
+
+
+def test_a_module_may_print(own_model: Path, make_trial: MakeTrial) -> None:
+    own_model.write_text(SOURCE + "\nprint('hello')\n")
+    assert make_trial("own_model:Tilted", tilt=1).flat["width"] == 4
+
+
+def test_ctrl_c_in_a_module_is_no_fault_of_it(own_model: Path, make_trial: MakeTrial) -> None:
+    own_model.write_text("raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        make_trial("own_model:Tilted", tilt=1)
+
+
+TILT = "        tilt: float\n"
+TOO_WIDE = '                raise ValueError(f"width={self.width} is too wide")\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "parts"),
+    [
+        (TILT, "        tilt: 'Unknown'\n", ["Config of 'own_model:Tilted' cannot be read",
+                                             "NameError: name 'Unknown' is not defined"]),
+        (TILT, "        tilt: torch.Tensor\n", ["Config of", "Tensor"]),
+        (TILT, "        tilt: 3\n", ["Config of", "Unable to generate"]),
+        (TILT, "        model_dump: int = 1\n        tilt: int = 1\n", ["Config of", "model_dump"]),
+        (TILT, "        tilt: float = dataclasses.field(init=False)\n", ["TypeError", "'tilt'"]),
+        (TILT, TILT + "        when: object = torch.float32\n",
+         ["model: the settings of own_model:Tilted are no plain data", "dtype"]),
+        (TILT, TILT + "        odd: int = dataclasses.field(default_factory=lambda: {}['x'])\n",
+         ["Config of", "own_model.py:", "KeyError: 'x'"]),
+        (TOO_WIDE, "                raise KeyError('w')\n", ["own_model.py:", "KeyError: 'w'"]),
+        (TOO_WIDE, "                raise SystemExit(3)\n", ["own_model.py:", "SystemExit: 3"]),
+        (TOO_WIDE, "                self.width = 3\n", ["own_model.py:", "FrozenInstanceError"]),
+        ("class Tilted(LanguageModel):", "class Meta(type(LanguageModel)):\n"
+         "    @property\n    def Config(cls):\n        raise OSError('none')\n\n"
+         "class Tilted(LanguageModel, metaclass=Meta):\n    pass\n\nclass Other(LanguageModel):",
+         ["cannot import 'own_model:Tilted'", "OSError: none"]),
+    ],
+)  # fmt: skip
+def test_whatever_its_settings_raise_is_said(
+    before: str, after: str, parts: list[str], own_model: Path, make_trial: MakeTrial
+) -> None:
+    assert before in SOURCE
+    own_model.write_text("import dataclasses\n" + SOURCE.replace(before, after))
+    with pytest.raises(UserError) as refused:
+        make_trial("own_model:Tilted", tilt=1, width=10 if before == TOO_WIDE else 4)
+    for part in parts:
+        assert part in str(refused.value)
+
+
+def test_a_model_without_a_source_file_is_refused(own_model: Path, make_trial: MakeTrial) -> None:
+    own_model.write_text(f"code = {SOURCE!r}\nexec(compile(code, 'nowhere.py', 'exec'))\n")
+    assert make_trial("own_model:Tilted", tilt=1).key  # its module has one
+    model_class.cache_clear()
+    settings_schema.cache_clear()
+    sys.modules.pop("own_model")
+    archive = own_model.parent / "archive.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("own_model.py", SOURCE)
+    own_model.unlink()
+    sys.path.insert(0, str(archive))
+    try:
+        with pytest.raises(
+            UserError, match="has no source file, which is part of its trials' keys"
+        ):
+            make_trial("own_model:Tilted", tilt=1)
+    finally:
+        sys.path.remove(str(archive))

@@ -1,0 +1,271 @@
+"""YAML as plain data: text, numbers, true and false, null, lists and maps.
+
+A value without quotes is what YAML 1.2 makes of it: ``1e-2`` is a number; ``off``, ``no`` and
+``2024-01-01`` are text. What readers of YAML disagree on is refused with what to write instead:
+numbers with leading zeros, in base 60 (``1:30``), and keys that occur twice. Merge keys (``<<``)
+and aliases work. Whatever a text is, reading it takes bounded time, memory and depth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.composer import Composer
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.parser import Parser
+from yaml.reader import Reader, ReaderError
+from yaml.resolver import BaseResolver
+from yaml.scanner import Scanner
+
+MOST_BYTES = 1 << 19
+MOST_VALUES = 10_000  # each alias counts as all that it stands for
+MOST_DEPTH = 50  # of lists and maps in one another
+MOST_WHOLE = 2**64
+SHOWN = 40  # characters of a value in a message
+
+TAG = "tag:yaml.org,2002:"
+STR, INT, FLOAT, BOOL, NULL, SEQ, MAP, MERGE = (
+    TAG + kind for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge")
+)
+LEADING_ZEROS, BASE_60 = "leading zeros", "base 60"  # tags of our own, for what is refused
+DIGITS = "[0-9]+(_[0-9]+)*"
+PLAIN = {  # the first that fits decides; all else is text
+    LEADING_ZEROS: r"[-+]?0(_?[0-9])+",
+    BASE_60: rf"[-+]?{DIGITS}(:[0-5]?[0-9])+(\.[0-9_]*)?",
+    INT: rf"[-+]?({DIGITS}|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+)",
+    FLOAT: rf"[-+]?(\.[0-9]+|{DIGITS}(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    BOOL: "true|True|TRUE|false|False|FALSE",
+    NULL: "~|null|Null|NULL|",
+    MERGE: "<<",
+}
+
+
+class YamlError(Exception):
+    """A text that is not YAML, or not plain data.
+
+    Attributes:
+        problem: in words, without the line.
+        line: from 1; None where no line is to blame.
+    """
+
+    def __init__(self, problem: str, line: int | None = None) -> None:
+        super().__init__(problem if line is None else f"line {line}: {problem}")
+        self.problem = problem
+        self.line = line
+
+
+def read_yaml(path: Path) -> Any:
+    """The value of a YAML file.
+
+    Raises:
+        YamlError: it cannot be read, or `parse_yaml` refuses it.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise YamlError("cannot be read: it is not a file")  # a pipe or device may never end
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise YamlError(f"cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a NUL in the path
+        raise YamlError(f"cannot be read: {error}") from None
+    try:
+        return parse_yaml(content.decode())
+    except UnicodeDecodeError as error:
+        if len(content) > MOST_BYTES:
+            raise _too_long() from None
+        raise YamlError(f"is not UTF-8: {error.reason}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML document.
+
+    Raises:
+        YamlError: it is not YAML, or not plain data of a reasonable size.
+    """
+    if len(text) > MOST_BYTES:
+        raise _too_long()
+    try:
+        composer = _Composer(text)
+    except ReaderError as error:
+        problem = f"not YAML: it has the character {_code(error.character)}"
+        raise YamlError(problem, 1 + text.count("\n", 0, error.position)) from None
+    try:
+        node = composer.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        problem = ", ".join(filter(None, (error.context, error.problem)))
+        raise YamlError(f"not YAML: {problem:.200}", line) from None
+    except (ValueError, OverflowError) as error:  # of an escape such as "\UFFFFFFFF"
+        raise YamlError(f"not YAML: {error}", composer.get_mark().line + 1) from None
+    return None if node is None else _value(node)
+
+
+class _Composer(Reader, Scanner, Parser, Composer, BaseResolver):
+    """The nodes of a document, as long as they are not too many or too deep."""
+
+    def __init__(self, text: str) -> None:
+        Reader.__init__(self, text)
+        Scanner.__init__(self)
+        Parser.__init__(self)
+        Composer.__init__(self)
+        BaseResolver.__init__(self)
+        self._depth = 0
+        self._count = 0
+        self._sizes: dict[Node, int] = {}  # of the nodes that are complete
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        is_alias = self.check_event(yaml.AliasEvent)
+        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+        before = self._count
+        self._count += 1
+        self._depth += 1
+        if self._depth > MOST_DEPTH:
+            raise YamlError(f"more than {MOST_DEPTH} lists and maps in one another", line)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        assert node is not None
+        if not is_alias:
+            self._sizes[node] = self._count - before
+        elif node in self._sizes:
+            self._count += self._sizes[node]
+        else:
+            raise YamlError("an alias inside of what it stands for", line)
+        if self._count > MOST_VALUES:
+            raise YamlError(f"more than {MOST_VALUES:,} values, aliases spelt out", line)
+        return node
+
+
+for _tag, _pattern in PLAIN.items():
+    _Composer.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), None)
+
+
+def _value(node: Node) -> Any:
+    if isinstance(node, MappingNode) and node.tag == MAP:
+        return _mapping(node)
+    if isinstance(node, SequenceNode) and node.tag == SEQ:
+        return [_value(item) for item in node.value]
+    if isinstance(node, ScalarNode) and node.tag in SCALARS:
+        try:
+            return SCALARS[node.tag](node.value)
+        except (ValueError, KeyError):
+            kind = node.tag.removeprefix(TAG)
+            raise _refused(node, f"{_shown(node.value)} is no value of !!{kind}") from None
+        except YamlError as error:
+            raise _refused(node, error.problem) from None
+    tag = node.tag.replace(TAG, "!!")
+    raise _refused(node, f"the tag {_shown(tag)} is not used here; leave it out")
+
+
+def _mapping(node: MappingNode) -> dict[Any, Any]:
+    """The pairs of a map, those of merged maps first."""
+    merged: dict[Any, Any] = {}
+    own: dict[Any, Any] = {}
+    seen = set()
+    for key_node, value_node in node.value:
+        key = _key(key_node)
+        if key in seen:
+            raise _refused(key_node, f"{_shown(key)} is given twice")
+        seen.add(key)
+        if key_node.tag == MERGE:
+            merged = _merged(value_node)
+        else:
+            own[key] = _value(value_node)
+    return merged | own
+
+
+def _key(node: Node) -> Any:
+    if isinstance(node, ScalarNode):
+        return _value(node)
+    if isinstance(node, MappingNode) and node.flow_style:
+        raise _refused(node, "a map cannot be a key; a template such as {{ x }} is not filled in")
+    raise _refused(node, "a list or a map cannot be a key")
+
+
+def _merged(node: Node) -> dict[Any, Any]:
+    """What ``<<`` brings: a map, or a list of them, of which earlier ones count."""
+    maps = node.value if isinstance(node, SequenceNode) else [node]
+    merged: dict[Any, Any] = {}
+    for one in maps:
+        if not isinstance(one, MappingNode):
+            raise _refused(one, "<< merges maps, and this is none")
+        merged = _value(one) | merged
+    return merged
+
+
+def _text(text: str) -> str:
+    """With halves of characters joined, as JSON escapes them."""
+    if "\0" in text:
+        raise YamlError("a text cannot have the character U+0000")
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise YamlError("a text cannot have half of a character (a lone surrogate)") from None
+
+
+def _whole(text: str) -> int:
+    if len(text) > 3 * SHOWN or abs(int(text, 0)) > MOST_WHOLE:
+        raise YamlError(f"the whole number {_shown(text)} is too large: they end at 2**64")
+    return int(text, 0)
+
+
+def _number(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _null(text: str) -> None:
+    if not re.fullmatch(PLAIN[NULL], text):
+        raise ValueError(text)
+
+
+def _leading_zeros(text: str) -> None:
+    number = re.sub("^([-+]?)[0_]+(?=.)", r"\1", text)
+    raise YamlError(
+        f"readers of YAML disagree on leading zeros as in {_shown(text)}: write {number} for a"
+        " number, or quotes for text"
+    )
+
+
+def _base_60(text: str) -> None:
+    raise YamlError(
+        f"readers of YAML disagree on {_shown(text)}, a number in base 60 or text: write the number"
+        " itself, or quotes for text"
+    )
+
+
+SCALARS: Mapping[str, Callable[[str], Any]] = {
+    STR: _text,
+    INT: _whole,
+    FLOAT: _number,
+    BOOL: lambda text: {"true": True, "false": False}[text.lower()],
+    NULL: _null,
+    MERGE: str,
+    LEADING_ZEROS: _leading_zeros,
+    BASE_60: _base_60,
+}
+
+
+def _refused(node: Node, problem: str) -> YamlError:
+    return YamlError(problem, node.start_mark.line + 1)
+
+
+def _too_long() -> YamlError:
+    return YamlError(f"more than {MOST_BYTES >> 10} KiB")
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    short = text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-5:]}"
+    return repr(short)
+
+
+def _code(character: int | str | bytes) -> str:
+    number = character if isinstance(character, int) else ord(character)
+    return f"U+{number:04X}"

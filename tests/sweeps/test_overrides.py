@@ -1,0 +1,129 @@
+"""Changes of a sweep on the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sweeps.plan import override
+from sweeps.spec import SweepFile, load_sweep
+from trainables.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def sweep() -> SweepFile:
+    return load_sweep("search")[0]
+
+
+def at(sweep: SweepFile, path: str) -> Any:
+    found: Any = sweep
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("description=run #3", "run #3"),
+        ("description=[wip] x", "[wip] x"),
+        ("description={x}: 'y' \"z\", &a *b", "{x}: 'y' \"z\", &a *b"),
+        ("description=null", "null"),
+        ("description=", ""),
+        ("description=a=b", "a=b"),
+        ("corpus=file:a #b.txt", "file:a #b.txt"),
+        ("corpus=file:a, b.txt", "file:a, b.txt"),
+        ("corpus=0042", "0042"),
+        ("name=2024-01-01", "2024-01-01"),
+        ("name=1e3", "1e3"),
+        ("tracking.uri=sqlite:///a #b.db", "sqlite:///a #b.db"),
+        ("tracking.uri=", None),
+        ("tracking.uri=null", None),
+        ("storage.uri=/a [b]/c", "/a [b]/c"),
+        ("search.storage=sqlite:///a: b.db", "sqlite:///a: b.db"),
+        ("search.sampler=qmc", "qmc"),
+    ],
+)
+def test_text_is_taken_as_it_is(sweep: SweepFile, assignment: str, value: str | None) -> None:
+    path = assignment.partition("=")[0]
+    assert at(override(sweep, [assignment]), path) == value
+
+
+@pytest.mark.parametrize(
+    ("assignment", "values"),
+    [
+        ("model.pe_type=randn,sinpe", ["randn", "sinpe"]),
+        ("model.pe_type= randn , sinpe", ["randn", "sinpe"]),
+        ("model.pe_type=[randn, sinpe]", ["randn", "sinpe"]),
+        ("model.pe_type=a #b", ["a #b"]),
+        ("model.pe_type=[a] b", ["[a] b"]),
+        ("model.pe_type=0042", ["0042"]),
+        ('model.pe_type=["a, b", c]', ["a, b", "c"]),
+        ("training.schedule=off", ["off"]),
+        ("model.n_embd=8", [8]),
+        ("model.n_embd=8,16", [8, 16]),
+        ("model.n_embd=[8,16]", [8, 16]),
+        ("model.n_embd=[[8],[16]]", [[8], [16]]),
+        ("model.n_embd=", []),
+        ("model.pe_type=", []),
+        ("training.learning_rate=1e-3,2e-3", [1e-3, 2e-3]),
+    ],
+)
+def test_values_between_commas_are_all_tried(
+    sweep: SweepFile, assignment: str, values: list[Any]
+) -> None:
+    (arm,) = override(sweep, [assignment]).arms
+    path = assignment.partition("=")[0]
+    assert arm.grid[path] == values
+    assert path not in arm.search
+
+
+def test_a_part_of_the_sweep_can_be_given_as_a_whole(sweep: SweepFile) -> None:
+    changed = override(sweep, ["resources={cpus_per_trial: 2, pack: off}", "seed=3"])
+    assert (changed.resources.cpus_per_trial, changed.resources.pack, changed.seed) == (2, "off", 3)
+    assert override(sweep, ["tracking={}"]).tracking.uri is None
+    assert override(sweep, ["training={max_steps: 3}"]).training == {"max_steps": 3}
+    assert override(sweep, ["resources.pack=8"]).resources.pack == 8
+
+
+@pytest.mark.parametrize(
+    ("assignment", "part"),
+    [
+        ("seed=0042", "write 42 for a number"),
+        ("seed=4,008", "write 8 for a number"),
+        ("replicates=[001,002,010]", "write 1 for a number"),
+        ("replicates=4,1", "a list stands in brackets"),
+        ("search.hours=1:30", "base 60"),
+        ("model.n_embd=16:32", "base 60"),
+        ("model.n_embd=8,[", "not YAML"),
+        ("model.n_embd={low: 1, high: 2, low: 3}", "'low' is given twice"),
+        ("training.max_steps=100 #x", "not YAML"),
+        ("training.max_steps=" + "9" * 5_000, "too large"),
+        ("training.learning_rate={low: 1e-3, high: 1, log: yes}", "should be true or false"),
+        ("search.confirm={{ x }}", "a map cannot be a key"),
+        ("search.confirm.top.x=1", "search.confirm.top"),
+        ("arms.0=3", "arms.0: arms has no settings"),
+        ("resource={a: 1}", "did you mean 'resources'?"),
+        ("resources={cpus: 1}", "resources.cpus: unknown setting 'cpus'"),
+        ("description=\udcff", "not UTF-8"),
+        ("model.pe_type=\udcff,rope", "not UTF-8"),
+        ("model.n_embd=\udcff", "U+DCFF"),
+        ("", "path=value"),
+        ("=", "unknown setting ''"),
+    ],
+)
+def test_what_is_refused_names_the_override(sweep: SweepFile, assignment: str, part: str) -> None:
+    with pytest.raises(UserError) as refused:
+        override(sweep, ["seed=1", assignment])
+    message = str(refused.value)
+    assert message.startswith("override '")
+    assert "\n" not in message
+    assert part in message
+    assert len(message.partition(": ")[0]) < 120
+
+
+def test_a_password_in_an_override_is_not_shown(sweep: SweepFile) -> None:
+    with pytest.raises(UserError) as refused:
+        override(sweep, ["tracking.uri=http://user:word@host/\udcff"])
+    assert str(refused.value) == "override 'tracking.uri=...': the value is not UTF-8"

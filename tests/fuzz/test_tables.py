@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ from hypothesis import strategies as some
 
 from analysis import check_claims, load_trials, markdown, tables, write_tables
 from analysis.claim_texts import claims_overview, sentences
+from analysis.claims import SHIPPED, Claim
 from analysis.conclusions import write_conclusions
 from analysis.errors import AnalysisError
 from analysis.published import PUBLISHED
 from analysis.runs import RESERVED
+from plain_yaml import parse_yaml
 from tests.fuzz import guard
 
 OURS = sorted({*RESERVED, "seed", "variant", "pe_type", "n_embd", "block_size", "corpus", "loss"})
@@ -89,3 +92,69 @@ def test_a_table_of_trials(effort: settings, folder: Path) -> None:
         use(path, None, folder / "out")
 
     guard.fuzz(effort, some.one_of(csv_texts(), some.binary(max_size=200)), read, AnalysisError)
+
+
+SHIPPED_CLAIMS = parse_yaml(SHIPPED.read_text(encoding="utf-8"))["claims"]
+KEYS = [*Claim.model_fields, "claims", "", "\u2028"]
+LEVELS = ["rope", "sinpe", "attention", "bigram", 8, 64, 2**64, 1e308, -1e308, 1e-320, True, None,
+          "", "nan", "inf", "8", "1e-2", "(a+)+$", ".*", "[", "\\", "\x00", "x" * 300,
+          "seed"]  # fmt: skip
+SETTINGS = ["variant", "pe_type", "n_embd", "block_size", "seed", "val_loss", "", "x"]
+
+plain = some.one_of(some.sampled_from(LEVELS), some.integers(-99, 99), some.floats(), texts)
+values = some.recursive(
+    plain,
+    lambda inner: some.one_of(
+        some.lists(inner, max_size=4),
+        some.dictionaries(some.sampled_from(SETTINGS), inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+@some.composite
+def claim_files(draw: some.DrawFn) -> str:
+    """Claims of the published study with some of their parts exchanged, as JSON, which is YAML."""
+    claims = [
+        dict(claim) for claim in draw(some.lists(some.sampled_from(SHIPPED_CLAIMS), max_size=3))
+    ]
+    for claim in claims:
+        for _ in range(draw(some.integers(0, 3))):
+            if draw(some.booleans()) and claim:
+                claim[draw(some.sampled_from(sorted(claim)))] = draw(values)
+            else:
+                claim[draw(some.sampled_from(KEYS))] = draw(values)
+    file: dict[str, Any] = {"claims": claims}
+    if draw(some.booleans()):
+        file["margin"] = draw(values)
+    text = json.dumps(file)
+    for _ in range(draw(some.integers(0, 2)) if draw(some.booleans()) else 0):
+        at = draw(some.integers(0, len(text)))
+        text = (
+            text[:at]
+            + draw(some.sampled_from(["[", "]", "&a ", "*a", "<<: ", "\x00", '"']))
+            + text[at:]
+        )
+    return text
+
+
+@guard.efforts
+def test_a_file_of_claims(effort: settings, folder: Path) -> None:
+    rows = "\n".join(
+        f"attention,{pe_type},{n_embd},{block},{seed},{2 + block / 100 + seed / 1000}"
+        for pe_type in ("rope", "sinpe", "randn")
+        for n_embd in (64, 128)
+        for block in (8, 16)
+        for seed in (1, 2, 3)
+    )
+    table, path = folder / "trials.csv", folder / "claims.yaml"
+    table.write_text(f"variant,pe_type,n_embd,block_size,seed,val_loss\n{rows}\n")
+    trials = load_trials(str(table))
+    conclude(trials, None, folder / "out")
+
+    def check(text: str) -> None:
+        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        conclude(trials, path, folder / "out")
+
+    fewer = settings(effort, max_examples=effort.max_examples // 4)  # each takes a while
+    guard.fuzz(fewer, some.one_of(claim_files(), claim_files(), some.text()), check, AnalysisError)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, listed
 from analysis.runs import Trials, is_finite
 from analysis.studies import with_active
 
@@ -63,7 +63,7 @@ def importance(trials: Trials) -> pd.DataFrame:
         raise AnalysisError(
             f"importance needs {FEWEST_TRIALS} finished trials and two settings that vary;"
             f" {trials.experiment!r} has {len(rows)} trials, and what varies among them is:"
-            f" {', '.join(_varying(rows, trials.settings)) or 'nothing'}"
+            f" {listed(_varying(rows, trials.settings), 'nothing')}"
         )
     return pd.concat([importances(sample) for sample in found], ignore_index=True)
 

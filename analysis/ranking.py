@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.confirmed import judged
 from analysis.csv_files import csv_text
 from analysis.document import markdown_table
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, listed
 from analysis.runs import Trials
 from analysis.statistics import t_intervals
 from analysis.terminal import in_a_line
@@ -135,7 +135,7 @@ def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.Data
     if by not in trials.settings:
         raise AnalysisError(
             f"{by!r} does not differ between the configurations of {trials.experiment!r};"
-            f" what differs: {', '.join(trials.settings) or 'nothing'}"
+            f" what differs: {listed(trials.settings, 'nothing')}"
         )
     table = configurations(trials) if table is None else table.copy()
     others = [name for name in table.columns[: table.columns.get_loc("n")] if name != by]

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.csv_files import read_csv
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, listed
 from analysis.search import Search, read_search
 
 PAGE = 1_000
@@ -261,7 +261,7 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
             names = sorted(one.name for one in client.search_experiments())
             raise AnalysisError(
                 f"{without_password(tracking_uri)} has no experiment {experiment!r}; there are:"
-                f" {', '.join(names)}"
+                f" {listed(names)}"
             )
         yield client, found.experiment_id
     except MlflowException as error:

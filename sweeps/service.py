@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import AnalysisError, load_trials, tables, write_tables
+from analysis import AnalysisError, load_trials, tables, write_ranking, write_tables
 from analysis.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps import signals
 from sweeps.description import describe_sweep, describe_trial
@@ -416,5 +416,6 @@ def _rank(name: str, outcome: Outcome) -> None:
         outcome.unranked = str(error)
         return
     write_tables(named, outcome.reports)
+    write_ranking(named["ranking"], outcome.reports)
     outcome.ranking = named["ranking"]
     outcome.experiment_id = trials.sweep.get("experiment_id", "")

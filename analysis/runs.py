@@ -299,7 +299,8 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
     file = store_file(uri)
     if file is None and uri.startswith("sqlite"):
         raise AnalysisError(f"the MLflow store {uri} keeps nothing; name a file: sqlite:///PATH")
-    if file and file.exists():
+    is_there = file is not None and os.path.exists(file)  # also False where it may not be seen
+    if file and is_there:
         follow_move(file, driven)
     elif file and must_exist:
         raise AnalysisError(
@@ -317,7 +318,7 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
     # It logs a traceback of what it raises as well, which whoever asked tells.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
-        if file and not file.exists():
+        if file and not is_there:
             _make_store(file)
         if uri.startswith(DATABASES):
             _ask_database(uri)

@@ -22,6 +22,7 @@ from sweeps.gpus import largest, settle
 from sweeps.lock import only_driver
 from sweeps.outbox import Outbox, TrialRecord
 from sweeps.packs import settle_packs
+from sweeps.passwords import refuse_password
 from sweeps.plan import Plan
 from sweeps.progress import Progress
 from sweeps.queue import Queue
@@ -100,6 +101,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     name = plan.sweep.name
     uri = options.tracking_uri or plan.sweep.tracking.uri or state.tracking_uri
     storage_uri = options.storage_uri or plan.sweep.storage.uri
+    refuse_password(storage_uri or "")  # it is kept in the outbox
     storage = open_storage(storage_uri, state.sweep(name), name)
     check_from_here(storage)
     stop = Stop()

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from analysis.errors import AnalysisError
@@ -20,7 +21,7 @@ class Space:
 
     choices: tuple[Any, ...] = ()
     low: float = math.nan  # NaN for choices
-    high: float = math.nan
+    high: float = math.nan  # the highest value that steps from low reach
     log: bool = False
     step: float | None = None
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # only with these elsewhere
@@ -30,7 +31,7 @@ class Space:
         """Read a list of choices, or a range.
 
         Raises:
-            TypeError, KeyError, ValueError: it is neither.
+            TypeError, KeyError, ValueError, ArithmeticError: it is neither.
         """
         if isinstance(data, list):
             return Space(tuple(data))
@@ -39,9 +40,14 @@ class Space:
             return Space(tuple(data["choices"]), when=when)
         low, high = float(data["low"]), float(data["high"])
         log = bool(data.get("log"))
-        if not low < high or (log and low <= 0):
+        step = None if data.get("step") is None else float(data["step"])
+        if not -math.inf < low < high < math.inf or (log and low <= 0):
             raise ValueError(f"{low} to {high} is no {'logarithmic ' if log else ''}range")
-        return Space(low=low, high=high, log=log, step=data.get("step"), when=when)
+        if step is not None:
+            high = _reached(low, high, step)
+            if not high >= low:
+                raise ValueError(f"{step} is no step")
+        return Space(low=low, high=high, log=log, step=step, when=when)
 
     def __str__(self) -> str:
         if self.choices:
@@ -61,7 +67,7 @@ class Space:
             number = float(value)
         except (TypeError, ValueError):  # missing, or a word
             return math.nan
-        if not math.isfinite(number) or (self.log and number <= 0):
+        if not math.isfinite(number) or (self.log and number <= 0) or self.low == self.high:
             return math.nan
         scale = math.log if self.log else float
         return (scale(number) - scale(self.low)) / (scale(self.high) - scale(self.low))
@@ -72,6 +78,12 @@ class Space:
         if position <= EDGE:
             return "low edge"
         return "high edge" if position >= 1 - EDGE else ""
+
+
+def _reached(low: float, high: float, step: float) -> float:
+    """The highest value that steps from the low end of a range reach."""
+    start, end, width = (Decimal(str(number)) for number in (low, high, step))
+    return float(start + (end - start) // width * width)
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,7 @@ def read_search(text: str | None) -> Search | None:
                 for arm in data["arms"]
             ),
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise AnalysisError(
             f"the tag `search` of the sweep's run has another form than expected"
             f" ({type(error).__name__}: {error}); was it written by another version?"

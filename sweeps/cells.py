@@ -133,7 +133,7 @@ def short_name(path: str) -> str:
 
 
 def _few(parameter: Parameter) -> list[Any]:
-    """The choices, or the ends of a range."""
+    """The choices, or the lowest and the highest value of a range."""
     if parameter.choices is not None:
         return parameter.choices
-    return [parameter.low, parameter.high]
+    return [parameter.low, parameter.highest]

@@ -163,6 +163,13 @@ def _show_search(made: Plan) -> None:
     same = {n: v for n, v in made.examples[0].flat.items() if n not in (*made.varying, *made.tuned)}
     console.print(f"studies {len(cells)}, one for each of: {', '.join(compared) or 'the sweep'}")
     console.print(f"tuned   {', '.join(made.tuned)}")
+    for label, size in made.sizes.items():
+        _say(f"        {label} has {size} configurations in all")
+    for name, parameter in made.shortened.items():
+        _say(
+            f"        {name} from {parameter.low} by {parameter.step} reaches {parameter.highest},"
+            f" not {parameter.high}"
+        )
     console.print(f"fixed   {', '.join(f'{n}={canonical(v)}' for n, v in same.items())}")
 
 
@@ -226,6 +233,8 @@ def run(
         retried = [record for record in outcome.failed if not record.is_suggested]
         if all(record.failures >= limit for record in retried) and retried and not retry_failed:
             again += " --retry-failed"
+    for line in outcome.exhausted:
+        _say(f"search  {line}")
     if outcome.fruitless and outcome.status == "FAILED":
         _say(f"search  no trial was finished in: {'; '.join(outcome.fruitless)}")
     if outcome.unsent:

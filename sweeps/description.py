@@ -74,6 +74,8 @@ def _space(plan: Plan, index: int) -> dict[str, Any] | None:
         about = parameter.model_dump(exclude={"choices", "when"})
         if parameter.choices is not None:
             about = {"choices": parameter.choices}
+        else:
+            about["high"] = parameter.highest
         if parameter.when:
             about["when"] = {short_name(other): few for other, few in parameter.when.items()}
         is_list = about.keys() == {"choices"}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from analysis import AnalysisError
 from analysis.runs import opened, runs_of
 from sweeps.cells import ARM, SearchedArm
-from sweeps.outbox import Outbox
+from sweeps.outbox import Outbox, TrialRecord
 from trainables.config import canonical
 from trainables.errors import UserError
 
@@ -44,17 +44,27 @@ def from_outbox(outbox: Outbox, known: Container[str]) -> dict[str, Observation]
         outbox: of the sweep.
         known: keys that need not be read again.
     """
-    found = {}
-    for record in (*outbox.trials(), *outbox.removed_trials()):
-        if record.key in known or record.reason.startswith(ANOTHER_SEED):
-            continue
-        if record.is_suggested and record.is_done:
-            settings = record.content["params"]
-            evaluations = [evaluation for _, evaluation in outbox.evaluations(record.key)]
-            found[record.key] = Observation(
-                outbox.sweep.name, record.key, settings, evaluations, record.reason
-            )
-    return found
+    return {
+        record.key: _observed(outbox, record)
+        for record in (*outbox.trials(), *outbox.removed_trials())
+        if record.key not in known and record.is_suggested and record.is_done
+        if not record.reason.startswith(ANOTHER_SEED)
+    }
+
+
+def unknown_in_outbox(outbox: Outbox, known: Container[str]) -> dict[str, Observation]:
+    """The suggested trials of a sweep that the studies do not know, done or not, by key."""
+    return {
+        record.key: _observed(outbox, record)
+        for record in outbox.trials()
+        if record.key not in known and record.is_suggested
+    }
+
+
+def _observed(outbox: Outbox, record: TrialRecord) -> Observation:
+    evaluations = [evaluation for _, evaluation in outbox.evaluations(record.key)]
+    settings = record.content["params"]
+    return Observation(outbox.sweep.name, record.key, settings, evaluations, record.reason)
 
 
 def from_store(uri: str, sweep: str, known: Container[str]) -> dict[str, Observation]:

@@ -7,7 +7,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from sweeps.cells import Cell, SearchedArm, make_cells, short_name
 from sweeps.constraints import holds, names_in
+from sweeps.feasibility import MOST, allowed
 from sweeps.overrides import read_value, read_values
 from sweeps.passwords import without_password
 from sweeps.search_spec import Parameter, Search
@@ -41,6 +42,7 @@ class Plan:
     trials: tuple[TrialConfig, ...]
     cells: tuple[Cell, ...] = ()
     examples: tuple[TrialConfig, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)  # of studies that will run out, by label
     command: str = ""  # that asks for this sweep again
 
     @cached_property
@@ -63,6 +65,9 @@ class Plan:
         if not self.cells:
             return 0
         budget, confirm = self.sweep.search.budget, self.sweep.search.confirm
+        if len(self.sizes) == len(self.cells):  # all will run out
+            most = sum(self.sizes.values())
+            budget = most if budget is None else min(most, budget)
         if budget is None:
             return None
         confirming = len(self.cells) * confirm.top if confirm else 0
@@ -79,6 +84,13 @@ class Plan:
         """The settings that a search chooses, by short names."""
         arms = [arm for cell in self.cells for arm in cell.arms]
         return tuple(dict.fromkeys(short_name(path) for arm in arms for path in arm.space))
+
+    @property
+    def shortened(self) -> dict[str, Parameter]:
+        """The ranges whose steps do not reach their high end, by short names."""
+        spaces = [arm.space for cell in self.cells for arm in cell.arms]
+        ranges = {short_name(p): r for space in spaces for p, r in space.items() if not r.choices}
+        return {name: each for name, each in ranges.items() if each.highest != each.high}
 
     @property
     def costs(self) -> dict[str, Callable[[TrialConfig], float]]:
@@ -224,7 +236,32 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
         )
     _check_constraints(sweep.search, examples, source)
     check_sizes((*trials, *examples), corpus.vocab_size, source)
-    return Plan(sweep, corpus, tuple(trials), cells, tuple(examples))
+    plan = Plan(sweep, corpus, tuple(trials), cells, tuple(examples))
+    return replace(plan, sizes=_sizes(plan, source))
+
+
+def _sizes(plan: Plan, source: str) -> dict[str, int]:
+    """The studies that have fewer configurations than suggestions, with how many, by label.
+
+    Raises:
+        UserError: one of them has none.
+    """
+    sizes = {}
+    constraints, seed = plan.sweep.search.constraints, plan.sweep.seeds[0]
+    enough, small = plan.share or math.inf, MOST // max(1, len(plan.cells))
+    for cell in plan.cells:
+        found = allowed(cell, constraints, seed, enough, small)
+        if not found.keys:
+            count = f"{found.looked_at:,}"
+            which = f"the {count}" if found.is_all else f"{count} random"
+            raise UserError(
+                f"{source}: search.constraints: none of {which} configurations of the study"
+                f" {cell.label} satisfies them; loosen them, or narrow the ranges to where they"
+                " hold"
+            )
+        if found.is_all and len(found.keys) < enough:
+            sizes[cell.label] = len(found.keys)
+    return sizes
 
 
 def _check_block(trial: TrialConfig, corpus: Corpus, where: str) -> None:

@@ -99,6 +99,10 @@ class Queue:
         """The labels of studies in which nothing was trained to its end."""
         return []
 
+    def exhausted(self) -> list[str]:
+        """Which studies found nothing more to suggest before the limits were reached, and why."""
+        return []
+
     def leave(self, key: str) -> TrialEvent | None:
         """Whether a running trial is to be left now, as the event that this will be."""
         return None

@@ -132,11 +132,10 @@ def picker(trial: Chooser) -> Pick:
     """Let a trial of Optuna choose the values of parameters."""
 
     def pick(name: str, parameter: Parameter) -> Any:
-        low, high, log = parameter.low, parameter.high, parameter.log
         if parameter.choices is not None:
             return trial.suggest_categorical(name, parameter.choices)
+        low, high, log = parameter.low, parameter.highest, parameter.log
         assert low is not None
-        assert high is not None
         if isinstance(low, int) and isinstance(high, int):
             return trial.suggest_int(name, low, high, step=int(parameter.step or 1), log=log)
         return trial.suggest_float(name, low, high, step=parameter.step, log=log)

@@ -14,15 +14,18 @@ from dataclasses import replace
 from typing import Any
 
 from optuna.exceptions import OptunaError
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from sweeps.events import TrialEvent
 from sweeps.observations import ANOTHER_SEED
-from sweeps.outbox import TrialRecord
+from sweeps.outbox import Outbox, TrialRecord
 from sweeps.packs import Packs
+from sweeps.plan import Plan
 from sweeps.queue import Queue
 from sweeps.search_spec import Search as SearchSpec
-from sweeps.studies import Study, Suggestion
+from sweeps.studies import Study, learn_again, open_studies
+from sweeps.suggestion import Suggestion
 from trainables.config import TrialConfig
 from trainables.training import TrainingDivergedError
 
@@ -110,6 +113,14 @@ class Search(Queue):
     def without_result(self) -> list[str]:
         """The labels of studies in which nothing was trained to its end."""
         return [label for label, study in self._studies.items() if not study.best(1)]
+
+    def exhausted(self) -> list[str]:
+        """Which studies found nothing more to suggest before the limits were reached, and why."""
+        used = sum(study.used for study in self._studies.values())
+        if self._spec.budget is not None and used >= self._spec.budget:
+            return []
+        why = {label: study.why_exhausted for label, study in self._studies.items()}
+        return [f"study {label}: {reason}" for label, reason in why.items() if reason]
 
     def resume(self, records: Mapping[str, TrialRecord], history: History) -> None:
         """Go on from where an earlier run was ended.
@@ -300,6 +311,33 @@ class Search(Queue):
         if self._spec.hours is not None and self._searched_s - self._kept_s > KEEP_S:
             self._kept_s = self._searched_s
             next(iter(self._studies.values())).searched_s = self._searched_s
+
+
+def known_studies(
+    plan: Plan, outbox: Outbox, storage: BaseStorage
+) -> tuple[list[Study], set[str], int]:
+    """The studies of a sweep, with all that its outbox knows of them.
+
+    What an earlier driver did not tell them is told now: so the best of a study that has ended is
+    known, and what confirms it stays part of the sweep.
+
+    Returns:
+        The studies, the keys of all trials that they know or the grid has, and how many
+        configurations the storage lacked.
+
+    Raises:
+        DamagedError: what the storage has of one cannot be.
+    """
+    studies, taken = open_studies(plan, storage)
+    lacked = learn_again(studies, taken, outbox)
+    records = {record.key: record for record in outbox.trials()}
+    Search(studies, plan.sweep.search, []).resume(records, history_in(outbox))
+    return studies, taken, lacked
+
+
+def history_in(outbox: Outbox) -> History:
+    """The evaluations of trials as the outbox has them."""
+    return lambda key: [evaluation for _, evaluation in outbox.evaluations(key)]
 
 
 def _tagged(suggestion: Suggestion) -> list[Tagged]:

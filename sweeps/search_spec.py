@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
@@ -13,6 +15,7 @@ from trainables.errors import brief
 
 MOST_TRIALS = 100_000  # of a sweep; each has a run, and files
 TRIALS = 100  # suggestions of a search that names no budget at all
+MAX_STEPS = 10**15  # of a range
 SCALARS = (str, int, float, bool, type(None))
 
 SamplerName = Literal["tpe", "gp", "cmaes", "random", "qmc", "nsga2", "nsga3"]
@@ -93,14 +96,68 @@ class Parameter(Frozen):
             raise ValueError("give a list of choices, or low and high")
         if not self.low < self.high:
             raise ValueError(f"low={self.low} must be below high={self.high}")
-        width = self.high - self.low
-        if not math.isfinite(width) or (self.step and width / self.step > LARGEST):
+        if not math.isfinite(self.high - self.low):
             raise ValueError(f"low={self.low} and high={self.high} are too far apart")
         if self.log and self.low <= 0:
             raise ValueError(f"a log scale needs low above 0, not {self.low}")
         if self.log and self.step is not None:
             raise ValueError("log and step exclude each other; give one of them")
+        if self.step is not None:
+            self._check_step(self.low, self.high, self.step)
         return self
+
+    def _check_step(self, low: float, high: float, step: float) -> None:
+        if high - low > step * MAX_STEPS:
+            raise ValueError(f"step={step} is too small for low={low} to high={high}; leave it out")
+        if step == math.inf or self.highest == low:
+            raise ValueError(
+                f"step={step} leads from low={low} beyond high={high}, so there is one value only;"
+                " give a smaller step"
+            )
+
+    @property
+    def highest(self) -> int | float:
+        """The highest value of a range: ``high``, or what steps from ``low`` reach below it."""
+        low, high, step = self.low, self.high, self.step
+        assert low is not None
+        assert high is not None
+        if step is None:
+            return high
+        exact_low, exact_high, exact_step = (Decimal(str(number)) for number in (low, high, step))
+        reached = exact_low + (exact_high - exact_low) // exact_step * exact_step
+        return int(reached) if self.is_whole else float(reached)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a range has whole numbers only."""
+        return all(isinstance(n, int | None) for n in (self.low, self.high, self.step))
+
+    @property
+    def count(self) -> float:
+        """How many values there are."""
+        if self.choices is not None:
+            return len(self.choices)
+        assert self.low is not None
+        step = self.step or (1 if self.is_whole else None)
+        return round((self.highest - self.low) / step) + 1 if step else math.inf
+
+    def value(self, place: int) -> Any:
+        """One of a finite number of values, from 0."""
+        if self.choices is not None:
+            return self.choices[place]
+        assert self.low is not None
+        return min(self.low + place * (self.step or 1), self.highest)
+
+    def draw(self, chance: random.Random) -> Any:
+        """One of the values by chance."""
+        if self.count < math.inf and not self.log:
+            return self.value(chance.randrange(int(self.count)))
+        assert self.low is not None
+        if not self.log:
+            return chance.uniform(self.low, self.highest)
+        drawn = math.exp(chance.uniform(math.log(self.low), math.log(self.highest)))
+        drawn = min(max(drawn, self.low), self.highest)
+        return round(drawn) if self.is_whole else drawn
 
 
 class Stopping(Frozen):

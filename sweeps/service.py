@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class Outcome:
     status: str = "KILLED"  # FINISHED: all trials are; FAILED: some failed; KILLED: stopped
     failed: list[TrialRecord] = field(default_factory=list)
     fruitless: list[str] = field(default_factory=list)  # studies in which no trial was finished
+    exhausted: list[str] = field(default_factory=list)  # why studies suggested no more, in words
     notes: dict[str, str] = field(default_factory=dict)  # what could not be trusted, by trial key
     restarts: int = 0  # how often a worker of this run died
     recomputed: int = 0  # steps known to be taken again for it, or for an earlier driver
@@ -198,21 +200,21 @@ def _delivery(outbox: Outbox, state: State, outcome: Outcome, say: Say) -> Itera
 def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -> Search:
     """The studies of a sweep as they are, with what they can learn from elsewhere."""
     # Optuna is imported late, as MLflow is.
-    from sweeps.observations import from_outbox, from_store
-    from sweeps.search import Search
-    from sweeps.studies import Study
+    from sweeps.observations import from_store
+    from sweeps.search import Search, known_studies
     from sweeps.study_storage import open_storage
 
     sweep, spec = plan.sweep, plan.sweep.search
-    storage, lost = open_storage(spec.storage, state.sweep(sweep.name))
+    (studies, taken, known), lost = open_storage(
+        spec.storage, state.sweep(sweep.name), functools.partial(known_studies, plan, outbox)
+    )
     if lost:
-        say(f"lost    {lost}; the trials of the sweep are its observations now")
-    taken = {trial.key for trial in plan.trials}
-    studies = [
-        Study(cell, spec, sweep.seeds, storage, sweep.name, plan.share, plan.costs, taken)
-        for cell in plan.cells
-    ]
-    sources = {sweep.name: from_outbox(outbox, taken)}
+        say(f"lost    {lost}; its studies come back from the trials of the sweep")
+    if known and (lost or any(study.follows_another for study in studies)):
+        say(f"learnt  {known} configurations from the trials of {sweep.name}")
+    elif known:
+        say(f"lost    the studies lack {known} suggestions, which come back from their trials")
+    sources = {}
     for name in set(spec.warm_start) - {sweep.name}:
         try:
             sources[name] = from_store(uri, name, taken)
@@ -240,7 +242,9 @@ def _queue(
     queue = search or Queue()
     queue.put(_to_run(plan, records))
     if search:
-        search.resume(records, lambda key: [each for _, each in outbox.evaluations(key)])
+        from sweeps.search import history_in
+
+        search.resume(records, history_in(outbox))
         for event in search.decided():
             outbox.record(event)
         queue.fill()
@@ -367,6 +371,7 @@ def _conclude(
             outcome.status = was if was in ("FINISHED", "FAILED") else "KILLED"
         elif queue.is_over if queue else {one.status for one in trials} <= {"FINISHED", "FAILED"}:
             outcome.fruitless = queue.without_result() if queue else []
+            outcome.exhausted = queue.exhausted() if queue else []
             counts = any(not record.is_suggested for record in outcome.failed)
             outcome.status = "FAILED" if counts or outcome.fruitless else "FINISHED"
         has_finished = any(record.status == "FINISHED" for record in trials)

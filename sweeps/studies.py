@@ -8,74 +8,43 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 import optuna
 from optuna.samplers import PartialFixedSampler, RandomSampler
+from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from sweeps.cells import Cell, SearchedArm
-from sweeps.constraints import holds
-from sweeps.observations import MEASURED, Observation, Observed
+from sweeps.cells import Cell
+from sweeps.constraints import broken
+from sweeps.feasibility import allowed
+from sweeps.observations import (
+    MEASURED,
+    Observation,
+    Observed,
+    from_outbox,
+    unknown_in_outbox,
+)
+from sweeps.outbox import Outbox
+from sweeps.plan import Plan
 from sweeps.samplers import Chooser, experimental, make_pruner, make_sampler, picker, reason, rungs
 from sweeps.search_spec import Objective, Search
+from sweeps.study_storage import DamagedError
+from sweeps.suggestion import Suggestion
 from trainables.config import TrialConfig
 
 ASKS = 20  # of the sampler, for something new; then by chance
 MAX_LABEL = 300  # characters of a study's name: a database has 512
 RANDOM_ASKS = 200  # then there is nothing new
 REJECTED = "rejected"  # attributes of Optuna's trials: why a suggestion was not trained
+REPEATED = "it was there before"  # such a reason
 FROM = "from"  # the sweep that an observation comes from, if this study did not suggest it
 ENDED = "ended"  # why it was stopped early, or failed
 EXHAUSTED = "exhausted"  # attributes of the study
 SEARCHED_S = "searched_s"
-
-
-@dataclass
-class Suggestion:
-    """A configuration of a study, with what is known of its trials, one for each seed."""
-
-    study: str
-    number: int
-    arm: SearchedArm
-    trials: tuple[TrialConfig, ...]
-    rungs: tuple[int, ...] = ()  # steps at which it is judged
-    judged: int = 0  # the last of them so far
-    losses: dict[str, dict[int, float]] = field(default_factory=dict)  # val_loss in nats, by key
-    measured: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # last evaluation, by key
-    ended: set[str] = field(default_factory=set)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return tuple(trial.key for trial in self.trials)
-
-    def hear(self, key: str, evaluation: Mapping[str, Any]) -> None:
-        """Take an evaluation of one of its trials; again changes nothing."""
-        self.losses.setdefault(key, {})[evaluation["step"]] = evaluation["val_nats"]
-        if evaluation["step"] >= self.measured.get(key, evaluation)["step"]:
-            self.measured[key] = evaluation
-
-    def waits(self, key: str) -> bool:
-        """Whether a trial stands at a rung that not all seeds have reached."""
-        rung = self.next_rung
-        return rung is not None and rung in self.losses.get(key, {})
-
-    @property
-    def next_rung(self) -> int | None:
-        return next((step for step in self.rungs if step > self.judged), None)
-
-    def mean_at(self, step: int) -> float:
-        return fmean(self.losses[key][step] for key in self.keys)
-
-    def at_rung(self) -> int | None:
-        """The next rung, once all seeds have reached it."""
-        rung = self.next_rung
-        if rung is None or any(rung not in self.losses.get(key, {}) for key in self.keys):
-            return None
-        return rung
 
 
 class Study:
@@ -86,7 +55,7 @@ class Study:
         cell: Cell,
         search: Search,
         seeds: Sequence[int],
-        storage: optuna.storages.BaseStorage,
+        storage: BaseStorage,
         sweep: str,
         budget: int | None,
         costs: Mapping[str, Callable[[TrialConfig], float]],
@@ -103,13 +72,17 @@ class Study:
             budget: how many suggestions the study will make, if that is known.
             costs: gives the objectives that are known of a trial before it is trained.
             taken: the keys of all trials of the sweep, which it adds to: none is suggested again.
+
+        Raises:
+            DamagedError: what the storage has of it cannot be.
         """
         self.cell, self.label = cell, cell.label
         self.seeds = seeds
         self._search, self._sweep, self._budget = search, sweep, budget
         self._costs = costs
         digest = cell.digest(search.objectives, list(seeds), search.early.model_dump())
-        self.name = f"{sweep}: {cell.label[:MAX_LABEL]} [{digest}]"
+        self._stem = f"{sweep}: {cell.label[:MAX_LABEL]} ["
+        self.name = f"{self._stem}{digest}]"
         shortest = min(arm.defaults["training.max_steps"] for arm in cell.arms)
         early = search.early
         self._first_step = early.first_step or math.ceil(shortest / early.reduction)
@@ -130,7 +103,10 @@ class Study:
         self.is_exhausted = self._optuna.user_attrs.get(EXHAUSTED) == search.constraints
         for frozen in self._frozen():
             if REJECTED not in frozen.user_attrs:
-                self._take_up(frozen)
+                try:
+                    self._take_up(frozen)
+                except (ValueError, LookupError, TypeError) as error:
+                    raise DamagedError(f"trial {frozen.number} of {self.name}: {error}") from None
 
     def suggestions(self) -> Iterator[tuple[Suggestion, TrialState]]:
         """All that is part of the sweep so far, in order."""
@@ -187,6 +163,30 @@ class Study:
         self._optuna.set_user_attr(EXHAUSTED, self._search.constraints)
         return None
 
+    @property
+    def why_exhausted(self) -> str:
+        """Why it suggests nothing more, and the remedy; nothing where it may."""
+        if not self.is_exhausted:
+            return ""
+        found = allowed(self.cell, self._search.constraints, self.seeds[0])
+        if found.is_all and found.keys <= self._taken:
+            count = len(found.keys)
+            return f"all {count} configurations of its space were tried; widen it for more"
+        frozen = self._frozen()
+        reasons = Counter(
+            one.user_attrs.get(REJECTED) == REPEATED for one in frozen if REJECTED in one.user_attrs
+        )
+        repeated, refused = reasons[True], reasons[False]
+        if not repeated and refused == len(frozen):
+            return (
+                f"no suggestion satisfies the constraints ({refused} tried); loosen them, or narrow"
+                " the ranges to where they hold"
+            )
+        return (
+            f"nothing new is found any more: of {len(frozen)} suggestions {repeated} were there"
+            f" before and {refused} are not allowed; widen its ranges"
+        )
+
     def judge(self, suggestion: Suggestion) -> str:
         """Why a configuration of which all seeds stand at a rung is to stop, or nothing."""
         rung = suggestion.at_rung()
@@ -227,6 +227,12 @@ class Study:
     def searched_s(self, seconds: float) -> None:
         self._optuna.set_user_attr(SEARCHED_S, seconds)
 
+    @property
+    def follows_another(self) -> bool:
+        """Whether there was a study of this cell before, with other ranges or seeds."""
+        names = optuna.get_all_study_names(self._optuna._storage)
+        return any(name.startswith(self._stem) and name != self.name for name in names)
+
     def has_learnt_from(self, sweep: str) -> bool:
         """Whether it has observations of another sweep."""
         return any(one.user_attrs.get(FROM) == sweep for one in self._frozen())
@@ -241,6 +247,31 @@ class Study:
             How many configurations were new.
         """
         learnt = 0
+        for made, params in self._suggested_by(observations):
+            self._add(made, params, [observations[key] for key in made.keys])
+            learnt += 1
+        return learnt
+
+    def restore(self, observations: Mapping[str, Observation]) -> int:
+        """Make suggestions of this sweep again that the storage lost; `Search.resume` goes on.
+
+        Args:
+            observations: by key; a configuration counts if all its seeds are there.
+
+        Returns:
+            How many there were.
+        """
+        restored = 0
+        for made, params in self._suggested_by(observations):
+            self._suggest_again(made, params)
+            self.used += 1
+            restored += 1
+        return restored
+
+    def _suggested_by(
+        self, observations: Mapping[str, Observation]
+    ) -> Iterator[tuple[Suggestion, Mapping[str, Any]]]:
+        """New suggestions that are among observations, with their parameters."""
         for observation in observations.values():
             for arm in self.cell.arms:
                 if not observation.is_of(arm):
@@ -251,31 +282,37 @@ class Study:
                 except _RejectedError:
                     continue
                 if observation.key in made.keys and observations.keys() >= set(made.keys):
-                    self._add(made, chooser.params, [observations[key] for key in made.keys])
-                    learnt += 1
-        return learnt
+                    yield made, chooser.params
+
+    def _suggest_again(
+        self, made: Suggestion, params: Mapping[str, Any], sweep: str | None = None
+    ) -> Suggestion:
+        """Let Optuna suggest what was suggested before, by another sweep if that is given."""
+        with experimental():
+            self._optuna.sampler = PartialFixedSampler(dict(params), RandomSampler(0))
+        trial = self._optuna.ask()
+        if sweep is not None:
+            trial.set_user_attr(FROM, sweep)
+        again = self._made(trial.number, trial)
+        assert again.keys == made.keys
+        self._handles[trial.number] = trial
+        self._taken.update(again.keys)
+        return again
 
     def _add(
         self, made: Suggestion, params: Mapping[str, Any], observations: Sequence[Observation]
     ) -> None:
         """Let Optuna live through an observation as if it had suggested it."""
-        with experimental():
-            self._optuna.sampler = PartialFixedSampler(dict(params), RandomSampler(0))
-        trial = self._optuna.ask()
-        trial.set_user_attr(FROM, observations[0].sweep)
-        again = self._made(trial.number, trial)
-        assert again.keys == made.keys
+        again = self._suggest_again(made, params, observations[0].sweep)
         for observation in observations:
             for evaluation in observation.evaluations:
                 again.hear(observation.key, evaluation)
-        self._handles[trial.number] = trial
         while again.at_rung() is not None:
             self.judge(again)
         if why := next((one.stopped for one in observations if one.stopped), ""):
             self.stopped(again, why)
         else:
             self.finished(again)
-        self._taken.update(made.keys)
         self.used += observations[0].sweep == self._sweep
 
     def _take_up(self, frozen: FrozenTrial) -> None:
@@ -308,13 +345,12 @@ class Study:
         """
         try:
             made = self._configured(number, chooser)
-            for constraint in self._search.constraints:
-                if not holds(constraint, made.trials[0].flat):
-                    raise _RejectedError(f"it breaks the constraint {constraint}")
+            if constraint := broken(self._search.constraints, made.trials[0].flat):
+                raise _RejectedError(f"it breaks the constraint {constraint}")
         except ValueError as error:  # a `UserError`, or a parameter that Optuna lacks
             raise _RejectedError(str(error)) from None
         if not self._taken.isdisjoint(made.keys):
-            raise _RejectedError("it was there before")
+            raise _RejectedError(REPEATED)
         return made
 
     def _configured(self, number: int, chooser: Chooser) -> Suggestion:
@@ -346,6 +382,40 @@ class Study:
     def _seed(self, what: object) -> int:
         words = f"{self.seeds[0]}/{self.label}/{what}"
         return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4])
+
+
+def open_studies(plan: Plan, storage: BaseStorage) -> tuple[list[Study], set[str]]:
+    """The studies of a plan, and the keys of all trials that are part of the sweep.
+
+    Raises:
+        DamagedError: what the storage has of one cannot be.
+    """
+    sweep = plan.sweep
+    taken = {trial.key for trial in plan.trials}
+    studies = [
+        Study(cell, sweep.search, sweep.seeds, storage, sweep.name, plan.share, plan.costs, taken)
+        for cell in plan.cells
+    ]
+    return studies, taken
+
+
+def learn_again(studies: Sequence[Study], taken: Container[str], outbox: Outbox) -> int:
+    """Let studies have what the outbox has of their sweep, where they lack it.
+
+    What is done is learnt, what is under way or failed is suggested again.
+
+    Args:
+        studies: of the sweep.
+        taken: the keys of the trials that they know, which grows with them.
+        outbox: of the sweep.
+
+    Returns:
+        How many configurations they lacked.
+    """
+    done = from_outbox(outbox, taken)
+    lacked = sum(study.learn(done) for study in studies)
+    others = unknown_in_outbox(outbox, taken)
+    return lacked + sum(study.restore(others) for study in studies)
 
 
 class _RejectedError(ValueError):

@@ -322,10 +322,10 @@ def test_studies_are_kept_in_the_database(database: Database, tmp_path: Path) ->
     database.create("studies")
     url = database.uri("studies", with_password=True)
     made = plan(SWEEP, "search.trials=6")
-    storage, _ = open_storage(url, tmp_path)
+    storage, _ = open_storage(url, tmp_path, lambda opened: opened)
     Simulation(search(made, storage), valley).run()
 
-    storage, lost = open_storage(url, tmp_path)
+    storage, lost = open_storage(url, tmp_path, lambda opened: opened)
     again = search(plan(SWEEP, "search.trials=8"), storage)
     again.resume({}, lambda key: [])
     Simulation(again, valley).run()
@@ -333,7 +333,7 @@ def test_studies_are_kept_in_the_database(database: Database, tmp_path: Path) ->
     assert (summary.n_trials, lost) == (8, "")
 
     with pytest.raises(UserError, match="password authentication failed") as refused:
-        open_storage(url.replace(database.password, "a-guess"), tmp_path)
+        open_storage(url.replace(database.password, "a-guess"), tmp_path, lambda opened: opened)
     assert "a-guess" not in str(refused.value)
 
 

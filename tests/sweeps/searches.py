@@ -6,16 +6,20 @@ import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
+import pytest
 
 from plain_yaml import parse_yaml
+from sweeps.description import describe_trial
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, expand, override
-from sweeps.search import Search
+from sweeps.search import Search, history_in, known_studies
 from sweeps.spec import SweepFile
-from sweeps.studies import Study
+from sweeps.studies import Study, open_studies
 from sweeps.study_storage import open_storage
+from tests.sweeps.simulation import Simulation
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus, tokenise
 from trainables.errors import validate
@@ -40,6 +44,19 @@ def corpus() -> Corpus:
     return tokenise("play", write_play(characters=20_000))
 
 
+def simulate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the commands work in a folder with a corpus, and simulate trials instead of training."""
+
+    def train(plan: Plan, queue: Search, state: Any, options: Any, outbox: Outbox, *_: Any) -> None:
+        listen = queue.listen
+        queue.listen = lambda event: (outbox.record(event), listen(event))  # type: ignore
+        Simulation(queue, valley).run()
+
+    monkeypatch.setattr("sweeps.service._train", train)
+    monkeypatch.chdir(folder)
+    (folder / "play.txt").write_text(write_play(characters=20_000))
+
+
 def plan(text: str = SWEEP, *overrides: str) -> Plan:
     sweep = override(validate(SweepFile, parse_yaml(text), "test: "), overrides)
     return expand(sweep, corpus(), "test")
@@ -48,14 +65,10 @@ def plan(text: str = SWEEP, *overrides: str) -> Plan:
 def studies(made: Plan, storage: optuna.storages.BaseStorage | Path | None = None) -> list[Study]:
     """The studies of a plan: in memory, or in a folder."""
     if isinstance(storage, Path):
-        storage, _ = open_storage(None, storage)
-    store = storage or optuna.storages.InMemoryStorage()
-    sweep = made.sweep
-    taken = {trial.key for trial in made.trials}
-    return [
-        Study(cell, sweep.search, sweep.seeds, store, sweep.name, made.share, made.costs, taken)
-        for cell in made.cells
-    ]
+        (found, _), _ = open_storage(None, storage, functools.partial(open_studies, made))
+    else:
+        found, _ = open_studies(made, storage or optuna.storages.InMemoryStorage())
+    return found
 
 
 def search(made: Plan, storage: optuna.storages.BaseStorage | Path | None = None) -> Search:
@@ -75,6 +88,29 @@ def record(
     outbox: Outbox, made: Plan, trials: Sequence[tuple[TrialConfig, dict[str, str]]]
 ) -> None:
     """What `sweeps.service` announces."""
-    from sweeps.description import describe_trial
-
     outbox.add({trial.key: describe_trial(made, trial, tags) for trial, tags in trials})
+
+
+def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, str, int, int]:
+    """A search as `sweeps.service` opens it.
+
+    Returns:
+        The search, what was lost of the journal, how many suggestions the studies lacked, and how
+        many trials are no longer part of the sweep.
+    """
+    (found, _, lacked), lost = open_storage(
+        None, folder, functools.partial(known_studies, made, outbox)
+    )
+    sweep = made.sweep
+    search = Search(
+        found, sweep.search, sweep.confirm_seeds, sweep.resources.max_failures,
+        lambda tagged: record(outbox, made, tagged),
+    )  # fmt: skip
+    trials = {t.key: describe_trial(made, t, tags) for t, tags in search.known()}
+    removed = outbox.describe({}, trials)
+    search.resume({one.key: one for one in outbox.trials()}, history_in(outbox))
+    for event in search.decided():
+        outbox.record(event)
+    listen = search.listen
+    search.listen = lambda event: (outbox.record(event), listen(event))  # type: ignore
+    return search, lost, lacked, removed

@@ -237,7 +237,7 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
     _check_constraints(sweep.search, examples, source)
     check_sizes((*trials, *examples), corpus.vocab_size, source)
     plan = Plan(sweep, corpus, tuple(trials), cells, tuple(examples))
-    return replace(plan, sizes=_sizes(plan, source))
+    return replace(plan, sizes=_sizes(plan, source)) if cells else plan
 
 
 def _sizes(plan: Plan, source: str) -> dict[str, int]:
@@ -248,7 +248,7 @@ def _sizes(plan: Plan, source: str) -> dict[str, int]:
     """
     sizes = {}
     constraints, seed = plan.sweep.search.constraints, plan.sweep.seeds[0]
-    enough, small = plan.share or math.inf, MOST // max(1, len(plan.cells))
+    enough, small = plan.share or math.inf, MOST // len(plan.cells)
     for cell in plan.cells:
         found = allowed(cell, constraints, seed, enough, small)
         if not found.keys:

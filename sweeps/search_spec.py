@@ -96,8 +96,7 @@ class Parameter(Frozen):
             raise ValueError("give a list of choices, or low and high")
         if not self.low < self.high:
             raise ValueError(f"low={self.low} must be below high={self.high}")
-        width = self.high - self.low
-        if not math.isfinite(width) or (self.step and width / self.step > LARGEST):
+        if not math.isfinite(self.high - self.low):
             raise ValueError(f"low={self.low} and high={self.high} are too far apart")
         if self.log and self.low <= 0:
             raise ValueError(f"a log scale needs low above 0, not {self.low}")

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from analysis.errors import AnalysisError
-from plain_yaml import YamlError, read_yaml
+from analysis.plain_yaml import YamlError, read_yaml
 
 Value = bool | int | float | str
 Selection = dict[str, Value | Annotated[list[Value], Field(min_length=1)]]

@@ -19,9 +19,9 @@ from analysis.claim_texts import claims_overview, sentences
 from analysis.claims import SHIPPED, Claim
 from analysis.conclusions import write_conclusions
 from analysis.errors import AnalysisError
+from analysis.plain_yaml import parse_yaml
 from analysis.published import PUBLISHED
 from analysis.runs import RESERVED
-from plain_yaml import parse_yaml
 from tests.fuzz import guard
 
 OURS = sorted({*RESERVED, "seed", "variant", "pe_type", "n_embd", "block_size", "corpus", "loss"})

@@ -48,6 +48,7 @@ class _Watch:
         for number in taken:  # where `unblocked` lets them through
             signal.signal(number, lambda number, frame: self.take(number))
         signal.signal(CUT, self._on_cut)
+        sys.unraisablehook = _not_of_cuts
         threading.Thread(target=self._wait, args=(taken,), name="signals", daemon=True).start()
 
     def _on_cut(self, number: int, frame: object) -> None:
@@ -150,6 +151,12 @@ def _call(*steps: Callable[[], object]) -> None:
     for step in steps:
         with contextlib.suppress(Exception):
             step()
+
+
+def _not_of_cuts(unraisable: sys.UnraisableHookArgs) -> None:
+    """Say nothing of a cut that a finalizer swallowed: another one follows."""
+    if unraisable.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(unraisable)
 
 
 def _write(words: str) -> None:

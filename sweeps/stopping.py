@@ -18,6 +18,7 @@ EXIT_S = 3.0  # Ray and the interpreter end
 DEADLINE_S = 13.0  # whatever Ray does, the process ends then
 SAME_S = 0.5  # `timeout`, shells and terminals signal more than once: within this it is one signal
 POLL_S = 0.05
+CUT_AGAIN_S = 1.0  # in which what is left cleans up after itself
 NEVER = math.inf
 
 Cause = Literal["", "interrupted", "lost", "failed", "storage"]
@@ -74,9 +75,12 @@ class Stop:
             self.on_cut()
 
     def on_cut(self) -> None:
-        """Leave what the main thread does, where it may be cut."""
+        """Leave what the main thread does, where it may be cut.
+
+        A finalizer swallows the exception, if that is what runs: so it comes again and again, until
+        the main thread says by `may_cut` that it came out.
+        """
         if self._is_due:
-            self._cut_after_s = NEVER  # what is left now cleans up after itself
             self.is_cut = True
             raise KeyboardInterrupt
 
@@ -91,6 +95,7 @@ class Stop:
         while time.monotonic() < self._since_s + DEADLINE_S:
             if self._is_due:
                 signals.cut_main_thread()
+                time.sleep(CUT_AGAIN_S)
             time.sleep(POLL_S)
         signals.leave("stopped by force; what is saved goes on", self.at_deadline)
 

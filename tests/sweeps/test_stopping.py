@@ -84,7 +84,10 @@ def test_the_main_thread_is_cut_when_it_said_and_only_then(
     with pytest.raises(KeyboardInterrupt):
         stop.on_cut()
     assert stop.is_cut
-    stop.on_cut()  # it cleans up
+    with pytest.raises(KeyboardInterrupt):  # the first one may have been swallowed
+        stop.on_cut()
+    stop.may_cut(NEVER)
+    stop.on_cut()  # it came out
 
 
 def test_what_may_be_cut_at_once_does_not_begin_after_a_signal(stop: Stop) -> None:
@@ -228,6 +231,29 @@ except KeyboardInterrupt:
     signals.exit_now(130)
 """
     assert ended(processes, code, number)[:2] == (130, "cleaned up\n")
+
+
+def test_a_cut_that_a_finalizer_swallows_comes_again(
+    processes: list[subprocess.Popen[str]],
+) -> None:
+    code = """
+stopping.CUT_AGAIN_S = 0.1
+
+class Waits:
+    def __del__(self):
+        ready()
+        time.sleep(60)
+
+try:
+    with interruptible():
+        it = Waits()
+        del it
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("came out")
+    signals.exit_now(130)
+"""
+    assert ended(processes, code, signal.SIGTERM)[:2] == (130, "came out\n")
 
 
 def test_a_handler_that_a_library_installs_changes_nothing(

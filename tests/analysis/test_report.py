@@ -193,7 +193,10 @@ def test_conclusions_exit_with_0_only_if_every_claim_is_supported(
         (["conclusions", "absent", "--state", "nowhere"], "no MLflow store at"),
         (["conclusions", PUBLISHED, "--claims", "absent.yaml"], "absent.yaml: cannot be read"),
         (["rankings", PUBLISHED, "--by", "depth"], "'depth' does not differ"),
-        (["rankings", PUBLISHED, "--out", PUBLISHED], "published_results.csv: File exists"),
+        (
+            ["rankings", PUBLISHED, "--out", PUBLISHED],
+            "published_results.csv' cannot be used: it is not a folder",
+        ),
         (["rankings", "x", "--tracking-uri", "sqlite:////absent/a.db"], "no MLflow store at /abs"),
     ],
 )

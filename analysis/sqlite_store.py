@@ -105,11 +105,12 @@ def follow_move(store: Path, driven: str | None = None) -> None:
 def _moved(database: sqlite3.Connection, store: Path) -> list[tuple[int, str, str]]:
     """The experiments whose artifacts belong beside a store at another path: id, name, location."""
     rows = database.execute("SELECT experiment_id, name, artifact_location FROM experiments")
-    return [row for row in rows if _is_elsewhere(row[2], artifacts_beside(store, row[1]))]
+    return [row for row in rows if is_elsewhere(row[2], artifacts_beside(store, row[1]))]
 
 
-def _is_elsewhere(location: str | None, folder: Path) -> bool:
-    there = _local(location)
+def is_elsewhere(location: str | None, folder: Path) -> bool:
+    """Whether a location is the folder of another state directory, where this one is meant."""
+    there = local_folder(location)
     if there is None or there.parts[-2:] != folder.parts[-2:] or there == folder:
         return False
     try:
@@ -118,7 +119,7 @@ def _is_elsewhere(location: str | None, folder: Path) -> bool:
         return there.resolve() != folder.resolve()
 
 
-def _local(location: str | None) -> Path | None:
+def local_folder(location: str | None) -> Path | None:
     """The folder of an artifact location; None if it is on no disk, as s3://bucket/folder."""
     path = location or ""
     if path.startswith("file:"):
@@ -134,7 +135,7 @@ def _correct(database: sqlite3.Connection, store: Path, driven: str | None) -> N
     for experiment_id, name, location in _moved(database, store):
         if name != driven and is_driven(store, name):
             continue
-        old, new = _local(location), artifacts_beside(store, name)
+        old, new = local_folder(location), artifacts_beside(store, name)
         assert old
         database.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
@@ -144,7 +145,7 @@ def _correct(database: sqlite3.Connection, store: Path, driven: str | None) -> N
             "SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?", (experiment_id,)
         ).fetchall()
         for run_id, uri in runs:
-            here = _local(uri)
+            here = local_folder(uri)
             if here is None or not here.is_relative_to(old):
                 continue
             moved = new / here.relative_to(old)

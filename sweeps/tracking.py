@@ -7,6 +7,7 @@ before it is made, and what it has is not sent again.
 from __future__ import annotations
 
 import json
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from analysis import RANKING_TABLE
 from analysis.document import as_code, as_text, code_block
 from analysis.messages import without_password
 from analysis.runs import METRICS, runs_of
+from analysis.sqlite_store import is_elsewhere, local_folder
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
 from sweeps.views import artifact_link
@@ -208,6 +210,7 @@ class SweepRuns:
                 " sweep another name"
             )
         else:
+            _check_location(experiment.artifact_location, artifact_root)
             experiment_id = experiment.experiment_id
         return experiment_id
 
@@ -324,6 +327,21 @@ class SweepRuns:
         if has_log:
             title += f": [{LOG}]({artifact_link(self._experiment_id, run.run_id, LOG)})"
         return title
+
+
+def _check_location(location: str, root: Path | None) -> None:
+    """Refuse artifacts of a state directory that was moved, where the store is not a file of ours.
+
+    Raises:
+        RefusedError: they would go to where it was.
+    """
+    folder = local_folder(location)
+    if root and folder and is_elsewhere(location, root) and not folder.parents[1].exists():
+        link = ["ln", "-s", str(root.parents[1]), str(folder.parents[1])]
+        raise RefusedError(
+            f"the artifacts of the sweep were at {folder}, which is gone; if the state directory"
+            f" was moved, {shlex.join(link)} leads there again"
+        )
 
 
 def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:

@@ -127,8 +127,8 @@ def write_atomically(path: Path, content: bytes, keep_as: Path | None = None) ->
 
 def keep_private(path: Path) -> None:
     """Close a file to all but its owner, and make it if need be; sqlite's journals follow it."""
-    path.touch(0o600)
-    with contextlib.suppress(PermissionError):  # of another owner
+    with contextlib.suppress(OSError):  # of another owner; a full disk shows when it is written
+        path.touch(0o600)
         path.chmod(0o600)
 
 

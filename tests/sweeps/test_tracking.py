@@ -295,6 +295,21 @@ def test_a_store_that_mlflow_does_not_have_is_refused(outbox: Outbox, tmp_path: 
             SweepRuns(uri, outbox, None, SharedFolder(tmp_path), tmp_path)
 
 
+def test_artifacts_of_a_state_that_was_moved_are_refused_where_the_store_cannot_be_corrected(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.runs.follow_move", lambda *_: None)  # PostgreSQL, say
+    old = tmp_path / "old" / "artifacts" / "study"
+    client.create_experiment("study", artifact_location=old.as_uri())
+    root = tmp_path / "artifacts" / "study"
+    for _ in range(2):
+        with pytest.raises(RefusedError, match=f"ln -s {tmp_path} {tmp_path}/old leads there"):
+            SweepRuns(uri, outbox, root, SharedFolder(tmp_path), tmp_path)
+    assert not old.exists()
+    (tmp_path / "old").symlink_to(tmp_path)
+    SweepRuns(uri, outbox, root, SharedFolder(tmp_path), tmp_path)
+
+
 def test_a_trial_that_was_stopped_early_is_finished_and_says_why(
     uri: str, outbox: Outbox, client: MlflowClient
 ) -> None:

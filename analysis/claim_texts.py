@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.conclusions import NEGATED, Conclusion, contrasts_table
-from analysis.document import markdown_table
+from analysis.document import as_code, as_text, in_short, markdown_table
 from analysis.messages import address_of
 
 ONE_SEED = """\
@@ -29,7 +29,7 @@ class Link:
     def to(self, run_id: str) -> str:
         """A link in Markdown; only the id where there is no server."""
         address = self.address(run_id)
-        return f"`{run_id}`" if address == run_id else f"[{run_id}]({address})"
+        return as_code(run_id) if address == run_id else f"[{as_text(run_id)}]({address})"
 
     def address(self, run_id: str) -> str:
         """The address of its page; only the id where there is no server."""
@@ -61,7 +61,7 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
         }
         for index, each in enumerate(conclusions, start=1)
     ]
-    text = markdown_table(pd.DataFrame(rows))
+    text = markdown_table(pd.DataFrame(rows), marked_up=["verdict"])
     note = (
         '\n"cells" counts those in which every mean difference is as compared; a claim that does'
         " not hold in every cell is borne out by those that are missing. The effect is the"
@@ -86,9 +86,9 @@ def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> s
         table[name] = [f"{p:.4f}" if p >= 0.0001 else "<0.0001" for p in table[name]]
     decimals = dict.fromkeys(["mean", "low", "high"], 5)
     parts = [
-        f"### {index}. {each.claim.claim}\n",
+        f"### {index}. {as_text(each.claim.claim)}\n",
         f"**{each.verdict}** ({each.claim.holds}).\n",
-        " ".join(sentences(each)) + "\n",
+        as_text(" ".join(sentences(each))) + "\n",
         markdown_table(table.head(most_rows), decimals),
     ]
     if len(table) > most_rows:
@@ -111,7 +111,8 @@ def sentences(each: Conclusion) -> Iterable[str]:
     yield f"The {named} is {where(each)}: {effect(each)} nats per character, {_seeds(each)}."
     if each.effect.n > 1:
         yield (
-            f"Its bootstrap interval is [{each.bootstrap.low:.5f}, {each.bootstrap.high:.5f}], its"
+            f"Its bootstrap interval is [{in_short(each.bootstrap.low, 5)},"
+            f" {in_short(each.bootstrap.high, 5)}], its"
             f" sign-flip p-value {each.sign_flip:.4f}."
         )
         yield (
@@ -160,8 +161,10 @@ def effect(each: Conclusion) -> str:
     found = each.effect
     if found.n == 0:
         return ""
-    interval = f" [{found.low:+.4f}, {found.high:+.4f}]" if found.n > 1 else ""
-    return f"{found.mean:+.{5 if found.n == 1 else 4}f}{interval}"
+    if found.n == 1:
+        return in_short(found.mean, 5, "+")
+    mean, low, high = (in_short(value, 4, "+") for value in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def _lost(each: Conclusion) -> str:

@@ -24,12 +24,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from analysis.errors import AnalysisError
-from plain_yaml import YamlError, read_yaml
+from analysis.plain_yaml import YamlError, read_yaml
 
 Value = bool | int | float | str
 Selection = dict[str, Value | Annotated[list[Value], Field(min_length=1)]]
 Side = Annotated[Selection, Field(min_length=1)]
-Levels = Annotated[list[Value], Field(min_length=2)]
+Levels = Annotated[list[Value], Field(min_length=2, max_length=100)]  # `equal` compares all pairs
 Scope = Literal["in every cell", "not in every cell", "on average"]
 Direction = Literal["falling", "rising"]
 

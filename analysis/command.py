@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import sys
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,9 @@ from click.core import ParameterSource
 
 from analysis.errors import AnalysisError
 from analysis.folder import Folder
+from analysis.matplotlib_settings import load_matplotlib
 from analysis.messages import without_password
+from analysis.terminal import complain, pass_on, say, set_up
 
 if TYPE_CHECKING:
     from analysis.runs import Trials
@@ -25,10 +26,12 @@ class Group(click.Group):
         try:
             return super().invoke(context)
         except AnalysisError as error:
-            print(f"analysis: {without_password(str(error))}", file=sys.stderr)
+            complain("analysis", without_password(str(error)))
             context.exit(2)
         except OSError as error:  # of the folder to write to
-            print(f"analysis: {error.filename}: {error.strerror}", file=sys.stderr)
+            if error.errno == errno.EPIPE:  # nobody reads on, which click knows
+                raise
+            complain("analysis", f"{error.filename or 'output'}: {error.strerror}")
             context.exit(2)
 
 
@@ -36,7 +39,7 @@ class Group(click.Group):
 @click.version_option(package_name="bigram-sweeps")
 def main() -> None:
     """What the results of sweeps say, read from MLflow."""
-    logging.basicConfig(level=logging.WARNING, format="analysis: %(message)s")
+    set_up("analysis")
 
 
 def _refuse_password(
@@ -95,16 +98,16 @@ def rankings(
 
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial.
     """
-    from analysis.rankings import markdown, tables, write_tables
+    from analysis.ranking import markdown, tables, write_tables
 
     trials, _ = _load(experiment, tracking_uri, state)
     named = tables(trials, list(by) or None)
     for name, table in named.items():
-        print(f"## {name}\n\n{markdown(table)}")
+        say(f"## {name}\n\n{markdown(table)}")
     if missing := len(trials.table) - len(trials.finished):
-        print(f"not ranked: {missing} trials that are not finished\n")
+        say(f"not ranked: {missing} trials that are not finished\n")
     for path in write_tables(named, out or state / "reports" / trials.experiment):
-        print(path)
+        say(str(path))
 
 
 @main.command()
@@ -138,20 +141,20 @@ def conclusions(
             f"no claim of the published study is about the trials of {trials.experiment!r};"
             " write your own and name the file with --claims"
         )
-    print(one_seed_note(found), end="")
+    pass_on(one_seed_note(found))
     if text := basis(trials):
-        print(f"{text}\n")
+        say(f"{text}\n")
     link = Link(uri, trials.sweep.get("experiment_id", ""))
     for each in found:
-        print(f"{each.verdict:13} {each.claim.claim}")
+        say(f"{each.verdict:13} {each.claim.claim}")
         for sentence in sentences(each):
-            print(f"{'':13} {sentence}")
+            say(f"{'':13} {sentence}")
         for run_id in dict.fromkeys(each.weakest.run_ids if each.weakest else ()):
-            print(f"{'':13} {link.address(run_id)}")
+            say(f"{'':13} {link.address(run_id)}")
     if trials.status != "FINISHED":
-        print(f"the sweep is {trials.status}: this is about its trials so far")
+        say(f"the sweep is {trials.status}: this is about its trials so far")
     for path in write_conclusions(found, out or state / "reports" / trials.experiment):
-        print(path)
+        say(str(path))
     if any(each.verdict != "SUPPORTED" for each in found):
         context.exit(1)
 
@@ -174,8 +177,9 @@ def report(
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial. The tables that the report shows
     in part are written beside it.
     """
+    load_matplotlib()
     from analysis.conclusions import check_claims, write_conclusions
-    from analysis.rankings import tables, write_tables
+    from analysis.ranking import tables, write_tables
     from analysis.report import Evidence, runs_with_curves
     from analysis.report import report as written
     from analysis.runs import attach, load_curves
@@ -193,7 +197,7 @@ def report(
     if trials.sweep:
         attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)
     for path in paths:
-        print(path)
+        say(str(path))
 
 
 @main.command()
@@ -212,15 +216,16 @@ def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path
     that there are, by fANOVA and PED-ANOVA, and is no evidence. The tables are written as CSV and
     Markdown: importance, and of a search its winners, suggestions, best_so_far and Pareto front.
     """
-    from analysis.rankings import write_tables
+    load_matplotlib()
+    from analysis.ranking import write_tables
     from analysis.search_texts import importance_text, search_report
 
     trials, _ = _load(experiment, tracking_uri, state)
     made, named = search_report(trials)
-    print(importance_text(named["importance"]))
+    say(importance_text(named["importance"]))
     folder = out or state / "reports" / trials.experiment / "importance"
     for path in [*made.write(folder), *write_tables(named, folder)]:
-        print(path)
+        say(str(path))
 
 
 @main.command()
@@ -246,6 +251,7 @@ def compare(
     Losses and trained models are those of the runs; times are measured here and now, on the CPU and
     on a GPU where there is one. Takes about a minute.
     """
+    load_matplotlib()
     from analysis.comparison.measure import comparison_of
     from analysis.comparison.report import report_of
     from analysis.runs import store_of
@@ -253,7 +259,7 @@ def compare(
     store = tracking_uri or store_of(state)
     found = comparison_of(experiment, store, corpora or state / "corpora")
     for path in report_of(found).write(out or state / "reports" / experiment / "compare"):
-        print(path)
+        say(str(path))
 
 
 def _load(experiment: str, tracking_uri: str | None, state: Path) -> tuple[Trials, str]:

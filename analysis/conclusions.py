@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.claims import Claim, load_claims
 from analysis.confirmed import confirmation_note, judged
 from analysis.contrasts import Contrast, contrasts_of
+from analysis.csv_files import csv_text
 from analysis.errors import AnalysisError
 from analysis.runs import Trials
 from analysis.statistics import (
@@ -316,7 +317,7 @@ def write_conclusions(conclusions: Sequence[Conclusion], folder: Path) -> list[P
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "conclusions.csv", folder / "contrasts.csv"]
     for path, table in zip(paths, (conclusions_table, contrasts_table), strict=True):
-        table(conclusions).to_csv(path, index=False)
+        path.write_bytes(csv_text(table(conclusions)).encode())
     return paths
 
 

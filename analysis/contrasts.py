@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import Claim, Selection, Value
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, listed
 from analysis.runs import Trials
 from analysis.statistics import Floats
 
@@ -63,14 +63,14 @@ def _check_names(claim: Claim, trials: Trials) -> None:
     for name in sorted(claim.names - set(trials.params)):
         raise AnalysisError(
             f"claim {claim.claim!r}: no trial of {trials.experiment!r} has a setting {name!r};"
-            f" they have: {', '.join(trials.params)}"
+            f" they have: {listed(trials.params)}"
         )
     for name, value in claim.values:
         if not trials.table[name].isin([_as_in(trials.table[name], value)]).any():
             known = sorted(map(str, trials.table[name].dropna().unique()))
             raise AnalysisError(
                 f"claim {claim.claim!r}: no trial of {trials.experiment!r} has {name}={value};"
-                f" there are: {', '.join(known)}"
+                f" there are: {listed(known)}"
             )
 
 

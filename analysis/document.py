@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.terminal import visible
+
 FIGURES = "figures"
 LONG = 10  # characters of a number
+LARGE = 1e6  # a number that has no digits after the point
+# What Markdown would obey: an underscore inside a word is none, brackets are a link only if more
+# follows; and at the start of a line what makes it a heading, a list, a quote or a rule.
+MARKUP = re.compile(r"[\\`*~|]|\](?=\s*[(\[:])|(?<![^\W_])_|_(?![^\W_])")
+BLOCK = re.compile(r"^(\d*)([#>]|[-+=](?=[-+=\s]|$)|[.)](?=\s|$))")
+ENTITY = re.compile(r"&[#\w]")
 IMAGE = re.compile(rf'src="{FIGURES}/([\w.-]+)\.svg"')
 PAGE = """\
 <!DOCTYPE html>
@@ -58,7 +66,7 @@ class Figure:
     def markdown(self) -> str:
         """The picture with its caption."""
         title = self.name.replace("_", " ")
-        return f"![{title}]({FIGURES}/{self.name}.svg)\n\n*{self.shows}*\n"
+        return f"![{title}]({FIGURES}/{self.name}.svg)\n\n*{as_text(self.shows)}*\n"
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,8 @@ class Report:
             (folder / FIGURES / f"{figure.name}.svg").write_bytes(figure.svg)
             (folder / FIGURES / f"{figure.name}.png").write_bytes(figure.png)
         page, text = folder / "report.html", folder / "report.md"
-        page.write_text(self.html, encoding="utf-8")
-        text.write_text(self.text, encoding="utf-8")
+        page.write_text(visible(self.html), encoding="utf-8")
+        text.write_text(visible(self.text), encoding="utf-8")
         return [page, text]
 
     def figure_paths(self, folder: Path) -> list[Path]:
@@ -103,32 +111,70 @@ class Report:
         ]
 
     def _inline(self, found: re.Match[str]) -> str:
+        if found[1] not in self.figures:  # the text of somebody else
+            return found[0]
         svg = base64.b64encode(self.figures[found[1]].svg).decode()
         return f'src="data:image/svg+xml;base64,{svg}"'
 
 
-def markdown_table(table: pd.DataFrame, decimals: Mapping[str, int] | None = None) -> str:
+def markdown_table(
+    table: pd.DataFrame,
+    decimals: Mapping[str, int] | None = None,
+    marked_up: Collection[str] = (),
+) -> str:
     """A table for people: numbers to the right, nothing where a value is missing.
 
     Args:
         table: the index is not shown.
         decimals: digits after the point, by column; others are shown as they are, but long
             fractions with six digits.
+        marked_up: columns whose cells are Markdown; all others are shown as they are.
     """
-    decimals = decimals or {}
-    text = pd.DataFrame(
-        {name: [_cell(value, decimals.get(str(name))) for value in table[name]] for name in table},
-        dtype=object,
-    )
+    decimals, columns = decimals or {}, []
+    for name in table:
+        texts = [in_short(value, decimals.get(str(name))) for value in table[name]]
+        columns.append(texts if name in marked_up else list(map(as_text, texts)))
+    names = [as_text(str(name)) for name in table]
+    text = pd.DataFrame(list(zip(*columns, strict=True)), columns=names, dtype=object)
     sides = ["right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table]
     return str(text.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"
 
 
-def _cell(value: Any, decimals: int | None) -> str:
+def in_short(value: Any, decimals: int | None = None, sign: str = "") -> str:
+    """A value for people; nothing for a missing one.
+
+    Args:
+        value: a number or a word.
+        decimals: digits after the point of a number. Without, a long fraction has six digits, as
+            has a number in the millions.
+        sign: "+" shows that of a positive number.
+    """
     if pd.isna(value):
         return ""
-    if decimals is not None:
-        return f"{value:.{decimals}f}"
-    if isinstance(value, float) and len(str(value)) > LONG:
-        return f"{value:.6g}"
-    return " ".join(str(value).replace("|", "\\|").split())
+    if isinstance(value, float) and (decimals is None or not abs(value) < LARGE):
+        return f"{value:{sign}.6g}" if len(str(value)) > LONG or sign else str(value)
+    if decimals is not None and isinstance(value, int | float):
+        return f"{value:{sign}.{decimals}f}"
+    return str(value)
+
+
+def as_text(value: str) -> str:
+    """A value as Markdown that shows it as it is, on a line, in a sentence or a table's cell.
+
+    HTML's entities stand for what starts a tag, as some readers know no backslash before it.
+    """
+    text = MARKUP.sub(r"\\\g<0>", visible(" ".join(value.split())))
+    text = text.replace("&", "&amp;") if ENTITY.search(text) else text
+    return BLOCK.sub(r"\1\\\2", text).replace("<", "&lt;")
+
+
+def as_code(value: str) -> str:
+    """A value as code in a line of Markdown."""
+    text = visible(" ".join(value.split()))
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
+
+
+def code_block(text: str) -> str:
+    """Lines of a text as they are, as a block of code in Markdown."""
+    return "".join(f"    {line}\n" for line in visible(text).split("\n"))

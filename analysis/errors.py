@@ -1,5 +1,18 @@
 """The user's mistakes, as this package says them."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MOST_SHOWN = 20
+
 
 class AnalysisError(ValueError):
     """What was asked cannot be answered; the message says why. The command exits with 2."""
+
+
+def listed(names: Iterable[object], none: str = "none") -> str:
+    """Names for a message, which is no place for thousands."""
+    words = list(map(str, names))
+    more = f" and {len(words) - MOST_SHOWN:,} more" if len(words) > MOST_SHOWN else ""
+    return ", ".join(words[:MOST_SHOWN]) + more or none

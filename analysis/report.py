@@ -11,10 +11,10 @@ import pandas as pd
 from analysis.claim_texts import Link, claim_section, claims_overview
 from analysis.conclusions import Conclusion, contrasts_table
 from analysis.confirmed import judged
-from analysis.document import Figure, Report, markdown_table
+from analysis.document import Figure, Report, as_text, markdown_table
 from analysis.figures import SEARCH_FIGURES, figures
 from analysis.published import PROTOCOL, comparison
-from analysis.rankings import markdown
+from analysis.ranking import markdown
 from analysis.runs import Trials
 from analysis.search_texts import basis, search_section
 
@@ -66,7 +66,7 @@ def report(evidence: Evidence) -> Report:
     drawn = figures(trials, evidence.curves, contrasts_table(evidence.conclusions))
     searched = search_section(trials, drawn)
     sections = [
-        f"# Sweep {trials.experiment}\n",
+        f"# Sweep {as_text(trials.experiment)}\n",
         _summary(trials),
         *_conclusions(evidence, drawn),
         *searched,
@@ -86,12 +86,14 @@ def report(evidence: Evidence) -> Report:
 def _summary(trials: Trials) -> str:
     whole = judged(trials).comparable
     counts = trials.table["status"].value_counts()
-    statuses = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    statuses = ", ".join(
+        f"{number} {as_text(str(status))}" for status, number in sorted(counts.items())
+    )
     settings = list(trials.settings)
     configured = len(trials.table.drop_duplicates(settings)) if settings else 1
     seeds = sorted(whole["seed"].unique()) if "seed" in trials.params else []
     lines = [
-        trials.sweep.get("mlflow.note.content", ""),
+        trials.sweep.get("mlflow.note.content", "").replace("<", "&lt;"),  # Markdown, not HTML
         "",
         f"{len(trials.table)} trials ({statuses}) of {configured} configurations."
         f" Seeds: {', '.join(map(str, seeds[:20])) or 'not given'}.",
@@ -112,7 +114,7 @@ def _conclusions(evidence: Evidence, drawn: Mapping[str, Figure]) -> list[str]:
     link = Link(evidence.tracking_uri, evidence.trials.sweep.get("experiment_id", ""))
     sections = ["## Conclusions\n", claims_overview(conclusions)]
     if text := basis(evidence.trials):
-        sections.insert(1, f"{text}\n")
+        sections.insert(1, f"{as_text(text)}\n")
     for index, conclusion in enumerate(conclusions, start=1):
         sections.append(claim_section(index, conclusion, link, MOST_ROWS))
         if figure := drawn.get(f"differences_{index}"):
@@ -138,7 +140,7 @@ def _rankings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
             }
         for heading, part in parts.items():
             shown = _shortened(markdown(part.head(MOST_ROWS)), len(part))
-            sections += [f"### {heading}\n", shown]
+            sections += [f"### {as_text(heading)}\n", shown]
     return sections
 
 
@@ -228,7 +230,8 @@ def _caveats(evidence: Evidence) -> list[str]:
     held = ", ".join(f"{name}={trials.table[name].iloc[0]}" for name in fixed) or "nothing known"
     tuned = judged(trials) is not trials
     lines = [
-        f"- Held fixed: {held}. Another value of these may order the configurations otherwise;"
+        f"- Held fixed: {as_text(held)}. Another value of these may order the configurations"
+        " otherwise;"
         + (
             " what was tuned is the best that the search saw, not the best that there is."
             if tuned

@@ -7,6 +7,7 @@ import gc
 import logging
 import math
 import os
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from analysis.errors import AnalysisError
+from analysis.csv_files import read_csv
+from analysis.errors import AnalysisError, listed
 from analysis.messages import first_line, without_password
 from analysis.search import Search, read_search
 from analysis.sqlite_store import STORE, follow_move, is_driven, plain_uri, store_file, store_uri
@@ -37,6 +38,7 @@ OF_SERVERS = {  # settings of MLflow that a store in a file cannot have
     "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "",  # a connection that threads share mixes their writes
 }
 DATABASES = ("postgresql", "mysql", "mssql")
+LARGEST = 1e100  # of a number: powers of larger ones overflow
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
 IDENTITY = ("run_id", "name", "key")
 TAGS = ("failure", "stage", "stopped", "study", "hardware", "code_version", "corpus_digest")
@@ -52,8 +54,10 @@ RESERVED = {  # columns of the tables here, in rankings, of studies and in figur
     *("failed", "steps", "full_steps", "best"),
     *("status", "why"),
     *("rank", "n", "low", "high", "left_out", "run_ids"),
-    *("configuration", "label", "placed", "reference"),
+    *("configuration", "label", "placed", "reference", "group", "best_of_group", "mean", "shown"),
+    *("row", "column", "line"),
 }
+SUFFIX = "_setting"
 # Settings in the order in which people read them; others follow in the order of the alphabet.
 FIRST_PARAMS = ("variant", "pe_type", "n_embd", "block_size")
 
@@ -112,8 +116,7 @@ class Trials:
     @cached_property
     def finished(self) -> pd.DataFrame:
         """The rows that count in a ranking; their val_loss is a finite number."""
-        has_loss = np.isfinite(self.table["val_loss"].astype(float))
-        return self.table[(self.table["status"] == "FINISHED") & has_loss]
+        return self.table[(self.table["status"] == "FINISHED") & is_finite(self.table["val_loss"])]
 
     @cached_property
     def comparable(self) -> pd.DataFrame:
@@ -136,6 +139,11 @@ class Trials:
         return rows.assign(why=[_why_left_out(row) for row in rows.to_dict("records")])
 
 
+def is_finite(values: pd.Series) -> pd.Series:
+    """Which are numbers that statistics and figures can do with: not missing, not too large."""
+    return values.astype(float).abs() <= LARGEST
+
+
 def _why_left_out(row: Mapping[Hashable, Any]) -> str:
     if row["status"] != "FINISHED":
         return f"{row['status']}: {row['failure']}".removesuffix(": ")
@@ -146,7 +154,7 @@ def _why_left_out(row: Mapping[Hashable, Any]) -> str:
         return (
             "confirmed, but not the search's first choice" if is_winner else "suggested by a search"
         )
-    if math.isfinite(row["val_loss"]):
+    if abs(row["val_loss"]) <= LARGEST:
         return "plain, where a confirmed winner or its seeds are what counts"
     return f"val_loss is {row['val_loss']}"
 
@@ -270,7 +278,7 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
             names = sorted(one.name for one in client.search_experiments())
             raise AnalysisError(
                 f"{without_password(tracking_uri)} has no experiment {experiment!r}; there are:"
-                f" {', '.join(names)}"
+                f" {listed(names)}"
             )
         yield client, found.experiment_id
     except MlflowException as error:
@@ -291,7 +299,8 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
     file = store_file(uri)
     if file is None and uri.startswith("sqlite"):
         raise AnalysisError(f"the MLflow store {uri} keeps nothing; name a file: sqlite:///PATH")
-    if file and file.exists():
+    is_there = file is not None and os.path.exists(file)  # also False where it may not be seen
+    if file and is_there:
         follow_move(file, driven)
     elif file and must_exist:
         raise AnalysisError(
@@ -309,7 +318,7 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
     # It logs a traceback of what it raises as well, which whoever asked tells.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
-        if file and not file.exists():
+        if file and not is_there:
             _make_store(file)
         if uri.startswith(DATABASES):
             _ask_database(uri)
@@ -411,12 +420,12 @@ def trials_of(experiment: str, runs: Iterable[Any], sweep: Any = None) -> Trials
 
 
 def _read_csv(path: Path) -> Trials:
-    try:
-        table = pd.read_csv(path, dtype=str)
-        for name in METRICS:
-            table[name] = pd.to_numeric(table[name]) if name in table else float("nan")
-    except (OSError, ValueError) as error:
-        raise AnalysisError(f"{path} cannot be read: {first_line(error)}") from None
+    table = read_csv(path)
+    for name in METRICS:
+        try:
+            table[name] = table[name].astype(float) if name in table else math.nan
+        except ValueError as error:
+            raise AnalysisError(f"{path}: {name}: {first_line(error)}") from None
     if table.empty or table["val_loss"].isna().all():
         raise AnalysisError(f"{path} has no val_loss; expected a row a trial with that column")
     known = {"status": "FINISHED", **dict.fromkeys(TAGS, "")}
@@ -425,9 +434,9 @@ def _read_csv(path: Path) -> Trials:
     names = {_column(name) for name in names}
     for name, default in known.items():
         table[name] = table[name].fillna(default) if name in table else default
+    rows = pd.Series([f"row {index + 2}" for index in range(len(table))], dtype=str)
     for name in IDENTITY:
-        if name not in table:
-            table[name] = [f"row {index + 2}" for index in range(len(table))]
+        table[name] = table[name].fillna(rows) if name in table else rows
     return _typed(path.stem, table, names, {})
 
 
@@ -470,7 +479,8 @@ def _row(run: Any) -> dict[str, Any]:
 
 
 def _column(param: str) -> str:
-    return f"{param}_setting" if param in RESERVED else param
+    """The column of a param: another one for each."""
+    return f"{param}{SUFFIX}" if re.sub(f"({SUFFIX})*$", "", param) in RESERVED else param
 
 
 def _reading_order(name: str) -> tuple[int, str]:

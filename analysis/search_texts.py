@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from analysis.confirmed import confirmation_note, unconfirmed
-from analysis.document import Figure, Report, markdown_table
+from analysis.document import Figure, Report, as_text, markdown_table
 from analysis.figures import SEARCH_FIGURES, figures_of_search
-from analysis.importance import ALL, MEANING, MOST_TRIALS, importance
-from analysis.rankings import markdown
+from analysis.importances import ALL, MEANING, MOST_TRIALS, MOST_WORDS, importance
+from analysis.ranking import markdown
 from analysis.runs import Trials
 from analysis.search import EDGE
 from analysis.studies import chosen, study_tables, winners
@@ -82,7 +82,7 @@ def search_report(trials: Trials) -> tuple[Report, dict[str, pd.DataFrame]]:
     table = importance(trials)
     drawn = figures_of_search(trials, table)
     title = f"What mattered in {trials.experiment}"
-    sections = [f"# {title}\n", importance_text(table), *search_section(trials, drawn)]
+    sections = [f"# {as_text(title)}\n", importance_text(table), *search_section(trials, drawn)]
     if len(sections) == 2:
         sections += [figure.markdown for figure in drawn.values()]
     return Report(title, "\n".join(sections), drawn), {"importance": table} | study_tables(trials)
@@ -95,7 +95,8 @@ def importance_text(table: pd.DataFrame) -> str:
     return (
         f"Descriptive, on {count} finished trials (of more than {MOST_TRIALS}, as many as that): no"
         f" evidence and no test. {meaning}. A setting that a search hardly varied looks"
-        " unimportant, and one that not all trials have is measured among those that have it."
+        " unimportant, and one that not all trials have is measured among those that have it; one"
+        f" with more than {MOST_WORDS} words for values is left out."
         f"\n\n{markdown(table)}"
     )
 
@@ -123,11 +124,11 @@ def _how(trials: Trials) -> str:
         f" {'none stopped early' if none else f'stopped early by {search.stopping}'};"
         f" limits: {', '.join(limits) or 'none'}; seeds of a suggestion:"
         f" {', '.join(map(str, search.seeds))}; fresh seeds of the winners:"
-        f" {', '.join(map(str, search.confirm_seeds)) or 'none'}.\n"
+        f" {', '.join(map(str, search.confirm_seeds)) or 'none'}."
     )
     note = confirmation_note(trials)
     ranges = markdown_table(pd.DataFrame(rows, columns=["tuned", "from"]))
-    return "\n".join([text, f"**{note}**\n" if note else "", ranges])
+    return "\n".join([as_text(text) + "\n", f"**{as_text(note)}**\n" if note else "", ranges])
 
 
 def _held(trials: Trials) -> str:
@@ -135,7 +136,8 @@ def _held(trials: Trials) -> str:
     grid = [name for name in trials.settings if name not in free]
     fixed = [name for name in trials.params if name not in {*free, *grid}]
     values = ", ".join(f"{name}={trials.table[name].iloc[0]}" for name in fixed)
-    return f"By the grid: {', '.join(grid) or 'nothing'}. Fixed: {values or 'nothing'}.\n"
+    text = f"By the grid: {', '.join(grid) or 'nothing'}. Fixed: {values or 'nothing'}."
+    return as_text(text) + "\n"
 
 
 def _edges(table: pd.DataFrame) -> str:

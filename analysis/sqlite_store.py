@@ -108,7 +108,7 @@ def _moved(database: sqlite3.Connection, store: Path) -> list[tuple[int, str, st
     return [row for row in rows if _is_elsewhere(row[2], artifacts_beside(store, row[1]))]
 
 
-def _is_elsewhere(location: str, folder: Path) -> bool:
+def _is_elsewhere(location: str | None, folder: Path) -> bool:
     there = _local(location)
     if there is None or there.parts[-2:] != folder.parts[-2:] or there == folder:
         return False
@@ -118,11 +118,12 @@ def _is_elsewhere(location: str, folder: Path) -> bool:
         return there.resolve() != folder.resolve()
 
 
-def _local(location: str) -> Path | None:
+def _local(location: str | None) -> Path | None:
     """The folder of an artifact location; None if it is on no disk, as s3://bucket/folder."""
-    if location.startswith("file:"):
-        return Path(unquote(urlsplit(location).path))
-    return Path(location) if location.startswith("/") else None
+    path = location or ""
+    if path.startswith("file:"):
+        path = unquote(urlsplit(path).path)
+    return Path(path) if path.startswith("/") else None
 
 
 def _correct(database: sqlite3.Connection, store: Path, driven: str | None) -> None:

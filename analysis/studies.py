@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.confirmed import first_choices, texts
 from analysis.contrasts import select
-from analysis.runs import COSTS, Trials
+from analysis.runs import COSTS, Trials, is_finite
 from analysis.search import NO_SPACE, Search
 from analysis.statistics import t_interval
 
@@ -49,7 +49,7 @@ def suggestions(trials: Trials) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     rows = with_active(rows.sort_values("seed", kind="stable"), trials.search)
     whole = (rows["status"] == "FINISHED") & (rows["stopped"] == "")
-    whole &= np.isfinite(rows["val_loss"])
+    whole &= is_finite(rows["val_loss"])
     reached = rows["rung"].fillna(0)
     planned = rows.get("max_steps", reached)
     conditions = [rows["status"] == "FAILED", rows["stopped"] != "", ~whole]
@@ -57,7 +57,7 @@ def suggestions(trials: Trials) -> pd.DataFrame:
         outcome=np.select(conditions, [3, 2, 1]),
         steps=planned.where(whole, reached).astype(int),
         full_steps=planned.where(rows["status"] == "FINISHED", reached).astype(int),
-        last_loss=rows["val_loss"].where(np.isfinite(rows["val_loss"])),
+        last_loss=rows["val_loss"].where(is_finite(rows["val_loss"])),
     )
     groups = rows.groupby(["study", "suggestion"], dropna=False)
     table = groups[["arm", *names]].first()
@@ -193,7 +193,7 @@ def _winner(
     space = search.space(shown["arm"].iloc[0]) if len(shown) else NO_SPACE
     edges = {name: space[name].edge(value) for name, value in values.items() if name in space}
     losses = fresh["val_loss"].astype(float)
-    confirmed = t_interval(losses[(fresh["status"] == "FINISHED") & np.isfinite(losses)])
+    confirmed = t_interval(losses[(fresh["status"] == "FINISHED") & is_finite(losses)])
     outcomes = found["outcome"].value_counts()
     return {
         "study": study,

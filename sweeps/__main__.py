@@ -1,5 +1,29 @@
-"""``python -m sweeps`` is the `sweeps` command."""
+"""The `sweeps` command as a process; ``python -m sweeps`` is the same."""
 
-from sweeps.command import main
+from __future__ import annotations
 
-main(prog_name="sweeps")
+import os
+import re
+import shlex
+import sys
+
+from sweeps import signals
+
+PASSWORD = re.compile(r":[^:/@\s]*@")  # one in a URI is refused later, and never shown
+
+
+def main() -> None:
+    """Take signals from the first line to the last, and run the command between."""
+    is_run = sys.argv[1:2] == ["run"]
+    again = os.environ.get("SWEEPS_AGAIN") or shlex.join(["sweeps", *sys.argv[1:]])
+    signals.watch(f"again   {PASSWORD.sub(':...@', again)}" if is_run else "")
+    from sweeps.command import main as command
+
+    try:
+        command(prog_name="sweeps")
+    except SystemExit as end:
+        signals.exit_now(end.code if isinstance(end.code, int) else bool(end.code))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,23 +7,30 @@ import gc
 import json
 import logging
 import os
-import signal
-import tempfile
+import shlex
+import sys
+import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import RayError
+from ray.job_config import JobConfig
+from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.errands import Shares, visit
+from analysis.messages import first_line
+from sweeps import signals
+from sweeps.errands import Shares, answer, visit
 from sweeps.gpus import pack_sizes_here
 from sweeps.jobs.package import copy_code
-from sweeps.resources import Node, local_node, places
+from sweeps.resources import Node, check_address, local_node, places
 from sweeps.shares import Claim
 from sweeps.spec import Resources
+from sweeps.stopping import Stop
 from trainables.config import TrialConfig
 from trainables.corpus import Corpus
 from trainables.errors import UserError
@@ -35,58 +42,83 @@ logger = logging.getLogger(__name__)
 
 EVERY_S = 2.0  # how often a sweep asks what it may use
 ANSWER_S = 10.0
+LOOK_S = 0.5  # how often it is looked whether the cluster is there
+AWAY_S = 30.0  # a GCS that is restarted comes back within this
+VITAL = ("gcs_server", "raylet")  # without these Ray ends the driver
+WORKER_S = 120.0  # how long the first worker may take, on a very busy machine
+SAID = 300  # characters of a log that are shown
 FREE_GPU_S = 60.0  # how long a machine may take to have a GPU free, and to measure on it
 NAMESPACE, SHARES = "bigram-sweeps", "shares-1"
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[list[Node]]:
+def connected(address: str | None, stop: Stop, scratch: Path) -> Iterator[list[Node]]:
     """A Ray cluster: the one at an address, else one of this machine for as long as this lasts.
 
     `sweeps.ray_environment.prepare_ray` comes before the import of this module.
+
+    Args:
+        address: of the cluster.
+        stop: interrupted when the cluster is lost.
+        scratch: a folder in which Ray on this machine keeps its sockets and logs.
 
     Yields:
         The machines of the cluster.
 
     Raises:
-        UserError: there is no cluster at the address, or it wants a token.
+        UserError: there is no cluster at the address, it wants a token, or Ray does not start, or
+            none of its workers does.
     """
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    with contextlib.ExitStack() as scratch:
-        if address is None:
-            paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-            search = os.pathsep.join(filter(None, paths))  # where the user's models come from
-            here = {"num_cpus": int(local_node().cpus), "include_dashboard": False}
-            options = {"runtime_env": {"env_vars": {"PYTHONPATH": search}}, **here}
-        elif _is_packed():
-            options = {}
-        else:
-            folder = scratch.enter_context(tempfile.TemporaryDirectory(prefix="sweeps-code-"))
-            copy_code(Path(folder))
-            options = {"runtime_env": {"working_dir": folder}}
-        try:
-            ray.init(
-                address=address or "local",
-                namespace=NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **options,
-            )
-        except (ConnectionError, ValueError, RayError, RuntimeError) as error:
-            raise UserError(
-                f"no Ray cluster answers at {address}, or it wants a token (RAY_AUTH_MODE=token"
-                f" and RAY_AUTH_TOKEN_PATH): {error}"
-            ) from None
+    others = set(_descendants())
+    if address is None:
+        signals.before_exit(lambda: _kill(set(_descendants()) - others))
+    with _limited(stop):
+        _start(address, scratch)
     try:
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place
-        yield list(machines().values())
+        with _watched(address, stop):
+            if address is None:  # of a cluster `check_storage` asks each machine
+                check_workers()
+            yield list(machines().values())
     except KeyboardInterrupt:
         raise  # out of the middle of Ray: it ends with this process, see `sweeps.command`
     except BaseException:
-        _shutdown()
+        _shutdown(others)
         raise
     else:
-        _shutdown()
+        _shutdown(others)
+
+
+def _start(address: str | None, scratch: Path) -> None:
+    if address is None:
+        # The driver's working directory would go before all libraries in its workers, unless Ray
+        # takes this for the job of a client.
+        options: dict[str, Any] = {"job_config": JobConfig(_client_job=True)}
+        options |= {"_temp_dir": str(scratch), "include_dashboard": False}
+        options |= {"num_cpus": int(local_node().cpus)}
+        if (python := shlex.quote(sys.executable)) != sys.executable:  # Ray pastes it into a shell
+            options["runtime_env"] = {"py_executable": python}
+    elif _is_packed():
+        options = {}
+    else:
+        code = scratch / "code"
+        code.mkdir()
+        copy_code(code)
+        options = {"runtime_env": {"working_dir": str(code)}}
+    try:
+        ray.init(
+            address=address or "local",
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **options,
+        )
+    except (ConnectionError, ValueError, RayError, RuntimeError) as error:
+        if address is None:
+            raise UserError(f"Ray does not start on this machine: {first_line(error)}") from None
+        raise UserError(
+            f"no Ray cluster answers at {address}, or it wants a token (RAY_AUTH_MODE=token"
+            f" and RAY_AUTH_TOKEN_PATH): {first_line(error)}"
+        ) from None
 
 
 def _is_packed() -> bool:
@@ -95,18 +127,132 @@ def _is_packed() -> bool:
     return "working_dir" in job.get("runtime_env", {})
 
 
-def _shutdown() -> None:
-    """Leave the cluster.
+def _shutdown(others: Set[psutil.Process]) -> None:
+    """Leave the cluster; on this machine end it, with the agents that outlive it for minutes.
 
     An object reference that is garbage collected on another thread while Ray shuts down ends the
     process: none is left for that.
+
+    Args:
+        others: processes that this one started and that are not Ray's.
     """
     gc.collect()
     gc.disable()
+    started = set(_descendants()) - others
+    for _, process in _daemons():
+        process.terminate = process.kill  # they block SIGTERM, see `sweeps.signals`
     try:
         ray.shutdown()
     finally:
         gc.enable()
+        _kill(started)
+
+
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # it has ended
+            process.kill()  # not one that has its number now
+
+
+def _daemons() -> list[tuple[str, Any]]:
+    """The processes of Ray on this machine that this process started, by their kind."""
+    node = ray._private.worker._global_node
+    return [
+        (kind, info.process)
+        for kind, started in (node.all_processes if node else {}).items()
+        for info in started
+    ]
+
+
+@contextlib.contextmanager
+def _watched(address: str | None, stop: Stop) -> Iterator[None]:
+    """Interrupt a sweep whose cluster is lost: Ray itself would end this process, later.
+
+    Of Ray on this machine the processes are looked at; of a cluster, whether its GCS answers.
+    """
+    is_over = threading.Event()
+    gcs = ray.get_runtime_context().gcs_address
+
+    def watch() -> None:
+        away_since_s = None
+        while not is_over.wait(LOOK_S):
+            dead = [kind for kind, process in _daemons() if process.poll() is not None]
+            if lost := next((kind for kind in dead if kind in VITAL), None):
+                stop.interrupt("lost", f"Ray's process {lost} died")
+                return
+            if address is None or _answers(gcs):
+                away_since_s = None
+            else:
+                away_since_s = away_since_s or time.monotonic()
+                if time.monotonic() - away_since_s > AWAY_S:
+                    stop.interrupt("lost", f"the Ray cluster at {gcs} has gone")
+                    return
+
+    threading.Thread(target=watch, name="cluster", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+def _answers(gcs: str) -> bool:
+    try:
+        check_address(gcs)
+    except UserError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _limited(stop: Stop) -> Iterator[None]:
+    """End this process where Ray does not start: it waits for its first workers for ever."""
+
+    def end() -> None:
+        why = f"Ray has not started after {WORKER_S:.0f} s{_last_words()}"
+        signals.leave(f"sweeps: {why}", stop.at_deadline, 1)
+
+    timer = threading.Timer(WORKER_S, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def check_workers() -> None:
+    """Let a worker start and answer: where none can, trials would wait for ever.
+
+    Raises:
+        UserError: none has answered after `WORKER_S`.
+    """
+    passed_on = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE & os.environ.keys()}
+    # As Tune's actors have it: one of them is given this worker next.
+    reply = answer.options(runtime_env={"env_vars": DEFAULT_ENV_VARS | passed_on}).remote()
+    ready, _ = ray.wait([reply], timeout=WORKER_S)
+    try:
+        if ready:
+            ray.get(ready)
+            return
+        why = f"no worker of Ray answered within {WORKER_S:.0f} s"
+    except RayError as error:
+        why = f"the first worker of Ray died: {first_line(error)}"
+    raise UserError(f"{why}{_last_words()}")
+
+
+def _last_words() -> str:
+    """What Ray's processes on this machine said last on their error output, if anything."""
+    node = ray._private.worker._global_node
+    logs = Path(node.get_logs_dir_path()) if node else Path()
+    for path in sorted(logs.glob("*.err"), key=lambda path: -path.stat().st_mtime):
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+        if said := next(filter(None, reversed(lines)), ""):
+            return f"; {path.name} ends with: {said[:SAID]}"
+    return ""
 
 
 def machines() -> dict[str, Node]:
@@ -130,14 +276,16 @@ def check_storage(storage: Storage) -> None:
     """
     with marked(storage) as marker:
         replies = {
-            node["NodeManagerAddress"]: visit.options(
+            visit.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(storage, marker)
+            ).remote(storage, marker): node["NodeManagerAddress"]
             for node in ray.nodes()
             if node["Alive"]
         }
-        problems = {host: ray.get(reply) for host, reply in replies.items()}
-    said = "; ".join(f"{host}: {problem}" for host, problem in problems.items() if problem)
+        ready, late = ray.wait(list(replies), num_returns=len(replies), timeout=WORKER_S)
+        problems = [(replies[reply], ray.get(reply)) for reply in ready]
+        problems += [(replies[reply], f"no answer within {WORKER_S:.0f} s") for reply in late]
+    said = "; ".join(f"{host}: {problem}" for host, problem in problems if problem)
     if said:
         raise UserError(
             f"not every machine of the cluster can use {storage} ({said}); {storage.remedy}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shlex
@@ -12,17 +11,17 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from analysis.terminal import complain, pass_on, set_up, table, try_to_say
+from sweeps import signals
 from sweeps.jobs import command as jobs
 from sweeps.options import overrides_argument, state_option, storage_option, tracking_option
 from sweeps.passwords import without_password
 from sweeps.summary import duration
-from trainables.errors import UserError
+from trainables.errors import UserError, reason_of
 
 if TYPE_CHECKING:
     from sweeps.outbox import TrialRecord
@@ -30,13 +29,10 @@ if TYPE_CHECKING:
     from sweeps.service import Outcome
     from trainables.storage import Storage
 
-INTERRUPTED = 130
 AGAIN = "SWEEPS_AGAIN"  # names the command that lets the sweep go on, where it is not this one
 TOP = 10
 WIDE = 9  # columns: of a wider table those are left out that are the same in all its rows
 NUMBER = re.compile(r"-?\b(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf)\b")
-
-console = Console(soft_wrap=True, highlight=False)
 
 
 class Group(click.Group):
@@ -45,12 +41,15 @@ class Group(click.Group):
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
-        except UserError as error:
-            print(
-                f"sweeps: {without_password(str(error))}".replace("\n", "\n        "),
-                file=sys.stderr,
-            )
+        except BrokenPipeError:  # nobody reads on, which click knows
+            raise
+        except (UserError, OSError) as error:
+            said = str(error) if isinstance(error, UserError) else reason_of(error)
+            complain("sweeps", without_password(said))
             context.exit(2)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            context.exit(signals.INTERRUPTED)
 
 
 @click.group(cls=Group)
@@ -61,8 +60,7 @@ def main() -> None:
     Exit codes: 0 all trials finished; 1 some failed or are not in MLflow yet, or the sweep had to
     stop; 2 the request is wrong; 130 interrupted.
     """
-    logging.basicConfig(level=logging.WARNING, format="sweeps: %(message)s")
-    sys.path.insert(0, os.getcwd())  # a model of your own is imported from here
+    set_up("sweeps")
 
 
 @main.command("list")
@@ -70,11 +68,8 @@ def list_presets() -> None:
     """List the presets."""
     from sweeps.spec import load_sweep, preset_files
 
-    table = Table("preset", "what it does", box=None)
-    for name in preset_files():
-        sweep, _ = load_sweep(name)
-        table.add_row(name, sweep.description)
-    console.print(table)
+    presets = ((name, load_sweep(name)[0].description) for name in preset_files())
+    _say(table(["preset", "what it does"], presets))
 
 
 @main.command()
@@ -101,8 +96,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     shapes = largest((*made.trials, *made.examples), cost)
     resources, why = settle(made.sweep.resources, nodes, lambda: measured_here(shapes, corpus))
     at_once = concurrency(resources, nodes)
-    console.print(f"sweep   {made.sweep.name}")
-    console.print(
+    _say(f"sweep   {made.sweep.name}")
+    _say(
         f"corpus  {corpus.name}: {len(corpus.train) + len(corpus.validation):,} characters,"
         f" {corpus.vocab_size} distinct, sha256 {corpus.digest[:12]}"
     )
@@ -111,11 +106,11 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     if made.cells:
         parts.append(f"{'?' if made.to_come is None else made.to_come} of the search")
     total = len(made.trials) + (made.to_come or 0)
-    console.print(f"trials  {total} ({', '.join(parts)}), {at_once} at once on this machine")
+    _say(f"trials  {total} ({', '.join(parts)}), {at_once} at once on this machine")
     if made.cells:
         _show_search(made)
     else:
-        console.print(f"varies  {', '.join(made.varying) or 'nothing'}")
+        _say(f"varies  {', '.join(made.varying) or 'nothing'}")
     packs = settle_packs(
         made,
         resources,
@@ -125,21 +120,21 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     )
     trials = made.trials or made.examples
     if said := packs.in_words(trials):
-        console.print(f"packs   {said}")
+        _say(f"packs   {said}")
     if why:
-        console.print(f"gpu     {why} (here; a cluster's GPUs are measured when a sweep starts)")
-    console.print(
+        _say(f"gpu     {why} (here; a cluster's GPUs are measured when a sweep starts)")
+    _say(
         f"takes   {'at most' if made.cells else 'about'} {duration(cost.seconds(at_once))},"
         f" {cost.memory_bytes(at_once, packs.largest(trials)) / 2**30:.1f} GiB of memory and"
         f" {cost.disk_bytes / 2**20:,.0f} MiB of disk"
         " (from a few timed steps of each shape on this machine's CPU)"
     )
     if list_trials:
-        table = Table("key", *made.varying, "about", box=None)
+        listed = []
         for trial in made.trials:
-            values = [str(trial.flat.get(name, "")) for name in made.varying]
-            table.add_row(trial.key, *values, duration(cost.costs[trial.key].seconds))
-        console.print(table)
+            values = [trial.flat.get(name, "") for name in made.varying]
+            listed.append((trial.key, *values, duration(cost.costs[trial.key].seconds)))
+        _say(table(["key", *made.varying, "about"], listed))
 
 
 def _show_search(made: Plan) -> None:
@@ -152,17 +147,17 @@ def _show_search(made: Plan) -> None:
     if search.patience is not None:
         said.append(f"until {search.patience} in a row improve nothing")
     seeds = f", each with {len(made.sweep.seeds)} seeds" if len(made.sweep.seeds) > 1 else ""
-    console.print(
+    _say(
         f"search  {' or '.join(said)}{seeds}; sampler {search.sampler}, early stopping"
         f" {search.early.rule}, minimises {' and '.join(search.objectives)}"
     )
     if search.confirm is not None:
         fresh = len(made.sweep.confirm_seeds)
-        console.print(f"confirm the best {search.confirm.top} of each study with {fresh} new seeds")
+        _say(f"confirm the best {search.confirm.top} of each study with {fresh} new seeds")
     compared = [name for name in made.varying if name not in (*made.tuned, "seed")]
     same = {n: v for n, v in made.examples[0].flat.items() if n not in (*made.varying, *made.tuned)}
-    console.print(f"studies {len(cells)}, one for each of: {', '.join(compared) or 'the sweep'}")
-    console.print(f"tuned   {', '.join(made.tuned)}")
+    _say(f"studies {len(cells)}, one for each of: {', '.join(compared) or 'the sweep'}")
+    _say(f"tuned   {', '.join(made.tuned)}")
     for label, size in made.sizes.items():
         _say(f"        {label} has {size} configurations in all")
     for name, parameter in made.shortened.items():
@@ -170,7 +165,7 @@ def _show_search(made: Plan) -> None:
             f"        {name} from {parameter.low} by {parameter.step} reaches {parameter.highest},"
             f" not {parameter.high}"
         )
-    console.print(f"fixed   {', '.join(f'{n}={canonical(v)}' for n, v in same.items())}")
+    _say(f"fixed   {', '.join(f'{n}={canonical(v)}' for n, v in same.items())}")
 
 
 @main.command()
@@ -204,18 +199,15 @@ def run(
     from sweeps.plan import make_plan
     from sweeps.service import Options, run_sweep
     from sweeps.state import state_at
-    from sweeps.stopping import interruptible
 
     state = state_at(state_root)
     again = os.environ.get(AGAIN) or shlex.join(["sweeps", *sys.argv[1:]])
+    made = make_plan(file, overrides, state)
+    options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
     try:
-        with interruptible():
-            made = make_plan(file, overrides, state)
-            options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
-            outcome = run_sweep(made, state, options, _say)
+        outcome = run_sweep(made, state, options, _say)
     except KeyboardInterrupt:
-        _say(f"stopped at once; what is saved goes on\nagain   {again}")
-        _exit_now()
+        signals.leave()
     if outcome.ranking is not None:
         _show_ranking(outcome.ranking.head(TOP))
         _say(f"tables  {outcome.reports}")
@@ -246,9 +238,10 @@ def run(
     if outcome.status == "KILLED":
         _say(f"stopped before the end: {outcome.stop.message or outcome.stop.cause}")
     _say(f"again   {again}")
+    code = signals.INTERRUPTED if outcome.stop.cause in ("interrupted", "lost") else 1
     if outcome.stop.is_cut:
-        _exit_now()
-    context.exit(INTERRUPTED if outcome.stop.cause == "interrupted" else 1)
+        signals.exit_now(code)
+    context.exit(code)
 
 
 @main.command("verify-pack")
@@ -321,14 +314,9 @@ def sync(
     context.exit(1 if unsent else 0)
 
 
-def _exit_now() -> NoReturn:
-    """End this process, and with it what Ray started for it, without asking Ray."""
-    sys.stdout.flush()
-    os._exit(INTERRUPTED)
-
-
 def _say(line: str) -> None:
-    console.print(line, markup=False)
+    """Print a line; a sweep goes on where nobody can read it."""
+    try_to_say(line)
 
 
 def _show_faults(outcome: Outcome) -> None:
@@ -385,6 +373,7 @@ def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path)
     """Serve the MLflow UI on this machine, and print links to the views of SWEEP (or of all)."""
     from sweeps.overview import settle_orphans
     from sweeps.state import state_at
+    from sweeps.stopping import interruptible
     from sweeps.store import mlflow_client, sweep_experiments
     from sweeps.ui import UiError, mlflow_ui
     from sweeps.views import server_address
@@ -396,16 +385,18 @@ def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path)
     if uri.startswith("http"):
         _show_links(server_address(uri), experiments)
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with mlflow_ui(uri, log_file=state.root / "ui.log", port=port) as base_url:
+        with (
+            interruptible(),
+            mlflow_ui(uri, log_file=state.root / "ui.log", port=port) as base_url,
+        ):
             _show_links(base_url, experiments)
-            console.print("Ctrl-C ends it.")
+            _say("Ctrl-C ends it.")
             signal.pause()
     except UiError as error:
         raise UserError(str(error)) from None
     except KeyboardInterrupt:
-        console.print("ended")
+        _say("ended")
 
 
 @main.command()
@@ -429,32 +420,36 @@ def sample(
 ) -> None:
     """Write text with the model of RUN: an MLflow run id, a trial's key, or SWEEP/best."""
     from sweeps.state import state_at
+    from sweeps.stopping import interruptible
     from sweeps.store import fetch_model, mlflow_client
     from trainables.artifacts import first_prompt, load_model, sample_text
 
     uri = tracking_uri or state_at(state_root).tracking_uri
-    with tempfile.TemporaryDirectory() as folder:
+    with interruptible(), tempfile.TemporaryDirectory() as folder:
         found = fetch_model(mlflow_client(uri, must_exist=True), run, Path(folder))
         model, vocabulary, _ = load_model(found)
     prompt = first_prompt(vocabulary) if prompt is None else prompt
-    print(prompt + sample_text(model, vocabulary, prompt, length, seed))
+    pass_on(f"{prompt}{sample_text(model, vocabulary, prompt, length, seed)}\n")
 
 
 def _show_ranking(ranking: object) -> None:
     import pandas as pd
+
+    from analysis.document import in_short
+    from analysis.ranking import DECIMALS
 
     assert isinstance(ranking, pd.DataFrame)
     hidden = ["train_loss", "best_val_loss", "training_seconds", "left_out", "run_ids"]
     shown = ranking.drop(columns=hidden).dropna(axis="columns", how="all")
     same = [name for name in shown if shown[name].nunique(dropna=False) == 1]
     if len(shown.columns) > WIDE and same and len(shown) > 1:
-        console.print("all     " + ", ".join(f"{name}={shown[name].iloc[0]}" for name in same))
+        _say("all     " + ", ".join(f"{name}={shown[name].iloc[0]}" for name in same))
         shown = shown.drop(columns=same)
-    table = Table(*map(str, shown.columns), box=None)
-    for row in shown.itertuples(index=False):
-        cells = ["" if pd.isna(cell) else cell for cell in row]
-        table.add_row(*(f"{c:.4f}" if isinstance(c, float) else str(c) for c in cells))
-    console.print(table)
+    columns = [
+        [in_short(value, 4 if name in DECIMALS else None) for value in shown[name]]
+        for name in shown
+    ]
+    _say(table(list(shown.columns), list(zip(*columns, strict=True))))
 
 
 def _show_links(base_url: str, experiments: dict[str, str]) -> None:
@@ -462,7 +457,7 @@ def _show_links(base_url: str, experiments: dict[str, str]) -> None:
 
     for name, experiment_id in experiments.items():
         for view in ("ranking", "curves"):
-            console.print(f"{name} {view}: {view_link(base_url, experiment_id, view)}")
+            _say(f"{name} {view}: {view_link(base_url, experiment_id, view)}")
 
 
 for one in (jobs.submit, jobs.status, jobs.logs, jobs.stop, jobs.resume):

@@ -17,6 +17,11 @@ HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def answer() -> None:
+    """Show that a worker runs."""
+
+
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
 def visit(storage: Storage, marker: str) -> str:
     """What keeps this machine from using the storage, or nothing."""
     return problem_here(storage, marker)

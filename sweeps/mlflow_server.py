@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import sqlite3
 import sys
 from collections.abc import Iterable, Mapping
@@ -95,7 +96,7 @@ def analyze(store_uri: str) -> None:
     from analysis.sqlite_store import store_file  # late: the server's worker has no use for it
 
     path = store_file(store_uri)
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         return
     with (
         contextlib.suppress(sqlite3.Error),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from analysis.terminal import in_a_line, printable, try_to_say
 from sweeps.estimate import Estimate
 from sweeps.events import TrialEvent
 from sweeps.plan import Plan
@@ -41,7 +42,7 @@ class Progress:
         self._trials: dict[str, TrialConfig] = {}  # those that ran, by key
         self._started_s = self._printed_s = time.monotonic()
         self.running: dict[str, int] = {}  # key to step
-        self._console = Console()
+        self._console = Console(markup=False, emoji=False, highlight=False)
         self.finished: set[str] = set()
         self.failed: set[str] = set()
         self.stopped: set[str] = set()
@@ -69,7 +70,7 @@ class Progress:
                 self.restarts += 1
             case "enlarged" | "yielded" if event.reason:
                 self.running.pop(event.key, None)
-                self._console.print(f"{name} {event.reason}", soft_wrap=True, markup=False)
+                try_to_say(in_a_line(f"{name} {event.reason}"))
             case "parked" | "yielded" | "finished" | "failed" | "stopped":
                 self.running.pop(event.key, None)
                 ended = {"finished": self.finished, "failed": self.failed, "stopped": self.stopped}
@@ -80,8 +81,7 @@ class Progress:
     def _print(self, said: str) -> None:
         if not self._console.is_terminal:
             self._printed_s = time.monotonic()
-            line = f"{self.summary()} | {said}"
-            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+            try_to_say(in_a_line(f"{self.summary()} | {said}"))
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -90,8 +90,13 @@ class Progress:
             self._print("started")
             yield
             return
-        with Live(get_renderable=self._table, console=self._console, refresh_per_second=2):
+        live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2)
+        live.start()
+        try:
             yield
+        finally:
+            with suppress(OSError):  # the terminal is closed
+                live.stop()
 
     def summary(self) -> Summary:
         """Done, running, failed, best so far, time left."""
@@ -118,10 +123,12 @@ class Progress:
         return duration((time.monotonic() - self._started_s) * left / done)
 
     def _table(self) -> Table:
-        table = Table(title=self._plan.sweep.name, caption=str(self.summary()), min_width=60)
-        table.add_column("running")
+        title, caption = printable(self._plan.sweep.name), printable(self.summary())
+        table = Table(title=title, caption=caption, min_width=60)
+        table.add_column("running", overflow="fold")
         table.add_column("step", justify="right")
         for key, step in list(self.running.items())[:RUNNING_SHOWN]:
             trial = self._trials[key]
-            table.add_row(self._plan.run_name(trial), f"{step}/{trial.training.max_steps}")
+            name = printable(self._plan.run_name(trial))
+            table.add_row(name, f"{step}/{trial.training.max_steps}")
         return table

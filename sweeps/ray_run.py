@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -18,7 +18,7 @@ from sweeps.gpus import GpuShares
 from sweeps.packs import Packs
 from sweeps.queue import Queue
 from sweeps.spec import Resources
-from sweeps.stopping import Stop, gently
+from sweeps.stopping import FORCE_S, Stop
 from trainables.corpus import Corpus
 from trainables.ray_trial import RayTrial
 from trainables.storage import Storage
@@ -39,6 +39,7 @@ def run_trials(
     storage: Storage,
     listeners: Sequence[Listener],
     stop: Stop,
+    scratch: Path,
 ) -> None:
     """Train what is in the queue, a number of packs at once.
 
@@ -55,9 +56,10 @@ def run_trials(
         storage: where the trials keep their state.
         listeners: called on this thread for each event, before the queue is.
         stop: asked between events; requested here when the storage cannot be written any more.
+        scratch: a folder for Tune's own state, which nobody reads.
 
     Raises:
-        KeyboardInterrupt: a stop took too long, or was requested twice.
+        KeyboardInterrupt: a stop took too long.
     """
     cpus = resources.cpus_per_trial
     trainable = tune.with_resources(
@@ -77,26 +79,26 @@ def run_trials(
     room = Room(limit)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
     recorder = Recorder(listeners, queue, packs, shares, stop, room, storage)
-    with gently(stop), tempfile.TemporaryDirectory(prefix="sweeps-") as scratch:
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=Suggester(queue, packs, shares, stop, room),
-                scheduler=Scheduler(room),
-                num_samples=-1,  # as many as there are
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="ray",
-                storage_path=scratch,  # Tune's own state: ours goes by key
-                stop=Stopper(recorder, stop),
-                callbacks=[recorder],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                verbose=0,
-            ),
-        )
-        tuner.fit()
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=Suggester(queue, packs, shares, stop, room),
+            scheduler=Scheduler(room),
+            num_samples=-1,  # as many as there are
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),  # Tune's own state: ours goes by key
+            stop=Stopper(recorder, stop),
+            callbacks=[recorder],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            verbose=0,
+        ),
+    )
+    stop.may_cut(FORCE_S)
+    tuner.fit()
 
 
 class Room:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainables.errors import UserError
+from trainables.files import read_regular_file
+
+MOST_BYTES = 1 << 16
 
 
 def read_secret(environment: Mapping[str, str], variable: str, least: int) -> str | None:
@@ -25,7 +28,7 @@ def read_secret(environment: Mapping[str, str], variable: str, least: int) -> st
         return None
     try:
         mode = Path(path).stat().st_mode
-        text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        text = read_regular_file(Path(path), MOST_BYTES).decode().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UserError(f"{variable}={path} cannot be read: {reason}") from None

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import AnalysisError, load_trials, tables, write_tables
+from analysis import AnalysisError, load_trials, tables, write_ranking, write_tables
 from analysis.sqlite_store import STORE, artifacts_beside, store_file
+from sweeps import signals
 from sweeps.description import describe_sweep, describe_trial
 from sweeps.estimate import estimate
 from sweeps.events import TrialEvent
@@ -21,13 +22,14 @@ from sweeps.gpus import largest, settle
 from sweeps.lock import only_driver
 from sweeps.outbox import Outbox, TrialRecord
 from sweeps.packs import settle_packs
+from sweeps.passwords import refuse_password
 from sweeps.plan import Plan
 from sweeps.progress import Progress
 from sweeps.queue import Queue
-from sweeps.ray_environment import prepare_ray
+from sweeps.ray_environment import prepare_ray, scratch_folder
 from sweeps.resources import check_address, concurrency, local_node
 from sweeps.state import State, check_disk, make_writable
-from sweeps.stopping import Stop
+from sweeps.stopping import NEVER, Stop
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.storage import Storage, StorageError, check_from_here, open_storage
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from sweeps.search import Search
 
 OUTBOX = "outbox.db"
+ABANDON_S = 0.8  # how long the store may take where the end of the process does not wait
 SERVERS = ("http", "databricks")  # stores that say themselves where artifacts are kept
 STORE_S = 30.0  # how long the start of a sweep waits for its tracking store
 
@@ -88,7 +91,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     Raises:
         UserError: the state directory, the store or the resources do not permit a run, or another
             process runs the sweep.
-        KeyboardInterrupt: it was interrupted twice.
+        KeyboardInterrupt: it was interrupted before anything was trained.
     """
     if options.address is None:
         concurrency(plan.sweep.resources.settled(0), [local_node()])
@@ -98,28 +101,44 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     name = plan.sweep.name
     uri = options.tracking_uri or plan.sweep.tracking.uri or state.tracking_uri
     storage_uri = options.storage_uri or plan.sweep.storage.uri
+    refuse_password(storage_uri or "")  # it is kept in the outbox
     storage = open_storage(storage_uri, state.sweep(name), name)
     check_from_here(storage)
-    outcome = Outcome(Stop(), state.reports(name), storage, uri)
-    with only_driver(state.sweep(name), name), _outbox(state, name, say) as outbox:
+    stop = Stop()
+    outcome = Outcome(stop, state.reports(name), storage, uri)
+    with (
+        only_driver(state.sweep(name), name),
+        signals.given_to(stop),
+        _outbox(state, name, say) as outbox,
+    ):
+        stop.may_cut(0)
         search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
         removed = _describe(plan, search, outbox, storage_uri)
         if options.retry_failed:
             outbox.forgive()
         with _delivery(outbox, state, outcome, say) as delivery:
-            queue = _queue(plan, search, outbox, storage, removed, say)
+            stop.at_deadline = lambda: _abandon(outbox, delivery)
+            queue = None
             try:
+                queue = _queue(plan, search, outbox, storage, removed, say)
                 if not queue.is_over:
                     _train(plan, queue, state, options, outbox, delivery, outcome, say)
-            except KeyboardInterrupt:
-                if outcome.stop.is_forced:
+                stop.may_cut(NEVER)
+            except BaseException:  # an import that is cut may end in any way
+                stop.may_cut(NEVER)
+                if not stop.is_interrupted:
                     raise
-                outcome.stop.interrupt()
-                outcome.stop.is_cut = True
+                stop.is_cut = True
             finally:
-                if not outcome.stop.is_forced:
-                    _conclude(outbox, delivery, outcome, queue)
+                _conclude(outbox, delivery, outcome, queue)
     return outcome
+
+
+def _abandon(outbox: Outbox, delivery: Delivery) -> None:
+    """Say in the store that the sweep was stopped, where the main thread cannot."""
+    outbox.settle()
+    outbox.end("KILLED")
+    delivery.flush(ABANDON_S)
 
 
 def _describe(plan: Plan, search: Search | None, outbox: Outbox, storage_uri: str | None) -> int:
@@ -302,7 +321,10 @@ def _train(
     from sweeps.cluster import Slots, check_storage, connected, measure_gpus, measure_packs
     from sweeps.ray_run import run_trials
 
-    with connected(options.address) as nodes:
+    with (
+        scratch_folder() as scratch,
+        connected(options.address, outcome.stop, scratch) as nodes,
+    ):
         if options.address is not None:
             check_storage(storage)
         resources, why = settle(
@@ -341,9 +363,10 @@ def _train(
                     storage,
                     [outbox.record, delivery.listen, progress.listen, fail_fast],
                     outcome.stop,
+                    scratch,
                 )
         finally:
-            if slots and not outcome.stop.is_forced:
+            if slots and outcome.stop.cause != "lost":
                 slots.leave()
             outcome.notes, outcome.restarts = progress.notes, progress.restarts
             outcome.recomputed = _counted(outbox)[1] - recomputed
@@ -395,5 +418,6 @@ def _rank(name: str, outcome: Outcome) -> None:
         outcome.unranked = str(error)
         return
     write_tables(named, outcome.reports)
+    write_ranking(named["ranking"], outcome.reports)
     outcome.ranking = named["ranking"]
     outcome.experiment_id = trials.sweep.get("experiment_id", "")

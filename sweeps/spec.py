@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
-from plain_yaml import YamlError, read_yaml
+from analysis.plain_yaml import YamlError, read_yaml
 from sweeps.passwords import Uri
 from sweeps.search_spec import Parameter, Replicates, Search
 from trainables.config import LARGEST, Count, Frozen, Seed

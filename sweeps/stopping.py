@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from signal import SIGHUP
+from typing import Literal
+
+from sweeps import signals
 
 STOP_S = 15.0  # from the first signal to the end of the process
 FORCE_S = 9.0  # a trial that has not saved itself after this goes on from its checkpoint
 EXIT_S = 3.0  # Ray and the interpreter end
+DEADLINE_S = 13.0  # whatever Ray does, the process ends then
+SAME_S = 0.5  # `timeout`, shells and terminals signal more than once: within this it is one signal
+POLL_S = 0.05
+NEVER = math.inf
 
-Cause = Literal["", "interrupted", "failed", "storage"]
+Cause = Literal["", "interrupted", "lost", "failed", "storage"]
 
 
 class Stop:
@@ -22,59 +29,79 @@ class Stop:
     def __init__(self) -> None:
         self.cause: Cause = ""
         self.message = ""
-        self.is_forced = False  # a second signal came: wait for nothing
         self.is_cut = False  # Ray was left in the middle of something
-        self._deadline_s = math.inf
+        self.at_deadline: Callable[[], None] = lambda: None  # what is saved even then
+        self._since_s = math.inf  # when it was interrupted
+        self._cut_after_s = NEVER
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it is to be over soon."""
+        return self._since_s < math.inf
+
+    @property
+    def patience_s(self) -> float:
+        """How long the end of the sweep may still wait for others."""
+        return max(0.0, self._since_s + STOP_S - EXIT_S - time.monotonic())
 
     def request(self, cause: Cause, message: str = "") -> None:
         """Ask for a stop; the trials that run save themselves first."""
         if not self.cause:
             self.cause, self.message = cause, message
 
-    def interrupt(self) -> None:
-        """Ask for a stop that is to be over soon."""
-        self.request("interrupted")
-        self._deadline_s = min(self._deadline_s, time.monotonic() + STOP_S)
+    def interrupt(self, cause: Cause = "interrupted", message: str = "") -> None:
+        """Ask for a stop that is over soon, whatever the main thread waits for."""
+        self.request(cause, message)
+        if not self.is_interrupted:
+            self._since_s = time.monotonic()
+            threading.Thread(target=self._enforce, name="deadline", daemon=True).start()
 
-    def on_signal(self, number: int, frame: Any) -> None:
-        """Handle a signal: the first one requests a stop, the second one forces it."""
-        if self._deadline_s < math.inf:
-            self.is_forced = True
-            signal.default_int_handler(number, frame)
-        self.interrupt()
-        signal.setitimer(signal.ITIMER_REAL, FORCE_S)
+    def on_signal(self, number: int) -> None:
+        """Take a signal: the first one interrupts, a later one ends the process at once."""
+        if not self.is_interrupted:
+            self.interrupt()
+        elif number != SIGHUP and time.monotonic() - self._since_s > SAME_S:
+            signals.leave("stopped at once; what is saved goes on")
+
+    def may_cut(self, after_s: float) -> None:
+        """Say how long after an interruption the main thread may be cut from now on.
+
+        Raises:
+            KeyboardInterrupt: it is time already, or will be, as long as this holds.
+        """
+        self._cut_after_s = after_s
+        if self._is_due:
+            self.on_cut()
+
+    def on_cut(self) -> None:
+        """Leave what the main thread does, where it may be cut."""
+        if self._is_due:
+            self._cut_after_s = NEVER  # what is left now cleans up after itself
+            self.is_cut = True
+            raise KeyboardInterrupt
 
     @property
-    def patience_s(self) -> float:
-        """How long the end of the sweep may still wait for others."""
-        return max(0.0, self._deadline_s - EXIT_S - time.monotonic())
+    def _is_due(self) -> bool:
+        """Whether the main thread may be cut now; of a Ray that is lost nothing is to be had."""
+        waits_s = 0.0 if self.cause == "lost" and self._cut_after_s < NEVER else self._cut_after_s
+        return self.is_interrupted and time.monotonic() - self._since_s >= waits_s
+
+    def _enforce(self) -> None:
+        """Cut the main thread when it is time, and end the process at the deadline."""
+        while time.monotonic() < self._since_s + DEADLINE_S:
+            if self._is_due:
+                signals.cut_main_thread()
+            time.sleep(POLL_S)
+        signals.leave("stopped by force; what is saved goes on", self.at_deadline)
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Take SIGTERM as Ctrl-C: both raise KeyboardInterrupt."""
-    with _handlers(signal.default_int_handler, signal.SIGTERM):
-        yield
-
-
-@contextlib.contextmanager
-def gently(stop: Stop) -> Iterator[None]:
-    """Give signals to ``stop``; what takes too long then is ended by KeyboardInterrupt."""
-    with (
-        _handlers(stop.on_signal, signal.SIGINT, signal.SIGTERM),
-        _handlers(signal.default_int_handler, signal.SIGALRM),
-    ):
+    """Let a signal raise KeyboardInterrupt, for a command that has something to clean up."""
+    stop = Stop()
+    with signals.given_to(stop):
+        stop.may_cut(0)
         try:
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-@contextlib.contextmanager
-def _handlers(handler: Callable[[int, Any], Any], *signals: signal.Signals) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in signals}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+            stop.may_cut(NEVER)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import RANKING_TABLE
+from analysis.document import as_code, as_text, code_block
 from analysis.messages import without_password
 from analysis.runs import METRICS, runs_of
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
@@ -25,7 +27,6 @@ from trainables.errors import UserError
 from trainables.storage import Storage
 from trainables.trial_log import LOG
 
-RANKING_TABLE = "ranking.json"
 SOURCES = dict(  # what an evaluation calls the metrics
     zip(
         METRICS,
@@ -180,18 +181,17 @@ class SweepRuns:
         for tag, value in record.content["views"].items():
             self._client.set_experiment_tag(self._experiment_id, tag, value)
         tags = record.content.get("tags", {})  # not in an outbox of an earlier version
-        for tag, value in {"mlflow.note.content": record.content["description"], **tags}.items():
+        note = "\n\n".join(map(as_text, record.content["description"].split("\n\n")))
+        for tag, value in {"mlflow.note.content": note, **tags}.items():
             self._client.set_tag(self._parent_id, tag, value)
         if record.status == "RUNNING":
             self._client.update_run(self._parent_id, status="RUNNING")
         else:
-            table = self._reports / "ranking.csv"
+            table = self._reports / RANKING_TABLE
             if table.exists():
-                ranking = pd.read_csv(table)
+                ranking = pd.DataFrame(**json.loads(table.read_text(encoding="utf-8")))
                 self._client.log_table(self._parent_id, data=ranking, artifact_file=RANKING_TABLE)
-                # log_table appends to the table of an earlier run of the sweep: replace the whole.
-                whole = ranking.to_json(orient="split", index=False)
-                self._client.log_text(self._parent_id, whole, RANKING_TABLE)
+                # log_table appends to the table of an earlier run of the sweep: the file is whole.
                 self._client.log_artifacts(self._parent_id, str(self._reports))
             self._client.set_terminated(self._parent_id, record.status)
         self._outbox.sweep_sent(record.revision)
@@ -292,9 +292,9 @@ class SweepRuns:
         has_log = artifacts is not None and (artifacts / LOG).is_file()
         lines = [self._title(record, run, [each for _, each in evaluations], has_log), ""]
         if record.status == "FAILED":
-            lines += [f"Failed: {record.reason}", ""]
+            lines += [f"Failed: {as_text(record.reason)}", ""]
         elif record.status == "STOPPED":
-            lines += [f"Stopped early: {record.reason}", ""]
+            lines += [f"Stopped early: {as_text(record.reason)}", ""]
         if record.status != "FAILED" and evaluations:
             _, last = evaluations[-1]
             lines += [
@@ -303,11 +303,11 @@ class SweepRuns:
                 "",
             ]
         lines += ["| setting | value |", "|---|---|"]
-        lines += [f"| {name} | {value} |" for name, value in record.content["params"].items()]
+        for name, value in record.content["params"].items():
+            lines.append(f"| {as_text(name)} | {as_text(value)} |")
         if record.status == "FINISHED" and artifacts and (artifacts / SAMPLE).is_file():
             text = (artifacts / SAMPLE).read_text(encoding="utf-8")
-            lines += ["", "Text that it writes:", ""]
-            lines += [f"    {line}" for line in text.split("\n")]
+            lines += ["", "Text that it writes:", "", code_block(text)]
         return "\n".join(lines)
 
     def _title(
@@ -318,9 +318,9 @@ class SweepRuns:
         has_log: bool,
     ) -> str:
         """Which trial it is, where it ran, and its log: the page folds away what comes later."""
-        title = f"**{record.content['name']}** of sweep `{self._sweep.name}`"
+        title = f"**{as_text(record.content['name'])}** of sweep {as_code(self._sweep.name)}"
         if hosts := sorted({each["host"] for each in evaluations if "host" in each}):
-            title += f", trained on {', '.join(hosts)}"
+            title += f", trained on {as_text(', '.join(hosts))}"
         if has_log:
             title += f": [{LOG}]({artifact_link(self._experiment_id, run.run_id, LOG)})"
         return title

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from analysis.sqlite_store import plain_uri
+from sweeps import signals
 from sweeps.mlflow_server import LOOPBACK, analyze, own_environment, server_command
 from trainables.files import keep_private
 
@@ -43,7 +44,7 @@ def mlflow_ui(tracking_uri: str, *, log_file: Path, port: int | None = None) -> 
     log_file.parent.mkdir(parents=True, exist_ok=True)
     analyze(tracking_uri)
     keep_private(log_file)  # it may have settings of the server in it
-    with log_file.open("wb") as log:
+    with log_file.open("wb") as log, signals.unblocked():
         server = subprocess.Popen(
             server_command(LOOPBACK, port),
             env=own_environment(plain_uri(tracking_uri), os.environ),
@@ -52,6 +53,7 @@ def mlflow_ui(tracking_uri: str, *, log_file: Path, port: int | None = None) -> 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    signals.before_exit(server.terminate)  # it ends what it started
     try:
         _wait_until_healthy(server, port, log_file)
         yield f"http://{LOOPBACK}:{port}"

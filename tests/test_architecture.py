@@ -10,11 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
-    "plain_yaml": set(),
     "bigram_models": set(),
     "trainables": {"bigram_models"},
-    "sweeps": {"plain_yaml", "bigram_models", "trainables", "analysis"},
-    "analysis": {"plain_yaml"},
+    "sweeps": {"bigram_models", "trainables", "analysis"},
+    "analysis": set(),
 }
 COMPARISON = (
     "analysis/comparison/"  # of trained models: it alone of analysis loads them (decision 7)

@@ -28,6 +28,12 @@ class UserError(ValueError):
     """The user's mistake; the message says what, where, and the remedy. Commands exit with 2."""
 
 
+def reason_of(error: OSError) -> str:
+    """What the operating system refused, and of which file, in a few words."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
 def validate(model: type[Model], data: object, where: str) -> Model:
     """Build a settings object from plain data.
 

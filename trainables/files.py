@@ -47,7 +47,8 @@ def _read_up_to(descriptor: int, size: int, most_bytes: int) -> bytes:
         content += piece
         size = len(content)
     if size > most_bytes:
-        raise OSError(errno.EFBIG, f"It has more than {most_bytes / 2**20:,.0f} MiB")
+        most = f"{most_bytes >> 20:,} MiB" if most_bytes >= 1 << 20 else f"{most_bytes >> 10} KiB"
+        raise OSError(errno.EFBIG, f"It has more than {most}")
     return content
 
 

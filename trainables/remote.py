@@ -6,8 +6,6 @@ Retries of a request are the file system's own; what fails all the same is a `St
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any
 import fsspec
 
 from trainables.files import trial_folder
+from trainables.scratch import ScratchFolder
 from trainables.storage import CHECKPOINTS, Storage, StorageError, TrialFiles
 
 Stamp = tuple[int, int, int]  # of a file: changes with it
@@ -47,9 +46,12 @@ class RemotePrefix(Storage):
 
     @contextlib.contextmanager
     def artifacts(self, key: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix=f"sweeps-{key}-") as folder:
-            self.fetch(f"{_prefix(key)}/artifacts", Path(folder))
-            yield Path(folder)
+        scratch = ScratchFolder()
+        try:
+            self.fetch(f"{_prefix(key)}/artifacts", scratch.path)
+            yield scratch.path
+        finally:
+            scratch.remove()
 
     def started(self, keys: Sequence[str]) -> set[str]:
         paths = (PurePosixPath(name) for name in self._names("trials"))  # all in one listing
@@ -106,8 +108,9 @@ class PrivateFiles(TrialFiles):
     """A copy of all files of a trial, in a temporary folder that goes with this object."""
 
     def __init__(self, storage: RemotePrefix, key: str) -> None:
-        super().__init__(Path(tempfile.mkdtemp(prefix=f"sweeps-{key}-")))
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        scratch = ScratchFolder()
+        super().__init__(scratch.path)
+        weakref.finalize(self, scratch.remove)
         self.where = storage.where(key)
         self._storage, self._prefix = storage, _prefix(key)
         storage.fetch(self._prefix, self.folder)

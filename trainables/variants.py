@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import importlib
 import inspect
 import json
 import sysconfig
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 import bigram_models
 from bigram_models import VARIANTS, LanguageModel
 from trainables.errors import UserError, brief, unknown_setting, validate
+from trainables.own_modules import import_own
 
 NOT_OWN = (  # where no code of a user's own model lies
     "<",
@@ -130,7 +130,7 @@ def model_class(variant: str) -> type[LanguageModel]:
         )
     with _faults_of(f"cannot import {brief(variant)}"):
         try:
-            module = importlib.import_module(module_name)
+            module = import_own(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise  # of what the module imports

@@ -18,7 +18,7 @@ from analysis.comparison.rank import (
     cross_entropy,
     pair_counts,
 )
-from analysis.document import Report, markdown_table
+from analysis.document import Report, as_code, as_text, code_block, markdown_table
 from bigram_models import FittedModel
 from trainables.timing import devices, duration, hardware
 
@@ -64,7 +64,9 @@ def report_of(found: Comparison) -> Report:
         "## What they write\n",
         *(_sample(one) for one in found.subjects),
         "## Counting, three ways\n",
-        markdown_table(counting(found), {"ns per character": 1, "times the fastest": 1}),
+        markdown_table(
+            counting(found), {"ns per character": 1, "times the fastest": 1}, marked_up=["way"]
+        ),
         LOOPS,
         "## Does the factorisation come to the same?\n",
         figure.markdown,
@@ -103,7 +105,7 @@ def side_by_side(found: Comparison) -> pd.DataFrame:
         "val_loss, from the stored model": [
             f"{cross_entropy(one.logits, counts_VV):.5f}" for one in subjects
         ],
-        "run": [f"`{one.run['run_id']}`" for one in subjects],
+        "run": [one.run["run_id"] for one in subjects],
     }
     names = [one.name for one in subjects]
     return pd.DataFrame.from_dict(rows, orient="index", columns=names).reset_index(names="")
@@ -136,14 +138,14 @@ def provenance(found: Comparison) -> list[str]:
     evaluation = ", ".join(sorted(set(rows["evaluation"].astype(str))))
     facts = [
         f"Losses and the times called *in the run*: the {len(rows)} finished runs of the sweep"
-        f" {found.trials.experiment}, of code version {_listed(rows['code_version'])}, on"
-        f" {_listed(rows['hardware'])}, with {evaluation} evaluation. These times leave evaluation"
-        " out; other trials may have run beside.",
-        f"All else: `analysis compare {found.trials.experiment}` on "
+        f" {as_text(found.trials.experiment)}, of code version {_listed(rows['code_version'])}, on"
+        f" {_listed(rows['hardware'])}, with {as_text(evaluation)} evaluation. These times leave"
+        " evaluation out; other trials may have run beside.",
+        f"All else: {as_code(f'analysis compare {found.trials.experiment}')} on "
         + "; ".join(f"{device.type}: {hardware(device)}" for device in devices())
         + f"; PyTorch {torch.__version__} with one thread, Python {platform.python_version()},"
         f" {platform.system()}. Load of the machine: {found.load}.",
-        f"Corpus {corpus.name}: {len(corpus.train):,} characters for training,"
+        f"Corpus {as_text(corpus.name)}: {len(corpus.train):,} characters for training,"
         f" {len(corpus.validation):,} for validation, V = {corpus.vocab_size}, sha256"
         f" `{corpus.digest}`.",
     ]
@@ -167,8 +169,8 @@ def provenance(found: Comparison) -> list[str]:
 
 def _introduction(found: Comparison) -> str:
     return (
-        f"Both predict a character of {found.corpus.name} from the one before it, out of V ="
-        f" {found.corpus.vocab_size}: {BABY} by a product of two matrices of width D ="
+        f"Both predict a character of {as_text(found.corpus.name)} from the one before it, out of"
+        f" V = {found.corpus.vocab_size}: {BABY} by a product of two matrices of width D ="
         f" {found.subject(BABY).run['n_embd']} that gradient descent trains, the {COUNT} by"
         " counting which character follows which. Losses are in nats per character. No model that"
         f" sees one character can have a training loss below {found.entropy:.4f}, the conditional"
@@ -226,8 +228,11 @@ def _unsmoothed(found: Comparison) -> str:
 
 
 def _sample(one: Subject) -> str:
-    lines = "".join(f"    {line}\n" for line in one.sample.split("\n"))
-    return f"{one.name}, after the prompt `{one.prompt!r}` with seed {SAMPLE_SEED}:\n\n{lines}"
+    prompt = as_code(repr(one.prompt))
+    return (
+        f"{one.name}, after the prompt {prompt} with seed {SAMPLE_SEED}:\n\n"
+        f"{code_block(one.sample)}"
+    )
 
 
 def _settings(one: Subject) -> str:
@@ -268,4 +273,4 @@ def _bullets(sentences: list[str]) -> str:
 
 
 def _listed(values: pd.Series) -> str:
-    return ", ".join(sorted({str(value) for value in values if value})) or "unknown"
+    return as_text(", ".join(sorted({str(value) for value in values if value}))) or "unknown"

@@ -12,7 +12,7 @@ from analysis.figures.search import search_figures
 from analysis.figures.settings import heatmap, loss_by
 from analysis.figures.style import fixed_style
 from analysis.figures.trials import cost, curve_panels
-from analysis.importance import importances, samples
+from analysis.importances import importances, samples
 from analysis.runs import Trials
 
 SEARCH_FIGURES = ("importance", "slices", "parallel", "best_so_far", "pareto")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from analysis.document import Figure
+from analysis.document import Figure, in_short
 from analysis.figures.style import as_figure
 
 MOST_ROWS = 48
@@ -51,7 +51,7 @@ def kind(low: float, high: float) -> str:
 
 def _forest(rows: pd.DataFrame) -> Figure:
     index, drawn = int(rows["claim_index"].iloc[0]), weakest(rows)
-    title = textwrap.fill(f"Claim {index}: {rows['claim'].iloc[0]}", 90)
+    title = textwrap.fill(f"Claim {index}: {rows['claim'].iloc[0]}", 90, max_lines=4)
     lines = _lines(drawn)
     height = 0.2 * len(lines) + 0.2 * title.count("\n") + 1.5
     canvas = Canvas(figsize=(9, height), layout="constrained")
@@ -86,10 +86,10 @@ def _lines(drawn: pd.DataFrame) -> list[tuple[str, Row | None]]:
 
 def _interval(axes: Axes, at: int, row: Row) -> None:
     color, marker, fill = KINDS[kind(row["low"], row["high"])]
-    text = f"{row['mean']:+.4f}"
+    text = in_short(row["mean"], 4, "+")
     if pd.notna(row["low"]):
         axes.plot([row["low"], row["high"]], [at, at], color=color, lw=1.5)
-        text += f"  [{row['low']:+.4f}, {row['high']:+.4f}]"
+        text += f"  [{in_short(row['low'], 4, '+')}, {in_short(row['high'], 4, '+')}]"
     axes.plot(row["mean"], at, color=color, marker=marker, mfc=fill, ls="")
     axes.annotate(
         text.replace("-", "\N{MINUS SIGN}"), (1, at), (6, 0),

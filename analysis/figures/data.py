@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.confirmed import judged
-from analysis.runs import Trials
+from analysis.runs import Trials, is_finite
 from analysis.statistics import t_interval
 
 MOST_LEVELS = 40  # a number with more values is a continuum: no axis with a tick for each
@@ -191,7 +191,11 @@ def _labels(table: pd.DataFrame, settings: Sequence[str]) -> tuple[str, pd.Serie
 def _placed(shown: Configurations, settings: Sequence[str], told: Sequence[str]) -> Configurations:
     """Choose the axes, and who has a place on them."""
     table = shown.table
-    numbers = [name for name in settings if pd.api.types.is_numeric_dtype(table[name])]
+    numbers = [
+        name
+        for name in settings
+        if pd.api.types.is_numeric_dtype(table[name]) and is_finite(table[name].dropna()).all()
+    ]
     for x in _by_levels(table, numbers, MOST_LEVELS, X_FIRST):
         counts = table.groupby("label")[x].nunique()
         lines = counts[counts > 1].index

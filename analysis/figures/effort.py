@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from analysis.document import Figure
 from analysis.figures.data import ceiling, pareto, thinned
-from analysis.figures.style import COLOURS, LINES, LOSS, as_figure, legend_below
+from analysis.figures.style import COLOURS, LINES, LOSS, as_figure, legend_below, legible
 from analysis.runs import Trials
 from analysis.studies import best_so_far, objectives, suggestions
 
@@ -35,7 +35,12 @@ def cost_of_search(trials: Trials) -> Figure | None:
     for index, (study, rows) in enumerate(curves):
         looks: dict[str, Any] = {"color": "#999999", "lw": 0.7, "alpha": 0.8}
         if not many:
-            looks = {"color": COLOURS[index], "lw": 1.4, "ls": LINES[index], "label": study}
+            looks = {
+                "color": COLOURS[index],
+                "lw": 1.4,
+                "ls": LINES[index],
+                "label": legible(study),
+            }
         end = float(table.loc[table["study"] == study, "steps"].max())
         rows = thinned(rows, MOST_POINTS)
         steps, best = [*rows["steps"], end], [*rows["shown"], rows["shown"].iloc[-1]]

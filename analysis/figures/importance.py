@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 
 from analysis.document import Figure
 from analysis.figures.style import as_figure
-from analysis.importance import MEANING, WITHIN
+from analysis.importances import MEANING, WITHIN
 
 MOST_SETTINGS = 15
 BARS = dict(zip(MEANING, (("#0072B2", ""), ("#E69F00", "///")), strict=True))

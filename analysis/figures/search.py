@@ -16,7 +16,7 @@ from analysis.document import Figure
 from analysis.figures.data import ceiling, number
 from analysis.figures.effort import cost_of_search, front
 from analysis.figures.style import COLOURS, GREY, LOSS, as_figure
-from analysis.runs import Trials
+from analysis.runs import Trials, is_finite
 from analysis.studies import chosen, suggestions
 
 MOST_PANELS = 9
@@ -32,11 +32,17 @@ def search_figures(trials: Trials) -> list[Figure | None]:
     table = suggestions(trials)
     if table["val_loss"].notna().sum() < 2:
         return []
-    names = [name for name in chosen(trials) if table[name].nunique() > 1]
+    names = [name for name in chosen(trials) if _drawable(table[name]).nunique() > 1]
     arms = trials.search.arms if trials.search else ()
     log = {name for arm in arms for name, space in arm.items() if space.log}
     shown = _Shown(table, names, log)
     return [slices(shown), parallel(shown), cost_of_search(trials), front(trials)]
+
+
+def _drawable(column: pd.Series) -> pd.Series:
+    """The words of a setting, or its numbers without those that have no place on an axis."""
+    is_number = pd.api.types.is_numeric_dtype(column)
+    return column.where(is_finite(column)) if is_number else column
 
 
 class _Shown:
@@ -56,8 +62,7 @@ class _Shown:
         """Where each suggestion is on an axis, and the words on it (none: it is a number)."""
         column = self.table[name]
         if pd.api.types.is_numeric_dtype(column):
-            values = column.astype(float)
-            return values, []
+            return _drawable(column).astype(float), []
         words = sorted(set(column.dropna().astype(str)))
         return column.map(lambda v: words.index(str(v)) if pd.notna(v) else math.nan), words
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.document import Figure
+from analysis.document import Figure, in_short
 from analysis.figures.data import Configurations, ceiling, number, spread
 from analysis.figures.style import (
     GREY,
@@ -18,6 +18,7 @@ from analysis.figures.style import (
     Look,
     as_figure,
     legend_below,
+    legible,
     look,
     mean_over,
     name_axes,
@@ -50,7 +51,7 @@ def loss_by(shown: Configurations) -> Figure | None:
             _line(axes, panel[panel["label"] == label], shown.x, look(index), label, middle, scale)
         for index, one in enumerate(references.to_dict("records")):
             style = LINES[(index + 1) % len(LINES)]
-            axes.axhline(one["val_loss"], color=GREY, ls=style, lw=1.2, label=one["name"])
+            axes.axhline(one["val_loss"], color=GREY, ls=style, lw=1.2, label=legible(one["name"]))
     above = _frame(used[0], grid, references)
     name_axes(used, shown.x, LOSS)
     canvas.suptitle(f"val_loss by {shown.x}")
@@ -106,7 +107,7 @@ def _facets(grid: pd.DataFrame, facet: str) -> list[tuple[str, pd.DataFrame]]:
 
 def safe(name: str) -> str:
     """A setting's name as a part of a file's name."""
-    return "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
+    return "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name[:60])
 
 
 def _line(
@@ -119,7 +120,13 @@ def _line(
     step = 0.012 * middle
     at = at * (high / low) ** step if scale == "log" else at + (high - low) * step
     axes.plot(
-        at, rows["mean"], color=style.color, ls=style.line, marker=style.marker, lw=1.4, label=label
+        at,
+        rows["mean"],
+        color=style.color,
+        ls=style.line,
+        marker=style.marker,
+        lw=1.4,
+        label=legible(label),
     )
     some = rows["low"].notna()
     bars = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
@@ -153,7 +160,7 @@ def _cells(axes: Axes, cells: pd.DataFrame, colours: matplotlib.cm.ScalarMappabl
         for column, value in enumerate(values):
             red, green, blue, _ = colours.to_rgba(value)
             dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.18  # luminance
-            text = "" if math.isnan(value) else f"{value:.3f}"
+            text = in_short(value, 3)
             ink = "white" if dark else "black"
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8.5)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import matplotlib
@@ -13,10 +15,13 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis.document import Figure
 from analysis.figures.data import number
+from analysis.terminal import visible
 
 LOSS = "val_loss (nats per character)"
 # Okabe and Ito's colours, which colour-blind people tell apart, without the yellow that white
@@ -25,8 +30,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#5
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)), (0, (1, 3)))
 GREY = "#555555"
+FONT = "DejaVu Sans"  # comes with matplotlib
+MOST_LETTERS, MOST_BELOW, MOST_BESIDE = 100, 24, 80  # of a line: in general, of words at an axis
+MOST_LINES = 8  # of a text
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.family": FONT,
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -86,13 +94,45 @@ def fixed_style() -> Iterator[None]:
 
 def as_figure(name: str, shows: str, canvas: Canvas) -> Figure:
     """Write the picture as SVG and PNG, without dates and versions."""
-    canvas.draw_without_rendering()
-    # What is laid out stays so: the same in both, in half the time.
-    canvas.set_layout_engine("none")
+    for text in canvas.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(drawable(text.get_text()))
+    for axes in canvas.axes:
+        for axis, most in ((axes.xaxis, MOST_BELOW), (axes.yaxis, MOST_BESIDE)):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FixedFormatter):
+                formatter.seq = [drawable(word, most) for word in formatter.seq]
     svg, png = io.BytesIO(), io.BytesIO()
-    canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    canvas.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # it is drawn anyhow
+        canvas.draw_without_rendering()
+        # What is laid out stays so: the same in both, in half the time.
+        canvas.set_layout_engine("none")
+        canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        canvas.savefig(png, format="png", dpi=150, metadata={"Software": None})
     return Figure(name, " ".join(shows.split()), svg.getvalue(), png.getvalue())
+
+
+def drawable(text: str, most: int = MOST_LETTERS) -> str:
+    """A text that is drawn as it is: no formula, no letter that the font lacks, not too long."""
+    lines = []
+    for line in text.split("\n")[:MOST_LINES]:
+        known = "".join(
+            letter if ord(letter) in _letters() else ascii(letter)[1:-1] for letter in visible(line)
+        )
+        lines.append(known if len(known) <= most else f"{known[: most - 1]}\N{HORIZONTAL ELLIPSIS}")
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def legible(name: str) -> str:
+    """A name for a legend, from which matplotlib leaves out what begins with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """The letters of the font."""
+    return frozenset(get_font(findfont(FONT)).get_charmap())
 
 
 def panels(
@@ -120,10 +160,11 @@ def name_axes(used: Sequence[Axes], x: str, y: str) -> None:
 def legend_below(canvas: Canvas, handles: Sequence[Artist], names: Sequence[str]) -> None:
     """A legend below the panels, in as many columns as there is room for; the picture grows."""
     if len(names) > 1 or any(names):
-        column = 0.085 * max(map(len, names)) + 0.7  # inches: of the letters, and of the line
+        longest = min(max(map(len, names)), MOST_LETTERS)
+        column = 0.085 * longest + 0.7  # inches: of the letters, and of the line
         columns = min(len(names), max(1, int(canvas.get_figwidth() / column)))
         canvas.set_figheight(canvas.get_figheight() + 0.19 * -(-len(names) // columns))
-        canvas.legend(handles, names, loc="outside lower center", ncols=columns)
+        canvas.legend(handles, list(map(legible, names)), loc="outside lower center", ncols=columns)
 
 
 def set_scale(axes: Axes, levels: Sequence[float], most: int = 8) -> str:

@@ -30,12 +30,14 @@ from analysis.figures.style import (
     Look,
     as_figure,
     legend_below,
+    legible,
     look,
     mean_over,
     name_axes,
     ordered_look,
     panels,
 )
+from analysis.runs import is_finite
 
 MOST_CURVES = 60
 MOST_LINES = 8  # in a panel
@@ -93,7 +95,7 @@ def curve_panels(shown: Configurations, points: pd.DataFrame) -> Figure | None:
 
 def cost(shown: Configurations) -> Figure | None:
     """Losses over training time, and who is not beaten in both."""
-    known = shown.table.dropna(subset="training_seconds")
+    known = shown.table[is_finite(shown.table["training_seconds"])]
     if len(known) < 2:
         return None
     front = pareto(known, ["training_seconds", "val_loss"])
@@ -109,7 +111,8 @@ def cost(shown: Configurations) -> Figure | None:
         if not points.empty:
             axes.scatter(
                 points["training_seconds"], points["val_loss"], s=30, c=one.color,
-                marker=one.marker, edgecolors="white", linewidths=0.5, label=label, zorder=3,
+                marker=one.marker, edgecolors="white", linewidths=0.5,
+                label=legible(label) or "(none)", zorder=3,
             )  # fmt: skip
     axes.margins(y=0.1)  # below the lowest points are their numbers
     room = axes.get_ylim()

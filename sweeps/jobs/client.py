@@ -160,7 +160,8 @@ class Cluster:
                 shutil.copyfile(file, folder / file.name)
             _copy_corpus(plan.sweep.corpus, folder)
             command = ["python", "-m", "sweeps", "run", file.name if file else name_or_path]
-            (folder / SCRIPT).write_text(_script(name, shlex.join([*command, *arguments])))
+            script = _script(name, shlex.join([*command, *arguments]))
+            (folder / SCRIPT).write_bytes(os.fsencode(script))
             return self._start(f"exec sh {SCRIPT}", metadata, folder)
 
     def resume(self, sweep: str, arguments: Sequence[str]) -> SweepJob:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
-from rich.table import Table
 
+from analysis.terminal import pass_on, say, table
 from sweeps.options import overrides_argument, state_option
 from sweeps.summary import Summary, duration
 from trainables.errors import UserError
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 DASHBOARD = "http://127.0.0.1:8265"
 EXIT = {"FINISHED": 0, "STOPPED": 130}  # as `sweeps run` has it; all else is 1
-
-console = Console(soft_wrap=True, highlight=False)
 
 address_option = click.option(
     "--address",
@@ -66,13 +63,16 @@ def submit(
     from sweeps.plan import make_plan
     from sweeps.spec import find_sweep, preset_files
     from sweeps.state import state_at
+    from sweeps.stopping import interruptible
 
     cluster = Cluster(address)  # before the slow part: an address may be wrong
     plan = make_plan(file, overrides, state_at(state_root))
     flags = {"--fail-fast": fail_fast, "--retry-failed": retry_failed}
     arguments = [*overrides, *(flag for flag, is_on in flags.items() if is_on)]
     path = None if file in preset_files() else find_sweep(file)
-    _show_started(cluster.submit(plan, path, file, arguments), as_json)
+    with interruptible():  # it has a temporary folder
+        job = cluster.submit(plan, path, file, arguments)
+    _show_started(job, as_json)
 
 
 @click.command()
@@ -99,13 +99,10 @@ def status(
     if not jobs and not is_given and _show_local(sweep, state_root, as_json):
         return
     if as_json:
-        print(json.dumps([job.to_dict() for job in jobs], indent=2))
+        say(json.dumps([job.to_dict() for job in jobs], indent=2))
         return
     columns = ("sweep", "status", "done", "running", "failed", "best", "left", "by", "since", "for")
-    table = Table(*columns, box=None)
-    for job in jobs:
-        table.add_row(*_row(job))
-    console.print(table)
+    say(table(columns, map(_row, jobs)))
 
 
 @click.command()
@@ -119,17 +116,19 @@ def logs(context: click.Context, sweep: str, follow: bool, address: str) -> None
     With -f the exit code is that of the sweep.
     """
     from sweeps.jobs.client import CHANGES_NOTHING, Cluster
+    from sweeps.stopping import interruptible
 
     cluster = Cluster(address)
     job = cluster.newest(sweep)
     if not follow:
-        print(cluster.logs(job), end="")
+        pass_on(cluster.logs(job))
         return
     try:
-        for text in cluster.follow(job):
-            print(text, end="", flush=True)
+        with interruptible():
+            for text in cluster.follow(job):
+                pass_on(text)
     except KeyboardInterrupt:
-        console.print(CHANGES_NOTHING)
+        say(CHANGES_NOTHING)
         context.exit(130)
     context.exit(EXIT.get(cluster.wait(job, 0).status, 1))
 
@@ -145,11 +144,11 @@ def stop(sweep: str, address: str, as_json: bool) -> None:
     cluster = Cluster(address)
     job = cluster.with_progress(cluster.stop(cluster.newest(sweep)))
     if as_json:
-        print(json.dumps(job.to_dict(), indent=2))
+        say(json.dumps(job.to_dict(), indent=2))
         return
     done = f": {job.progress.done}/{job.progress.total or '?'} done" if job.progress else ""
-    console.print(f"{job.status.lower():7} {sweep}{done}")
-    console.print(f"again   sweeps resume {sweep}")
+    say(f"{job.status.lower():7} {sweep}{done}")
+    say(f"again   sweeps resume {sweep}")
 
 
 @click.command()
@@ -184,25 +183,25 @@ def _show_local(sweep: str | None, state_root: Path, as_json: bool) -> bool:
 
     found = [each for each in overview(state_at(state_root)) if sweep in (None, each.sweep)]
     if as_json and found:
-        print(json.dumps([each.to_dict() for each in found], indent=2))
+        say(json.dumps([each.to_dict() for each in found], indent=2))
     elif found:
-        table = Table("sweep", "status", "done", "failed", box=None)
-        for each in found:
-            table.add_row(each.sweep, each.status, f"{each.done}/{each.total}", str(each.failed))
-        console.print(table)
+        rows = [
+            (each.sweep, each.status, f"{each.done}/{each.total}", each.failed) for each in found
+        ]
+        say(table(("sweep", "status", "done", "failed"), rows))
         for each in found:
             if each.is_orphaned:
-                console.print(f"killed  {in_words(each)}", markup=False)
+                say(f"killed  {in_words(each)}")
     return bool(found)
 
 
 def _show_started(job: SweepJob, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(job.to_dict(), indent=2))
+        say(json.dumps(job.to_dict(), indent=2))
         return
-    console.print(f"sent    {job.sweep} (job {job.job})")
-    console.print(f"follow  sweeps logs {job.sweep} -f")
-    console.print(f"stop    sweeps stop {job.sweep}")
+    say(f"sent    {job.sweep} (job {job.job})")
+    say(f"follow  sweeps logs {job.sweep} -f")
+    say(f"stop    sweeps stop {job.sweep}")
 
 
 def _row(job: SweepJob) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-OURS = ("plain_yaml", "bigram_models", "trainables", "sweeps", "analysis")
+OURS = ("bigram_models", "trainables", "sweeps", "analysis")
 
 
 def copy_code(folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis import check_claims, load_trials
 from analysis.claims import load_claims
 from analysis.errors import AnalysisError
 
@@ -46,3 +47,18 @@ def test_words_stay_words_and_small_numbers_are_numbers(tmp_path: Path) -> None:
     )
     (claim,) = load_claims(file).claims
     assert (claim.margin, claim.where, claim.best) == (0.001, {"bias": "no"}, "2024-01-01")
+
+
+def test_a_message_does_not_list_thousands(tmp_path: Path) -> None:
+    table, file = tmp_path / "table.csv", tmp_path / "claims.yaml"
+    table.write_text("word,val_loss\n" + "\n".join(f"w{i:04},{i}" for i in range(3_000)) + "\n")
+    file.write_text("claims: [{claim: x, factor: word, best: absent}]")
+    with pytest.raises(AnalysisError, match=r"there are: w0000, .*, w0019 and 2,980 more$"):
+        check_claims(load_trials(str(table)), file)
+
+
+def test_a_claim_compares_a_hundred_levels_at_most(tmp_path: Path) -> None:
+    file = tmp_path / "claims.yaml"
+    file.write_text(f"claims: [{{claim: x, factor: word, equal: {list(range(101))}}}]")
+    with pytest.raises(AnalysisError, match=r"claims\[0\]\.equal: .* at most 100 items"):
+        load_claims(file)

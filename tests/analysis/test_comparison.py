@@ -184,7 +184,7 @@ def test_the_report_has_both_models_with_the_losses_of_their_runs(
             assert table.loc[loss, name] == f"{run.data.metrics[loss]:.5f}"
         stored = table.loc["val_loss, from the stored model", name]
         assert float(stored) == pytest.approx(run.data.metrics["val_loss"], abs=2e-5)
-        assert table.loc["run", name] == f"`{run.info.run_id}`"
+        assert table.loc["run", name] == run.info.run_id
     assert list(found.widths["n_embd"]) == [2, 32]
     assert (found.widths["floor"] >= found.entropy - 1e-9).all()
     assert (found.widths["train_loss"] > found.widths["floor"]).all()

@@ -23,7 +23,7 @@ from analysis.figures.data import (
     spread,
     thinned,
 )
-from analysis.importance import importance, samples
+from analysis.importances import importance, samples
 from analysis.runs import METRICS, Trials
 
 COLUMNS = ["claim", "claim_index", "cell", "what", "mean", "low", "high", "n", "verdict",

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError, Trials
-from analysis.importance import ALL, WITHIN, importance, samples
+from analysis.importances import ALL, WITHIN, importance, samples
+from tests.analysis.test_figures import trials
 from tests.analysis.tuned import SEARCH, SPACE, run, suggested, sweep
 
 LABELS = {"rope": "attention pe_type=rope", "sinpe": "attention pe_type=sinpe"}
@@ -102,3 +103,11 @@ def test_a_plain_grid_is_explained_too_and_few_trials_are_not() -> None:
         importance(sweep(grid[:19]))
     with pytest.raises(AnalysisError, match=r"24 trials.*them is: n_embd$"):
         importance(sweep([r for r in grid * 2 if r.data.params["learning_rate"] == "0.01"]))
+
+
+def test_a_setting_of_many_words_is_left_out_as_it_would_take_minutes() -> None:
+    rows = [
+        {"word": f"w{i % 16}", "width": i % 3, "rate": i % 7, "val_loss": 2.0 + i % 5}
+        for i in range(48)
+    ]
+    assert set(importance(trials(rows))["setting"]) == {"width", "rate"}

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from hypothesis.strategies import SearchStrategy
 
-from plain_yaml import YamlError, parse_yaml
+from analysis.plain_yaml import YamlError, parse_yaml
 from sweeps.plan import expand, override
 from sweeps.spec import SweepFile, load_sweep
 from tests.fuzz import guard

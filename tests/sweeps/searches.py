@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
-from plain_yaml import parse_yaml
+from analysis.plain_yaml import parse_yaml
 from sweeps.description import describe_trial
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, expand, override

@@ -19,7 +19,9 @@ import pytest
 import safetensors
 from ray.cluster_utils import Cluster
 
+from sweeps.stopping import SAME_S
 from sweeps.ui import mlflow_ui
+from tests.processes import descendants
 from tests.sweeps.faulty_proxy import FaultyProxy
 from tests.sweeps.running import Curve, SweepFolder, WorkerKiller, undisturbed
 
@@ -147,7 +149,10 @@ def test_signals_stop_gently_or_at_once_and_a_second_driver_is_refused(
 
     second = folder.start()
     second.wait_for(lambda: steps(folder) > stopped_at)
-    second.process.terminate()
+    everything = [pid for pid, _ in descendants(second.process.pid)]
+    for pid in [second.process.pid, *everything]:  # as systemd does
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     assert second.end() == 130, second.output
     assert "long: 0 done, 2 to continue" in second.output
     assert "taken again" not in second.output  # it went on just where it had stopped
@@ -155,7 +160,7 @@ def test_signals_stop_gently_or_at_once_and_a_second_driver_is_refused(
     third = folder.start()
     third.wait_for(lambda: bool(third.workers))
     third.process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    time.sleep(2 * SAME_S)  # sooner it would be the same signal
     third.process.send_signal(signal.SIGTERM)
     assert third.end() == 130, third.output
     assert "stopped at once" in third.output

@@ -33,7 +33,7 @@ def packed(tmp_path: Path) -> Path:
 
 def test_what_is_imported_and_not_installed_travels(packed: Path) -> None:
     names = {path.relative_to(packed).as_posix() for path in packed.rglob("*.py")}
-    ours = ("plain_yaml/", "bigram_models/", "trainables/", "sweeps/", "analysis/")
+    ours = ("bigram_models/", "trainables/", "sweeps/", "analysis/")
     assert {name for name in names if not name.startswith(ours)} == set(OWN)
     assert (packed / "sweeps/presets/quickstart.yaml").exists()
     assert (packed / "analysis/claims.yaml").exists()

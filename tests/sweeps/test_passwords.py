@@ -105,3 +105,11 @@ def test_a_password_from_the_environment_is_used_and_not_shown(
         said = refused(command, *arguments)
         assert "127.0.0.1:9" in said
         assert "does not answer" in said
+
+
+@pytest.mark.parametrize("uri", ["ftp://me:hidden@host/x", "s3://bucket/x?secret=hidden"])
+def test_a_storage_uri_is_kept_so_it_has_none_at_all(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEPS_STORAGE_URI", uri)
+    assert "password" in refused(sweeps, "run", "sweep.yaml")

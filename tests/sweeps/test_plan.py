@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from plain_yaml import parse_yaml
+from analysis.plain_yaml import parse_yaml
 from sweeps.command import main
 from sweeps.plan import Plan, expand, override
 from sweeps.spec import SweepFile, load_sweep, preset_files

@@ -1,141 +1,107 @@
-"""The first signal stops a sweep gently, the second one at once."""
+"""The first signal stops a sweep gently, a later one at once, and nothing outlives the deadline."""
 
 from __future__ import annotations
 
 import math
-import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
-from sweeps import stopping
-from sweeps.stopping import EXIT_S, FORCE_S, STOP_S, Stop, gently, interruptible
+from sweeps import signals, stopping
+from sweeps.stopping import DEADLINE_S, EXIT_S, FORCE_S, NEVER, SAME_S, STOP_S, Stop
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-HANDLED = (*SIGNALS, signal.SIGALRM)
-
-
-def handlers() -> list[object]:
-    return [signal.getsignal(number) for number in HANDLED]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@pytest.fixture(autouse=True)
-def _own_handlers() -> Iterator[None]:
-    """Handlers that can be told apart, and that no test leaves behind."""
-
-    def own(number: signal.Signals) -> Callable[..., None]:
-        return lambda *_: pytest.fail(f"{number.name} came through")
-
-    timer = signal.setitimer(signal.ITIMER_REAL, 0)  # of pytest-timeout
-    before = {number: signal.signal(number, own(number)) for number in HANDLED}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    signal.setitimer(signal.ITIMER_REAL, *timer)
-
-
-@pytest.fixture
-def stop() -> Stop:
-    return Stop()
+class LeftError(Exception):
+    """Stands for the end of the process."""
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Time that passes when ``now_s`` is set."""
-    clock = SimpleNamespace(now_s=1_000.0)
+    clock = SimpleNamespace(now_s=1_000.0, sleep=lambda s: None)
     clock.monotonic = lambda: clock.now_s
     monkeypatch.setattr(stopping, "time", clock)
     return clock
 
 
-def send(*numbers: signal.Signals) -> int:
-    """Send these signals to this process.
+@pytest.fixture
+def stop(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Stop:
+    """One that enforces nothing, and whose end of the process is an exception."""
 
-    Returns:
-        How many of them did not end what it does.
-    """
-    for count, number in enumerate(numbers):
-        try:
-            os.kill(os.getpid(), number)
-        except KeyboardInterrupt:
-            return count
-    return len(numbers)
+    def leave(words: str = "", last: object = None) -> None:
+        raise LeftError(words)
+
+    monkeypatch.setattr(signals, "leave", leave)
+    monkeypatch.setattr(Stop, "_enforce", lambda stop: None)
+    return Stop()
 
 
 @pytest.mark.parametrize("first", SIGNALS)
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_interrupts_and_a_later_one_ends_the_process(
+    first: signal.Signals, second: signal.Signals, stop: Stop, clock: SimpleNamespace
+) -> None:
+    stop.on_signal(first)
+    assert (stop.cause, stop.is_interrupted) == ("interrupted", True)
+    clock.now_s += SAME_S + 0.1
+    with pytest.raises(LeftError, match="at once"):
+        stop.on_signal(second)
+
+
 @pytest.mark.parametrize("second", SIGNALS)
-def test_the_first_signal_requests_and_the_second_one_forces(
-    first: signal.Signals, second: signal.Signals, stop: Stop
+def test_a_signal_that_is_sent_twice_is_one(
+    second: signal.Signals, stop: Stop, clock: SimpleNamespace
 ) -> None:
-    with gently(stop):
-        assert send(first) == 1
-        assert (stop.cause, stop.is_forced) == ("interrupted", False)
-        assert send(second) == 0
-        assert (stop.cause, stop.is_forced) == ("interrupted", True)
+    """`timeout` signals its child, and then the group that the child is in."""
+    stop.on_signal(signal.SIGTERM)
+    clock.now_s += SAME_S / 2
+    stop.on_signal(second)
 
 
-def test_what_takes_too_long_after_a_signal_is_ended(
-    stop: Stop, monkeypatch: pytest.MonkeyPatch
+def test_a_terminal_that_closes_later_is_not_impatient(stop: Stop, clock: SimpleNamespace) -> None:
+    stop.on_signal(signal.SIGTERM)
+    clock.now_s += 10 * SAME_S
+    stop.on_signal(signal.SIGHUP)
+
+
+def test_the_main_thread_is_cut_when_it_said_and_only_then(
+    stop: Stop, clock: SimpleNamespace
 ) -> None:
-    monkeypatch.setattr(stopping, "FORCE_S", 0.01)
-
-    def work() -> None:
-        with gently(stop):
-            send(signal.SIGINT)
-            time.sleep(20)  # is cut short
-
+    stop.may_cut(FORCE_S)
+    stop.on_cut()  # there was no signal
+    stop.interrupt()
+    clock.now_s += FORCE_S - 0.1
+    stop.on_cut()
+    assert not stop.is_cut
+    clock.now_s += 0.1
     with pytest.raises(KeyboardInterrupt):
-        work()
-    assert (stop.cause, stop.is_forced) == ("interrupted", False)  # by the clock
+        stop.on_cut()
+    assert stop.is_cut
+    stop.on_cut()  # it cleans up
 
 
-def test_time_runs_from_the_first_signal_on(stop: Stop) -> None:
-    with gently(stop):
-        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-        stop.request("failed")
-        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-        assert send(signal.SIGTERM) == 1
-        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= FORCE_S
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+def test_what_may_be_cut_at_once_does_not_begin_after_a_signal(stop: Stop) -> None:
+    stop.interrupt()
+    stop.may_cut(NEVER)
+    with pytest.raises(KeyboardInterrupt):
+        stop.may_cut(0)
 
 
-@pytest.mark.parametrize("signals", [(), (signal.SIGINT,), (signal.SIGTERM, signal.SIGINT)])
-def test_handlers_are_those_from_before_in_the_end(
-    signals: tuple[signal.Signals, ...], stop: Stop
-) -> None:
-    before = handlers()
-    with gently(stop):
-        assert not set(handlers()) & set(before)
-        send(*signals)
-    assert handlers() == before
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-
-
-def test_handlers_are_those_from_before_after_an_error(stop: Stop) -> None:
-    before = handlers()
-    with pytest.raises(ZeroDivisionError), gently(stop):
-        raise ZeroDivisionError
-    with pytest.raises(ZeroDivisionError), interruptible():
-        raise ZeroDivisionError
-    assert handlers() == before
-
-
-def test_outside_a_sigterm_is_a_ctrl_c() -> None:
-    before = handlers()
-    with interruptible():
-        assert send(signal.SIGTERM) == 0
-    assert handlers() == before
-
-
-def test_the_gentle_handlers_give_way_to_those_around_them(stop: Stop) -> None:
-    with interruptible():
-        with gently(stop):
-            assert send(signal.SIGTERM) == 1
-        assert send(signal.SIGTERM) == 0
-    assert stop.cause == "interrupted"
+def test_a_cluster_that_is_lost_is_waited_for_no_longer(stop: Stop) -> None:
+    stop.may_cut(FORCE_S)
+    stop.interrupt("lost", "Ray's process raylet died")
+    with pytest.raises(KeyboardInterrupt):
+        stop.on_cut()
+    assert (stop.cause, stop.message) == ("lost", "Ray's process raylet died")
+    stop.may_cut(NEVER)
+    stop.on_cut()
 
 
 def test_there_is_patience_until_an_interrupt_and_then_less_and_less(
@@ -153,8 +119,9 @@ def test_there_is_patience_until_an_interrupt_and_then_less_and_less(
         assert stop.patience_s == 0
 
 
-def test_what_is_ended_by_force_leaves_time_for_the_rest() -> None:
-    assert FORCE_S + EXIT_S < STOP_S
+def test_each_step_of_the_end_leaves_time_for_the_next() -> None:
+    assert FORCE_S < STOP_S - EXIT_S < DEADLINE_S
+    assert DEADLINE_S + signals.LAST_S < STOP_S
 
 
 def test_the_first_cause_counts(stop: Stop) -> None:
@@ -165,9 +132,142 @@ def test_the_first_cause_counts(stop: Stop) -> None:
     assert (stop.cause, stop.message) == ("storage", "the disk is full")
 
 
-def test_a_signal_after_another_cause_is_the_first_signal(stop: Stop) -> None:
-    with gently(stop):
-        stop.request("failed", "a trial failed")
-        assert send(signal.SIGINT, signal.SIGINT) == 1
-        assert stop.patience_s < STOP_S
-    assert (stop.cause, stop.message) == ("failed", "a trial failed")
+# Processes: what a signal does to a whole one.
+
+PRELUDE = """
+import ctypes, os, signal, sys, threading, time
+from sweeps import signals, stopping
+from sweeps.stopping import NEVER, Stop, interruptible
+signals.watch("again")
+def ready(): print("ready", flush=True)
+"""
+STUCK = """
+lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)
+lock(mutex)
+ready()
+lock(mutex)  # waits for ever, in C, where Python runs no handler
+"""
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def ended(
+    processes: list[subprocess.Popen[str]],
+    code: str,
+    *sent: signal.Signals,
+    prelude: str = PRELUDE,
+) -> tuple[int, str, float]:
+    """Start Python, signal it when it says so; its exit code, output and seconds until its end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", prelude + code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    processes.append(process)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    started_s = time.monotonic()
+    for number in sent:
+        process.send_signal(number)
+        time.sleep(0.3)
+    output = process.stdout.read()
+    return process.wait(60), output, time.monotonic() - started_s
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("code", [STUCK, "ready(); time.sleep(60)", "ready()\nwhile True: pass"])
+def test_a_process_with_nothing_to_save_ends_at_once(
+    number: signal.Signals, code: str, processes: list[subprocess.Popen[str]]
+) -> None:
+    exit_code, output, took_s = ended(processes, code, number)
+    assert (exit_code, output) == (130, "interrupted\nagain\n")
+    assert took_s < 15
+
+
+def test_an_ignored_hangup_stays_ignored(processes: list[subprocess.Popen[str]]) -> None:
+    """`nohup sweeps run ...` goes on when its terminal closes."""
+    code = "ready(); time.sleep(1); print('went on')"
+    nohup = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + PRELUDE
+    assert ended(processes, code, signal.SIGHUP, prelude=nohup)[:2] == (0, "went on\n")
+
+
+def test_a_stuck_main_thread_is_ended_at_the_deadline(
+    processes: list[subprocess.Popen[str]],
+) -> None:
+    code = """
+stopping.DEADLINE_S = 1.0
+stop = Stop()
+stop.at_deadline = lambda: print("saved")
+with signals.given_to(stop):
+    exec(stuck)
+"""
+    code = f"stuck = {STUCK!r}\n{code}"
+    exit_code, output, took_s = ended(processes, code, signal.SIGTERM)
+    assert exit_code == 130
+    assert output == "saved\nstopped by force; what is saved goes on\nagain\n"
+    assert took_s < 15
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_cleans_up_is_interrupted_and_ends_itself(
+    number: signal.Signals, processes: list[subprocess.Popen[str]]
+) -> None:
+    code = """
+try:
+    with interruptible():
+        ready()
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("cleaned up")
+    signals.exit_now(130)
+"""
+    assert ended(processes, code, number)[:2] == (130, "cleaned up\n")
+
+
+def test_a_handler_that_a_library_installs_changes_nothing(
+    processes: list[subprocess.Popen[str]],
+) -> None:
+    code = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+    assert ended(processes, code + STUCK, signal.SIGTERM)[:2] == (130, "interrupted\nagain\n")
+
+
+def test_a_process_that_it_starts_outlives_a_signal_to_its_group(
+    processes: list[subprocess.Popen[str]],
+) -> None:
+    code = """
+import subprocess
+child = subprocess.Popen(["sleep", "60"])
+with signals.unblocked():
+    other = subprocess.Popen(["sleep", "60"])
+def look():
+    other.wait(10)
+    print("other", other.returncode, "child", child.poll())
+    child.kill()
+signals.before_exit(look)
+ready()
+os.killpg(0, signal.SIGTERM)
+time.sleep(60)
+"""
+    exit_code, output, _ = ended(processes, code)
+    assert (exit_code, output) == (130, "interrupted\nagain\nother -15 child None\n")
+
+
+def test_a_reader_that_does_not_read_holds_nothing_up(
+    processes: list[subprocess.Popen[str]],
+) -> None:
+    code = "ready()\nwhile True: print('x' * 1000)"  # until the pipe is full
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + code], stdout=subprocess.PIPE, text=True
+    )
+    processes.append(process)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 130

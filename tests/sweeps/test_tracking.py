@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from analysis import load_trials
+from analysis import load_trials, markdown, tables, write_ranking, write_tables
+from analysis.document import as_text
 from sweeps.events import TrialEvent
 from sweeps.outbox import Outbox
 from sweeps.tracking import RefusedError, SweepRuns
@@ -417,3 +421,68 @@ def test_a_retry_brings_its_log_and_weights_are_sent_once(
     assert send_trial() == {"log.txt": "finished\n", "weights.txt": "0.1"}
     leave_behind(outbox, weights="0.2")
     assert send_trial()["weights.txt"] == "0.1"
+
+
+# What is data, and neither markup nor a missing value.
+
+WORDS = ["None", "NA", "", "null", "nan", "<NA>", "'=1", "=1"]
+
+
+def test_the_table_of_a_sweep_keeps_the_words_of_its_levels(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    words = {f"k{i}": content(f"t{i}", word=word) for i, word in enumerate(WORDS)}
+    outbox.describe(SWEEP, {**words, "lacks": content("lacks")})
+    for key in (*words, "lacks"):
+        outbox.record(progressed(key, 2, time_ms=2_000))
+        outbox.record(TrialEvent(key, "finished", time_ms=3_000))
+    send(uri, outbox)
+    named = tables(load_trials("study", uri))
+    write_tables(named, tmp_path / "reports")
+    write_ranking(named["ranking"], tmp_path / "reports")
+    for status in ("FINISHED", "FAILED"):  # twice: it does not grow
+        outbox.end(status)
+        send(uri, outbox)
+        (run,) = runs_in(client, "sweep")
+        table = json.loads(artifacts_of(run)["ranking.json"])
+        column = table["columns"].index("word")
+        found = [row[column] for row in table["data"]]
+        assert sorted(found, key=str) == sorted([*WORDS, None], key=str)
+    assert "ranking.json" in run.data.tags["mlflow.loggedArtifacts"]
+    text = markdown(named["ranking"])
+    assert all(f"| {as_text(word)} " in text for word in WORDS)
+
+
+def test_the_page_of_a_run_obeys_nothing_that_its_trial_says(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    hostile = "<script>x</script> [x](javascript:y) **b** | \x1b[2J"
+    outbox.describe(
+        {**SWEEP, "description": f"{hostile}\n\n# more"},
+        {"a": content(hostile, word=hostile)},
+    )
+    leave_behind(outbox, sample=f"a\r{hostile}\n\n{hostile}\n# b")
+    for kind in ("stopped", "failed", "finished"):
+        outbox.record(TrialEvent("a", kind, reason=hostile))
+        send(uri, outbox)
+    (run,), (sweep,) = runs_in(client), runs_in(client, "sweep")
+    reader = MarkdownIt("commonmark", {"html": True}).enable("table")
+    note = reader.render(run.data.tags["mlflow.note.content"])
+    elements = ["code", "p", "pre", "strong", "table", "tbody", "td", "th", "thead", "tr"]
+    assert sorted(set(re.findall(r"<(\w+)", note))) == elements
+    shown = hostile.replace("<", "&lt;").replace(">", "&gt;").replace("\x1b", r"\x1b")
+    assert note.startswith(f"<p><strong>{shown}</strong> of sweep <code>study</code></p>")
+    assert f"<td>word</td>\n<td>{shown}</td>" in note
+    assert f"<pre><code>a\n{shown}\n\n{shown}\n# b\n</code></pre>" in note
+    about = reader.render(sweep.data.tags["mlflow.note.content"])
+    assert about == f"<p>{shown}</p>\n<p># more</p>\n"
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("failed", "Failed"), ("stopped", "Stopped early")])
+def test_why_a_trial_ended_is_no_markup(
+    kind: Any, begins: str, uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    outbox.record(TrialEvent("a", kind, reason="<b>*x*\n# y"))
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    assert f"\n{begins}: &lt;b>\\*x\\* # y\n" in run.data.tags["mlflow.note.content"]

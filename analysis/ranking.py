@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.confirmed import judged
+from analysis.csv_files import csv_text
 from analysis.document import markdown_table
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, listed
 from analysis.runs import Trials
 from analysis.statistics import t_intervals
+from analysis.terminal import in_a_line
 
+RANKING_TABLE = "ranking.json"
+MOST_BYTES = 200  # of the name of a file
 LOSSES = ["train_loss", "val_loss", "best_val_loss"]
 INTERVAL = ["low", "high"]
 DECIMALS = {
@@ -131,7 +135,7 @@ def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.Data
     if by not in trials.settings:
         raise AnalysisError(
             f"{by!r} does not differ between the configurations of {trials.experiment!r};"
-            f" what differs: {', '.join(trials.settings) or 'nothing'}"
+            f" what differs: {listed(trials.settings, 'nothing')}"
         )
     table = configurations(trials) if table is None else table.copy()
     others = [name for name in table.columns[: table.columns.get_loc("n")] if name != by]
@@ -176,12 +180,29 @@ def write_tables(named: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, table in named.items():
-        for suffix, text in ((".csv", table.to_csv(index=False)), (".md", markdown(table))):
-            path = folder / f"{name.replace('/', '_')}{suffix}"
-            path.write_text(text, encoding="utf-8")
+    for table, stem in zip(named.values(), _file_names(named), strict=True):
+        for suffix, text in ((".csv", csv_text(table)), (".md", markdown(table))):
+            path = folder / f"{stem}{suffix}"
+            path.write_bytes(text.encode("utf-8"))
             written.append(path)
     return written
+
+
+def _file_names(names: Iterable[str]) -> list[str]:
+    """A name for a file from each name of a table, each another one."""
+    found: list[str] = []
+    for name in names:
+        stem = in_a_line(name).replace("/", "_").encode()[:MOST_BYTES].decode(errors="ignore")
+        while stem in found:
+            stem += "_"
+        found.append(stem)
+    return found
+
+
+def write_ranking(table: pd.DataFrame, folder: Path) -> None:
+    """Write ``ranking.json``, as MLflow shows a table; null is what is missing, and no word."""
+    text = table.to_json(orient="split", index=False, double_precision=15)
+    (folder / RANKING_TABLE).write_text(text, encoding="utf-8")
 
 
 def markdown(table: pd.DataFrame) -> str:

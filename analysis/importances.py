@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis.errors import AnalysisError
-from analysis.runs import Trials
+from analysis.errors import AnalysisError, listed
+from analysis.runs import Trials, is_finite
 from analysis.studies import with_active
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FEWEST_TRIALS = 20
 MOST_TRIALS = 300  # a forest over more takes long
+MOST_WORDS = 10  # that a setting may have for values: with 16, fANOVA takes minutes
 SEED = 0  # of fANOVA's forest
 ALL, WITHIN = "all trials", "within studies"
 MEANING = {
@@ -53,7 +54,8 @@ def importance(trials: Trials) -> pd.DataFrame:
         only some have is measured among those; ``trials``: on how many.
 
     Raises:
-        AnalysisError: there are fewer than 20 finished trials, or fewer than two settings vary.
+        AnalysisError: there are fewer than 20 finished trials, or fewer than two settings vary; one
+            with more than `MOST_WORDS` words for values does not count.
     """
     found = samples(trials)
     if not found:
@@ -61,7 +63,7 @@ def importance(trials: Trials) -> pd.DataFrame:
         raise AnalysisError(
             f"importance needs {FEWEST_TRIALS} finished trials and two settings that vary;"
             f" {trials.experiment!r} has {len(rows)} trials, and what varies among them is:"
-            f" {', '.join(_varying(rows, trials.settings)) or 'nothing'}"
+            f" {listed(_varying(rows, trials.settings), 'nothing')}"
         )
     return pd.concat([importances(sample) for sample in found], ignore_index=True)
 
@@ -116,7 +118,14 @@ def _rows(trials: Trials) -> pd.DataFrame:
 
 
 def _varying(rows: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if rows[name].nunique() > 1)
+    """The settings that vary, and can be explained."""
+    return tuple(name for name in names if rows[name].nunique() > 1 and _is_usable(rows[name]))
+
+
+def _is_usable(values: pd.Series[Any]) -> bool:
+    if pd.api.types.is_numeric_dtype(values):
+        return bool(is_finite(values.dropna()).all())
+    return values.nunique() <= MOST_WORDS
 
 
 def _thinned(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from plain_yaml import MOST_BYTES, MOST_DEPTH, MOST_VALUES, YamlError, parse_yaml, read_yaml
+from analysis.plain_yaml import (
+    MOST_BYTES,
+    MOST_DEPTH,
+    MOST_VALUES,
+    YamlError,
+    parse_yaml,
+    read_yaml,
+)
 
 
 def refused(text: str) -> str:

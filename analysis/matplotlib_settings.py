@@ -1,0 +1,22 @@
+"""matplotlib as it comes, whatever this machine or a notebook sets for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+
+
+def load_matplotlib() -> None:
+    """Import matplotlib for a command that draws into files.
+
+    Neither MPLBACKEND, which a notebook sets to what is not installed here, nor a settings file is
+    read, least of all one that lies in the working directory; of caches that cannot be written it
+    says nothing.
+    """
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    with contextlib.ExitStack() as elsewhere:
+        with contextlib.suppress(OSError):  # the working directory was deleted
+            elsewhere.enter_context(contextlib.chdir("/"))
+        import matplotlib  # noqa: F401

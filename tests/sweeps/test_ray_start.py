@@ -1,0 +1,187 @@
+"""Where Ray starts: in odd places it does, and where it cannot, or ends, a line says why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeps import ray_environment
+from sweeps.ray_environment import RAY_BYTES, SOCKET_BYTES, scratch_folder
+from tests.processes import descendants
+from tests.sweeps.running import BIN, SweepFolder
+from trainables.errors import UserError
+from trainables.scratch import FRESH_S, SCRATCH, ScratchFolder
+
+SMALL = """
+name: small
+corpus: file:play.txt
+training: {max_steps: 4, eval_every: 2, batch_size: 4}
+arms: [{model: {variant: bigram}}, {model: {variant: "net:Net"}}]
+"""
+LONG = """
+name: long
+corpus: file:play.txt
+training: {max_steps: 900000, eval_every: 300}
+arms: [{model: {variant: attention, n_embd: 64}}]
+"""
+NET = """
+from dataclasses import dataclass
+
+import part_of_net
+import torch
+from bigram_models import LanguageModel
+
+
+class Net(LanguageModel):
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        pass
+
+    def __init__(self, config, vocab_size, block_size, generator):
+        super().__init__(vocab_size, context_size=block_size)
+        self.row = torch.nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(self, ids_BT):
+        import another_part
+
+        return self.row.expand(*ids_BT.shape, -1)
+"""
+NO_WORKER = """
+import os, sys
+if any("default_worker.py" in word for word in getattr(sys, "orig_argv", [])):
+    os.write(2, b"no worker today\\n")
+    os._exit(3)
+"""
+IMPATIENT = """
+import sys
+from sweeps.ray_environment import prepare_ray
+prepare_ray(None)
+from sweeps import cluster
+cluster.WORKER_S = 20.0
+from sweeps.__main__ import main
+main()
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_space_in_every_path_and_modules_named_like_libraries_change_nothing(
+    tmp_path: Path,
+) -> None:
+    """The environment's path, TMPDIR and the working directory are all odd."""
+    environment = tmp_path / "an environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    packages.rmdir()
+    packages.symlink_to(sysconfig.get_path("purelib"))
+    script = environment / "bin/sweeps"
+    script.write_text((BIN / "sweeps").read_text())
+    folder = SweepFolder(tmp_path / "a folder", SMALL)
+    (folder.path / "net.py").write_text(NET)
+    for part in ("part_of_net", "another_part"):
+        (folder.path / f"{part}.py").touch()
+    for name in ("queue", "yaml", "pandas", "analysis", "sweeps"):
+        (folder.path / f"{name}.py").write_text(f"raise SystemExit('{name} is hidden')\n")
+    (folder.path / "trainables").mkdir()
+    (folder.path / "trainables/__init__.py").touch()
+    temporary = tmp_path / ("long" * 30)
+    temporary.mkdir()
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+    done = subprocess.run(
+        [str(environment / "bin/python"), str(script), "run", "sweep.yaml"],
+        cwd=folder.path, env={**environ, "TMPDIR": str(temporary)}, capture_output=True, text=True,
+        timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2/2 done" in done.stdout
+    assert not list(temporary.glob(f"{SCRATCH}*"))
+
+
+@pytest.mark.timeout(300)
+def test_workers_that_cannot_start_end_the_sweep_with_the_reason(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, LONG)
+    (tmp_path / "sitecustomize.py").write_text(NO_WORKER)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", IMPATIENT, "run", "sweep.yaml"],
+        cwd=folder.path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True,
+        text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "no worker of Ray answered within 20 s; raylet.err ends with: no worker" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("daemon", ["gcs_server", "raylet"])
+def test_a_process_of_ray_that_dies_ends_the_sweep_soon(daemon: str, tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, LONG)
+    driver = folder.start()
+    driver.wait_for(lambda: bool(driver.workers) and len(folder.runs()) == 1)
+    (pid,) = (
+        pid
+        for pid, title in descendants(driver.process.pid)
+        if title.split()[0].endswith(f"/{daemon}")
+    )
+    killed_s = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    assert driver.end() == 130, driver.output
+    assert time.monotonic() - killed_s < 15
+    assert f"stopped before the end: Ray's process {daemon} died" in driver.output
+    assert driver.output.endswith("again   sweeps run sweep.yaml\n")
+    assert "Traceback" not in driver.output
+    assert [run.info.status for run in folder.runs("sweep") + folder.runs()] == ["KILLED"] * 2
+
+
+def test_temporary_files_go_where_sockets_have_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, long = Path(tempfile.mkdtemp(dir="/tmp")), tmp_path / ("x" * SOCKET_BYTES)
+    long.mkdir()
+    monkeypatch.setattr(ray_environment, "BASES", (str(short),))
+    for unusable in (long, Path("/proc"), tmp_path / "absent"):
+        monkeypatch.setattr(tempfile, "tempdir", str(unusable))
+        with scratch_folder() as folder:
+            assert folder.parent == short
+            assert folder.stat().st_mode & 0o077 == 0
+            assert (
+                len(str(folder))
+                + len("/session_2026-01-01_00-00-00_000000_4194304")
+                + len("/sockets/plasma_store")
+                <= len(str(short)) + RAY_BYTES
+            )
+        assert not folder.exists()
+    short.rmdir()
+
+
+def test_no_place_for_temporary_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_environment, "BASES", ("/proc",))
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")
+    with pytest.raises(UserError, match="name one by TMPDIR"), scratch_folder():
+        pytest.fail("it was made")
+
+
+def test_a_folder_that_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
+    code = f"from pathlib import Path; from trainables.scratch import ScratchFolder; import os;\
+        folder = ScratchFolder(Path({str(tmp_path)!r})); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (abandoned,) = tmp_path.iterdir()
+    fresh = ScratchFolder(tmp_path)
+    assert abandoned.exists()  # it may be the one of a process that has not locked it yet
+    old_s = time.time() - 2 * FRESH_S
+    os.utime(abandoned, (old_s, old_s))
+    os.utime(fresh.path, (old_s, old_s))
+    (tmp_path / "sweeps-file").touch()
+    newest = ScratchFolder(tmp_path)
+    assert not abandoned.exists()
+    assert fresh.path.exists()
+    for folder in (fresh, newest, newest):
+        folder.remove()
+        assert not folder.path.exists()

@@ -1,0 +1,47 @@
+"""Modules of the user's own, from the working directory."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+
+class _WorkingDirectory(MetaPathFinder):
+    """Finds a module in the working directory if it is nowhere else.
+
+    On `sys.path` that directory would stand before packages that are installed in editable mode,
+    and at its start before all libraries: a `queue.py` or a folder `analysis` in it would hide
+    them.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None:  # inside a package, which knows its own places
+            return None
+        try:
+            return PathFinder.find_spec(fullname, [os.getcwd()])
+        except OSError:  # the directory was removed
+            return None
+
+
+_finder = _WorkingDirectory()
+
+
+def import_own(name: str) -> ModuleType:
+    """Import a module that is installed or lies in the working directory, by its dotted name.
+
+    What it imports itself may lie there too, now and later.
+
+    Raises:
+        ImportError: it is in neither place; and whatever the module itself raises.
+    """
+    if _finder not in sys.meta_path:
+        sys.meta_path.append(_finder)
+    importlib.invalidate_caches()
+    return importlib.import_module(name)

@@ -233,7 +233,7 @@ def run(
         sync = _command("sync", made.sweep.name, *store, "--state", state_root)
         _say(f"unsent  {outcome.unsent} runs are not in MLflow yet, they are kept"
              f" ({outcome.problem})\nsend    {os.environ.get(AGAIN) or sync}")  # fmt: skip
-    if outcome.status == "FINISHED":
+    if outcome.status == "FINISHED" and not outcome.stop.is_interrupted:
         context.exit(1 if outcome.unsent or outcome.unranked else 0)
     if outcome.status == "KILLED":
         _say(f"stopped before the end: {outcome.stop.message or outcome.stop.cause}")

@@ -109,6 +109,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     with (
         only_driver(state.sweep(name), name),
         signals.given_to(stop),
+        stop.cut_is_interrupt(),
         _outbox(state, name, say) as outbox,
     ):
         stop.may_cut(0)

@@ -84,6 +84,16 @@ class Stop:
             self.is_cut = True
             raise KeyboardInterrupt
 
+    @contextlib.contextmanager
+    def cut_is_interrupt(self) -> Iterator[None]:
+        """Let a cut come out as KeyboardInterrupt, whatever an import made of it on its way."""
+        try:
+            yield
+        except Exception:
+            if self.is_cut:
+                raise KeyboardInterrupt from None
+            raise
+
     @property
     def _is_due(self) -> bool:
         """Whether the main thread may be cut now; of a Ray that is lost nothing is to be had."""

@@ -97,6 +97,22 @@ def test_what_may_be_cut_at_once_does_not_begin_after_a_signal(stop: Stop) -> No
         stop.may_cut(0)
 
 
+def test_a_cut_that_an_import_changed_is_an_interrupt(stop: Stop, clock: SimpleNamespace) -> None:
+    def fails_as_numpy_does() -> None:
+        try:
+            stop.on_cut()
+        except KeyboardInterrupt:
+            raise ImportError("the C-extensions failed") from None
+
+    with pytest.raises(ZeroDivisionError), stop.cut_is_interrupt():
+        raise ZeroDivisionError
+    stop.may_cut(1.0)
+    stop.interrupt()
+    clock.now_s += 2.0
+    with pytest.raises(KeyboardInterrupt), stop.cut_is_interrupt():
+        fails_as_numpy_does()
+
+
 def test_a_cluster_that_is_lost_is_waited_for_no_longer(stop: Stop) -> None:
     stop.may_cut(FORCE_S)
     stop.interrupt("lost", "Ray's process raylet died")

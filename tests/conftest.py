@@ -1,6 +1,7 @@
 """What tests of several packages share: corpora, and trials from short keyword arguments."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ from trainables.corpus import Corpus, load_corpus
 SHARED_CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
 
 MakeTrial = Callable[..., TrialConfig]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_have_their_effect() -> None:
+    """Processes that tests start take signals, whoever ignores them for us: nohup, a shell's ``&``."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,7 +22,7 @@ def _processes() -> Iterator[tuple[int, tuple[int, str]]]:
         if entry.name.isdigit():
             try:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                title = (entry / "cmdline").read_text().replace("\0", " ")
+                title = (entry / "cmdline").read_text(errors="replace").replace("\0", " ")
             except (FileNotFoundError, ProcessLookupError):
                 continue
             yield int(entry.name), (parent, title)

@@ -462,7 +462,7 @@ def test_the_table_of_a_sweep_keeps_the_words_of_its_levels(
         table = json.loads(artifacts_of(run)["ranking.json"])
         column = table["columns"].index("word")
         found = [row[column] for row in table["data"]]
-        assert sorted(found, key=str) == sorted([*WORDS, None], key=str)
+        assert sorted(found, key=repr) == sorted([*WORDS, None], key=repr)
     assert "ranking.json" in run.data.tags["mlflow.loggedArtifacts"]
     text = markdown(named["ranking"])
     assert all(f"| {as_text(word)} " in text for word in WORDS)

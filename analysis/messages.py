@@ -13,6 +13,7 @@ AROUND = re.compile(
 PASSWORDS = re.compile(
     r"(?P<before>\b(?:(?P<http>https?)|(?!https?:)[\w+]+)://[^/@:\s]*:)"
     r"(?(http)(?!\d+/))\S*(?P<after>@)"
+    r"|(?P<start>(?<![\w:])(?:https?:)?//)[^/@\s]+(?P<end>@)"  # a user alone: often a token
     r"|(?P<name>[?&]\w*(?:password|passwd|pwd|secret|token)\w*=)[^&\s]+",
     re.IGNORECASE,
 )
@@ -28,7 +29,8 @@ def without_password(text: str) -> str:
     """A URI, or a text with some, as it may be shown."""
 
     def masked(found: re.Match[str]) -> str:
-        return f"{found['name'] or found['before']}...{found['after'] or ''}"
+        before = found["name"] or found["start"] or found["before"]
+        return f"{before}...{found['after'] or found['end'] or ''}"
 
     return PASSWORDS.sub(masked, text)
 

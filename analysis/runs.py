@@ -310,11 +310,18 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ.update(OF_SERVERS if file else {})
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+    except Exception as error:  # of a setting that it cannot read, say
+        raise AnalysisError(
+            f"MLflow cannot be loaded: {first_line(error)}; look at what the environment sets by"
+            " MLFLOW_ variables"
+        ) from None
 
-    logging.getLogger("alembic").setLevel(logging.ERROR)
+    for name in ("alembic", "urllib3"):  # whose retries are told by what they end with
+        logging.getLogger(name).setLevel(logging.ERROR)
     # It logs a traceback of what it raises as well, which whoever asked tells.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:

@@ -17,6 +17,11 @@ def main() -> None:
     is_run = sys.argv[1:2] == ["run"]
     again = os.environ.get("SWEEPS_AGAIN") or shlex.join(["sweeps", *sys.argv[1:]])
     signals.watch(f"again   {PASSWORD.sub(':...@', again)}" if is_run else "")
+    try:
+        os.getcwd()
+    except OSError:  # torch's libraries would end this process in their own words
+        sys.stderr.write("sweeps: the working directory does not exist any more; go to another\n")
+        signals.exit_now(2)
     from sweeps.command import main as command
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -125,8 +126,19 @@ def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan
     """
     sweep, source = load_sweep(name_or_path)
     sweep = override(sweep, overrides)
-    plan = expand(sweep, load_corpus(sweep.corpus, state.corpora), source)
+    corpus = load_corpus(sweep.corpus, state.corpora)
+    try:
+        plan = expand(sweep, corpus, source)
+    except UserError as error:
+        raise UserError(_naming_overrides(str(error), overrides)) from None
     return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *overrides]))
+
+
+def _naming_overrides(message: str, overrides: Sequence[str]) -> str:
+    """A message on a value, with the overrides that gave it."""
+    names = {text: text.partition("=")[0].rpartition(".")[2] for text in overrides}
+    given = [text for text, name in names.items() if re.search(rf"\b{re.escape(name)}\b", message)]
+    return f"{message} (by the override {', '.join(map(brief, given))})" if given else message
 
 
 def training_tokens(trial: TrialConfig) -> int:

@@ -15,7 +15,7 @@ from trainables.errors import UserError
 from trainables.scratch import ScratchFolder
 
 SOCKET_BYTES = 107  # of the path of a socket, at most
-RAY_BYTES = 80  # of it, below the base: our folder, a session of Ray, and `sockets/plasma_store`
+RAY_BYTES = 82  # of it, below the base: our folder, a session of Ray, and `sockets/plasma_store`
 BASES = ("/tmp", "/var/tmp", "/dev/shm")  # where TMPDIR will not do
 
 ALWAYS = {
@@ -63,8 +63,10 @@ def scratch_folder() -> Iterator[Path]:
     """
     scratch = _make_scratch()
     signals.before_exit(scratch.remove)
+    inner = scratch.path / "r"  # Ray lets every user write to the folder that it is given
+    inner.mkdir()
     try:
-        yield scratch.path
+        yield inner
     finally:
         scratch.remove()
 

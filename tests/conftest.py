@@ -19,10 +19,13 @@ MakeTrial = Callable[..., TrialConfig]
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_have_their_effect() -> None:
-    """Processes that tests start take signals, whoever ignores them for us: nohup, a shell's ``&``."""
-    for number in (signal.SIGINT, signal.SIGHUP):
+    """Processes that tests start take signals, where ours ignores them too (nohup, shells)."""
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
         if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -95,6 +95,8 @@ def test_an_error_without_words_has_its_name() -> None:
         ("postgresql+psycopg://me:12/34@host/base", "postgresql+psycopg://me:...@host/base"),
         ("postgresql://host/base?user=me&password=hidden&x=1",
          "postgresql://host/base?user=me&password=...&x=1"),
+        ("https://hidden@host:5000/x", "https://...@host:5000/x"),
+        ("//me:hidden@host/x is no store", "//...@host/x is no store"),
         ("mysql://host/base?ssl_passwd=hidden", "mysql://host/base?ssl_passwd=..."),
         ("no answer of http://me:hidden@host/api (x)", "no answer of http://me:...@host/api (x)"),
     ],
@@ -109,7 +111,7 @@ def test_a_password_is_not_shown(text: str, shown: str) -> None:
     [
         "sqlite:////tmp/a:b@c/mlflow.db",
         "http://host:5000/#/experiments/1?name=a@b",
-        "http://me@host:5000",
+        "postgresql://me@host/base",
         "s3://bucket/folder",
         "name: a@b",
     ],

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from sweeps.outbox import Outbox
 from sweeps.store import ALWAYS
 from sweeps.tracking import SweepRuns
 from sweeps.ui import mlflow_ui
+from tests.sweeps.running import BIN
 from tests.sweeps.test_tracking import begin, points, runs_in, send
 from trainables.storage import SharedFolder
 
@@ -179,3 +181,17 @@ def test_the_server_keeps_the_ways_to_databases_and_artifacts() -> None:
     assert made.items() >= given.items()
     assert not made.keys() & MISLEADING.keys()
     assert made["MLFLOW_BACKEND_STORE_URI"] == "sqlite:////a.db"
+
+
+def test_a_setting_that_mlflow_cannot_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    done = subprocess.run(
+        [str(BIN / "analysis"), "rankings", "study", "--state", str(tmp_path)],
+        env={**os.environ, "MLFLOW_LOGGING_LEVEL": "nonsense"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == (
+        "analysis: MLflow cannot be loaded: Unknown level: 'NONSENSE'; look at what the environment"
+        " sets by MLFLOW_ variables\n"
+    )

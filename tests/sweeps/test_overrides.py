@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeps.plan import override
+from sweeps.plan import make_plan, override
 from sweeps.spec import SweepFile, load_sweep
+from sweeps.state import State
 from trainables.errors import UserError
 
 
@@ -128,3 +130,14 @@ def test_a_password_in_an_override_is_not_shown(sweep: SweepFile) -> None:
         override(sweep, ["tracking.uri=http://user:word@host/\udcff"])
     assert "word" not in str(refused.value)
     assert "tracking.uri=http://user:...@host" in str(refused.value)
+
+
+def test_what_an_override_does_to_an_arm_names_the_override(tmp_path: Path) -> None:
+    for given, part in {
+        "training.max_steps=1e2": "training.max_steps: should be a valid integer",
+        "model.n_embd=63": "n_embd=63 is odd",
+    }.items():
+        with pytest.raises(UserError) as refused:
+            make_plan("quickstart", ["corpus=embedded", given], State(tmp_path))
+        assert part in str(refused.value)
+        assert str(refused.value).endswith(f"(by the override {given!r})")

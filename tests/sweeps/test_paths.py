@@ -152,6 +152,21 @@ def test_a_working_directory_that_is_gone_is_named(
     monkeypatch.chdir(tmp_path)
 
 
+def test_a_command_in_a_working_directory_that_is_gone_says_so(tmp_path: Path) -> None:
+    code = "import os, sys; os.rmdir(os.getcwd()); from sweeps.__main__ import main; main()"
+    gone = tmp_path / "gone"
+    for command in ("list", "plan quickstart"):
+        gone.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code, *command.split()],
+            cwd=gone, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (
+            2,
+            "sweeps: the working directory does not exist any more; go to another\n",
+        )
+
+
 UNREADABLE = """
 import sys; from pathlib import Path; from click.testing import CliRunner
 import analysis.command, sweeps.command

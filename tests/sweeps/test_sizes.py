@@ -144,6 +144,8 @@ def test_a_trial_that_is_too_large_here_only_is_planned_and_not_timed(
     (said,) = caplog.messages
     assert "attention cannot be timed, so what is estimated leaves it out" in said
     assert "this machine has 0 GiB" in said
+    with pytest.raises(UserError, match=r"file: a trial with variant=attention"):
+        sizes.check_sizes([trial], 65, "file", times=1)
     monkeypatch.setattr(sizes, "memory_bytes", lambda: 50_000)
     with pytest.raises(UserError, match=r"file: a trial with variant=attention .* takes 0 GiB"):
         sizes.check_sizes([trial], 65, "file")

@@ -264,11 +264,15 @@ def _queue(
     if search:
         from sweeps.search import history_in
 
-        search.resume(records, history_in(outbox))
+        # Trials that confirm come back when their study, which was lost, ends again.
+        earlier = {record.key: record for record in outbox.removed_trials()}
+        search.resume(earlier | records, history_in(outbox))
         for event in search.decided():
             outbox.record(event)
         queue.fill()
         records |= {record.key: record for record in outbox.trials()}
+        came_back = [earlier[key] for key in earlier.keys() & records.keys()]
+        removed -= sum(record.status != "WAITING" for record in came_back)
     counts = dict.fromkeys(("done", "to continue", "to run", "failed to retry", "given up"), 0)
     try:
         started = storage.started([trial.key for trial in queue.waiting])

@@ -30,6 +30,13 @@ OVERRIDES = (
     "search.stopping={rule: asha, first_step: 10, reduction: 2}",
     "search.confirm={top: 1, replicates: 2}",
 )
+SMALL_SPACE = """
+name: made-up
+corpus: file:play.txt
+training: {max_steps: 100, eval_every: 10, block_size: 4}
+arms: [{model: {variant: factorized}, search: {model.n_embd: [8, 16]}}]
+search: {stopping: none, confirm: {top: 1, replicates: 5}}
+"""
 Damage = Callable[[bytes], bytes]
 
 
@@ -284,3 +291,25 @@ def test_the_command_says_what_the_journal_lost(
     assert f"kept as {JOURNAL}.unusable-1; its studies come back" in output
     assert "learnt  4 configurations from the trials of made-up" in output
     assert "lost" not in run()
+
+
+def test_trials_that_confirm_stay_done_when_the_journal_of_a_small_space_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> str:
+        done = CliRunner().invoke(main, ["run", "sweep.yaml", "search.trials=12"])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    simulate(monkeypatch, tmp_path)
+    (tmp_path / "sweep.yaml").write_text(SMALL_SPACE)
+    run()
+    before = run()
+    (said,) = re.findall(r"^made-up: .*$", before, re.MULTILINE)
+    assert "done" in said
+    assert "to run" not in said
+    path = tmp_path / "state" / "sweeps" / "made-up" / JOURNAL
+    path.write_bytes(bytes(path.stat().st_size))
+    after = run()
+    assert "lost" in after
+    assert said in after.splitlines()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 
 
@@ -11,11 +10,9 @@ def load_matplotlib() -> None:
     """Import matplotlib for a command that draws into files.
 
     Neither MPLBACKEND, which a notebook sets to what is not installed here, nor a settings file is
-    read, least of all one that lies in the working directory; of caches that cannot be written it
-    says nothing.
+    read, least of all one that lies in the working directory.
     """
     os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with contextlib.ExitStack() as elsewhere:
         with contextlib.suppress(OSError):  # the working directory was deleted
             elsewhere.enter_context(contextlib.chdir("/"))

@@ -53,6 +53,8 @@ def set_up(program: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Visible(f"{program}: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # Of caches that cannot be written it says nothing; other libraries import it too.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def say(text: str) -> None:

@@ -92,9 +92,15 @@ def status(
     is_given = context.get_parameter_source("address") is not ParameterSource.DEFAULT
     try:
         jobs = _jobs(address, sweep)
-    except UserError:
-        if is_given or not _show_local(sweep, state_root, as_json):
+    except UserError as error:
+        if is_given:
             raise
+        if not _show_local(sweep, state_root, as_json):
+            name = f" {sweep!r}" if sweep else ""
+            raise UserError(
+                f"there is no sweep{name} in {state_root}, and no cluster to ask ({error});"
+                " run a sweep first, or name the cluster with --address"
+            ) from None
         return
     if not jobs and not is_given and _show_local(sweep, state_root, as_json):
         return

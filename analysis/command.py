@@ -33,6 +33,9 @@ class Group(click.Group):
                 raise
             complain("analysis", f"{error.filename or 'output'}: {error.strerror}")
             context.exit(2)
+        except KeyboardInterrupt:
+            complain("analysis", "interrupted")
+            context.exit(130)
 
 
 @click.group(cls=Group)

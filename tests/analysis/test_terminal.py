@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -262,3 +263,23 @@ def shown_progress(name: str) -> Progress:
     queue = SimpleNamespace(trial=lambda key: SimpleNamespace(training=training))
     cost = SimpleNamespace(of=lambda key: 1.0, work_s=1.0)
     return Progress(plan, queue, cost, 1, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("program", "part", "arguments"),
+    [
+        ("analysis", "analysis.runs.load_trials", ["rankings", "study"]),
+        ("sweeps", "sweeps.plan.make_plan", ["plan", "quickstart"]),
+    ],
+)
+def test_ctrl_c_is_a_line_and_exit_code_130(
+    program: str, part: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(part, interrupted)
+    main = importlib.import_module(f"{program}.command").main
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 130
+    assert done.output.removeprefix(f"{program}: ") == "interrupted\n"

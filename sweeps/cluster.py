@@ -112,7 +112,7 @@ def _start(address: str | None, scratch: Path) -> None:
             logging_level=logging.ERROR,
             **options,
         )
-    except (ConnectionError, ValueError, RayError, RuntimeError) as error:
+    except Exception as error:  # Ray raises any kind, Exception itself where a node is slow
         if address is None:
             raise UserError(f"Ray does not start on this machine: {first_line(error)}") from None
         raise UserError(
@@ -163,8 +163,8 @@ def _daemons() -> list[tuple[str, Any]]:
     node = ray._private.worker._global_node
     return [
         (kind, info.process)
-        for kind, started in (node.all_processes if node else {}).items()
-        for info in started
+        for kind, started in list((node.all_processes if node else {}).items())
+        for info in list(started)
     ]
 
 
@@ -175,12 +175,15 @@ def _watched(address: str | None, stop: Stop) -> Iterator[None]:
     Of Ray on this machine the processes are looked at; of a cluster, whether its GCS answers.
     """
     is_over = threading.Event()
-    gcs = ray.get_runtime_context().gcs_address
+    is_client = (address or "").startswith("ray://")  # knows the address of its server alone
+    gcs = address if address and is_client else ray.get_runtime_context().gcs_address
 
     def watch() -> None:
         away_since_s = None
         while not is_over.wait(LOOK_S):
             dead = [kind for kind, process in _daemons() if process.poll() is not None]
+            if is_over.is_set():  # that is why they are dead
+                return
             if lost := next((kind for kind in dead if kind in VITAL), None):
                 stop.interrupt("lost", f"Ray's process {lost} died")
                 return

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from analysis.messages import without_password
 from analysis.terminal import complain, pass_on, set_up, table, try_to_say
 from sweeps import signals
 from sweeps.jobs import command as jobs
 from sweeps.options import overrides_argument, state_option, storage_option, tracking_option
-from sweeps.passwords import without_password
 from sweeps.summary import duration
 from trainables.errors import UserError, reason_of
 
@@ -87,11 +87,9 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     from sweeps.packs import settle_packs
     from sweeps.plan import make_plan
     from sweeps.resources import concurrency, local_node
-    from sweeps.sizes import check_here
     from sweeps.state import state_at
 
-    made = make_plan(file, overrides, state_at(state_root))
-    check_here(made, file)
+    made = make_plan(file, overrides, state_at(state_root), is_here=True)
     corpus, nodes = made.corpus, [local_node()]
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
     cost = estimate(made.trials, corpus, made.examples, made.to_come or 0)
@@ -200,14 +198,11 @@ def run(
     """
     from sweeps.plan import make_plan
     from sweeps.service import Options, run_sweep
-    from sweeps.sizes import check_here
     from sweeps.state import state_at
 
     state = state_at(state_root)
     again = os.environ.get(AGAIN) or shlex.join(["sweeps", *sys.argv[1:]])
-    made = make_plan(file, overrides, state)
-    if address is None:
-        check_here(made, file)
+    made = make_plan(file, overrides, state, is_here=address is None)
     options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
     try:
         outcome = run_sweep(made, state, options, _say)

@@ -8,16 +8,8 @@ import click
 from click.core import ParameterSource
 from pydantic import AfterValidator
 
+from analysis.messages import without_password
 from trainables.errors import UserError
-
-
-def without_password(text: str) -> str:
-    """A URI, or a text with some, as it may be shown."""
-    if "://" not in text:
-        return text
-    from analysis import messages  # late: most texts need no library
-
-    return messages.without_password(text)
 
 
 def refuse_password(uri: str) -> str:

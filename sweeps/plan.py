@@ -14,13 +14,13 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from analysis.messages import without_password
 from sweeps.cells import Cell, SearchedArm, make_cells, short_name
 from sweeps.constraints import holds, names_in
 from sweeps.feasibility import MOST, allowed
 from sweeps.overrides import read_value, read_values
-from sweeps.passwords import without_password
 from sweeps.search_spec import Parameter, Search
-from sweeps.sizes import check_counts, check_sizes
+from sweeps.sizes import FAR, check_counts, check_sizes
 from sweeps.spec import Arm, SweepFile, load_sweep
 from sweeps.state import State
 from trainables.batches import initial_stream
@@ -118,8 +118,16 @@ class Plan:
         return " ".join(values) or trial.model.variant
 
 
-def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan:
+def make_plan(
+    name_or_path: str, overrides: Sequence[str], state: State, is_here: bool = False
+) -> Plan:
     """Read a sweep file or preset, apply overrides, load its corpus and check every trial.
+
+    Args:
+        name_or_path: of the file or preset.
+        overrides: as `override` takes them.
+        state: has the corpora.
+        is_here: whether the trials are to fit into the memory of this machine.
 
     Raises:
         UserError: anything in it cannot be.
@@ -128,7 +136,7 @@ def make_plan(name_or_path: str, overrides: Sequence[str], state: State) -> Plan
     sweep = override(sweep, overrides)
     corpus = load_corpus(sweep.corpus, state.corpora)
     try:
-        plan = expand(sweep, corpus, source)
+        plan = expand(sweep, corpus, source, is_here)
     except UserError as error:
         raise UserError(_naming_overrides(str(error), overrides)) from None
     return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *overrides]))
@@ -189,13 +197,14 @@ def _overridden(sweep: SweepFile, assignment: str) -> SweepFile:
     return validate(SweepFile, data, "")
 
 
-def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
+def expand(sweep: SweepFile, corpus: Corpus, source: str, is_here: bool = False) -> Plan:
     """Build all trials of a sweep.
 
     Args:
         sweep: the file, overrides applied.
         corpus: its corpus.
         source: what to call the file in messages.
+        is_here: as `make_plan` has it.
 
     Raises:
         UserError: a value cannot be, a grid is empty, a trial occurs twice, or it is all too large.
@@ -247,7 +256,7 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str) -> Plan:
             f" {len(cells)} studies; give {len(cells)} or more"
         )
     _check_constraints(sweep.search, examples, source)
-    check_sizes((*trials, *examples), corpus.vocab_size, source)
+    check_sizes((*trials, *examples), corpus.vocab_size, source, 1 if is_here else FAR)
     plan = Plan(sweep, corpus, tuple(trials), cells, tuple(examples))
     return replace(plan, sizes=_sizes(plan, source)) if cells else plan
 

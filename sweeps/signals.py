@@ -23,7 +23,7 @@ LAST_S = 1.0  # how long the last words may take: a terminal or a pipe may be st
 
 
 class Receiver(Protocol):
-    """Who is told of signals."""
+    """An object that decides what a signal does."""
 
     def on_signal(self, number: int) -> None:
         """Take a signal; called on the thread that watches for them."""
@@ -95,7 +95,7 @@ def watch(last_words: str) -> None:
 
 @contextlib.contextmanager
 def given_to(receiver: Receiver) -> Iterator[None]:
-    """Let a receiver decide what a signal does, for as long as this lasts."""
+    """Context manager: a receiver decides what a signal does."""
     before, _watch.receiver = _watch.receiver, receiver
     try:
         yield
@@ -110,10 +110,11 @@ def before_exit(clean_up: Callable[[], object]) -> None:
 
 @contextlib.contextmanager
 def unblocked() -> Iterator[None]:
-    """Let a process that is started meanwhile take signals itself; others never hear of any.
+    """Context manager: a process that is started in it receives signals.
 
-    `timeout`, systemd, Slurm and a terminal that closes signal whole groups: what a sweep needs to
-    save itself would end before it. Whoever starts such a process has to end it by SIGKILL.
+    All others inherit the block. `timeout`, systemd, Slurm and a terminal that closes signal whole
+    groups, and Ray, which a sweep needs to save itself, would end before it. So whoever starts a
+    process outside of this has to end it by SIGKILL.
     """
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, TAKEN)
     try:

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +23,6 @@ from trainables.batches import initial_stream
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.evaluation import next_token_loss
-
-if TYPE_CHECKING:
-    from sweeps.plan import Plan
 
 FAR = 10  # times this machine's memory: a machine of the cluster may be larger, but not by that
 SMALL_BYTES = 1 << 30  # of the largest tensor; shapes below that are not looked at
@@ -69,7 +66,7 @@ def check_counts(sweep: SweepFile, source: str) -> None:
 def check_sizes(
     trials: Iterable[TrialConfig], vocab_size: int, source: str, times: float = FAR
 ) -> None:
-    """Refuse a trial that needs so many times the memory that this machine has.
+    """Refuse a trial that needs more than so many times the memory of this machine.
 
     Raises:
         UserError: it says how much that is.
@@ -79,15 +76,6 @@ def check_sizes(
     for trial in largest:
         if needed_bytes(trial, vocab_size) > times * memory_bytes():
             raise UserError(f"{source}: {_in_words(trial, vocab_size)}")
-
-
-def check_here(plan: Plan, source: str) -> None:
-    """Refuse a sweep with a trial that does not fit into the memory of this machine.
-
-    Raises:
-        UserError: it says how much it takes.
-    """
-    check_sizes((*plan.trials, *plan.examples), plan.corpus.vocab_size, source, times=1)
 
 
 def check_memory(trial: TrialConfig, vocab_size: int) -> None:

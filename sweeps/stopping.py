@@ -25,7 +25,7 @@ Cause = Literal["", "interrupted", "lost", "failed", "storage"]
 
 
 class Stop:
-    """Whether a sweep is to stop before its end, and why: the first cause counts."""
+    """Request to stop a sweep before its end; the first cause counts."""
 
     def __init__(self) -> None:
         self.cause: Cause = ""
@@ -65,20 +65,20 @@ class Stop:
             signals.leave("stopped at once; what is saved goes on")
 
     def may_cut(self, after_s: float) -> None:
-        """Say how long after an interruption the main thread may be cut from now on.
+        """Set how many seconds after an interruption the main thread is cut from now on.
 
         Raises:
-            KeyboardInterrupt: it is time already, or will be, as long as this holds.
+            KeyboardInterrupt: so much time has passed already.
         """
         self._cut_after_s = after_s
         if self._is_due:
             self.on_cut()
 
     def on_cut(self) -> None:
-        """Leave what the main thread does, where it may be cut.
+        """Raise KeyboardInterrupt if the main thread may be cut now.
 
-        A finalizer swallows the exception, if that is what runs: so it comes again and again, until
-        the main thread says by `may_cut` that it came out.
+        A finalizer that runs at that moment swallows the exception. So it is raised again every
+        `CUT_AGAIN_S`, until the main thread calls `may_cut`.
         """
         if self._is_due:
             self.is_cut = True
@@ -86,7 +86,7 @@ class Stop:
 
     @contextlib.contextmanager
     def cut_is_interrupt(self) -> Iterator[None]:
-        """Let a cut come out as KeyboardInterrupt, whatever an import made of it on its way."""
+        """Context manager: a cut that an import turned into another error is KeyboardInterrupt."""
         try:
             yield
         except Exception:
@@ -112,7 +112,7 @@ class Stop:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let a signal raise KeyboardInterrupt, for a command that has something to clean up."""
+    """Context manager: a signal raises KeyboardInterrupt, for a command that cleans up."""
     stop = Stop()
     with signals.given_to(stop):
         stop.may_cut(0)

@@ -140,10 +140,10 @@ class TrialConfig:
         }
 
     def with_seed(self, seed: int, where: str = "trial") -> TrialConfig:
-        """The same with another seed.
+        """Return this trial with another seed.
 
         Raises:
-            UserError: the seed cannot be.
+            UserError: the seed is negative or too large.
         """
         seed = validate(Seed, {"seed": seed}, where).seed
         return TrialConfig(self.model, self.training, seed, self.corpus, self.corpus_digest)

@@ -275,7 +275,7 @@ def shown_progress(name: str) -> Progress:
 def test_ctrl_c_is_a_line_and_exit_code_130(
     program: str, part: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(part, interrupted)

@@ -19,6 +19,8 @@ from trainables.errors import UserError
 SERVER = "http://me:hidden@127.0.0.1:9"
 DATABASE = "postgresql+psycopg://me:hid/den@127.0.0.1:9/base"
 IN_QUERY = "postgresql+psycopg://127.0.0.1:9/base?user=me&password=hidden"
+TOKEN = "https://hidden@host/x"
+NO_SCHEME = "//me:hidden@host/x"
 SWEEP = """
 name: study
 corpus: embedded
@@ -46,7 +48,7 @@ def refused(command: Group, *arguments: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("uri", [SERVER, DATABASE, IN_QUERY])
+@pytest.mark.parametrize("uri", [SERVER, DATABASE, IN_QUERY, TOKEN, NO_SCHEME])
 @pytest.mark.parametrize("path", ["tracking.uri", "search.storage", "storage.uri", "corpus"])
 @pytest.mark.parametrize("command", ["plan", "run", "verify-pack", "submit"])
 def test_an_override_with_a_password_is_refused(command: str, path: str, uri: str) -> None:
@@ -78,7 +80,7 @@ def test_the_analysis_refuses_it_as_well(command: str) -> None:
     assert said.startswith("analysis: --tracking-uri: a password in a command is seen by others")
 
 
-@pytest.mark.parametrize("uri", [SERVER, DATABASE, IN_QUERY])
+@pytest.mark.parametrize("uri", [SERVER, DATABASE, IN_QUERY, TOKEN, NO_SCHEME])
 @pytest.mark.parametrize(
     ("path", "setting"),
     [

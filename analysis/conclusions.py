@@ -188,23 +188,23 @@ def averages(contrasts: Sequence[Contrast]) -> list[Contrast]:
     for what, kind in by_kind.items():
         seeds = sorted(set.intersection(*(set(each.seeds) for each in kind)))
         rows = [[each.seeds.index(seed) for seed in seeds] for each in kind]
-        pairs = list(zip(kind, rows, strict=True))
-        differences = np.mean([each.differences[row] for each, row in pairs], axis=0)
-        levels = None
-        if all(each.levels is not None for each in kind):
-            widths = {each.levels.shape[1] for each in kind if each.levels is not None}
-            if len(widths) == 1:
-                levels = np.mean([each.levels[row] for each, row in pairs], axis=0)  # type: ignore[index]
+        weights, losses = (
+            kind[0].weights,
+            [each.losses[row] for each, row in zip(kind, rows, strict=True)],
+        )
+        if len({len(each.weights) for each in kind}) > 1:  # lines through few and many levels
+            pairs = zip(kind, losses, strict=True)
+            weights, losses = np.ones(1), [(some @ each.weights)[:, None] for each, some in pairs]
         found.append(
             replace(
                 kind[0],
                 cell=f"the mean over {len(kind)} cells",
                 what=what,
                 seeds=tuple(seeds),
-                differences=differences,
+                losses=np.mean(losses, axis=0),
+                weights=weights,
                 lost=sum(each.lost for each in kind),
                 run_ids=tuple(run_id for each in kind for run_id in each.run_ids),
-                levels=levels,
             )
         )
     return found
@@ -339,7 +339,7 @@ def _for(claim: Claim, contrasts: Sequence[Contrast]) -> Floats:
     else:
         p_values = paired_ts(samples, "less")
     for i, contrast in enumerate(contrasts):
-        if contrast.levels is not None and contrast.levels.shape[1] > 2:
+        if contrast.levels is not None:
             p_values[i] = max(p_values[i], page_trend(contrast.levels))
     return np.where([contrast.lost > 0 for contrast in contrasts], 1.0, p_values)
 

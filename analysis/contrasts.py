@@ -33,11 +33,27 @@ class Contrast:
     cell: str  # what is held fixed, such as "n_embd=64 block_size=8"
     what: str  # which minus which, such as "rope - sinpe"
     seeds: tuple[int, ...]
-    differences: Floats  # one for each seed
-    lost: int  # pairs of which a trial is missing or did not finish
+    losses: Floats  # seeds x sides, the side that should have the lowest loss first
+    weights: Floats  # of the sides, adding up to zero: 1, -1 for one minus the other
+    lost: int  # seeds of which a trial is missing or did not finish
     run_ids: tuple[str, ...]
     across: bool = False  # both sides differ in block_size, which the claim is not about
-    levels: Floats | None = None  # of a trend: losses, seeds x levels, by which it should fall
+    resolution: float = 0.0  # the losses are multiples of it, in nats: rounded, or of few bits
+
+    @property
+    def differences(self) -> Floats:
+        """One for each seed."""
+        return self.losses @ self.weights
+
+    @property
+    def rounding(self) -> float:
+        """How far a difference may be off because its losses are rounded, in nats."""
+        return self.resolution / 2 * float(np.abs(self.weights).sum())
+
+    @property
+    def levels(self) -> Floats | None:
+        """Of a trend through more than two levels: seeds x levels, by which losses should fall."""
+        return self.losses[:, ::-1] if self.losses.shape[1] > 2 else None
 
     @property
     def mean(self) -> float:
@@ -182,7 +198,7 @@ def _difference(
     cell: str, what: str, better: BySeed, worse: BySeed, across: bool = False
 ) -> Contrast:
     losses, seeds, lost, run_ids = _whole([better, worse])
-    return Contrast(cell, what, seeds, losses[:, 0] - losses[:, 1], lost, run_ids, across)
+    return Contrast(cell, what, seeds, losses, np.array([1.0, -1.0]), lost, run_ids, across)
 
 
 def _slope(cell: str, by_level: Mapping[Any, BySeed]) -> Contrast:
@@ -192,7 +208,7 @@ def _slope(cell: str, by_level: Mapping[Any, BySeed]) -> Contrast:
     position = np.arange(len(by_level)) - (len(by_level) - 1) / 2
     weights = -position * (len(by_level) - 1) / (position**2).sum()
     what = f"{first} - {last}, fitted"
-    return Contrast(cell, what, seeds, losses @ weights, lost, run_ids, False, losses[:, ::-1])
+    return Contrast(cell, what, seeds, losses, weights, lost, run_ids)
 
 
 def _whole(sides: Sequence[BySeed]) -> tuple[Floats, tuple[int, ...], int, tuple[str, ...]]:

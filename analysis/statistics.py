@@ -35,6 +35,23 @@ class Interval:
     n: int
 
 
+def resolution(values: npt.ArrayLike) -> float:
+    """The coarsest step of which all values are multiples: what they were rounded to.
+
+    Args:
+        values: losses in nats per character.
+
+    Returns:
+        A power of ten or of two, at most 1; `ROUNDING` where it would be less.
+    """
+    x = _finite(values)
+    steps = sorted([*(10.0**-d for d in range(9)), *(2.0**-k for k in range(1, 30))], reverse=True)
+    for step in steps:
+        if (np.abs(x / step - np.round(x / step)) * step <= ROUNDING / 10).all():
+            return step
+    return ROUNDING
+
+
 def t_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Student's interval of a mean; of paired differences, the interval of the paired t-test."""
     return t_intervals([values], confidence)[0]

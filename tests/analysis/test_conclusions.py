@@ -19,6 +19,7 @@ from analysis.runs import Trials
 
 ORDER = {"claim": "a < b < c", "factor": "kind", "order": ["a", "b", "c"]}
 SWEEPS = 2_000
+MINUS = np.array([1.0, -1.0])
 
 
 def trials_with(
@@ -360,7 +361,7 @@ def simulated(means: np.ndarray, seeds: int, chance: np.random.Generator) -> lis
     cells, levels = means.shape
     losses = means[..., None] + chance.normal(0, 1, (cells, levels, seeds)) + shared
     return [
-        Contrast(f"c{c}", f"{k}", tuple(range(seeds)), losses[c, k] - losses[c, k + 1], 0, ())
+        Contrast(f"c{c}", f"{k}", tuple(range(seeds)), losses[c, k : k + 2].T, MINUS, 0, ())
         for c in range(cells)
         for k in range(levels - 1)
     ]
@@ -420,7 +421,7 @@ def test_a_trend_among_equal_levels_is_supported_at_the_nominal_rate_at_most() -
     made = claim(factor="x", trend="falling")
     found = 0
     for losses in chance.normal(0, 1, (SWEEPS, 4, 4)):  # seeds x levels
-        contrast = Contrast("", "", (0, 1, 2, 3), losses[:, -1] - losses[:, 0], 0, (), losses)
+        contrast = Contrast("", "", (0, 1, 2, 3), losses[:, ::-1], np.array([1.0, 0, 0, -1]), 0, ())
         found += decide(made, [contrast]).verdict == "SUPPORTED"
     assert found / SWEEPS <= ALPHA + NOISE_OF_A_RATE
 
@@ -444,7 +445,9 @@ def test_with_a_planted_effect_the_power_is_that_of_the_forecast(
         centre = centre[:1]
     # Samples with exactly the planted mean and spread.
     known = [
-        Contrast("", "", (0, 1, 2), mean + spread * np.array([-1.0, 0.0, 1.0]), 0, ())
+        Contrast(
+            "", "", (0, 1, 2), mean + spread * np.array([[-1.0], [0.0], [1.0]]), np.ones(1), 0, ()
+        )
         for mean in centre
     ]
     expected = forecast(made, known, seeds)

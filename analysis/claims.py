@@ -43,7 +43,7 @@ FORMS = ("order", "monotone", "trend", "best", "equal")
 OPEN_FORMS = ("monotone", "trend", "best")  # which do not name all of their levels
 MARGIN = 0.002  # nats per character
 
-Path_ = tuple[str | int, ...]  # keys and indices
+KeyPath = tuple[str | int, ...]  # keys and indices
 
 
 class ClaimError(AnalysisError):
@@ -133,18 +133,18 @@ class Claim(BaseModel):
         return bool(self.order or self.equal or self.levels)
 
     @property
-    def names(self) -> dict[str, Path_]:
+    def names(self) -> dict[str, KeyPath]:
         """The settings that it compares and selects by, and where it names them."""
         sides = ("where", "better", "worse")
-        found: dict[str, Path_] = {self.factor: ("factor",)} if self.factor else {}
+        found: dict[str, KeyPath] = {self.factor: ("factor",)} if self.factor else {}
         for side in sides:
             found |= {name: (side, name) for name in getattr(self, side) or {}}
         return found
 
     @property
-    def values(self) -> list[tuple[Path_, str, Value]]:
+    def values(self) -> list[tuple[KeyPath, str, Value]]:
         """The values that some trial should have, with where it names them and their setting."""
-        found: list[tuple[Path_, str, Value]] = []
+        found: list[tuple[KeyPath, str, Value]] = []
         for side in ("where", "better", "worse"):
             for name, value in (getattr(self, side) or {}).items():
                 found += [((side, name), name, one) for one in _listed(value)]
@@ -163,7 +163,7 @@ class ClaimFile:
     shipped: bool  # with this package, about the published study
     lines: Lines
 
-    def place(self, index: int, path: Path_ = ()) -> str:
+    def place(self, index: int, path: KeyPath = ()) -> str:
         """Where a part of a claim is, such as ``claims.yaml: line 12: claims[3].despite``."""
         return _place(self.source, self.lines, ("claims", index, *path))
 
@@ -182,7 +182,7 @@ def load_claims(path: Path | None = None) -> ClaimFile:
     if not isinstance(data, dict) or not isinstance(data.get("claims"), list) or not data["claims"]:
         raise AnalysisError(f"{source}: expected a list of claims under `claims:`")
     if unknown := sorted(data.keys() - {"claims", "margin"}, key=str):
-        line = lines[unknown[0],]
+        line = lines.get((unknown[0],), 1)  # no key is found by .nan
         raise AnalysisError(
             f"{source}: line {line}: unknown {str(unknown[0])!r}; known: claims, margin"
         )
@@ -198,7 +198,7 @@ def _claim(one: Any, file: dict[str, Any], source: str, lines: Lines, index: int
         return Claim.model_validate(default | one if isinstance(one, dict) else one)
     except ValidationError as refused:
         error = refused.errors(include_url=False)[0]
-        path: Path_ = ("claims", index, *error["loc"][:1])
+        path: KeyPath = ("claims", index, *error["loc"][:1])
         if error["loc"][:1] == ("margin",) and "margin" not in one:
             path = ("margin",)
         place = _place(source, lines, path, error["loc"][1:])
@@ -215,12 +215,14 @@ def _problem(error: Any) -> str:
         )
     if error["type"] == "extra_forbidden":
         return f"unknown; known: {', '.join(Claim.model_fields)}"
+    if name == "despite":
+        return "expected a list of settings, such as [learning_rate]"
     if len(error["loc"]) > 1 and error["type"].endswith("_type"):
         return "expected a word, a number, or a list of at least one"
     return str(error["msg"]).removeprefix("Value error, ")
 
 
-def _place(source: str, lines: Lines, path: Path_, rest: Path_ = ()) -> str:
+def _place(source: str, lines: Lines, path: KeyPath, rest: KeyPath = ()) -> str:
     """A part in the file, and its line: of the rest of the path as much as the file has."""
     whole = (*path, *rest)
     known = next(whole[:n] for n in range(len(whole), -1, -1) if whole[:n] in lines)

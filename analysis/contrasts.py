@@ -27,7 +27,7 @@ from analysis.pairing import (
 from analysis.runs import Trials
 from analysis.statistics import Floats, resolution
 
-MOST_CONTRASTS = 100_000
+MOST_CONTRASTS = 20_000
 ABSENT = Configuration({}, {})
 DIFFERENCE = np.array([1.0, -1.0])
 
@@ -309,8 +309,8 @@ def select(table: pd.DataFrame, selection: Mapping[str, Value | list[Value]]) ->
 
 def _as_in(column: pd.Series[Any], value: Value) -> Value:
     """A value as the column has it: YAML's 1e-3, "8" and true are 0.001, 8 and "True"."""
-    if not pd.api.types.is_numeric_dtype(column):
-        return str(value)
+    if not pd.api.types.is_numeric_dtype(column):  # words, and perhaps numbers
+        return next((one for one in column.unique() if str(one) == str(value)), str(value))
     try:
         number = float(value)
     except ValueError:

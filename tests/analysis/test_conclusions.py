@@ -320,6 +320,7 @@ def test_one_run_a_cell_supports_nothing(published: pd.DataFrame) -> None:
         ("claims: [{claim: x, factor: kind, best: null, order: [a, {}]}]", "a word, a number"),
         ("{margin: .inf, claims: [{claim: x, factor: kind, best: a}]}", "margin: .*finite"),
         ("{1: 2, a: 3, claims: [{claim: x, factor: kind, best: a}]}", "unknown '1'"),
+        ("{.nan: 2, claims: [{claim: x, factor: kind, best: a}]}", "line 1: unknown 'nan'"),
         ("claims: [{claim: x, factor: kind, trend: falling}]", "kind is not a number in every"),
         ("claims: [{claim: x, better: {kind: a}, worse: {width: 8}}]", "3 trials are both"),
         ("claims: [{claim: x, factor: kind, best: a, where: {kind: a}}]", "nothing to compare"),

@@ -162,15 +162,17 @@ def _cells(
     cells: dict[tuple[Any, ...], dict[Any, Configuration]] = defaultdict(dict)
     for each in found:
         level, cell = each.settings[factor], tuple(each.settings[name] for name in vary)
-        same = cells[cell].setdefault(level, each)
-        if same is not each and level in compared:
-            open_ = [name for name in claim.despite if _differ([same, each], name)]
+        by_level = cells[cell]  # there also where its level is not compared
+        if level in by_level:
+            open_ = [name for name in claim.despite if _differ([by_level[level], each], name)]
             raise ClaimError(
-                f"{label(dict(zip(vary, cell, strict=True)))} has several configurations with"
-                f" {factor}={level}, which differ in {', '.join(open_)}: fix that by `where`",
+                f"several configurations with {factor}={level}, such as {label(each.settings)},"
+                f" differ only in {', '.join(open_)}: fix that by `where`",
                 "despite",
             )
-    if not any(len(by_level.keys() & compared) > 1 for by_level in cells.values()):
+        if level in compared:
+            by_level[level] = each
+    if not any(len(by_level) > 1 for by_level in cells.values()):
         _refuse_confounded(factor, vary, [f for f in found if f.settings[factor] in compared])
     return [(label(dict(zip(vary, cell, strict=True))), each) for cell, each in cells.items()]
 
@@ -216,8 +218,7 @@ def _order(claim: Claim, named: Sequence[Any], found: Collection[Any]) -> list[A
     """
     if claim.order is not None or claim.equal is not None:
         return list(named)
-    levels = set(named) if claim.levels else {*named, *found}
-    ascending = sorted(levels, key=lambda level: (isinstance(level, str), level))
+    ascending = sorted({*named, *found}, key=lambda level: (isinstance(level, str), level))
     if claim.best is not None:
         return [named[0], *(level for level in ascending if level != named[0])]
     return ascending if "rising" in (claim.monotone, claim.trend) else ascending[::-1]

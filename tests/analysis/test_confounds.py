@@ -369,16 +369,19 @@ def test_seeds_of_levels_that_are_not_compared_are_not_missed(tmp_path: Path) ->
 
 def test_declared_levels_are_compared_and_no_others(tmp_path: Path) -> None:
     trials = loaded(tmp_path, grid(16, 32, 64), grid(48, cells=[64]))
-    for form, steps in (
-        ("monotone: falling", ["64 - 16"]),
-        ("trend: rising", ["16 - 64, fitted"]),
-        ("best: 64", ["64 - 16"]),
+    planned = Planned("x", trials.table, trials.params)
+    for form, steps, whose in (
+        ("monotone: falling", ["64 - 16"], trials),
+        ("monotone: falling", ["64 - 16"], planned),
+        ("trend: rising", ["16 - 64, fitted"], trials),
+        ("best: 64", ["64 - 16"], planned),
     ):
-        found = judge(trials, tmp_path, f"factor: n_embd, {form}, levels: [64, 16]")
+        found = judge(whose, tmp_path, f"factor: n_embd, {form}, levels: [64, 16]")
         assert [c.what for c in found.contrasts] == steps * 2
         assert found.lost == 0
-    found = judge(trials, tmp_path, "factor: n_embd, monotone: falling, levels: [16, 48]")
-    assert (found.verdict, found.lost) == ("UNDERPOWERED", 5)
+    for whose in (trials, planned):
+        found = judge(whose, tmp_path, "factor: n_embd, monotone: falling, levels: [16, 48]")
+        assert (found.verdict, found.lost) == ("UNDERPOWERED", 5)
 
 
 # What is there twice.

@@ -105,20 +105,23 @@ def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> s
 
 def sentences(each: Conclusion) -> Iterable[str]:
     """What was seen, in sentences."""
+    if each.confounded:
+        yield f"Nothing was compared: {each.confounded}."
+        return
     named = "strongest counterexample" if each.claim.holds == NEGATED else "weakest"
     yield f"The comparison comes out so in {each.cells_hold} of {each.cells} cells."
     if each.weakest is None:
         yield "No pair of trials is whole in all of them."
         if each.lost:
             yield _lost(each)
+        yield from _differing(each)
         return
     yield f"The {named} is {where(each)}: {effect(each)} nats per character, {_seeds(each)}."
     if each.effect.n > 1:
         yield from _evidence(each)
     if each.lost:
         yield _lost(each)
-    if each.across:
-        yield f"{each.across} differences are between trials of different block_size."
+    yield from _differing(each)
     if each.verdict == "UNDERPOWERED":
         yield needed_in_words(each)
 
@@ -205,6 +208,22 @@ def _lost(each: Conclusion) -> str:
         f"Pairs of which a trial is not there or did not finish: {each.lost}; those differences"
         " decide nothing."
     )
+
+
+def _differing(each: Conclusion) -> Iterable[str]:
+    """In what else the sides differ, and whether the seeds are different ones."""
+    for name, number in each.differs.items():
+        yield f"In {number} of {len(each.contrasts)} differences the sides also differ in {name}."
+    if each.repeated:
+        yield (
+            f"Seeds whose losses are all those of another seed: {each.repeated}, not counted; they"
+            " are copies, or the models have no chance in them."
+        )
+    if each.equal_losses:
+        yield (
+            f"In {each.equal_losses} differences a side has the same loss with several seeds: its"
+            " model has no chance in it, or losses are rounded or copied."
+        )
 
 
 def _seeds(each: Conclusion) -> str:

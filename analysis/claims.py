@@ -9,13 +9,18 @@ A file of claims is YAML::
         factor: pe_type                # compare its levels, all other settings held fixed
         order: [rope, sinpe, randn]    # best first
         holds: in every cell           # or: on average, not in every cell
+      - claim: attention is better than the plain bigram
+        better: {variant: attention}
+        worse: {variant: bigram}
+        despite: [block_size]          # which may differ between the two; the verdict says so
 
-Lower is better. What is held fixed makes the cells: by default all settings that differ between the
-trials that ``where`` selects; of two selections, those that differ within both.
+Lower is better. Two trials are compared where their seed and all their settings agree, but those
+that the claim is about, those that `despite` names, and those that only one of the two has.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +29,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from analysis.errors import AnalysisError
-from analysis.plain_yaml import YamlError, read_yaml
+from analysis.plain_yaml import Lines, YamlError, read_with_lines
 
 Value = bool | int | float | str
 Selection = dict[str, Value | Annotated[list[Value], Field(min_length=1)]]
@@ -35,17 +40,37 @@ Direction = Literal["falling", "rising"]
 
 SHIPPED = Path(__file__).parent / "claims.yaml"
 FORMS = ("order", "monotone", "trend", "best", "equal")
+OPEN_FORMS = ("monotone", "trend", "best")  # which do not name all of their levels
 MARGIN = 0.002  # nats per character
+
+KeyPath = tuple[str | int, ...]  # keys and indices
+
+
+class ClaimError(AnalysisError):
+    """The trials cannot be held against a claim.
+
+    Attributes:
+        path: of the part of the claim that is to blame, such as ``("better", "variant")``.
+    """
+
+    def __init__(self, problem: str, *path: str | int) -> None:
+        super().__init__(problem)
+        self.path = path
+
+
+class ConfoundedError(ClaimError):
+    """What a claim compares differs in more than the claim says."""
 
 
 class Claim(BaseModel):
     """A statement in one of six forms.
 
     ``better`` and ``worse``: each configuration of the one selection against each of the other that
-    has the same values of ``within``. With a ``factor``, one of: ``order``, levels from best to
-    worst, each better than the next; ``monotone``, the loss is falling (or rising) at each step to
-    the next higher level; ``trend``, it tends to fall (or rise) as the level goes up; ``best``, a
-    level is better than each other one; ``equal``, levels that differ by less than the margin.
+    agrees with it. With a ``factor``, one of: ``order``, levels from best to worst, each better
+    than the next; ``monotone``, the loss is falling (or rising) at each step to the next higher
+    level; ``trend``, it tends to fall (or rise) as the level goes up; ``best``, a level is better
+    than each other one; ``equal``, levels that differ by less than the margin. ``levels`` are those
+    that each cell must have for ``monotone``, ``trend`` and ``best``; no others are compared.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -60,7 +85,8 @@ class Claim(BaseModel):
     trend: Direction | None = None
     best: Value | None = None
     equal: Levels | None = None
-    within: list[str] | None = None
+    levels: Levels | None = None
+    despite: list[str] = Field(default_factory=list)
     holds: Scope = "in every cell"
     margin: Annotated[float, Field(gt=0)] = MARGIN
 
@@ -72,41 +98,74 @@ class Claim(BaseModel):
                 raise ValueError("give `better` and `worse`, or a `factor`")
         elif len(given) != 1 or self.better is not None or self.worse is not None:
             raise ValueError(f"with a `factor` give one of {', '.join(FORMS)}, and nothing else")
-        levels = list(map(str, self.named_levels))
-        if len(set(levels)) < len(levels):
-            raise ValueError(f"a level occurs twice in {', '.join(levels)}")
-        if "seed" in (self.factor, *(self.within or [])):
-            raise ValueError("trials are paired by their seed: it is neither compared nor a cell")
+        if self.levels is not None and not set(given) & set(OPEN_FORMS):
+            raise ValueError(f"`levels` is for {', '.join(OPEN_FORMS)}")
         return self
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Claim:
+        for levels in (self.order, self.equal, self.levels):
+            texts = list(map(str, levels or []))
+            if len(set(texts)) < len(texts):
+                raise ValueError(f"a level occurs twice in {', '.join(texts)}")
+        if self.levels and self.best is not None and str(self.best) not in map(str, self.levels):
+            raise ValueError(f"the best level, {self.best}, is not among `levels`")
+        if "seed" in (self.factor, *self.despite):
+            raise ValueError("trials are paired by their seed: it is neither compared nor open")
+        if same := sorted(self.compared & set(self.despite)):
+            raise ValueError(f"{same[0]!r} is compared, so it differs anyway: not in `despite`")
+        return self
+
+    @property
+    def compared(self) -> set[str]:
+        """The settings in which what is compared differs, as the claim says."""
+        return {*(self.better or {}), *(self.worse or {}), *([self.factor] if self.factor else [])}
 
     @property
     def named_levels(self) -> list[Value]:
         """The levels of the factor that it names, best first."""
-        return [*(self.order or []), *(self.equal or []), *_listed(self.best)]
+        named = [*(self.order or []), *(self.equal or []), *_listed(self.best)]
+        return named + [level for level in self.levels or [] if str(level) not in map(str, named)]
 
     @property
-    def names(self) -> set[str]:
-        """The settings that it speaks of."""
-        sides = {*self.where, *(self.better or {}), *(self.worse or {}), *(self.within or [])}
-        return sides | ({self.factor} if self.factor else set())
+    def names_all(self) -> bool:
+        """Whether it compares the levels that it names, and no others."""
+        return bool(self.order or self.equal or self.levels)
 
     @property
-    def values(self) -> list[tuple[str, Value]]:
-        """The values that some trial should have, each with its setting."""
-        found = []
-        for selection in (self.where, self.better or {}, self.worse or {}):
-            for name, value in selection.items():
-                found += [(name, one) for one in _listed(value)]
-        return found + [(self.factor, level) for level in self.named_levels if self.factor]
+    def names(self) -> dict[str, KeyPath]:
+        """The settings that it compares and selects by, and where it names them."""
+        sides = ("where", "better", "worse")
+        found: dict[str, KeyPath] = {self.factor: ("factor",)} if self.factor else {}
+        for side in sides:
+            found |= {name: (side, name) for name in getattr(self, side) or {}}
+        return found
+
+    @property
+    def values(self) -> list[tuple[KeyPath, str, Value]]:
+        """The values that some trial should have, with where it names them and their setting."""
+        found: list[tuple[KeyPath, str, Value]] = []
+        for side in ("where", "better", "worse"):
+            for name, value in (getattr(self, side) or {}).items():
+                found += [((side, name), name, one) for one in _listed(value)]
+        for form in ("order", "equal", "best", "levels"):
+            for level in _listed(getattr(self, form)):
+                found.append(((form,), str(self.factor), level))
+        return found
 
 
 @dataclass(frozen=True)
 class ClaimFile:
-    """Claims, and what to call their source."""
+    """Claims, and where they are from."""
 
     claims: Sequence[Claim]
     source: str
     shipped: bool  # with this package, about the published study
+    lines: Lines
+
+    def place(self, index: int, path: KeyPath = ()) -> str:
+        """Where a part of a claim is, such as ``claims.yaml: line 12: claims[3].despite``."""
+        return _place(self.source, self.lines, ("claims", index, *path))
 
 
 def load_claims(path: Path | None = None) -> ClaimFile:
@@ -117,33 +176,63 @@ def load_claims(path: Path | None = None) -> ClaimFile:
     """
     source = path or SHIPPED
     try:
-        data = read_yaml(source)
+        data, lines = read_with_lines(source)
     except YamlError as error:
         raise AnalysisError(f"{source}: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("claims"), list) or not data["claims"]:
         raise AnalysisError(f"{source}: expected a list of claims under `claims:`")
-    if unknown := data.keys() - {"claims", "margin"}:
-        raise AnalysisError(f"{source}: unknown {min(map(str, unknown))!r}; known: claims, margin")
-    default = {"margin": data["margin"]} if "margin" in data else {}
+    if unknown := sorted(data.keys() - {"claims", "margin"}, key=str):
+        line = lines.get((unknown[0],), 1)  # no key is found by .nan
+        raise AnalysisError(
+            f"{source}: line {line}: unknown {str(unknown[0])!r}; known: claims, margin"
+        )
     claims = [
-        _claim(one if not isinstance(one, dict) else default | one, f"{source}: claims[{index}]")
-        for index, one in enumerate(data["claims"])
+        _claim(one, data, str(source), lines, index) for index, one in enumerate(data["claims"])
     ]
-    return ClaimFile(claims, source.name, shipped=path is None)
+    return ClaimFile(claims, str(source), path is None, lines)
 
 
-def _claim(data: Any, where: str) -> Claim:
+def _claim(one: Any, file: dict[str, Any], source: str, lines: Lines, index: int) -> Claim:
+    default = {"margin": file["margin"]} if "margin" in file else {}
     try:
-        return Claim.model_validate(data)
+        return Claim.model_validate(default | one if isinstance(one, dict) else one)
     except ValidationError as refused:
         error = refused.errors(include_url=False)[0]
-        name = f".{error['loc'][0]}" if error["loc"] else ""
-        message = str(error["msg"]).removeprefix("Value error, ")
-        if len(error["loc"]) > 1 and error["type"].endswith("_type"):
-            message = "expected a word, a number, or a list of at least one"
-        if error["type"] == "extra_forbidden":
-            message = f"unknown; known: {', '.join(Claim.model_fields)}"
-        raise AnalysisError(f"{where}{name}: {message}") from None
+        path: KeyPath = ("claims", index, *error["loc"][:1])
+        if error["loc"][:1] == ("margin",) and "margin" not in one:
+            path = ("margin",)
+        place = _place(source, lines, path, error["loc"][1:])
+        raise AnalysisError(f"{place}: {_problem(error)}") from None
+
+
+def _problem(error: Any) -> str:
+    """What pydantic says of a claim, in words that help."""
+    name = error["loc"][0] if error["loc"] else ""
+    if error["type"] == "extra_forbidden" and name == "within":
+        return (
+            "is no more: trials are compared where all their settings agree; name those that may"
+            " differ in `despite`, and fix others in `where`"
+        )
+    if error["type"] == "extra_forbidden":
+        return f"unknown; known: {', '.join(Claim.model_fields)}"
+    if name == "despite":
+        return "expected a list of settings, such as [learning_rate]"
+    if len(error["loc"]) > 1 and error["type"].endswith("_type"):
+        return "expected a word, a number, or a list of at least one"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _place(source: str, lines: Lines, path: KeyPath, rest: KeyPath = ()) -> str:
+    """A part in the file, and its line: of the rest of the path as much as the file has."""
+    whole = (*path, *rest)
+    known = next(whole[:n] for n in range(len(whole), -1, -1) if whole[:n] in lines)
+    return f"{source}: line {lines[known]}: {''.join(map(_step, path)).removeprefix('.')}"
+
+
+def _step(part: str | int) -> str:
+    if isinstance(part, str) and re.fullmatch(r"\w+", part):
+        return f".{part}"
+    return f"[{part!r}]"
 
 
 def _listed(value: Value | list[Value] | None) -> list[Value]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.claims import Claim, load_claims
+from analysis.claims import Claim, ClaimError, ConfoundedError, load_claims
 from analysis.confirmed import confirmation_note, judged
-from analysis.contrasts import Contrast, contrasts_of
+from analysis.contrasts import Contrast, contrasts_of, no_setting
 from analysis.csv_files import csv_text
 from analysis.decisions import (
     ALPHA,
@@ -61,6 +61,7 @@ class Conclusion:
     seeds: int  # pairs in the contrast that has fewest
     needed: Needed  # seeds for a verdict
     holm: tuple[float, ...]  # adjusted p-values, for statements about single contrasts
+    confounded: str = ""  # why nothing was compared
 
     @property
     def verdict(self) -> Verdict:
@@ -77,9 +78,19 @@ class Conclusion:
         return max((len(contrast.seeds) for contrast in self.contrasts), default=0)
 
     @property
-    def across(self) -> int:
-        """Differences between trials of different block_size."""
-        return sum(contrast.across for contrast in self.contrasts)
+    def differs(self) -> dict[str, int]:
+        """In how many differences the sides have another value of what the claim is not about."""
+        return dict(Counter(name for contrast in self.contrasts for name in contrast.differs))
+
+    @property
+    def repeated(self) -> int:
+        """Seeds that are left out, as they repeat the losses of another one."""
+        return sum(contrast.repeated for contrast in self.contrasts)
+
+    @property
+    def equal_losses(self) -> int:
+        """Differences of which a side has the same loss with several seeds."""
+        return sum(contrast.has_equal_losses for contrast in self.contrasts)
 
 
 def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Conclusion]:
@@ -95,27 +106,26 @@ def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Concl
     """
     file = load_claims(None if claims is None else Path(claims))
     evidence = judged(trials)
-    tuned = set(trials.params) - set(evidence.params)
     conclusions = []
-    for claim in file.claims:
+    for index, claim in enumerate(file.claims):
         try:
-            if about := sorted(claim.names & tuned):
-                raise AnalysisError(
-                    f"claim {claim.claim!r}: {about[0]} was tuned in each study, so its values are"
-                    " not compared; what a claim is about belongs into the grid of the arm"
-                )
+            if not file.shipped:
+                _check_despite(claim, trials)
+            _check_tuned(claim, set(trials.params) - set(evidence.params))
             contrasts = contrasts_of(claim, evidence)
             _check_digits(claim, contrasts)
-        except AnalysisError:
-            if file.shipped:
-                continue
-            raise
+        except ClaimError as error:
+            if not file.shipped:
+                raise AnalysisError(f"{file.place(index, error.path)}: {error}") from None
+            if isinstance(error, ConfoundedError):
+                conclusions.append(replace(conclude(claim, []), confounded=str(error)))
+            continue
         if contrasts:
             conclusions.append(conclude(claim, contrasts))
         elif not file.shipped:
             note = confirmation_note(trials)
             raise AnalysisError(
-                f"claim {claim.claim!r}: {trials.experiment!r} has nothing to compare: no two of"
+                f"{file.place(index)}: {trials.experiment!r} has nothing to compare: no two of"
                 f" its configurations are as the claim says{f'. {note}' if note else ''}"
             )
     return conclusions
@@ -125,14 +135,29 @@ def _check_digits(claim: Claim, contrasts: Sequence[Contrast]) -> None:
     """Refuse to call equal what rounding may have made equal.
 
     Raises:
-        AnalysisError: the losses are not known as finely as the claim's margin.
+        ClaimError: the losses are not known as finely as the claim's margin.
     """
     coarsest = max(contrasts, key=lambda contrast: contrast.rounding, default=None)
     if claim.equal is not None and coarsest and coarsest.rounding >= claim.margin:
-        raise AnalysisError(
-            f"claim {claim.claim!r}: the losses are rounded to {coarsest.resolution:g}, so nothing"
-            f" can be said of equality within {claim.margin:g}; give them with more digits, or a"
-            " larger margin"
+        raise ClaimError(
+            f"the losses are rounded to {coarsest.resolution:g}, so nothing can be said of equality"
+            f" within {claim.margin:g}; give them with more digits, or a larger margin",
+            "equal",
+        )
+
+
+def _check_despite(claim: Claim, trials: Trials) -> None:
+    for name in claim.despite:
+        if name not in trials.params:
+            raise ClaimError(no_setting(name, trials), "despite")
+
+
+def _check_tuned(claim: Claim, tuned: set[str]) -> None:
+    for name in sorted(claim.names.keys() & tuned):
+        raise ClaimError(
+            f"{name} was tuned in each study, so its values are not compared; what a claim is"
+            " about belongs into the grid of the arm",
+            *claim.names[name],
         )
 
 

@@ -5,21 +5,32 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.claims import Claim, Selection, Value
-from analysis.errors import AnalysisError, listed
+from analysis.claims import Claim, ClaimError, ConfoundedError, Selection, Value
+from analysis.errors import listed
+from analysis.pairing import (
+    LOSS,
+    PROVENANCE,
+    Configuration,
+    Run,
+    configurations,
+    differ_in,
+    label,
+    pairs,
+)
 from analysis.runs import Trials
 from analysis.statistics import Floats, resolution
 
-LOSS = "val_loss, where it counts"  # a column that no setting is called
-BLOCK = "block_size"
-BySeed = dict[int, tuple[float, str]]  # loss (NaN if it does not count) and run of a trial
+MOST_CONTRASTS = 20_000
+ENOUGH = 5  # different losses, from which it is plain to what they were rounded
+ABSENT = Configuration({}, {})
+DIFFERENCE = np.array([1.0, -1.0])
 
 
 @dataclass(frozen=True)
@@ -37,8 +48,9 @@ class Contrast:
     weights: Floats  # of the sides, adding up to zero: 1, -1 for one minus the other
     lost: int  # seeds of which a trial is missing or did not finish
     run_ids: tuple[str, ...]
-    across: bool = False  # both sides differ in block_size, which the claim is not about
     resolution: float = 0.0  # the losses are multiples of it, in nats: rounded, or of few bits
+    differs: tuple[str, ...] = ()  # settings and PROVENANCE in which the sides do, beside the claim
+    repeated: int = 0  # seeds left out, as all losses are those of an earlier one
 
     @property
     def differences(self) -> Floats:
@@ -56,6 +68,11 @@ class Contrast:
         return self.losses[:, ::-1] if self.losses.shape[1] > 2 else None
 
     @property
+    def has_equal_losses(self) -> bool:
+        """Whether a side has the same loss with several seeds."""
+        return any(len(np.unique(side)) < len(side) for side in self.losses.T)
+
+    @property
     def mean(self) -> float:
         """NaN where no pair is finished."""
         return float(self.differences.mean()) if len(self.differences) else float("nan")
@@ -64,30 +81,42 @@ class Contrast:
 def contrasts_of(claim: Claim, trials: Trials) -> list[Contrast]:
     """The contrasts of a claim, in the order of their cells; empty where no trials are concerned.
 
+    What the sweep planned and is not there is lost. Where the plan is not known it is taken to be
+    every combination: each cell has the levels, and each contrast the seeds, that any has.
+
     Raises:
-        AnalysisError: it names a setting or a value that no trial has, or leaves a setting open.
+        ClaimError: it names a setting or a value that no trial has, its trials differ in more than
+            it says, or there are two where only one can be.
     """
     _check_names(claim, trials)
     table = trials.table.assign(**{LOSS: trials.comparable["val_loss"]})  # NaN for what is left out
     table = select(table[table["stage"] == ""], claim.where)
     between = _between_selections if claim.factor is None else _between_levels
-    step = resolution(trials.comparable["val_loss"])
-    return [replace(each, resolution=step) for each in between(claim, trials, table)]
+    found = list(itertools.islice(between(claim, trials, table), MOST_CONTRASTS + 1))
+    if len(found) > MOST_CONTRASTS:
+        raise ClaimError(f"more than {MOST_CONTRASTS:,} differences; select fewer by `where`")
+    return found
 
 
 def _check_names(claim: Claim, trials: Trials) -> None:
-    for name in sorted(claim.names - set(trials.params)):
-        raise AnalysisError(
-            f"claim {claim.claim!r}: no trial of {trials.experiment!r} has a setting {name!r};"
-            f" they have: {listed(trials.params)}"
-        )
-    for name, value in claim.values:
+    for name, path in claim.names.items():
+        if name not in trials.params:
+            raise ClaimError(no_setting(name, trials), *path)
+    for path, name, value in claim.values:
         if not trials.table[name].isin([_as_in(trials.table[name], value)]).any():
             known = sorted(map(str, trials.table[name].dropna().unique()))
-            raise AnalysisError(
-                f"claim {claim.claim!r}: no trial of {trials.experiment!r} has {name}={value};"
-                f" there are: {listed(known)}"
+            raise ClaimError(
+                f"no trial of {trials.experiment!r} has {name}={value}; there are: {listed(known)}",
+                *path,
             )
+
+
+def no_setting(name: str, trials: Trials) -> str:
+    """What is wrong with a claim that names it."""
+    return (
+        f"no trial of {trials.experiment!r} has a setting {name!r}; they have:"
+        f" {listed(trials.params)}"
+    )
 
 
 def _between_levels(claim: Claim, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
@@ -95,147 +124,187 @@ def _between_levels(claim: Claim, trials: Trials, table: pd.DataFrame) -> Iterat
     factor = claim.factor
     assert factor is not None
     if (claim.monotone or claim.trend) and not pd.api.types.is_numeric_dtype(table[factor]):
-        raise AnalysisError(
-            f"claim {claim.claim!r}: {factor} is not a number in every trial, so it has no"
-            " direction; name its levels with `order`"
+        raise ClaimError(
+            f"{factor} is not a number in every trial, so it has no direction; name its levels"
+            " with `order`",
+            "factor",
         )
+    if factor not in trials.settings:  # all trials have the same level
+        return
     table = table[table[factor].notna()]
-    within = claim.within
-    if within is None:
-        within = _varying(table, trials, {factor})
-    cells: dict[str, dict[Any, BySeed]] = defaultdict(dict)
-    for values, by_seed in _grouped(claim, trials, table, [*within, factor]):
-        level = values.pop(factor)
-        cells[_label(values)][level] = by_seed
     named = [_as_in(table[factor], level) for level in claim.named_levels]
-    for cell, by_level in cells.items():
-        levels = _order(claim, named, list(by_level))
-        if claim.trend and len(levels) > 1:
-            yield _slope(cell, {level: by_level[level] for level in levels})
-        elif not claim.trend:
-            for better, worse in _pairs(claim, levels):
-                sides = (by_level.get(better, {}), by_level.get(worse, {}))
-                yield _difference(cell, f"{better} - {worse}", *sides)
+    if len(set(named)) < len(named):
+        raise ClaimError(f"a level occurs twice in {', '.join(map(str, named))}", "factor")
+    compared = set(named) if claim.names_all else {*named, *table[factor]}
+    rows = table[table[factor].isin(list(compared))]
+    coarsest = _resolution(*(level for _, level in rows.groupby(factor)))
+    every_seed = () if trials.plan_known else rows["seed"].unique()
+    for cell, by_level in _cells(claim, configurations(trials, table), compared):
+        levels = _order(claim, named, by_level if trials.plan_known else compared)
+        for what, chosen, weights in _steps(claim, levels):
+            sides = [by_level.get(level, ABSENT) for level in chosen]
+            found = _contrast(cell, what, sides, weights, every_seed)
+            differs = [name for name in claim.despite if _differ(sides, name)]
+            yield replace(found, differs=(*differs, *found.differs), resolution=coarsest)
+
+
+def _cells(
+    claim: Claim, found: Sequence[Configuration], compared: Collection[Any]
+) -> list[tuple[str, dict[Any, Configuration]]]:
+    """The configurations that agree in all but the factor and `despite`, by their levels.
+
+    Raises:
+        ClaimError: a level has several.
+        ConfoundedError: no two levels have configurations that agree.
+    """
+    factor = str(claim.factor)
+    names = [n for n in found[0].settings if n not in (factor, *claim.despite)] if found else []
+    vary = [name for name in names if _differ(found, name)]
+    cells: dict[tuple[Any, ...], dict[Any, Configuration]] = defaultdict(dict)
+    for each in found:
+        level, cell = each.settings[factor], tuple(each.settings[name] for name in vary)
+        by_level = cells[cell]  # there also where its level is not compared
+        if level in by_level:
+            open_ = [name for name in claim.despite if _differ([by_level[level], each], name)]
+            raise ClaimError(
+                f"several configurations with {factor}={level}, such as {label(each.settings)},"
+                f" differ only in {', '.join(open_)}: fix that by `where`",
+                "despite",
+            )
+        if level in compared:
+            by_level[level] = each
+    if not any(len(by_level) > 1 for by_level in cells.values()):
+        _refuse_confounded(factor, vary, [f for f in found if f.settings[factor] in compared])
+    return [(label(dict(zip(vary, cell, strict=True))), each) for cell, each in cells.items()]
+
+
+def _refuse_confounded(factor: str, names: Sequence[str], found: Sequence[Configuration]) -> None:
+    """Say in what the first configuration and the nearest one of another level differ."""
+    others = [each for each in found if each.settings[factor] != found[0].settings[factor]]
+    if others:
+        apart = [[n for n in names if _differ([found[0], each], n)] for each in others]
+        nearest = min(range(len(others)), key=lambda at: len(apart[at]))
+        raise ConfoundedError(
+            f"no two levels of {factor} agree in all else, such as {label(found[0].settings)}: the"
+            f" nearest {differ_in(apart[nearest], found[0], others[nearest])}",
+            "factor",
+        )
 
 
 def _between_selections(claim: Claim, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
-    """Each configuration of a selection against each of another that agrees in ``within``."""
+    """Each configuration of a selection against each of another that agrees with it."""
     assert claim.better is not None
     assert claim.worse is not None
-    better, worse = select(table, claim.better), select(table, claim.worse)
-    vary, others_vary = _varying(better, trials, set()), _varying(worse, trials, set())
-    within = claim.within
-    if within is None:
-        within = sorted({*vary} & {*others_vary} - {*claim.better, *claim.worse})
-    what = f"{_values(claim.better)} - {_values(claim.worse)}"
+    sides = better, worse = select(table, claim.better), select(table, claim.worse)
     if shared := better.index.intersection(worse.index).size:
-        raise AnalysisError(f"claim {claim.claim!r}: {shared} trials are both better and worse")
-    known = [BLOCK] if BLOCK in trials.params else []
-    others = _grouped(claim, trials, worse, [*within, *others_vary, *known])
-    about_blocks = BLOCK in claim.better or BLOCK in claim.worse
-    for values, by_seed in _grouped(claim, trials, better, [*within, *vary, *known]):
-        for other, other_by_seed in others:
-            if all(values[name] == other[name] for name in within):
-                across = not about_blocks and values.get(BLOCK) != other.get(BLOCK)
-                cell = _label({name: values[name] for name in vary})
-                if others_vary:
-                    against = _label({name: other[name] for name in others_vary})
-                    cell = f"{cell} against {against}".strip()
-                yield _difference(cell, what, by_seed, other_by_seed, across)
+        raise ClaimError(f"{shared} trials are both better and worse", "worse")
+    every_seed = () if trials.plan_known else pd.concat(sides)["seed"].unique()
+    coarsest = _resolution(*sides)
+    what = f"{_values(claim.better)} - {_values(claim.worse)}"
+    ours, theirs = (configurations(trials, side) for side in sides)
+    vary, others_vary = (_varying(side) for side in (ours, theirs))
+    for pair in pairs(claim, ours, theirs):
+        cell = label({name: pair.better.settings[name] for name in vary})
+        if others_vary:
+            against = label({name: pair.worse.settings[name] for name in others_vary})
+            cell = f"{cell} against {against}".strip()
+        found = _contrast(cell, what, [pair.better, pair.worse], DIFFERENCE, every_seed)
+        yield replace(found, differs=(*pair.differs, *found.differs), resolution=coarsest)
 
 
-def _grouped(
-    claim: Claim, trials: Trials, table: pd.DataFrame, names: Sequence[str]
-) -> list[tuple[dict[str, Any], BySeed]]:
-    """The trials that agree in some settings, with their values (None for a missing one)."""
-    if table.empty:
-        return []
-    names = list(dict.fromkeys(names))
-    number = np.zeros(len(table), dtype=int)
-    if names:
-        number = table.groupby(names, dropna=False).ngroup().to_numpy()
-    first = table.iloc[np.unique(number, return_index=True)[1]]
-    values = first[names].astype(object).where(first[names].notna(), None).to_dict("records")
-    groups: list[tuple[dict[str, Any], BySeed]] = [
-        ({str(name): value for name, value in each.items()}, {}) for each in values
-    ]
-    columns = (table[name].tolist() for name in ("seed", LOSS, "run_id"))
-    for which, seed, loss, run_id in zip(number, *columns, strict=True):
-        settings, by_seed = groups[which]
-        if seed in by_seed:
-            differ = [name for name in _varying(table, trials, set()) if name not in names]
-            raise AnalysisError(
-                f"claim {claim.claim!r}: several trials with seed {seed} have"
-                f" {_label(settings) or 'the same settings'}; they differ in"
-                f" {', '.join(differ) or 'nothing'}: put that into `within`, or fix it in `where`"
-            )
-        by_seed[seed] = (loss, run_id)
-    return groups
-
-
-def _order(claim: Claim, named: Sequence[Any], found: Sequence[Any]) -> list[Any]:
+def _order(claim: Claim, named: Sequence[Any], found: Collection[Any]) -> list[Any]:
     """The levels, the one that should have the lowest loss first.
 
     A level that the claim names is among them, also where a cell lacks it.
     """
     if claim.order is not None or claim.equal is not None:
         return list(named)
-    ascending = sorted(found)
+    ascending = sorted({*named, *found}, key=lambda level: (isinstance(level, str), level))
     if claim.best is not None:
-        return [*named, *(level for level in ascending if level not in named)]
+        return [named[0], *(level for level in ascending if level != named[0])]
     return ascending if "rising" in (claim.monotone, claim.trend) else ascending[::-1]
 
 
-def _pairs(claim: Claim, levels: Sequence[Any]) -> list[tuple[Any, Any]]:
+def _steps(claim: Claim, levels: Sequence[Any]) -> list[tuple[str, Sequence[Any], Floats]]:
+    """What is compared: in words, the levels, and their weights."""
+    if claim.trend:
+        return [_line(levels)] if len(levels) > 1 else []
     if claim.best is not None:
-        return [(levels[0], other) for other in levels[1:]]
-    if claim.equal is not None:
-        return list(itertools.combinations(levels, 2))
-    return list(itertools.pairwise(levels))
+        two = [(levels[0], other) for other in levels[1:]]
+    elif claim.equal is not None:
+        two = list(itertools.combinations(levels, 2))
+    else:
+        two = list(itertools.pairwise(levels))
+    return [(f"{better} - {worse}", (better, worse), DIFFERENCE) for better, worse in two]
 
 
-def _difference(
-    cell: str, what: str, better: BySeed, worse: BySeed, across: bool = False
-) -> Contrast:
-    losses, seeds, lost, run_ids = _whole([better, worse])
-    return Contrast(cell, what, seeds, losses, np.array([1.0, -1.0]), lost, run_ids, across)
-
-
-def _slope(cell: str, by_level: Mapping[Any, BySeed]) -> Contrast:
+def _line(levels: Sequence[Any]) -> tuple[str, Sequence[Any], Floats]:
     """What a line through the levels, equally spaced, says of the first against the last."""
-    losses, seeds, lost, run_ids = _whole(list(by_level.values()))
-    first, *_, last = by_level
-    position = np.arange(len(by_level)) - (len(by_level) - 1) / 2
-    weights = -position * (len(by_level) - 1) / (position**2).sum()
-    what = f"{first} - {last}, fitted"
-    return Contrast(cell, what, seeds, losses, weights, lost, run_ids)
+    position = np.arange(len(levels)) - (len(levels) - 1) / 2
+    weights = -position * (len(levels) - 1) / (position**2).sum()
+    return f"{levels[0]} - {levels[-1]}, fitted", levels, weights
 
 
-def _whole(sides: Sequence[BySeed]) -> tuple[Floats, tuple[int, ...], int, tuple[str, ...]]:
-    """The losses (seeds x sides) of the seeds whose trials finished on all sides.
+def _contrast(
+    cell: str,
+    what: str,
+    sides: Sequence[Configuration],
+    weights: Floats,
+    every_seed: Iterable[int],
+) -> Contrast:
+    """Compare the seeds whose trials finished on all sides, and count the others as lost.
 
-    With the seeds, how many were lost because a trial did not or is not there, and the runs.
+    Seeds whose losses are all those of an earlier one count once: they are copies, or the models
+    have no chance in them.
     """
-    planned = sorted(set[int]().union(*sides))
-    missing = (math.nan, "")
-    losses = np.array([[side.get(seed, missing)[0] for side in sides] for seed in planned])
-    losses = losses.reshape(len(planned), len(sides))
-    whole = np.isfinite(losses).all(axis=1)
-    seeds = tuple(int(seed) for seed, is_whole in zip(planned, whole, strict=True) if is_whole)
-    run_ids = tuple(side[seed][1] for seed in seeds for side in sides)
-    return losses[whole], seeds, int((~whole).sum()), run_ids
+    planned = sorted({*every_seed}.union(*(side.runs for side in sides)))
+    missing = Run("", math.nan, ())
+    runs = [[side.runs.get(seed, missing) for side in sides] for seed in planned]
+    losses = np.array([[run.loss for run in row] for row in runs]).reshape(-1, len(sides))
+    whole = np.flatnonzero(np.isfinite(losses).all(axis=1))
+    _, first = np.unique(losses[whole], axis=0, return_index=True)
+    kept = whole[np.sort(first)].tolist()
+    return Contrast(
+        cell=cell,
+        what=what,
+        seeds=tuple(int(planned[row]) for row in kept),
+        losses=losses[kept],
+        weights=weights,
+        lost=len(planned) - len(whole),
+        run_ids=tuple(run.run_id for row in kept for run in runs[row]),
+        differs=_provenance([runs[row] for row in kept]),
+        repeated=len(whole) - len(kept),
+    )
 
 
-def _varying(table: pd.DataFrame, trials: Trials, but: set[str]) -> list[str]:
-    return [
+def _provenance(rows: Sequence[Sequence[Run]]) -> tuple[str, ...]:
+    """In what the trials of some seed were made with they differ, as far as it is known."""
+    return tuple(
         name
-        for name in trials.settings
-        if name not in but and table[name].nunique(dropna=False) > 1
-    ]
+        for at, name in enumerate(PROVENANCE)
+        if any(len({run.provenance[at] for run in row} - {""}) > 1 for row in rows)
+    )
 
 
-def _label(values: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in values.items() if value is not None)
+def _varying(found: Sequence[Configuration]) -> list[str]:
+    return [name for name in found[0].settings if _differ(found, name)] if found else []
+
+
+def _differ(found: Sequence[Configuration], name: str) -> bool:
+    """Whether those that are there have several values of a setting, or some have none."""
+    return len({each.settings.get(name) for each in found if each.settings}) > 1
+
+
+def _resolution(*sides: pd.DataFrame) -> float:
+    """What the losses were rounded to; the coarsest of the sides, where each has its own.
+
+    A few losses may be multiples of more than they were rounded to by chance.
+    """
+    known = [side[LOSS].dropna() for side in sides]
+    if not any(map(len, known)):
+        return 0.0
+    many = [losses for losses in known if losses.nunique() >= ENOUGH]
+    return max(map(resolution, [pd.concat(known), *many]))
 
 
 def select(table: pd.DataFrame, selection: Mapping[str, Value | list[Value]]) -> pd.DataFrame:
@@ -248,8 +317,8 @@ def select(table: pd.DataFrame, selection: Mapping[str, Value | list[Value]]) ->
 
 def _as_in(column: pd.Series[Any], value: Value) -> Value:
     """A value as the column has it: YAML's 1e-3, "8" and true are 0.001, 8 and "True"."""
-    if not pd.api.types.is_numeric_dtype(column):
-        return str(value)
+    if not pd.api.types.is_numeric_dtype(column):  # words, and perhaps numbers
+        return next((one for one in column.unique() if str(one) == str(value)), str(value))
     try:
         number = float(value)
     except ValueError:

@@ -221,6 +221,8 @@ def _p_values(
 ) -> Floats:
     """Of each test (test, contrast); where the noise is in doubt, both kinds of test must agree."""
     floors = [floor(contrast) for contrast in contrasts]
+    if not contrasts:
+        return np.ones((1, 0))
     rows = []
     for one in zip(*tests, strict=True):
         pairs = zip(contrasts, one, strict=True)

@@ -8,6 +8,7 @@ and aliases work. Whatever a text is, reading it takes bounded time, memory and 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,8 @@ MOST_VALUES = 10_000  # each alias counts as all that it stands for
 MOST_DEPTH = 50  # of lists and maps in one another
 MOST_WHOLE = 2**64
 SHOWN = 40  # characters of a value in a message
+
+Lines = Mapping[tuple[Any, ...], int]  # by keys and indices from the root; lines count from 1
 
 TAG = "tag:yaml.org,2002:"
 STR, INT, FLOAT, BOOL, NULL, SEQ, MAP, MERGE = (
@@ -65,6 +68,20 @@ def read_yaml(path: Path) -> Any:
     Raises:
         YamlError: it cannot be read, or `parse_yaml` refuses it.
     """
+    return parse_yaml(_text_of(path))
+
+
+def read_with_lines(path: Path) -> tuple[Any, Lines]:
+    """The value of a YAML file, and the line of each of its parts.
+
+    Raises:
+        YamlError: as `read_yaml`.
+    """
+    node = _composed(_text_of(path))
+    return (None, {(): 1}) if node is None else (_value(node), _lines(node))
+
+
+def _text_of(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
             raise YamlError("cannot be read: it is not a file")  # a pipe or device may never end
@@ -75,7 +92,7 @@ def read_yaml(path: Path) -> Any:
     except ValueError as error:  # a NUL in the path
         raise YamlError(f"cannot be read: {error}") from None
     try:
-        return parse_yaml(content.decode())
+        return content.decode()
     except UnicodeDecodeError as error:
         if len(content) > MOST_BYTES:
             raise _too_long() from None
@@ -88,6 +105,12 @@ def parse_yaml(text: str) -> Any:
     Raises:
         YamlError: it is not YAML, or not plain data of a reasonable size.
     """
+    node = _composed(text)
+    return None if node is None else _value(node)
+
+
+def _composed(text: str) -> Node | None:
+    """The root of a document; None if it is empty."""
     if len(text) > MOST_BYTES:
         raise _too_long()
     try:
@@ -96,14 +119,13 @@ def parse_yaml(text: str) -> Any:
         problem = f"not YAML: it has the character {_code(error.character)}"
         raise YamlError(problem, 1 + text.count("\n", 0, error.position)) from None
     try:
-        node = composer.get_single_node()
+        return composer.get_single_node()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         problem = ", ".join(filter(None, (error.context, error.problem)))
         raise YamlError(f"not YAML: {problem:.200}", line) from None
     except (ValueError, OverflowError) as error:  # of an escape such as "\UFFFFFFFF"
         raise YamlError(f"not YAML: {error}", composer.get_mark().line + 1) from None
-    return None if node is None else _value(node)
 
 
 class _Composer(Reader, Scanner, Parser, Composer, BaseResolver):
@@ -198,6 +220,27 @@ def _merged(node: Node) -> dict[Any, Any]:
     return merged
 
 
+def _lines(node: Node, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
+    """Where a value starts, and all that is in it; in a map where its keys do."""
+    lines: dict[tuple[Any, ...], int] = {}
+    if isinstance(node, SequenceNode):
+        for index, item in enumerate(node.value):
+            lines |= _lines(item, (*path, index))
+    elif isinstance(node, MappingNode):
+        for _, value_node in filter(_merges, node.value):
+            maps = value_node.value if isinstance(value_node, SequenceNode) else [value_node]
+            for one in reversed(maps):
+                lines |= _lines(one, path)
+        for key_node, value_node in itertools.filterfalse(_merges, node.value):
+            key = (*path, _key(key_node))
+            lines |= _lines(value_node, key) | {key: _line(key_node)}
+    return lines | {path: _line(node)}
+
+
+def _merges(pair: tuple[Node, Node]) -> bool:
+    return bool(pair[0].tag == MERGE)
+
+
 def _text(text: str) -> str:
     """With halves of characters joined, as JSON escapes them."""
     if "\0" in text:
@@ -253,7 +296,11 @@ SCALARS: Mapping[str, Callable[[str], Any]] = {
 
 
 def _refused(node: Node, problem: str) -> YamlError:
-    return YamlError(problem, node.start_mark.line + 1)
+    return YamlError(problem, _line(node))
+
+
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1
 
 
 def _too_long() -> YamlError:

@@ -246,11 +246,11 @@ def _caveats(evidence: Evidence) -> list[str]:
         "- A claim about every cell is about the cells of this sweep.",
     ]
     for index, conclusion in enumerate(evidence.conclusions, start=1):
-        if conclusion.across:
+        for name, number in conclusion.differs.items():
             lines.append(
-                f"- Claim {index} compares trials of different block_size in {conclusion.across} of"
-                f" {len(conclusion.contrasts)} differences. That is fair only where a model's loss"
-                " does not depend on block_size, as with those whose context is one character."
+                f"- Claim {index} compares trials that also differ in {as_text(name)}, in {number}"
+                f" of {len(conclusion.contrasts)} differences. That is fair only where their"
+                " losses do not depend on it."
             )
     return ["## Caveats\n", "\n".join(lines) + "\n"]
 

@@ -94,6 +94,11 @@ class Trials:
         """Of the sweep as a whole; a table is finished."""
         return self.sweep.get("status", "FINISHED")
 
+    @property
+    def plan_known(self) -> bool:
+        """Whether what the sweep planned and did not start has rows, too."""
+        return False
+
     @cached_property
     def search(self) -> Search | None:
         """How the sweep searched; None if it did not.

@@ -209,19 +209,6 @@ def test_rounding_is_no_difference() -> None:
     assert found.verdict != "SUPPORTED"
 
 
-def test_a_comparison_across_block_sizes_is_said() -> None:
-    trials = trials_with(CLEAR)
-    table = trials.table.rename(columns={"width": "block_size"})
-    trials = Trials("study", table[(table["kind"] != "c") | (table["block_size"] == 8)],
-                    ("kind", "block_size", "seed"))  # fmt: skip
-    within = one({"better": {"kind": "a"}, "worse": {"kind": "b"}}, trials)
-    assert (within.cells, within.across) == (2, 0)
-    across = one({"better": {"kind": "a"}, "worse": {"kind": "c"}}, trials)
-    assert (across.cells, across.across) == (2, 1)
-    about = {"better": {"kind": "a", "block_size": 16}, "worse": {"kind": "b", "block_size": 8}}
-    assert one(about, trials).across == 0
-
-
 @pytest.mark.parametrize("level", [0.001, "1e-3", "0.001"])
 def test_levels_are_found_as_yaml_writes_them(level: Any) -> None:
     trials = trials_with(CLEAR)
@@ -333,13 +320,14 @@ def test_selections_are_paired_where_they_agree() -> None:
         ("width=16 against kind=b width=16", "a - b|c"),
         ("width=16 against kind=c width=16", "a - b|c"),
     ]
-    everything = one({**sides, "within": []}, trials_with(CLEAR))
-    assert (everything.cells, everything.verdict) == (8, "UNDERPOWERED")  # the noise is odd
+    nearest = one({**sides, "despite": ["width"]}, trials_with(CLEAR))
+    assert nearest.differs == {}  # the same pairs, as none need differ
+    assert [c.cell for c in nearest.contrasts] == [c.cell for c in found.contrasts]
 
 
-def test_a_setting_may_not_be_left_open() -> None:
-    with pytest.raises(AnalysisError, match=r"seed 0 have kind=a; they differ in width"):
-        contrasts_of(claim(**ORDER, within=[]), trials_with(CLEAR))
+def test_a_cell_has_one_configuration_of_a_level() -> None:
+    with pytest.raises(AnalysisError, match=r"several configurations with kind=a, .* in width: "):
+        contrasts_of(claim(**ORDER, despite=["width"]), trials_with(CLEAR))
 
 
 # The published table, on its own.
@@ -390,12 +378,14 @@ def test_one_run_a_cell_supports_nothing(published: pd.DataFrame) -> None:
         ("{margins: 1, claims: [{claim: x, factor: kind, best: a}]}", "unknown 'margins'"),
         ("claims: [{claim: x, factor: kind, order: [a, a]}]", "a level occurs twice in a, a"),
         ("claims: [{claim: x, factor: seed, monotone: falling}]", "paired by their seed"),
-        ("claims: [{claim: x, factor: kind, best: a, within: [seed]}]", "paired by their seed"),
+        ("claims: [{claim: x, factor: kind, best: a, despite: [seed]}]", "paired by their seed"),
+        ("claims: [{claim: x, factor: kind, best: a, within: [width]}]", r"in `despite`, and fix"),
         ("claims: [{claim: x, better: {}, worse: {kind: a}}]", "better: .*at least 1"),
         ("claims: [{claim: x, factor: kind, best: a, where: {width: []}}]", ".*least one"),
         ("claims: [{claim: x, factor: kind, best: null, order: [a, {}]}]", "a word, a number"),
         ("{margin: .inf, claims: [{claim: x, factor: kind, best: a}]}", "margin: .*finite"),
         ("{1: 2, a: 3, claims: [{claim: x, factor: kind, best: a}]}", "unknown '1'"),
+        ("{.nan: 2, claims: [{claim: x, factor: kind, best: a}]}", "line 1: unknown 'nan'"),
         ("claims: [{claim: x, factor: kind, trend: falling}]", "kind is not a number in every"),
         ("claims: [{claim: x, better: {kind: a}, worse: {width: 8}}]", "3 trials are both"),
         ("claims: [{claim: x, factor: kind, best: a, where: {kind: a}}]", "nothing to compare"),

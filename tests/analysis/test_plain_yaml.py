@@ -17,6 +17,7 @@ from analysis.plain_yaml import (
     MOST_VALUES,
     YamlError,
     parse_yaml,
+    read_with_lines,
     read_yaml,
 )
 
@@ -242,3 +243,38 @@ def test_what_is_no_file_of_text_is_refused_at_once(tmp_path: Path) -> None:
     assert problem(file) == "more than 512 KiB"
     file.write_bytes(b"a: \xc3\xa4\r\nb: 1")
     assert read_yaml(file) == {"a": "ä", "b": 1}
+
+
+def test_the_lines_of_all_parts_are_known(tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(
+        """\
+base: &base
+  a: 1
+  b: 2
+list:
+  - x
+  -
+    <<: [{c: 3, b: 4}, *base]
+    a: 5
+  - {d: [6,
+         7]}
+again: *base
+"""
+    )
+    data, lines = read_with_lines(file)
+    assert data["list"][1] == {"c": 3, "b": 4, "a": 5}
+    assert lines == {
+        (): 1,
+        ("base",): 1, ("base", "a"): 2, ("base", "b"): 3,
+        ("list",): 4, ("list", 0): 5,
+        ("list", 1): 7, ("list", 1, "c"): 7, ("list", 1, "b"): 7, ("list", 1, "a"): 8,
+        ("list", 2): 9, ("list", 2, "d"): 9, ("list", 2, "d", 0): 9, ("list", 2, "d", 1): 10,
+        ("again",): 11, ("again", "a"): 2, ("again", "b"): 3,
+    }  # fmt: skip
+
+
+def test_an_empty_file_has_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text("# nothing\n")
+    assert read_with_lines(file) == (None, {(): 1})

@@ -102,8 +102,9 @@ LEVELS = ["rope", "sinpe", "attention", "bigram", 8, 64, 2**64, 1e308, -1e308, 1
 SETTINGS = ["variant", "pe_type", "n_embd", "block_size", "seed", "val_loss", "", "x"]
 
 plain = some.one_of(some.sampled_from(LEVELS), some.integers(-99, 99), some.floats(), texts)
+settings_of_trials = some.lists(some.sampled_from(SETTINGS), max_size=3)
 values = some.recursive(
-    plain,
+    some.one_of(plain, settings_of_trials),
     lambda inner: some.one_of(
         some.lists(inner, max_size=4),
         some.dictionaries(some.sampled_from(SETTINGS), inner, max_size=3),

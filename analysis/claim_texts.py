@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.conclusions import NEGATED, Conclusion, contrasts_table
+from analysis.conclusions import Conclusion, contrasts_table
+from analysis.decisions import NEGATED
 from analysis.document import as_code, as_text, in_short, markdown_table
 from analysis.messages import address_of
+from analysis.statistics import FEWEST_FOR_BOOTSTRAP, Interval
 
+FEWEST_FOR_SIGNS = 5  # seeds; with fewer the sign-flip test cannot reject at 5 %
 ONE_SEED = """\
 There is one run for each configuration. The counts below say how those runs came out, which is
 what one can see in the table; they do not say how another seed would come out. No spread can be
@@ -65,8 +68,9 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
     note = (
         '\n"cells" counts those in which every mean difference is as compared; a claim that does'
         " not hold in every cell is borne out by those that are missing. The effect is the"
-        " difference in the weakest cell, negative in favour of what is compared, with its 95 %"
-        " interval. Below, p_holm is for the statement that this one difference bears the claim"
+        " difference in the weakest cell, negative in favour of what is compared, with its 90 %"
+        " interval, whose ends are those of the one-sided tests at 5 %. Below, p_holm is for the"
+        " statement that this one difference bears the claim"
         " out, corrected for all differences of the claim, and p_equal that it is less than the"
         " margin.\n"
     )
@@ -110,15 +114,7 @@ def sentences(each: Conclusion) -> Iterable[str]:
         return
     yield f"The {named} is {where(each)}: {effect(each)} nats per character, {_seeds(each)}."
     if each.effect.n > 1:
-        yield (
-            f"Its bootstrap interval is [{in_short(each.bootstrap.low, 5)},"
-            f" {in_short(each.bootstrap.high, 5)}], its"
-            f" sign-flip p-value {each.sign_flip:.4f}."
-        )
-        yield (
-            f"For the claim p = {each.decision.supports:.2g}, against it"
-            f" p = {each.decision.refutes:.2g}."
-        )
+        yield from _evidence(each)
     if each.lost:
         yield _lost(each)
     if each.across:
@@ -127,13 +123,42 @@ def sentences(each: Conclusion) -> Iterable[str]:
         yield needed_in_words(each)
 
 
+def _evidence(each: Conclusion) -> Iterable[str]:
+    if each.deciding > 1:
+        yield (
+            f"It is one of {each.deciding} that decide: intervals that hold for all of them at once"
+            f" with 90 % give it {_between(each.simultaneous)}."
+        )
+    if each.bootstrap.n >= FEWEST_FOR_BOOTSTRAP:
+        yield f"Its 95 % bootstrap interval is {_between(each.bootstrap)}."
+    yield (
+        f"For the claim p = {each.decision.supports:.2g}, against it"
+        f" p = {each.decision.refutes:.2g}; by the sign-flip test alone p = {each.sign_flip:.4f}."
+    )
+    noise = each.decision.noise
+    if not noise.is_normal:
+        yield (
+            f"The differences do not look normal (Shapiro-Wilk, p = {noise.p_normal:.2g}), so the"
+            " sign-flip test has to agree with the t-test."
+        )
+    if flat := sum(noise.flat):
+        yield (
+            f"{flat} of {len(noise.flat)} differences have no more spread than rounding makes, so"
+            " the sign-flip test has to agree there."
+        )
+    if not noise.is_good and each.seeds < FEWEST_FOR_SIGNS:
+        yield f"It cannot with fewer than {FEWEST_FOR_SIGNS} seeds."
+
+
 def needed_in_short(each: Conclusion) -> str:
     """The number of seeds that would show a claim, or why there is none."""
     if each.lost or each.seeds < 2:
         return "unknown"
-    if each.seeds_needed is None:
-        return "no number"
-    return str(max(each.seeds_needed, each.seeds + 1))
+    if each.needed.to_show is not None:
+        return str(max(each.needed.to_show, each.seeds + 1))
+    if each.needed.to_refute is not None:
+        return f"none; {max(each.needed.to_refute, each.seeds + 1)} to refute"
+    return "no number"
 
 
 def needed_in_words(each: Conclusion) -> str:
@@ -142,11 +167,16 @@ def needed_in_words(each: Conclusion) -> str:
         return "First every pair must be whole."
     if each.seeds < 2:
         return "With one seed nothing is known of the spread."
-    if each.seeds_needed is None:
-        return "By what is seen now, more seeds would not show it."
-    if each.seeds_needed <= each.seeds:  # p-values have their own luck
-        return "By what is seen now, a few more seeds would show it."
-    return f"About {each.seeds_needed} seeds would be needed."
+    needed = each.needed
+    if needed.to_show is not None:
+        if needed.to_show <= each.seeds:  # p-values have their own luck
+            return "By what is seen now, a few more seeds would show it."
+        return f"By what is seen now, about {needed.to_show} seeds would show it."
+    if needed.to_refute is not None:
+        few = needed.to_refute <= each.seeds
+        refute = "a few more" if few else f"about {needed.to_refute}"
+        return f"By what is seen now, no number of seeds would show it; {refute} would refute it."
+    return "By what is seen now, no number of seeds up to 1,000 would tell."
 
 
 def where(each: Conclusion) -> str:
@@ -163,8 +193,11 @@ def effect(each: Conclusion) -> str:
         return ""
     if found.n == 1:
         return in_short(found.mean, 5, "+")
-    mean, low, high = (in_short(value, 4, "+") for value in (found.mean, found.low, found.high))
-    return f"{mean} [{low}, {high}]"
+    return f"{in_short(found.mean, 4, '+')} {_between(found)}"
+
+
+def _between(found: Interval) -> str:
+    return f"[{in_short(found.low, 4, '+')}, {in_short(found.high, 4, '+')}]"
 
 
 def _lost(each: Conclusion) -> str:

@@ -4,51 +4,43 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import nan
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from analysis.claims import Claim, load_claims
 from analysis.confirmed import confirmation_note, judged
 from analysis.contrasts import Contrast, contrasts_of
 from analysis.csv_files import csv_text
-from analysis.errors import AnalysisError
-from analysis.runs import Trials
-from analysis.statistics import (
-    Floats,
-    Interval,
-    bca_interval,
-    equivalence,
-    holm,
-    page_trend,
-    paired_ts,
-    power,
-    seeds_needed,
-    sign_flip,
-    t_interval,
-    t_intervals,
+from analysis.decisions import (
+    ALPHA,
+    NEGATED,
+    Decision,
+    Noise,
+    Verdict,
+    averages,
+    badness,
+    decide,
+    floor,
+    p_against,
+    p_equal,
+    p_for,
+    tests_against,
+    tests_for,
 )
+from analysis.errors import AnalysisError
+from analysis.forecast import Needed, seeds_needed
+from analysis.runs import Trials
+from analysis.statistics import Interval, bca_interval, holm, sign_flip, t_intervals
 
-ALPHA = 0.05
-NEGATED = "not in every cell"
+CONFIDENCE = 1 - 2 * ALPHA  # of intervals, whose ends are those of the one-sided tests
 CONTRAST_COLUMNS = (
     *("claim_index", "claim", "verdict", "favoured", "cell", "what", "n", "mean", "low", "high"),
     *("p_holm", "p_equal", "lost", "run_ids"),
 )
-Verdict = Literal["SUPPORTED", "NOT SUPPORTED", "UNDERPOWERED"]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A verdict and what it rests on."""
-
-    verdict: Verdict
-    supports: float  # p-value of the test whose rejection supports the claim
-    refutes: float  # of the one whose rejection contradicts it
-    weakest: int | None  # the contrast that decides, of those that were given
+NOTHING = Interval(nan, nan, nan, 0)
 
 
 @dataclass(frozen=True)
@@ -61,11 +53,13 @@ class Conclusion:
     cells: int
     cells_hold: int  # in which every mean difference bears the claim out
     weakest: Contrast | None  # the one that decides: of the cells, or of averages over cells
-    effect: Interval  # of the weakest, by Student's t
-    bootstrap: Interval  # of the weakest, BCa
+    effect: Interval  # of the weakest, by Student's t with 90 %
+    simultaneous: Interval  # the same, where those of all that decide hold together with 90 %
+    deciding: int  # how many contrasts decide
+    bootstrap: Interval  # of the weakest, BCa with 95 %; NaN with fewer than ten pairs
     sign_flip: float  # p-value of the weakest
     seeds: int  # pairs in the contrast that has fewest
-    seeds_needed: int | None  # None: unknown, or no number would do
+    needed: Needed  # seeds for a verdict
     holm: tuple[float, ...]  # adjusted p-values, for statements about single contrasts
 
     @property
@@ -80,7 +74,7 @@ class Conclusion:
     @property
     def most_seeds(self) -> int:
         """Pairs in the contrast that has most."""
-        return max((len(contrast.differences) for contrast in self.contrasts), default=0)
+        return max((len(contrast.seeds) for contrast in self.contrasts), default=0)
 
     @property
     def across(self) -> int:
@@ -130,84 +124,52 @@ def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
     """Describe what the contrasts of a claim say, and decide."""
     by_cell = defaultdict(list)
     for contrast in contrasts:
-        by_cell[contrast.cell].append(_badness(claim, contrast) < 0)
-    alone = _against(claim, contrasts, True) if claim.holds == NEGATED else _for(claim, contrasts)
+        by_cell[contrast.cell].append(badness(claim, contrast) < 0)
     deciding = averages(contrasts) if claim.holds == "on average" else contrasts
     decision = decide(claim, deciding)
-    weakest = None if decision.weakest is None else deciding[decision.weakest]
-    sample = weakest.differences if weakest else np.empty(0)
+    noise = Noise.of(contrasts)
+    alone = (p_against if claim.holds == NEGATED else p_for)(claim, contrasts, noise)
+    weakest = [] if decision.weakest is None else [deciding[decision.weakest]]
     return Conclusion(
         claim=claim,
         decision=decision,
         contrasts=tuple(contrasts),
         cells=len(by_cell),
         cells_hold=sum(map(all, by_cell.values())),
-        weakest=weakest,
-        effect=t_interval(sample),
-        bootstrap=bca_interval(sample),
-        sign_flip=sign_flip(sample, "greater" if claim.holds == NEGATED else "less"),
-        seeds=min((len(contrast.differences) for contrast in contrasts), default=0),
-        seeds_needed=needed(claim, deciding),
+        weakest=next(iter(weakest), None),
+        effect=next(iter(intervals(weakest)), NOTHING),
+        simultaneous=next(iter(intervals(weakest, of=len(deciding))), NOTHING),
+        deciding=len(deciding),
+        bootstrap=next((bca_interval(one.differences) for one in weakest), NOTHING),
+        sign_flip=max((_signs(claim, one) for one in weakest), default=1.0),
+        seeds=min((len(contrast.seeds) for contrast in contrasts), default=0),
+        needed=seeds_needed(claim, deciding, decision),
         holm=tuple(holm(alone)),
     )
 
 
-def decide(claim: Claim, contrasts: Sequence[Contrast]) -> Decision:
-    """The verdict on contrasts that all have to bear a claim out (or not, if it says so).
+def intervals(contrasts: Sequence[Contrast], of: int = 1) -> list[Interval]:
+    """Where mean differences may lie, by Student's t, with 90 %: each end is a one-sided 5 % test.
 
-    All of them is an intersection-union test: the largest p-value decides, without correction. That
-    one of several contradicts is corrected by Holm. In a claim that holds in every cell or on
-    average, a difference that is better by less than the margin contradicts, and is no support
-    either; for one that does not hold in every cell only a difference of the other sign counts.
+    Args:
+        contrasts: of which.
+        of: of how many contrasts all such intervals together hold the means with 90 % (Bonferroni).
     """
-    if not contrasts:
-        return Decision("UNDERPOWERED", 1.0, 1.0, None)
-    strict = claim.holds == NEGATED
-    favour, against = _for(claim, contrasts), _against(claim, contrasts, strict)
-    all_hold = float(favour.max())
-    one_fails = float(min(1, len(contrasts) * against.min()))  # Holm's first step
-    supports, refutes = (one_fails, all_hold) if strict else (all_hold, one_fails)
-    verdict: Verdict = "UNDERPOWERED"
-    if refutes < ALPHA:
-        verdict = "NOT SUPPORTED"
-    elif supports < ALPHA:
-        verdict = "SUPPORTED"
-    # The one with the least evidence for all, or the most against; if tests cannot tell, by means.
-    evidence = -against if strict else favour
-    measured = [i for i, contrast in enumerate(contrasts) if len(contrast.differences)]
-    keys = {i: (evidence[i], _badness(claim, contrasts[i])) for i in measured}
-    return Decision(verdict, supports, refutes, max(measured, key=keys.__getitem__, default=None))
+    return t_intervals(
+        [contrast.differences for contrast in contrasts],
+        1 - (1 - CONFIDENCE) / of,
+        [contrast.rounding for contrast in contrasts],
+        [floor(contrast) for contrast in contrasts],
+    )
 
 
-def averages(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """The mean over cells of each kind of contrast, by the seeds that all its cells have."""
-    by_kind = defaultdict(list)
-    for contrast in contrasts:
-        by_kind[contrast.what].append(contrast)
-    found = []
-    for what, kind in by_kind.items():
-        seeds = sorted(set.intersection(*(set(each.seeds) for each in kind)))
-        rows = [[each.seeds.index(seed) for seed in seeds] for each in kind]
-        weights, losses = (
-            kind[0].weights,
-            [each.losses[row] for each, row in zip(kind, rows, strict=True)],
-        )
-        if len({len(each.weights) for each in kind}) > 1:  # lines through few and many levels
-            pairs = zip(kind, losses, strict=True)
-            weights, losses = np.ones(1), [(some @ each.weights)[:, None] for each, some in pairs]
-        found.append(
-            replace(
-                kind[0],
-                cell=f"the mean over {len(kind)} cells",
-                what=what,
-                seeds=tuple(seeds),
-                losses=np.mean(losses, axis=0),
-                weights=weights,
-                lost=sum(each.lost for each in kind),
-                run_ids=tuple(run_id for each in kind for run_id in each.run_ids),
-            )
-        )
-    return found
+def _signs(claim: Claim, contrast: Contrast) -> float:
+    """The p-value of the sign-flip tests that correspond to the t-tests that decide."""
+    if claim.holds == NEGATED:
+        against = tests_against(claim, contrast)
+        found = [sign_flip(test.sample(contrast.differences)) for test in against]
+        return min(1.0, len(found) * min(found))
+    return max(sign_flip(test.sample(contrast.differences)) for test in tests_for(claim, contrast))
 
 
 def favoured(claim: Claim) -> str:
@@ -217,46 +179,20 @@ def favoured(claim: Claim) -> str:
     return "positive" if claim.holds == NEGATED else "negative"
 
 
-def needed(claim: Claim, contrasts: Sequence[Contrast]) -> int | None:
-    """How many seeds would show the claim with a power of 0.8, were all as seen.
-
-    A trend is forecast by the line fitted to its levels.
-
-    Returns:
-        None where a contrast has fewer than two pairs, or no number up to 1,000 would do.
-    """
-    return seeds_needed(*_planned(claim, contrasts)) if contrasts else None
-
-
-def forecast(claim: Claim, contrasts: Sequence[Contrast], seeds: int) -> float:
-    """The chance that the claim is SUPPORTED with so many seeds, were all as seen."""
-    samples, alpha, any_of = _planned(claim, contrasts)
-    return power(samples, seeds, alpha, any_of)
-
-
-def _planned(claim: Claim, contrasts: Sequence[Contrast]) -> tuple[list[Floats], float, bool]:
-    """Samples whose means should be below zero, the level, and whether one of them is enough."""
-    samples = [contrast.differences for contrast in contrasts]
-    margin, negated = claim.margin, claim.holds == NEGATED
-    if claim.equal is not None and negated:
-        samples = [margin - np.sign(x.mean()) * x if len(x) else x for x in samples]
-    elif claim.equal is not None:
-        samples = [side for x in samples for side in (x - margin, -x - margin)]
-    elif negated:
-        samples = [-x for x in samples]
-    return samples, ALPHA, negated
-
-
 def conclusions_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     """A row a claim.
 
     Returns:
         Columns ``claim``, ``holds`` (where it should hold), ``verdict``, ``cells_hold``, ``cells``,
-        ``weakest_cell``, ``what`` (which difference there), ``effect``, ``low`` and ``high``
-        (its mean and 95 % paired-t interval, nats per character), ``bca_low`` and ``bca_high`` (by
-        bootstrap), ``p_supports``, ``p_refutes``, ``p_sign_flip`` (of the weakest cell), ``seeds``
-        (the fewest pairs of a cell), ``seeds_needed`` (missing where it is unknown), ``lost``
-        (pairs of which a trial did not finish).
+        ``weakest_cell``, ``what`` (which difference there), ``effect``, ``low`` and ``high`` (its
+        mean and 90 % paired-t interval, nats per character, whose ends are those of the one-sided
+        tests), ``simultaneous_low`` and ``simultaneous_high`` (the same, where the intervals of all
+        ``deciding`` differences hold together), ``bca_low`` and ``bca_high`` (95 %, by bootstrap;
+        missing with fewer than ten pairs), ``p_supports``, ``p_refutes``, ``p_sign_flip`` (of the
+        weakest cell), ``p_normal`` (that the differences are normal, by Shapiro and Wilk),
+        ``seeds`` (the fewest pairs of a cell), ``seeds_needed`` and ``seeds_to_refute`` (missing
+        where it is unknown, or no number would do), ``lost`` (pairs of which a trial did not
+        finish).
     """
     rows = [
         {
@@ -270,19 +206,24 @@ def conclusions_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
             "effect": each.effect.mean,
             "low": each.effect.low,
             "high": each.effect.high,
+            "simultaneous_low": each.simultaneous.low,
+            "simultaneous_high": each.simultaneous.high,
+            "deciding": each.deciding,
             "bca_low": each.bootstrap.low,
             "bca_high": each.bootstrap.high,
             "p_supports": each.decision.supports,
             "p_refutes": each.decision.refutes,
             "p_sign_flip": each.sign_flip,
+            "p_normal": each.decision.noise.p_normal,
             "seeds": each.seeds,
-            "seeds_needed": each.seeds_needed,
+            "seeds_needed": each.needed.to_show,
+            "seeds_to_refute": each.needed.to_refute,
             "lost": each.lost,
         }
         for each in conclusions
     ]
     table = pd.DataFrame(rows)
-    return table.astype({"seeds_needed": "Int64"}) if rows else table
+    return table.astype({"seeds_needed": "Int64", "seeds_to_refute": "Int64"}) if rows else table
 
 
 def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
@@ -291,18 +232,19 @@ def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     Returns:
         Columns ``claim_index`` (from 1), ``claim``, ``verdict``, ``favoured`` (which differences
         bear the claim out: "negative", "positive" or "small"), ``cell``, ``what``, ``n`` (pairs),
-        ``mean``, ``low`` and ``high`` (95 % paired-t interval, nats per character), ``p_holm``
-        (that this one alone bears the claim out, corrected for all of the claim), ``p_equal`` (two
-        one-sided tests that it is less than the margin), ``lost``, ``run_ids``.
+        ``mean``, ``low`` and ``high`` (90 % paired-t interval by itself, nats per character),
+        ``p_holm`` (that this one alone bears the claim out, corrected for all of the claim),
+        ``p_equal`` (two one-sided tests that it is less than the margin), ``lost``, ``run_ids``.
     """
     rows = []
     for index, each in enumerate(conclusions, start=1):
         about = (index, each.claim.claim, each.verdict, favoured(each.claim))
-        samples = [contrast.differences for contrast in each.contrasts]
-        equal = equivalence(samples, each.claim.margin)
-        tests = zip(each.contrasts, t_intervals(samples), each.holm, equal, strict=True)
-        for contrast, found, p_holm, p_equal in tests:
-            measured = (found.n, found.mean, found.low, found.high, p_holm, p_equal)
+        found = intervals(each.contrasts)
+        equal = p_equal(each.claim, each.contrasts)
+        for contrast, one, p_one, p_same in zip(
+            each.contrasts, found, each.holm, equal, strict=True
+        ):
+            measured = (one.n, one.mean, one.low, one.high, p_one, p_same)
             runs = " ".join(contrast.run_ids)
             rows.append((*about, contrast.cell, contrast.what, *measured, contrast.lost, runs))
     return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
@@ -319,38 +261,3 @@ def write_conclusions(conclusions: Sequence[Conclusion], folder: Path) -> list[P
     for path, table in zip(paths, (conclusions_table, contrasts_table), strict=True):
         path.write_bytes(csv_text(table(conclusions)).encode())
     return paths
-
-
-def _badness(claim: Claim, contrast: Contrast) -> float:
-    """How far the mean difference is from bearing the claim out; negative where it does."""
-    if claim.equal is not None:
-        return abs(contrast.mean) - claim.margin
-    return contrast.mean
-
-
-def _for(claim: Claim, contrasts: Sequence[Contrast]) -> Floats:
-    """The p-values of the tests whose rejection says that a contrast bears the claim out.
-
-    A contrast that lost a pair decides nothing, here and below: what fails does not fail by chance.
-    """
-    samples = [contrast.differences for contrast in contrasts]
-    if claim.equal is not None:
-        p_values = equivalence(samples, claim.margin)
-    else:
-        p_values = paired_ts(samples, "less")
-    for i, contrast in enumerate(contrasts):
-        if contrast.levels is not None:
-            p_values[i] = max(p_values[i], page_trend(contrast.levels))
-    return np.where([contrast.lost > 0 for contrast in contrasts], 1.0, p_values)
-
-
-def _against(claim: Claim, contrasts: Sequence[Contrast], strict: bool) -> Floats:
-    """The p-values of the tests whose rejection says that a contrast contradicts the claim."""
-    samples = [contrast.differences for contrast in contrasts]
-    if claim.equal is not None:
-        above = paired_ts([x - claim.margin for x in samples], "greater")
-        below = paired_ts([x + claim.margin for x in samples], "less")
-        p_values = np.minimum(1.0, 2 * np.minimum(above, below))
-    else:
-        p_values = paired_ts([x + (0.0 if strict else claim.margin) for x in samples], "greater")
-    return np.where([contrast.lost > 0 for contrast in contrasts], 1.0, p_values)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.claims import Claim, Selection, Value
 from analysis.errors import AnalysisError, listed
 from analysis.runs import Trials
-from analysis.statistics import Floats
+from analysis.statistics import Floats, resolution
 
 LOSS = "val_loss, where it counts"  # a column that no setting is called
 BLOCK = "block_size"
@@ -70,9 +70,9 @@ def contrasts_of(claim: Claim, trials: Trials) -> list[Contrast]:
     _check_names(claim, trials)
     table = trials.table.assign(**{LOSS: trials.comparable["val_loss"]})  # NaN for what is left out
     table = select(table[table["stage"] == ""], claim.where)
-    if claim.factor is None:
-        return list(_between_selections(claim, trials, table))
-    return list(_between_levels(claim, trials, table))
+    between = _between_selections if claim.factor is None else _between_levels
+    step = resolution(trials.comparable["val_loss"])
+    return [replace(each, resolution=step) for each in between(claim, trials, table)]
 
 
 def _check_names(claim: Claim, trials: Trials) -> None:

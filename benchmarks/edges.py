@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from analysis.claims import MARGIN, Scope
-from analysis.conclusions import NEGATED, Verdict
+from analysis.decisions import NEGATED, Verdict
 from benchmarks.synthetic import Means, Truth
 
 CLEAR = 0.5  # nats per character; a difference beyond doubt
@@ -42,6 +42,9 @@ class Edge:
     form: str
     holds: Scope
     wrong: Verdict
+
+    def __str__(self) -> str:
+        return f"{self.form} {self.holds} {self.wrong}"
 
     @property
     def claim(self) -> dict[str, Any]:

@@ -6,15 +6,13 @@ plus an effect of its seed, which all trials of the seed share, plus noise.
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -58,24 +56,27 @@ def _stuck(chance: np.random.Generator, shape: tuple[int, ...]) -> Floats:
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise of mean zero, in units of the spread: of all levels, or of some beside normal ones."""
+    """Noise of mean zero, in units of the spread, of some levels; what the others have."""
 
     draw: Draw
-    is_of_all: bool = False
+    others: Literal["the same", "normal", "none"] = "the same"
 
 
 SYMMETRIC = {
-    "normal": Noise(_normal, True),
-    "t3": Noise(_t3, True),
-    "unequal variances": Noise(_wide),
+    "normal": Noise(_normal),
+    "t3": Noise(_t3),
+    "unequal variances": Noise(_wide, "normal"),
 }
 SKEWED = {
-    "Gumbel": Noise(_gumbel),
-    "Gumbel, both": Noise(_gumbel, True),
-    "lognormal": Noise(_lognormal),
-    "lognormal, both": Noise(_lognormal, True),
-    "stuck runs": Noise(_stuck),
-    "stuck runs, both": Noise(_stuck, True),
+    "Gumbel": Noise(_gumbel, "normal"),
+    "Gumbel, alone": Noise(_gumbel, "none"),
+    "Gumbel, both": Noise(_gumbel),
+    "lognormal": Noise(_lognormal, "normal"),
+    "lognormal, alone": Noise(_lognormal, "none"),
+    "lognormal, both": Noise(_lognormal),
+    "stuck runs": Noise(_stuck, "normal"),
+    "stuck runs, alone": Noise(_stuck, "none"),
+    "stuck runs, both": Noise(_stuck),
 }
 NOISES = SYMMETRIC | SKEWED
 
@@ -97,15 +98,30 @@ class Design:
     seeds: int  # of each configuration
     spread: float = SPREAD  # of the noise, in nats
 
-    def losses(self, chance: np.random.Generator) -> Floats:
-        """Draw the losses of a sweep: cells x levels x seeds, in nats per character."""
+    def sweeps(self, number: int, chance: np.random.Generator) -> Iterator[Floats]:
+        """Draw the losses of so many sweeps: cells x levels x seeds, in nats per character."""
+        for _ in range(number):
+            yield self._losses(self._noise(chance), chance)
+
+    def typical(self, chance: np.random.Generator) -> Floats:
+        """Losses whose means and spreads are exactly these, their noise without correlation."""
+        drawn = chance.normal(0, 1, (len(self.truth.means), self.seeds, len(self.truth.means[0])))
+        orthogonal, _ = np.linalg.qr(drawn - drawn.mean(axis=1, keepdims=True))
+        return self._losses(orthogonal.swapaxes(1, 2) * math.sqrt(self.seeds - 1), chance)
+
+    def _losses(self, noise: Floats, chance: np.random.Generator) -> Floats:
+        means = np.array(self.truth.means)[..., None]
+        shared = chance.normal(0, SEED_SPREAD, self.seeds)
+        return np.asarray(LOSS + means + shared + self.spread * noise)
+
+    def _noise(self, chance: np.random.Generator) -> Floats:
         means = np.array(self.truth.means)
         drawn = self.noise.draw(chance, (*means.shape, self.seeds))
-        if not self.noise.is_of_all:
-            rest = [level for level in range(means.shape[1]) if level not in self.truth.noisy]
-            drawn[:, rest] = chance.normal(0, 1, drawn[:, rest].shape)
-        shared = chance.normal(0, SEED_SPREAD, self.seeds)
-        return np.asarray(LOSS + means[..., None] + shared + self.spread * drawn)
+        if self.noise.others != "the same":
+            others = [level for level in range(means.shape[1]) if level not in self.truth.noisy]
+            spread = 1 if self.noise.others == "normal" else 0
+            drawn[:, others] = chance.normal(0, spread, drawn[:, others].shape)
+        return drawn
 
 
 def write_sweep(path: Path, losses: Floats) -> None:
@@ -117,26 +133,15 @@ def write_sweep(path: Path, losses: Floats) -> None:
 
 
 def conclusions(
-    claims: Sequence[Mapping[str, Any]], design: Design, sweeps: int, chance: np.random.Generator
+    claims: Sequence[Mapping[str, Any]], sweeps: Iterable[Floats]
 ) -> Iterator[list[Conclusion]]:
-    """Judge claims, given as in a file but without a sentence, by each of many sweeps.
+    """Judge claims, given as in a file but without a sentence, by the losses of each sweep.
 
     A sweep goes all the way, from a table in a file to its conclusions.
     """
-    with tempfile.TemporaryDirectory() as folder, _quick_collections():
+    with tempfile.TemporaryDirectory() as folder:
         table, file = Path(folder, "trials.csv"), Path(folder, "claims.yaml")
         file.write_text(json.dumps({"claims": [{"claim": "it is so", **each} for each in claims]}))
-        for _ in range(sweeps):
-            write_sweep(table, design.losses(chance))
+        for losses in sweeps:
+            write_sweep(table, losses)
             yield check_claims(load_trials(str(table)), file)
-
-
-@contextmanager
-def _quick_collections() -> Iterator[None]:
-    """Leave what is loaded out of garbage collections: statsmodels makes one for each claim."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -114,9 +114,9 @@ def _forecasts(sweeps: int, chance: np.random.Generator) -> Rows:
             "means": "; ".join(", ".join(map(str, cell)) for cell in means),
             "spread": spread,
             "n": seeds,
-            "SUPPORTED, forecast": 100 * expected.supported,
+            "SUPPORTED, forecast": f"{100 * expected.supported:.1f}",
             "SUPPORTED": percent(counts[SUPPORTED] / sweeps, sweeps),
-            "NOT SUPPORTED, forecast": 100 * expected.refuted,
+            "NOT SUPPORTED, forecast": f"{100 * expected.refuted:.1f}",
             "NOT SUPPORTED": percent(counts[REFUTED] / sweeps, sweeps),
         }
 

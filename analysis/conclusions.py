@@ -166,6 +166,7 @@ def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Concl
                     " not compared; what a claim is about belongs into the grid of the arm"
                 )
             contrasts = contrasts_of(claim, evidence)
+            _check_digits(claim, contrasts)
         except AnalysisError:
             if file.shipped:
                 continue
@@ -179,6 +180,21 @@ def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Concl
                 f" its configurations are as the claim says{f'. {note}' if note else ''}"
             )
     return conclusions
+
+
+def _check_digits(claim: Claim, contrasts: Sequence[Contrast]) -> None:
+    """Refuse to call equal what rounding may have made equal.
+
+    Raises:
+        AnalysisError: the losses are not known as finely as the claim's margin.
+    """
+    coarsest = max(contrasts, key=lambda contrast: contrast.rounding, default=None)
+    if claim.equal is not None and coarsest and coarsest.rounding >= claim.margin:
+        raise AnalysisError(
+            f"claim {claim.claim!r}: the losses are rounded to {coarsest.resolution:g}, so nothing"
+            f" can be said of equality within {claim.margin:g}; give them with more digits, or a"
+            " larger margin"
+        )
 
 
 def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:

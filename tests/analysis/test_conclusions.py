@@ -262,6 +262,68 @@ def test_best_is_against_each_other_level_and_equal_wants_equivalence() -> None:
     assert one({**equal, "margin": 0.01}, trials_with(CLEAR)).verdict == "NOT SUPPORTED"
 
 
+def write_table(path: Path, losses: Mapping[str, list[float]], digits: int) -> Path:
+    rows = [
+        f"{kind},{seed},{loss:.{digits}f}"
+        for kind, several in losses.items()
+        for seed, loss in enumerate(several)
+    ]
+    path.write_text("\n".join(["kind,seed,val_loss", *rows]) + "\n")
+    return path
+
+
+def checked(path: Path, text: str) -> Any:
+    (path.parent / "claims.yaml").write_text(text)
+    (found,) = check_claims(load_trials(str(path)), path.parent / "claims.yaml")
+    return found
+
+
+ORDERED = "claims: [{claim: x, factor: kind, order: [a, b]}]"
+EQUAL = "claims: [{claim: x, factor: kind, equal: [a, b], margin: %s}]"
+
+
+def test_pairs_without_spread_need_more_than_their_direction(tmp_path: Path) -> None:
+    two = {"a": [2.40, 2.40], "b": [2.41, 2.41]}
+    found = checked(write_table(tmp_path / "x.csv", two, 2), ORDERED)
+    assert found.verdict == "UNDERPOWERED"
+    assert found.decision.supports >= 0.05
+    # With all digits the differences of five distinct pairs are the same: their signs decide.
+    five = {"a": [2.1 + i / 7 for i in range(5)], "b": [2.2 + i / 7 for i in range(5)]}
+    for seeds, verdict in ((4, "UNDERPOWERED"), (5, "SUPPORTED")):
+        some = {kind: losses[:seeds] for kind, losses in five.items()}
+        found = checked(write_table(tmp_path / "x.csv", some, 12), ORDERED)
+        assert (found.verdict, found.decision.supports) == (verdict, 2.0**-seeds)
+        assert found.decision.noise.flat == (True,)
+
+
+def test_losses_that_are_rounded_are_not_called_equal(tmp_path: Path) -> None:
+    chance = np.random.default_rng(2)
+    losses = {"a": list(chance.normal(2.4, 0.001, 5)), "b": list(chance.normal(2.404, 0.001, 5))}
+    path = write_table(tmp_path / "x.csv", losses, 2)
+    with pytest.raises(
+        AnalysisError, match=r"rounded to 0\.01, so nothing can be said of equality"
+    ):
+        checked(path, EQUAL % 0.002)
+    assert checked(write_table(path, losses, 6), EQUAL % 0.05).verdict == "SUPPORTED"
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_rounding_makes_nothing_equal_that_is_twice_the_margin_apart(
+    digits: int, tmp_path: Path
+) -> None:
+    margin = 2 * 10.0**-digits
+    chance, found = np.random.default_rng(3), []
+    for i in range(40):
+        start = chance.uniform(2.3, 2.4)
+        losses = {
+            "a": list(chance.normal(start, margin / 5, 5)),
+            "b": list(chance.normal(start + 2 * margin, margin / 5, 5)),
+        }
+        path = write_table(tmp_path / f"{i}.csv", losses, digits)
+        found.append(checked(path, EQUAL % margin).verdict)
+    assert found.count("SUPPORTED") <= 2
+
+
 def test_selections_are_paired_where_they_agree() -> None:
     sides = {"better": {"kind": "a"}, "worse": {"kind": ["b", "c"]}}
     found = one(sides, trials_with(CLEAR))

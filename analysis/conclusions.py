@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import nan
 from pathlib import Path
 
@@ -45,22 +46,15 @@ NOTHING = Interval(nan, nan, nan, 0)
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What the trials say of a claim; differences in nats per character, negative in its favour."""
+    """What the trials say of a claim; differences in nats per character, negative in its favour.
+
+    All but the verdict is worked out when it is first asked for.
+    """
 
     claim: Claim
     decision: Decision
     contrasts: tuple[Contrast, ...]
-    cells: int
-    cells_hold: int  # in which every mean difference bears the claim out
-    weakest: Contrast | None  # the one that decides: of the cells, or of averages over cells
-    effect: Interval  # of the weakest, by Student's t with 90 %
-    simultaneous: Interval  # the same, where those of all that decide hold together with 90 %
-    deciding: int  # how many contrasts decide
-    bootstrap: Interval  # of the weakest, BCa with 95 %; NaN with fewer than ten pairs
-    sign_flip: float  # p-value of the weakest
-    seeds: int  # pairs in the contrast that has fewest
-    needed: Needed  # seeds for a verdict
-    holm: tuple[float, ...]  # adjusted p-values, for statements about single contrasts
+    basis: tuple[Contrast, ...]  # those that decide: of the cells, or of averages over cells
     confounded: str = ""  # why nothing was compared
 
     @property
@@ -68,14 +62,81 @@ class Conclusion:
         return self.decision.verdict
 
     @property
-    def lost(self) -> int:
-        """Pairs of which a trial is missing: it failed, was stopped, still runs, or never ran."""
-        return sum(contrast.lost for contrast in self.contrasts)
+    def deciding(self) -> int:
+        """How many contrasts decide."""
+        return len(self.basis)
+
+    @property
+    def weakest(self) -> Contrast | None:
+        """The one of them that decides."""
+        index = self.decision.weakest
+        return None if index is None else self.basis[index]
+
+    @property
+    def cells(self) -> int:
+        return len(self._by_cell)
+
+    @property
+    def cells_hold(self) -> int:
+        """In how many cells every mean difference bears the claim out."""
+        return sum(all(badness(self.claim, one) < 0 for one in cell) for cell in self._by_cell)
+
+    @property
+    def _by_cell(self) -> list[list[Contrast]]:
+        cells = defaultdict(list)
+        for contrast in self.contrasts:
+            cells[contrast.cell].append(contrast)
+        return list(cells.values())
+
+    @property
+    def effect(self) -> Interval:
+        """The mean difference of the weakest, by Student's t with 90 %."""
+        return next(iter(intervals(self._weakest)), NOTHING)
+
+    @property
+    def simultaneous(self) -> Interval:
+        """The same, where those of all that decide hold together with 90 %."""
+        return next(iter(intervals(self._weakest, of=self.deciding)), NOTHING)
+
+    @cached_property
+    def bootstrap(self) -> Interval:
+        """The same, BCa with 95 %; NaN with fewer than ten pairs."""
+        return next((bca_interval(one.differences) for one in self._weakest), NOTHING)
+
+    @cached_property
+    def sign_flip(self) -> float:
+        """The p-value of the weakest."""
+        return max((_signs(self.claim, one) for one in self._weakest), default=1.0)
+
+    @property
+    def _weakest(self) -> list[Contrast]:
+        return [self.weakest] if self.weakest else []
+
+    @property
+    def seeds(self) -> int:
+        """Pairs in the contrast that has fewest."""
+        return min((len(contrast.seeds) for contrast in self.contrasts), default=0)
 
     @property
     def most_seeds(self) -> int:
         """Pairs in the contrast that has most."""
         return max((len(contrast.seeds) for contrast in self.contrasts), default=0)
+
+    @cached_property
+    def needed(self) -> Needed:
+        """Seeds for a verdict."""
+        return seeds_needed(self.claim, self.basis, self.decision)
+
+    @cached_property
+    def holm(self) -> tuple[float, ...]:
+        """Adjusted p-values, for statements about single contrasts."""
+        alone = p_against if self.claim.holds == NEGATED else p_for
+        return tuple(holm(alone(self.claim, self.contrasts, Noise.of(self.contrasts))))
+
+    @property
+    def lost(self) -> int:
+        """Pairs of which a trial is missing: it failed, was stopped, still runs, or never ran."""
+        return sum(contrast.lost for contrast in self.contrasts)
 
     @property
     def differs(self) -> dict[str, int]:
@@ -162,31 +223,9 @@ def _check_tuned(claim: Claim, tuned: set[str]) -> None:
 
 
 def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
-    """Describe what the contrasts of a claim say, and decide."""
-    by_cell = defaultdict(list)
-    for contrast in contrasts:
-        by_cell[contrast.cell].append(badness(claim, contrast) < 0)
-    deciding = averages(contrasts) if claim.holds == "on average" else contrasts
-    decision = decide(claim, deciding)
-    noise = Noise.of(contrasts)
-    alone = (p_against if claim.holds == NEGATED else p_for)(claim, contrasts, noise)
-    weakest = [] if decision.weakest is None else [deciding[decision.weakest]]
-    return Conclusion(
-        claim=claim,
-        decision=decision,
-        contrasts=tuple(contrasts),
-        cells=len(by_cell),
-        cells_hold=sum(map(all, by_cell.values())),
-        weakest=next(iter(weakest), None),
-        effect=next(iter(intervals(weakest)), NOTHING),
-        simultaneous=next(iter(intervals(weakest, of=len(deciding))), NOTHING),
-        deciding=len(deciding),
-        bootstrap=next((bca_interval(one.differences) for one in weakest), NOTHING),
-        sign_flip=max((_signs(claim, one) for one in weakest), default=1.0),
-        seeds=min((len(contrast.seeds) for contrast in contrasts), default=0),
-        needed=seeds_needed(claim, deciding, decision),
-        holm=tuple(holm(alone)),
-    )
+    """Decide what the contrasts of a claim say."""
+    basis = averages(contrasts) if claim.holds == "on average" else contrasts
+    return Conclusion(claim, decide(claim, basis), tuple(contrasts), tuple(basis))
 
 
 def intervals(contrasts: Sequence[Contrast], of: int = 1) -> list[Interval]:

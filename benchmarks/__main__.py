@@ -22,6 +22,7 @@ SECTIONS = {  # each a module, imported when it is run: some need neither Ray no
     "delivery": "runs brought to MLflow",
     "overhead": "what a trial costs beyond its training",
     "sweep": "the published sweep, from the command to its end",
+    "verdicts": "how often the verdicts on synthetic sweeps are wrong",
 }
 
 
@@ -43,6 +44,7 @@ def main() -> None:
     option("--ways", nargs="*", choices=ways, default=ways, help="of sweep, overhead; none: ours")
     option("--seeds", type=int, nargs="+", default=[], help="of the published sweep's trials")
     option("--trials", type=int, nargs="+", default=[], help="numbers of trivial trials")
+    option("--sweeps", type=int, help="synthetic ones for each rate of verdicts; 1000")
     option("--search", action="store_true", help="trivial trials are suggested by a search")
     corpora = os.environ.get("SWEEPS_CORPORA", "state/corpora")
     option("--corpora", default=corpora, help="the cache of downloaded texts (SWEEPS_CORPORA)")
@@ -57,6 +59,7 @@ def main() -> None:
         ways=tuple(given.ways),
         seeds=tuple(given.seeds),
         trials=tuple(given.trials),
+        sweeps=given.sweeps,
         is_search=given.search,
         corpora=Path(given.corpora).absolute(),
     )

@@ -32,6 +32,7 @@ class Asked:
     ways: tuple[str, ...]  # of running the published sweep, besides ours
     seeds: tuple[int, ...]  # numbers of seeds of the published sweep; empty for the section's own
     trials: tuple[int, ...]  # numbers of trivial trials; empty for the section's own
+    sweeps: int | None  # synthetic ones for each rate of verdicts; None for the section's own
     is_search: bool  # whether the trivial trials are suggested by a search
     corpora: Path  # the cache of downloaded texts
 

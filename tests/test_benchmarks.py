@@ -20,6 +20,7 @@ from benchmarks.measuring import Samples
 from benchmarks.operations import attention_bytes, attention_operations, executed_operations
 from benchmarks.ours import Shape, operations_of
 from benchmarks.plain_loop import PlainConfig, PlainTrial
+from benchmarks.synthetic import SKEWED, SYMMETRIC
 from benchmarks.ways import Came
 from bigram_models import VARIANTS
 from bigram_models.positions import AddedTable
@@ -225,3 +226,23 @@ def test_a_wrong_name_is_said(
     with pytest.raises(SystemExit, match="2"):
         command.main()
     assert "unknown: step; the sections are steps, packs" in capsys.readouterr().err
+
+
+def test_rates_of_verdicts_are_tabled_for_each_form_and_noise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "verdicts", "--sweeps", "1", "--quick"])
+    command.main()
+    symmetric, skewed, more, forecasts, coverage = (
+        rows_of(table) for table in capsys.readouterr().out.split("\n\n") if table.startswith("|")
+    )
+    assert len(symmetric) == 36  # six forms, three scopes, two verdicts
+    assert len({(row["claim"], row["holds"], row["wrong"]) for row in symmetric}) == 36
+    assert {row["n"] for row in symmetric + skewed} == {"5"}
+    assert {row["n"] for row in more} == {"10"}
+    for rows, noises in ((symmetric, SYMMETRIC), (skewed, SKEWED), (more, SYMMETRIC | SKEWED)):
+        for row in rows:
+            assert {number(row[noise]) for noise in noises} <= {0.0, 100.0}
+    below = [row for row in forecasts if (row["means"], row["n"]) == ("0.0015, 0", "10")]
+    assert [number(row["SUPPORTED, forecast"]) for row in below] == pytest.approx([72.2], abs=1)
+    assert {number(row["simultaneous interval"]) for row in coverage} <= {0.0, 100.0}

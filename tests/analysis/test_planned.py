@@ -112,18 +112,27 @@ def test_what_never_began_is_judged_once() -> None:
     assert once.plan_known
 
 
-def test_rankings_figures_and_settings_are_those_of_the_trials_that_began() -> None:
-    trials, bare = grid([8, 32]), grid([8, 32], known=False)
+@pytest.mark.parametrize("only_planned", [{"n_embd": 16}, {"n_embd": 8, "pe_type": "rope"}])
+def test_rankings_figures_and_settings_are_those_of_the_trials_that_began(
+    only_planned: dict[str, Any],
+) -> None:
+    runs = [
+        run({"block_size": block, "n_embd": 8, "seed": seed}, LOSSES[block] + seed / 1_000)
+        for block in (8, 32)
+        for seed in SEEDS
+    ]
+    rows = [planned({"block_size": 8, **only_planned, "seed": seed}) for seed in SEEDS]
+    trials, bare = trials_of("grid", runs, None, rows), trials_of("grid", runs)
     assert trials.table.equals(bare.table)
     assert trials.settings == bare.settings
     named, others = tables(trials), tables(bare)
-    assert named.keys() == others.keys()
+    assert named.keys() == others.keys() == {"ranking", "by_block_size"}
     assert all(named[name].equals(others[name]) for name in named)
     shown, other = configurations(trials), configurations(bare)
     assert shown is not None
     assert other is not None
     assert shown.table.equals(other.table)
-    assert not_begun_note(trials).startswith("6 planned trials have not begun")
+    assert not_begun_note(trials).startswith("3 planned trials have not begun")
 
 
 @pytest.mark.parametrize("command", ["conclusions", "report"])

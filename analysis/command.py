@@ -137,6 +137,7 @@ def conclusions(
     from analysis.claim_texts import Link, one_seed_note, sentences
     from analysis.conclusions import check_claims, write_conclusions
     from analysis.confirmed import judged, not_begun_note
+    from analysis.runs import is_table
     from analysis.search_texts import basis
     from analysis.trials_csv import write_trials
 
@@ -162,7 +163,8 @@ def conclusions(
     if trials.status != "FINISHED":
         say(f"the sweep is {trials.status}: this is about its trials so far")
     folder = out or state / "reports" / trials.experiment
-    for path in (*write_conclusions(found, folder), write_trials(judged(trials), folder)):
+    source = experiment if is_table(experiment) else ""
+    for path in (*write_conclusions(found, folder), write_trials(judged(trials), folder, source)):
         say(str(path))
     if any(each.verdict != "SUPPORTED" for each in found):
         context.exit(1)
@@ -192,7 +194,7 @@ def report(
     from analysis.ranking import tables, write_tables
     from analysis.report import Evidence, runs_with_curves
     from analysis.report import report as written
-    from analysis.runs import attach, load_curves
+    from analysis.runs import attach, is_table, load_curves
     from analysis.studies import study_tables
     from analysis.trials_csv import write_trials
 
@@ -205,7 +207,7 @@ def report(
     paths = made.write(folder)
     write_tables(named | study_tables(trials), folder)
     write_conclusions(found, folder)
-    write_trials(judged(trials), folder)
+    write_trials(judged(trials), folder, experiment if is_table(experiment) else "")
     if trials.sweep:
         attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)
     for path in paths:

@@ -70,13 +70,17 @@ def read_trials(path: Path) -> Trials:
     return Trials(path.stem, table, params, planned=table.iloc[:0] if planned else None)
 
 
-def write_trials(trials: Trials, folder: Path) -> Path:
+def write_trials(trials: Trials, folder: Path, source: str = "") -> Path:
     """Write ``trials.csv``: the same claims have the same verdicts on it.
 
     Args:
         trials: as they are judged (see `analysis.confirmed`).
         folder: is made if need be.
+        source: the file that they were read from; it is not written over.
     """
+    path = folder / TRIALS
+    if path.exists() and source and path.samefile(source):
+        return path
     table = trials.table.drop(columns=PLANNED, errors="ignore")
     if trials.plan_known:
         table = table.assign(**{PLANNED: len(table)})
@@ -84,7 +88,6 @@ def write_trials(trials: Trials, folder: Path) -> Path:
     table = table.sort_values([*trials.params, "run_id", "key"], kind="stable")
     table = table[[*trials.params, *names]]
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / TRIALS
     path.write_bytes(csv_text(table.rename(columns=lambda name: param(str(name), OURS))).encode())
     return path
 

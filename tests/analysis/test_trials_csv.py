@@ -274,6 +274,16 @@ def test_both_commands_write_the_trials_that_they_judged(tmp_path: Path) -> None
     ).read_text()
 
 
+def test_the_file_that_was_read_is_not_written_over(tmp_path: Path) -> None:
+    text = levels({"rope": 2.3, "sinpe": 2.4})
+    path = write(tmp_path, text).rename(tmp_path / "trials.csv")
+    claims = claims_file(tmp_path, ROPE_BEST)
+    for command in ("conclusions", "report"):
+        done = invoke(command, path, "--claims", claims, "--out", tmp_path)
+        assert done.exit_code == 0, done.output
+        assert path.read_text() == text
+
+
 # Losses that are too large.
 
 

@@ -130,12 +130,16 @@ def conclusions(
 ) -> None:
     """Hold claims against the trials of EXPERIMENT; write conclusions.csv and contrasts.csv.
 
-    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Exit codes: 0 every claim is
+    EXPERIMENT is a sweep's name, or a CSV file with a row a trial: trials.csv, which is written as
+    well, has the losses by which these claims were judged. Exit codes: 0 every claim is
     SUPPORTED; 1 some are not; 2 the request is wrong.
     """
     from analysis.claim_texts import Link, one_seed_note, sentences
     from analysis.conclusions import check_claims, write_conclusions
+    from analysis.confirmed import judged, not_begun_note
+    from analysis.runs import is_table
     from analysis.search_texts import basis
+    from analysis.trials_csv import write_trials
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
@@ -154,9 +158,13 @@ def conclusions(
             say(f"{'':13} {sentence}")
         for run_id in dict.fromkeys(each.weakest.run_ids if each.weakest else ()):
             say(f"{'':13} {link.address(run_id)}")
+    if note := not_begun_note(trials):
+        say(note)
     if trials.status != "FINISHED":
         say(f"the sweep is {trials.status}: this is about its trials so far")
-    for path in write_conclusions(found, out or state / "reports" / trials.experiment):
+    folder = out or state / "reports" / trials.experiment
+    source = experiment if is_table(experiment) else ""
+    for path in (*write_conclusions(found, folder), write_trials(judged(trials), folder, source)):
         say(str(path))
     if any(each.verdict != "SUPPORTED" for each in found):
         context.exit(1)
@@ -178,15 +186,17 @@ def report(
     """Write report.html and report.md on EXPERIMENT, and attach them to its run in MLflow.
 
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial. The tables that the report shows
-    in part are written beside it.
+    in part are written beside it, and trials.csv with the losses by which claims were judged.
     """
     load_matplotlib()
     from analysis.conclusions import check_claims, write_conclusions
+    from analysis.confirmed import judged
     from analysis.ranking import tables, write_tables
     from analysis.report import Evidence, runs_with_curves
     from analysis.report import report as written
-    from analysis.runs import attach, load_curves
+    from analysis.runs import attach, is_table, load_curves
     from analysis.studies import study_tables
+    from analysis.trials_csv import write_trials
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
@@ -197,6 +207,7 @@ def report(
     paths = made.write(folder)
     write_tables(named | study_tables(trials), folder)
     write_conclusions(found, folder)
+    write_trials(judged(trials), folder, experiment if is_table(experiment) else "")
     if trials.sweep:
         attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)
     for path in paths:

@@ -33,7 +33,7 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """The cells of a file as text, missing where they are empty or say so.
+    """The cells of a file as text, missing where they are empty.
 
     Raises:
         AnalysisError: it is no CSV file with names in its first line, or too large.
@@ -64,10 +64,18 @@ def _cells(path: Path, names: list[str]) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            table = pd.read_csv(path, names=names, header=0, index_col=False, dtype=str)
+            table = pd.read_csv(
+                path,
+                names=names,
+                header=0,
+                index_col=False,
+                dtype=str,
+                keep_default_na=False,
+                na_values=[""],
+            )
         except pd.errors.ParserWarning:
             raise AnalysisError(f"{path}: a row has more cells than the first line") from None
-    return table.map(_without_quote)
+    return table.map(_without_quote).astype(str)
 
 
 def _with_quote(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -162,8 +163,9 @@ def tables(trials: Trials, by: Sequence[str] | None = None) -> dict[str, pd.Data
         by: the settings to pivot by; None takes `pivot_settings`.
     """
     table = configurations(trials)
-    evidence = judged(trials)
-    if evidence is trials or evidence.comparable.empty:
+    begun = replace(trials, planned=None)  # what never began has no place in a ranking
+    evidence = judged(begun)
+    if evidence is begun or evidence.comparable.empty:
         evidence, compared = trials, table
     else:
         compared = configurations(evidence)

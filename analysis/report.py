@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.claim_texts import Link, claim_section, claims_overview
 from analysis.conclusions import Conclusion, contrasts_table
-from analysis.confirmed import judged
+from analysis.confirmed import judged, not_begun_note, studies_of
 from analysis.document import Figure, Report, as_text, markdown_table
 from analysis.figures import SEARCH_FIGURES, figures
 from analysis.published import PROTOCOL, comparison
@@ -104,6 +104,13 @@ def _summary(trials: Trials) -> str:
         f" Seeds: {', '.join(map(str, seeds[:20])) or 'not given'}.",
         "",
     ]
+    if note := not_begun_note(trials):
+        lines += [f"**{note}**", ""]
+    if trials.sweep and not trials.plan_known:
+        lines += [
+            "Which trials the sweep planned is not known: its run does not have its plan.",
+            "",
+        ]
     if trials.status != "FINISHED":
         lines += [
             f"**The sweep is {trials.status}: what follows is about the trials so far.**",
@@ -233,7 +240,7 @@ def _caveats(evidence: Evidence) -> list[str]:
     trials = evidence.trials
     fixed = [name for name in trials.params if name not in (*trials.varying, "seed")]
     held = ", ".join(f"{name}={trials.table[name].iloc[0]}" for name in fixed) or "nothing known"
-    tuned = judged(trials) is not trials
+    tuned = trials.search is not None and studies_of(trials)
     lines = [
         f"- Held fixed: {as_text(held)}. Another value of these may order the configurations"
         " otherwise;"

@@ -1,29 +1,48 @@
-"""From MLflow, or a CSV file, to a table with a row for each trial."""
+"""From MLflow, or a CSV file, to the trials of an experiment."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import logging
 import math
 import os
-import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.csv_files import read_csv
 from analysis.errors import AnalysisError, listed
 from analysis.messages import first_line, without_password
-from analysis.search import Search, read_search
 from analysis.sqlite_store import STORE, follow_move, is_driven, plain_uri, store_file, store_uri
+from analysis.trials import (
+    COSTS,
+    IDENTITY,
+    METRICS,
+    NUMBER_TAGS,
+    RESERVED,
+    TAGS,
+    WAITING,
+    Trials,
+    column,
+    in_reading_order,
+    is_finite,
+    typed,
+)
+from analysis.trials_csv import read_trials
+
+__all__ = ["COSTS", "METRICS", "RESERVED", "Trials", "is_finite", "load_trials", "trials_of"]
+
+logger = logging.getLogger(__name__)
 
 PAGE = 1_000
+PLAN = "plan.json"  # artifact of a sweep's run: a list of the trials that it planned
+PLANNED = "planned"  # its tag: how many they are
 DEFAULTS = {  # settings of MLflow, which the user may choose otherwise
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
@@ -38,130 +57,6 @@ OF_SERVERS = {  # settings of MLflow that a store in a file cannot have
     "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "",  # a connection that threads share mixes their writes
 }
 DATABASES = ("postgresql", "mysql", "mssql")
-LARGEST = 1e100  # of a number: powers of larger ones overflow
-METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
-IDENTITY = ("run_id", "name", "key")
-TAGS = ("failure", "stage", "stopped", "study", "hardware", "code_version", "corpus_digest")
-NUMBER_TAGS = {"suggestion": "suggestion", "arm": "arm", "rung": "rung", "picked": "rank"}
-COSTS = ("parameters", "training_tokens")  # metrics of a search that has them for an objective
-RESERVED = {  # columns of the tables here, in rankings, of studies and in figures
-    *IDENTITY,
-    *TAGS,
-    *NUMBER_TAGS,
-    *METRICS,
-    *COSTS,
-    *("outcome", "search_loss", "search_n", "last_loss", "edges", "suggestions", "finished"),
-    *("failed", "steps", "full_steps", "best"),
-    *("status", "why"),
-    *("rank", "n", "low", "high", "left_out", "run_ids"),
-    *("configuration", "label", "placed", "reference", "group", "best_of_group", "mean", "shown"),
-    *("row", "column", "line"),
-}
-SUFFIX = "_setting"
-# Settings in the order in which people read them; others follow in the order of the alphabet.
-FIRST_PARAMS = ("variant", "pe_type", "n_embd", "block_size")
-
-
-@dataclass(frozen=True)
-class Trials:
-    """The trials of an experiment.
-
-    ``table`` has one row a trial:
-
-    * ``run_id``, ``name``, ``key``: of its run in MLflow;
-    * ``status``: FINISHED, FAILED, KILLED, RUNNING; ``failure``: why it failed;
-    * ``stage``: "search" for a trial that a search suggested, "confirm" for one of a winner that
-      was trained again on fresh seeds, else empty; ``stopped``: why it was stopped before its last
-      step, else empty; ``study``: the study that both are of;
-    * ``suggestion``: its number in the study; ``rung``: the last step at which it was judged;
-      ``picked``: 1 for a trial of the best configuration of a study by the search's own losses, 2
-      and so on; ``arm``: of the sweep file, counted from 0 (all four missing where they have no
-      meaning, and in a table from a file);
-    * ``hardware``, ``code_version``, ``corpus_digest``: what it ran on, and with what;
-    * a column for each name in ``params``, its settings: numbers where all values are; ``seed`` is
-      0 where it is not known, and a setting with the name of another column is NAME_setting;
-    * the metrics of the last step: ``train_loss``, ``val_loss``, ``best_val_loss`` in nats per
-      character, ``tokens_per_second``, ``training_seconds`` (without evaluation).
-    """
-
-    experiment: str
-    table: pd.DataFrame
-    params: tuple[str, ...]
-    sweep: Mapping[str, str] = field(default_factory=dict)  # its run: tags, run_id, status
-
-    @property
-    def status(self) -> str:
-        """Of the sweep as a whole; a table is finished."""
-        return self.sweep.get("status", "FINISHED")
-
-    @property
-    def plan_known(self) -> bool:
-        """Whether what the sweep planned and did not start has rows, too."""
-        return False
-
-    @cached_property
-    def search(self) -> Search | None:
-        """How the sweep searched; None if it did not.
-
-        Raises:
-            AnalysisError: what its run says of that cannot be read.
-        """
-        return read_search(self.sweep.get("search"))
-
-    @cached_property
-    def varying(self) -> tuple[str, ...]:
-        """The params that differ between trials, one that some trials lack included."""
-        return tuple(name for name in self.params if self.table[name].nunique(dropna=False) > 1)
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """The params that differ between configurations: all that vary but the seed."""
-        return tuple(name for name in self.varying if name != "seed")
-
-    @cached_property
-    def finished(self) -> pd.DataFrame:
-        """The rows that count in a ranking; their val_loss is a finite number."""
-        return self.table[(self.table["status"] == "FINISHED") & is_finite(self.table["val_loss"])]
-
-    @cached_property
-    def comparable(self) -> pd.DataFrame:
-        """The rows that bear on a conclusion: finished, trained to the end, not picked by a search.
-
-        What a search suggests was chosen for its losses, so its best is better than it would be
-        again.
-        """
-        rows = self.finished
-        return rows[(rows["stage"] == "") & (rows["stopped"] == "")]
-
-    @property
-    def left_out(self) -> pd.DataFrame:
-        """The other rows, with a column ``why``."""
-        return self.other_than(self.comparable)
-
-    def other_than(self, counted: pd.DataFrame) -> pd.DataFrame:
-        """The rows that are not among those that count, with a column ``why``."""
-        rows = self.table.drop(counted.index)
-        return rows.assign(why=[_why_left_out(row) for row in rows.to_dict("records")])
-
-
-def is_finite(values: pd.Series) -> pd.Series:
-    """Which are numbers that statistics and figures can do with: not missing, not too large."""
-    return values.astype(float).abs() <= LARGEST
-
-
-def _why_left_out(row: Mapping[Hashable, Any]) -> str:
-    if row["status"] != "FINISHED":
-        return f"{row['status']}: {row['failure']}".removesuffix(": ")
-    if row["stopped"]:
-        return f"stopped early: {row['stopped']}"
-    if row["stage"]:
-        is_winner = row["stage"] == "confirm"
-        return (
-            "confirmed, but not the search's first choice" if is_winner else "suggested by a search"
-        )
-    if abs(row["val_loss"]) <= LARGEST:
-        return "plain, where a confirmed winner or its seeds are what counts"
-    return f"val_loss is {row['val_loss']}"
 
 
 def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
@@ -179,14 +74,37 @@ def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
             file cannot be read.
     """
     if is_table(experiment):
-        return _read_csv(Path(experiment))
+        return read_trials(Path(experiment))
     uri = tracking_uri or store_of(None)
     with _little_garbage(), opened(uri, experiment) as (client, experiment_id):
         runs = runs_of(client, experiment_id, "trial")
         parent = next(runs_of(client, experiment_id, "sweep"), None)
-        trials = trials_of(experiment, runs, parent)
+        planned = None if parent is None else _plan_of(client, parent)
+        trials = trials_of(experiment, runs, parent, planned)
     file = store_file(uri)
     return _ended(trials) if file and is_driven(file, experiment) is False else trials
+
+
+def _plan_of(client: Any, sweep: Any) -> list[dict[str, Any]] | None:
+    """What a sweep planned, as its run has it; None where it has nothing, or it cannot be read."""
+    count = sweep.data.tags.get(PLANNED)
+    if count is None:  # of an earlier version
+        return None
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(client.download_artifacts(sweep.info.run_id, PLAN, folder))
+            rows = [planned_row(each) for each in json.loads(path.read_text(encoding="utf-8"))]
+        if str(len(rows)) != count:
+            raise ValueError(f"it has {len(rows)} trials, not {count}")
+        return rows
+    except Exception as error:  # of whatever keeps the artifacts, or of a file that was cut
+        logger.warning(
+            "the plan of the sweep cannot be read, so all combinations of its settings and seeds"
+            " are taken for planned: %s: %s",
+            type(error).__name__,
+            first_line(error),
+        )
+        return None
 
 
 def _ended(trials: Trials) -> Trials:
@@ -402,22 +320,24 @@ def runs_of(client: Any, experiment_id: str, role: str | None = None) -> Iterato
             return
 
 
-def trials_of(experiment: str, runs: Iterable[Any], sweep: Any = None) -> Trials:
+def trials_of(
+    experiment: str,
+    runs: Iterable[Any],
+    sweep: Any = None,
+    planned: Sequence[Mapping[str, Any]] | None = None,
+) -> Trials:
     """Make the table from MLflow's runs.
 
     Args:
         experiment: its name.
         runs: of the trials.
         sweep: the run of the sweep itself.
+        planned: a `planned_row` for each trial of its plan; None where that is not known.
 
     Raises:
         AnalysisError: there are none.
     """
-    names: set[str] = set()
-    rows = []
-    for run in runs:
-        names |= {_column(name) for name in run.data.params}
-        rows.append(_row(run))
+    rows = [_row(run) for run in runs]
     if not rows:
         raise AnalysisError(f"experiment {experiment!r} has no trials")
     about = {}
@@ -428,73 +348,45 @@ def trials_of(experiment: str, runs: Iterable[Any], sweep: Any = None) -> Trials
             "status": sweep.info.status,
             **sweep.data.tags,
         }
-    return _typed(experiment, pd.DataFrame(rows), names, about)
+    settings = _settings_in(rows)
+    others = _settings_in(planned or ()) - settings  # no run has them
+    whole = typed(experiment, pd.DataFrame([*rows, *(planned or ())]), settings | others)
+    table = whole.iloc[: len(rows)].drop(columns=list(others))
+    plan = None if planned is None else whole.iloc[len(rows) :]
+    return Trials(experiment, table, in_reading_order(settings), about, plan)
 
 
-def _read_csv(path: Path) -> Trials:
-    table = read_csv(path)
-    for name in METRICS:
-        try:
-            table[name] = table[name].astype(float) if name in table else math.nan
-        except ValueError as error:
-            raise AnalysisError(f"{path}: {name}: {first_line(error)}") from None
-    if table.empty or table["val_loss"].isna().all():
-        raise AnalysisError(f"{path} has no val_loss; expected a row a trial with that column")
-    known = {"status": "FINISHED", **dict.fromkeys(TAGS, "")}
-    names = set(table.columns) - {*METRICS, *IDENTITY, *known}
-    table = table.rename(columns={name: _column(name) for name in names})
-    names = {_column(name) for name in names}
-    for name, default in known.items():
-        table[name] = table[name].fillna(default) if name in table else default
-    rows = pd.Series([f"row {index + 2}" for index in range(len(table))], dtype=str)
-    for name in IDENTITY:
-        table[name] = table[name].fillna(rows) if name in table else rows
-    return _typed(path.stem, table, names, {})
-
-
-def _typed(
-    experiment: str, table: pd.DataFrame, names: Iterable[str], sweep: Mapping[str, str]
-) -> Trials:
-    params = sorted(names, key=_reading_order)
-    for name in params:
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        if (numbers.notna() == table[name].notna()).all():
-            table[name] = numbers.convert_dtypes()
-    if "seed" not in table:
-        table["seed"] = 0
-    seeds = pd.to_numeric(table["seed"], errors="coerce")
-    if seeds.isna().any() or (seeds % 1 != 0).any():
-        raise AnalysisError(
-            f"{experiment}: a seed is not a whole number, or missing in some trials"
-        )
-    table["seed"] = seeds.astype(object).map(int)
-    for name in table.columns.intersection(list(NUMBER_TAGS)):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        if (numbers.isna() & table[name].notna()).any() or (numbers % 1 > 0).any():
-            raise AnalysisError(f"{experiment}: the tag {NUMBER_TAGS[name]!r} is no whole number")
-        table[name] = numbers.astype("Int64")
-    return Trials(experiment, table, tuple(params), sweep)
+def _settings_in(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    names = set[str]().union(*rows)
+    return names - {"status", *IDENTITY, *TAGS, *NUMBER_TAGS, *METRICS, *COSTS}
 
 
 def _row(run: Any) -> dict[str, Any]:
-    metrics = {name: run.data.metrics.get(name, math.nan) for name in (*METRICS, *COSTS)}
-    identity = {
+    return {
+        **_settings_and_tags(run.data.params, run.data.tags),
         "run_id": run.info.run_id,
         "name": run.info.run_name,
         "key": run.data.tags.get("key"),
         "status": run.info.status,
+        **{name: run.data.metrics.get(name, math.nan) for name in (*METRICS, *COSTS)},
     }
-    tags = {name: run.data.tags.get(name, "") for name in TAGS}
-    numbers = {name: run.data.tags.get(tag) for name, tag in NUMBER_TAGS.items()}
-    params = {_column(name): value for name, value in run.data.params.items()}
-    return {**params, **identity, **tags, **numbers, **metrics}
 
 
-def _column(param: str) -> str:
-    """The column of a param: another one for each."""
-    return f"{param}{SUFFIX}" if re.sub(f"({SUFFIX})*$", "", param) in RESERVED else param
+def planned_row(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a trial that was planned, from its key, name, params and tags."""
+    return {
+        **_settings_and_tags(trial["params"], trial["tags"]),
+        "run_id": "",
+        "name": trial["name"],
+        "key": trial["key"],
+        "status": WAITING,
+        **dict.fromkeys((*METRICS, *COSTS), math.nan),
+    }
 
 
-def _reading_order(name: str) -> tuple[int, str]:
-    known = FIRST_PARAMS.index(name) if name in FIRST_PARAMS else len(FIRST_PARAMS)
-    return known, name
+def _settings_and_tags(params: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        **{column(name): value for name, value in params.items()},
+        **{name: tags.get(name, "") for name in TAGS},
+        **{name: tags.get(tag) for name, tag in NUMBER_TAGS.items()},
+    }

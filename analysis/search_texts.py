@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.confirmed import confirmation_note, unconfirmed
+from analysis.confirmed import confirmation_note, studies_of, unconfirmed
 from analysis.document import Figure, Report, as_text, markdown_table
 from analysis.figures import SEARCH_FIGURES, figures_of_search
 from analysis.importances import ALL, MEANING, MOST_TRIALS, MOST_WORDS, importance
@@ -34,11 +34,10 @@ been without early stopping.
 
 def basis(trials: Trials) -> str:
     """What claims about a tuned sweep are judged on, and what is missing for it; else nothing."""
-    search = trials.search
-    if search is None or not (trials.table["study"] != "").any():
+    search, studies = trials.search, studies_of(trials)
+    if search is None or not studies:
         return ""
     tuned = "; ".join(f"{name}: {search.ranges(name)}" for name in search.tuned)
-    studies = set(trials.table["study"]) - {""}
     seeds = ", ".join(map(str, search.confirm_seeds))
     parts = [
         f"Judged on the winners of {len(studies) - len(unconfirmed(trials))} studies, each trained"
@@ -103,7 +102,8 @@ def importance_text(table: pd.DataFrame) -> str:
 
 def _plain_note(trials: Trials, fresh: Sequence[int]) -> str:
     """What plain trials lack to be compared with winners; else nothing."""
-    plain = trials.table.loc[trials.table["stage"] == "", "seed"]
+    tables = [trials.table] if trials.planned is None else [trials.table, trials.planned]
+    plain = pd.concat([table.loc[table["stage"] == "", "seed"] for table in tables])
     if plain.empty or plain.isin(list(fresh)).any():
         return ""
     return (

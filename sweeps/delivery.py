@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from analysis.messages import first_line
 from sweeps.events import TrialEvent
@@ -94,7 +95,6 @@ class Delivery:
         while not self._closed:
             try:
                 runs = runs or self._connect()
-                self._tried.set()
                 self._send(runs)
                 if self.problem:
                     logger.warning("MLflow answers again")
@@ -120,20 +120,32 @@ class Delivery:
     def _send(self, runs: SweepRuns) -> None:
         """Send all that is not sent; a run that is refused does not hold up the others."""
         problems: list[Exception] = []
+        if self._outbox.sweep.status == "RUNNING":  # its plan comes before its trials
+            _try(lambda: self._send_sweep(runs), problems)
+        self._tried.set()
         for key in self._outbox.unsent():
             record = self._outbox.trial(key)
             if self._closed or record is None:
                 return
-            try:
-                runs.send_trial(record)
-            except Exception as error:  # raised below
-                problems.append(error)
-                if len(problems) >= MAX_PROBLEMS:
-                    break
+            _try(partial(runs.send_trial, record), problems)
+            if len(problems) >= MAX_PROBLEMS:
+                break
         if problems:
             raise problems[0]
-        if not self._outbox.sweep.is_sent:
-            runs.send_sweep(self._outbox.sweep)
+        self._send_sweep(runs)
+
+    def _send_sweep(self, runs: SweepRuns) -> None:
+        sweep = self._outbox.sweep
+        if not sweep.is_sent:
+            runs.send_sweep(sweep)
+
+
+def _try(send: Callable[[], None], problems: list[Exception]) -> None:
+    """Send something, and add what goes wrong to a list."""
+    try:
+        send()
+    except Exception as error:  # whoever has the list raises it
+        problems.append(error)
 
 
 def _reason(error: BaseException) -> str:

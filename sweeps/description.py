@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.cells import short_name
+from sweeps.cells import SearchedArm, short_name
 from sweeps.plan import Plan
 from sweeps.views import saved_views
-from trainables.config import TrialConfig, canonical
+from trainables.config import RESULT_VERSION, TrialConfig, canonical
 
 CODE = Path(__file__).parents[1]
 PACKAGES = ("analysis", "bigram_models", "sweeps", "trainables")
@@ -40,7 +40,42 @@ def describe_sweep(plan: Plan) -> dict[str, Any]:
             "train_tokens": len(corpus.train),
             "validation_tokens": len(corpus.validation),
         },
+        "studies": _studies(plan),
     }
+
+
+def _studies(plan: Plan) -> list[dict[str, Any]]:
+    """The trials that will confirm the winner of each study, without what it is to choose."""
+    planned = []
+    for cell in plan.cells:
+        flats = [_held(arm) for arm in cell.arms]
+        held = dict(set.intersection(*(set(flat.items()) for flat in flats)))
+        tags = {
+            "stage": "confirm",
+            "study": cell.label,
+            "rank": "1",
+            "corpus_digest": plan.corpus.digest,
+            "result_version": str(RESULT_VERSION),
+        }
+        if len(cell.arms) == 1:
+            tags["arm"] = str(cell.arms[0].index)
+        planned += [
+            {
+                "key": "",
+                "name": cell.label,
+                "params": {**held, "seed": str(seed)},
+                "tags": tags,
+            }
+            for seed in plan.sweep.confirm_seeds
+        ]
+    return planned
+
+
+def _held(arm: SearchedArm) -> dict[str, str]:
+    """The settings that all trials of an arm have, as params."""
+    tuned = {short_name(path) for path in arm.space}
+    flat = arm.example.flat.items()
+    return {name: canonical(value) for name, value in flat if name not in tuned}
 
 
 def _search(plan: Plan) -> dict[str, str]:
@@ -94,6 +129,7 @@ def describe_trial(
             "variant": trial.model.variant,
             "seed": str(trial.seed),
             "corpus_digest": trial.corpus_digest,
+            "result_version": str(RESULT_VERSION),
             **(tags or {}),
         },
         "costs": {name: cost(trial) for name, cost in plan.costs.items()},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import pandas as pd
 from analysis import RANKING_TABLE
 from analysis.document import as_code, as_text, code_block
 from analysis.messages import without_password
-from analysis.runs import METRICS, runs_of
+from analysis.runs import METRICS, PLAN, PLANNED, runs_of
 from analysis.sqlite_store import is_elsewhere, local_folder
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
@@ -186,6 +187,7 @@ class SweepRuns:
         note = "\n\n".join(map(as_text, record.content["description"].split("\n\n")))
         for tag, value in {"mlflow.note.content": note, **tags}.items():
             self._client.set_tag(self._parent_id, tag, value)
+        self._send_plan(record)
         if record.status == "RUNNING":
             self._client.update_run(self._parent_id, status="RUNNING")
         else:
@@ -197,6 +199,23 @@ class SweepRuns:
                 self._client.log_artifacts(self._parent_id, str(self._reports))
             self._client.set_terminated(self._parent_id, record.status)
         self._outbox.sweep_sent(record.revision)
+
+    def _send_plan(self, record: SweepRecord) -> None:
+        """All trials that the sweep is to have, also where they never begin; of a search the grid,
+        and what will confirm its winners."""
+        if "studies" not in record.content:  # of an outbox of an earlier version
+            return
+        planned = [
+            {"key": trial.key, **{name: trial.content[name] for name in ("name", "params", "tags")}}
+            for trial in self._outbox.trials()
+            if not trial.content["tags"].get("stage")
+        ]
+        planned += record.content["studies"]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / PLAN
+            path.write_text(json.dumps(planned), encoding="utf-8")
+            self._client.log_artifact(self._parent_id, str(path))
+        self._client.set_tag(self._parent_id, PLANNED, str(len(planned)))
 
     def _open_experiment(self, artifact_root: Path | None) -> str:
         name = self._sweep.name

@@ -58,7 +58,7 @@ def test_a_ranking_is_read_as_it_was_written(tmp_path: Path) -> None:
         (b"a,val_loss\n1,2,3\n1,2,3\n", "a row has more cells than the first line"),
         (b"a,val_loss\n1,2\n1,2,3\n", "more cells than the first line|Expected 2 fields in line 3"),
         (b",".join(b"c%d" % i for i in range(5_000)), "has 5,000 columns; at most 1,000"),
-        (b"a,val_loss\n1,two\n", "val_loss: could not convert string to float: 'two'"),
+        (b"a,val_loss\n1,two\n", "row 2: val_loss 'two' is no number"),
     ],
 )
 def test_what_is_no_table_is_refused(content: bytes, message: str, tmp_path: Path) -> None:

@@ -212,9 +212,9 @@ def test_a_wrong_request_is_refused(
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("seed,val_loss\ns0,1.0", "a seed is not a whole number"),
-        ("seed,val_loss\n0.5,1.0", "a seed is not a whole number"),
-        ("seed,val_loss\n,1.0\n1,2.0", "a seed is not a whole number, or missing"),
+        ("seed,val_loss\ns0,1.0", "row 2: seed 's0' is no whole number"),
+        ("seed,val_loss\n0.5,1.0", "row 2: seed '0.5' is no whole number"),
+        ("seed,val_loss\n,1.0\n1,2.0", "row 2: seed '' is no whole number"),
         (
             "n_embd,seed,val_loss\n8,1,1.0\n8,1,2.0",
             "row 3 has the settings and the seed of another",

@@ -20,12 +20,13 @@ KEYS = ("a", "b", "c")
 
 @pytest.fixture
 def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    """Of three trials that are finished, and nothing is sent."""
+    """Of a sweep that ended with three trials finished, and nothing is sent."""
     with closing(Outbox(tmp_path / "outbox.db", "study")) as outbox:
         outbox.describe({}, {key: {"name": key} for key in KEYS})
         for key in KEYS:
             outbox.record(TrialEvent(key, "started"))
             outbox.record(TrialEvent(key, "finished"))
+        outbox.end("FINISHED")
         yield outbox
 
 
@@ -49,6 +50,8 @@ class Store:
         self.outbox.sent(record, f"run of {record.key}")
 
     def send_sweep(self, record: SweepRecord) -> None:
+        if self.refuse("sweep"):
+            raise OSError("the sweep is refused")
         self.taken.append("sweep")
         self.outbox.sweep_sent(record.revision)
 
@@ -69,6 +72,34 @@ def test_all_is_sent_and_the_sweep_comes_last(outbox: Outbox, store: Store) -> N
         outbox.record(TrialEvent("b", "failed", reason="later"))
         assert delivery.flush() == 0
     assert store.taken == [*KEYS, "sweep", "b"]
+
+
+def test_what_a_sweep_plans_is_sent_before_its_trials_and_before_any_is_trained(
+    outbox: Outbox, store: Store
+) -> None:
+    outbox.describe({}, {key: {"name": key} for key in KEYS})
+    with deliver(outbox, store.connect) as delivery:
+        delivery.wait_until_tried(10)  # as a sweep does before it trains
+        assert store.taken[:1] == ["sweep"]
+        assert delivery.flush() == 0
+        outbox.end("FINISHED")
+        assert delivery.flush() == 0
+    assert store.taken == ["sweep", *KEYS, "sweep"]
+
+
+def test_a_plan_that_is_refused_holds_up_no_trial_and_is_sent_later(
+    outbox: Outbox, store: Store
+) -> None:
+    outbox.describe({}, {key: {"name": key} for key in KEYS})
+    store.refuse = lambda key: key == "sweep"
+    with deliver(outbox, store.connect) as delivery:
+        delivery.wait_until_tried(10)
+        assert delivery.flush(wait_s=2) == 1
+        assert store.taken == list(KEYS)
+        assert delivery.problem == "the sweep is refused"
+        store.refuse = lambda key: False
+        assert delivery.flush() == 0
+    assert store.taken == [*KEYS, "sweep"]
 
 
 def test_a_run_that_is_refused_holds_up_no_other(outbox: Outbox, store: Store) -> None:

@@ -102,7 +102,12 @@ def test_one_cell_the_other_way_contradicts_every_cell_and_supports_not_every_ce
 
 
 def test_a_difference_that_does_not_matter_is_no_support_but_no_counterexample() -> None:
-    losses = CLEAR | {("b", 16): [1.1001, 1.1199, 1.1100]}  # equal to a within 0.0001
+    chance = np.random.default_rng(1)
+    losses = {
+        (kind, width): list(mean + chance.normal(0, 1e-4, 5))
+        for kind, mean in {"a": 1.1, "b": 1.5, "c": 2.0}.items()
+        for width in (8, 16)
+    } | {("b", 16): list(1.1 + chance.normal(0, 1e-4, 5))}
     found = one({**ORDER, "margin": 0.01}, trials_with(losses))
     assert found.verdict == "NOT SUPPORTED"
     assert one({**ORDER, "holds": "not in every cell"}, trials_with(losses)).verdict == (
@@ -170,8 +175,8 @@ def test_a_trial_that_is_not_there_is_a_lost_pair() -> None:
 
 def test_a_clear_difference_that_does_not_matter_is_not_support() -> None:
     small = {
-        ("a", 8): [1.0, 1.1, 1.2, 1.05, 1.15],
-        ("b", 8): [1.0005, 1.1006, 1.2004, 1.0505, 1.1505],
+        ("a", 8): [1.0, 1.1, 1.2, 1.05, 1.15123],
+        ("b", 8): [1.000512, 1.100604, 1.200405, 1.050541, 1.151799],
     }
     order = {"factor": "kind", "order": ["a", "b"], "margin": 0.002}
     assert one(order, trials_with(small)).verdict == "NOT SUPPORTED"
@@ -242,7 +247,7 @@ def test_best_is_against_each_other_level_and_equal_wants_equivalence() -> None:
     assert [c.what for c in found.contrasts[:2]] == ["a - b", "a - c"]
     assert found.verdict == "SUPPORTED"
     assert one({"factor": "kind", "best": "b"}, trials_with(CLEAR)).verdict == "NOT SUPPORTED"
-    near = {("a", 8): [1.0, 1.1, 1.2], ("b", 8): [1.001, 1.099, 1.2]}
+    near = {("a", 8): [1.0001, 1.1, 1.2], ("b", 8): [1.001, 1.099, 1.2]}
     equal = {"factor": "kind", "equal": ["a", "b"]}
     assert one({**equal, "margin": 0.01}, trials_with(near)).verdict == "SUPPORTED"
     assert one({**equal, "margin": 0.0005}, trials_with(near)).verdict == "UNDERPOWERED"

@@ -152,7 +152,7 @@ def test_a_report_obeys_nothing_that_its_table_says(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_csv(path, index=False)
     claims = tmp_path / "claims.yaml"
     claims.write_text(
-        "claims: [{claim: '<b>*x* [y](z)', factor: opt, best: '[x][y]', within: []}]", "utf-8"
+        "claims: [{claim: '<b>*x* [y](z)', factor: opt, best: '[x][y]', despite: ['<i>']}]", "utf-8"
     )
     done = CliRunner().invoke(
         main, ["report", str(path), "--claims", str(claims), "--out", str(tmp_path)]

@@ -18,10 +18,11 @@ from analysis.report import Evidence, report
 from analysis.runs import load_curves, planned_row
 from analysis.search_texts import basis
 from tests.analysis.test_tuned import cell, claims_file, study, whole
-from tests.analysis.tuned import SEARCH, confirmed, run, sweep
+from tests.analysis.tuned import SEARCH, confirmed, run, scattered, sweep
 
 LOSSES = {8: 2.3, 16: 2.5, 32: 2.1, 64: 2.4}
 SEEDS = (1, 2, 3)
+DESPITE = "despite: [learning_rate, schedule, warmup_steps]"  # which one side had tuned
 
 
 def planned(params: dict[str, Any], **tags: Any) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def grid(begun: Iterable[int], seeds: Iterable[int] = SEEDS, known: bool = True)
     """Four context lengths were planned, of which some began with some seeds."""
     plan = [{"block_size": block, "seed": seed} for block in LOSSES for seed in SEEDS]
     runs = [
-        run(each, LOSSES[each["block_size"]] + each["seed"] / 1_000, key=key_of(each))
+        run(each, scattered(LOSSES[each["block_size"]], key_of(each)), key=key_of(each))
         for each in plan
         if each["block_size"] in begun and each["seed"] in seeds
     ]
@@ -212,7 +213,7 @@ def test_a_search_of_which_only_the_grid_began_has_its_studies(tmp_path: Path) -
     bigram = [run({"variant": "bigram", **fixed, "seed": seed}, 2.5) for seed in (2, 3, 4)]
     trials = with_plan(bigram, plan_of_whole())
     assert verdict(trials, tmp_path, ORDER) == ("UNDERPOWERED", 6)
-    text = "better: {variant: attention}, worse: {variant: bigram}"
+    text = f"better: {{variant: attention}}, worse: {{variant: bigram}}, {DESPITE}"
     assert verdict(trials, tmp_path, text) == ("UNDERPOWERED", 12)
 
 
@@ -230,7 +231,7 @@ def test_a_fresh_seed_that_never_began_is_lost_with_the_arm_that_the_search_chos
     bigram = [run({"variant": "bigram", **fixed, "seed": seed}, 2.5) for seed in (2, 3, 4)]
     runs = [*bigram, *confirmed(label, cell("rope"), [2.30, 2.31], arm=1)]
     trials = with_plan(runs, rows, arms=[0, 0])
-    text = "better: {pe_type: rope}, worse: {variant: bigram}"
+    text = f"better: {{pe_type: rope}}, worse: {{variant: bigram}}, {DESPITE}"
     assert verdict(trials, tmp_path, text) == ("UNDERPOWERED", 1)
     late = judged(trials).table.query("status == 'WAITING'")
     assert list(late[["seed", "pe_type", "learning_rate"]].itertuples(index=False, name=None)) == [

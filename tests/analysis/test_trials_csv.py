@@ -24,7 +24,7 @@ from analysis.command import main
 from analysis.runs import planned_row
 from analysis.trials_csv import write_trials
 from tests.analysis.test_tuned import cell, claims_file, study, whole
-from tests.analysis.tuned import confirmed, run, sweep
+from tests.analysis.tuned import confirmed, run, scattered, sweep
 
 
 def write(folder: Path, text: str) -> Path:
@@ -34,9 +34,9 @@ def write(folder: Path, text: str) -> Path:
 
 
 def levels(losses: Mapping[str, float], column: str = "pe_type") -> str:
-    """A table with three seeds of each level, which differ by a thousandth."""
+    """A table with three seeds of each level."""
     rows = [
-        f'"{level}",{seed},{loss + seed / 1_000:.3f}'
+        f'"{level}",{seed},{scattered(loss, list(losses).index(level), seed):.6f}'
         for level, loss in losses.items()
         for seed in (1, 2, 3)
     ]
@@ -92,7 +92,7 @@ def test_a_number_among_words_is_a_word(tmp_path: Path) -> None:
 def test_a_loss_may_be_missing_in_the_usual_words_and_its_trial_is_counted_as_lost(
     word: str, tmp_path: Path
 ) -> None:
-    text = levels({"rope": 2.3, "sinpe": 2.4}).replace("2.401", word)
+    text = levels({"rope": 2.3, "sinpe": 2.4}).replace(f"{scattered(2.4, 1, 1):.6f}", word)
     trials = load_trials(str(write(tmp_path, text)))
     (found,) = check_claims(trials, claims_file(tmp_path, "factor: pe_type, best: rope"))
     assert (found.verdict, found.lost) == ("UNDERPOWERED", 1)

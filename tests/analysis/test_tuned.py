@@ -139,8 +139,12 @@ def test_plain_trials_are_compared_on_the_fresh_seeds_and_stand_back_in_a_cell(
     untuned = [run({**by_hand, "seed": seed}, 9.0) for seed in (2, 3, 4)]
     trials = sweep([*whole(), *bigram, *untuned])
     text = "better: {variant: attention}, worse: {variant: bigram}"
+    with pytest.raises(AnalysisError, match=r"learning_rate \(tuned, 0.01\)"):
+        concluded(trials, tmp_path, text)
+    text += ", despite: [learning_rate, schedule, warmup_steps]"
     found = concluded(trials, tmp_path, text)
     assert (found.verdict, found.cells, found.lost) == ("SUPPORTED", 4, 0)
+    assert found.differs == dict.fromkeys(["learning_rate", "schedule", "warmup_steps"], 4)
     first = next(c for c in found.contrasts if c.cell == "pe_type=rope n_embd=64")
     assert first.differences == pytest.approx([2.30 - 2.5, 2.31 - 2.5, 2.29 - 2.5])
     assert len(trials.other_than(judged(trials).comparable)) == 8 + 1 + 3

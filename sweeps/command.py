@@ -52,7 +52,7 @@ class Group(click.Group):
             context.exit(signals.INTERRUPTED)
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bigram-sweeps")
 def main() -> None:
     """Hyperparameter sweeps for small character language models.
@@ -82,14 +82,12 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
+    made = _plan(file, overrides, state_root, is_here=True)
     from sweeps.estimate import estimate
     from sweeps.gpus import largest, measured_here, pack_sizes_here, settle
     from sweeps.packs import settle_packs
-    from sweeps.plan import make_plan
     from sweeps.resources import concurrency, local_node
-    from sweeps.state import state_at
 
-    made = make_plan(file, overrides, state_at(state_root), is_here=True)
     corpus, nodes = made.corpus, [local_node()]
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
     cost = estimate(made.trials, corpus, made.examples, made.to_come or 0)
@@ -135,6 +133,17 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
             values = [trial.flat.get(name, "") for name in made.varying]
             listed.append((trial.key, *values, duration(cost.costs[trial.key].seconds)))
         _say(table(["key", *made.varying, "about"], listed))
+
+
+def _plan(file: str, overrides: Sequence[str], state_root: Path, is_here: bool = False) -> Plan:
+    """The plan of a sweep file; a mistake in the file is told before torch is loaded."""
+    from sweeps.spec import load_sweep
+
+    load_sweep(file)
+    from sweeps.plan import make_plan
+    from sweeps.state import state_at
+
+    return make_plan(file, overrides, state_at(state_root), is_here)
 
 
 def _show_search(made: Plan) -> None:
@@ -196,13 +205,12 @@ def run(
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
-    from sweeps.plan import make_plan
+    again = os.environ.get(AGAIN) or shlex.join(["sweeps", *sys.argv[1:]])
+    made = _plan(file, overrides, state_root, is_here=address is None)
     from sweeps.service import Options, run_sweep
     from sweeps.state import state_at
 
     state = state_at(state_root)
-    again = os.environ.get(AGAIN) or shlex.join(["sweeps", *sys.argv[1:]])
-    made = make_plan(file, overrides, state, is_here=address is None)
     options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
     try:
         outcome = run_sweep(made, state, options, _say)
@@ -263,11 +271,9 @@ def verify_pack(
     validation losses to 0.003 nats, and their differences must be 0.0005 or less on average; else
     the exit code is 1.
     """
-    from sweeps.plan import make_plan
-    from sweeps.state import state_at
+    made = _plan(file, overrides, state_root)
     from sweeps.verify_pack import compare, packs_of, verdict
 
-    made = make_plan(file, overrides, state_at(state_root))
     packs = packs_of(made, size)
     if not packs:
         raise UserError(f"{file}: no trial is trained by steps, so there is nothing to pack")

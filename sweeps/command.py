@@ -99,8 +99,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         f"corpus  {corpus.name}: {len(corpus.train) + len(corpus.validation):,} characters,"
         f" {corpus.vocab_size} distinct, sha256 {corpus.digest[:12]}"
     )
-    if corpus.warning:
-        _say(f"warning {corpus.warning}")
+    for warning in made.warnings:
+        _say(f"warning {warning}")
     variants = Counter(trial.model.variant for trial in made.trials)
     parts = [f"{count} {variant}" for variant, count in variants.items()]
     if made.cells:

@@ -27,6 +27,7 @@ from trainables.batches import initial_stream
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus, load_corpus
 from trainables.errors import UserError, brief, unknown_setting, validate
+from trainables.model_check import check_models
 from trainables.variants import schema_of
 
 
@@ -45,6 +46,7 @@ class Plan:
     examples: tuple[TrialConfig, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)  # of studies that will run out, by label
     command: str = ""  # that asks for this sweep again
+    warnings: tuple[str, ...] = ()  # what to know before it is trained, a line each
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
@@ -139,7 +141,11 @@ def make_plan(
         plan = expand(sweep, corpus, source, is_here)
     except UserError as error:
         raise UserError(_naming_overrides(str(error), overrides)) from None
-    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *overrides]))
+    command = shlex.join(["sweeps", "run", name_or_path, *overrides])
+    warnings = check_models((*plan.trials, *plan.examples), corpus.vocab_size)
+    if corpus.warning:
+        warnings.insert(0, corpus.warning)
+    return replace(plan, command=command, warnings=tuple(warnings))
 
 
 def _naming_overrides(message: str, overrides: Sequence[str]) -> str:

@@ -291,8 +291,8 @@ def _queue(
     counts["no longer part of the sweep"] = removed
     shown = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
     say(f"{plan.sweep.name}: {', '.join(shown)}")
-    if plan.corpus.warning:
-        say(f"warning {plan.corpus.warning}")
+    for warning in plan.warnings:
+        say(f"warning {warning}")
     if search:
         say(f"search  {search.summary}")
     return queue

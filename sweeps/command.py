@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -258,6 +259,7 @@ def run(
 @click.argument("file")
 @overrides_argument
 @click.option("--size", type=click.IntRange(2), help="Trials of a pack at most.")
+@click.option("--packs", "most", type=click.IntRange(1), help="Compare the first so many packs.")
 @state_option
 @click.pass_context
 def verify_pack(
@@ -265,6 +267,7 @@ def verify_pack(
     file: str,
     overrides: Sequence[str],
     size: int | None,
+    most: int | None,
     state_root: Path,
 ) -> None:
     """Train the trials of FILE in packs and alone, here and now, and compare them.
@@ -274,13 +277,23 @@ def verify_pack(
     the exit code is 1.
     """
     made = _plan(file, overrides, state_root)
+    from sweeps.estimate import estimate
     from sweeps.verify_pack import compare, packs_of, verdict
 
     packs = packs_of(made, size)
     if not packs:
         raise UserError(f"{file}: no trial is trained by steps, so there is nothing to pack")
-    compared = []
-    for pack in compare(made.corpus, packs):
+    chosen = packs[:most]
+    trials = [trial for pack in chosen for trial in pack]
+    takes_s = 2 * estimate(trials, made.corpus, (), 0).seconds(1)  # in packs, and alone
+    of = f" of {len(packs)}" if len(chosen) < len(packs) else ""
+    few = "; --packs 1 compares one" if len(chosen) > 1 else ""
+    _say(
+        f"compare {len(chosen)}{of} packs, {len(trials)} trials, twice each: about"
+        f" {duration(takes_s)} on this machine{few}"
+    )
+    compared, started_s = [], time.monotonic()
+    for pack in compare(made.corpus, chosen):
         compared.append(pack)
         first = pack.trials[0]
         name = f"{first.model.variant} {first.flat.get('n_embd', '')}/{first.training.block_size}"
@@ -289,7 +302,10 @@ def verify_pack(
             or f"parameters {pack.parameters:.1e}, losses within {pack.largest:.5f} nats"
         )
         said = "alone" if pack.problem else "honest" if pack.is_honest else "OFF"
-        _say(f"{said:<8}{name}, {len(pack.trials)} trials: {found}")
+        left = len(chosen) - len(compared)
+        left_s = (time.monotonic() - started_s) / len(compared) * left
+        goes_on = f" ({left} to go, {duration(left_s)})" if left else ""
+        _say(f"{said:<8}{name}, {len(pack.trials)} trials: {found}{goes_on}")
     is_honest, summary = verdict(compared)
     _say(f"{'honest' if is_honest else 'OFF':<8}{summary}")
     context.exit(0 if is_honest else 1)

@@ -38,7 +38,7 @@ class Group(click.Group):
             context.exit(130)
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bigram-sweeps")
 def main() -> None:
     """What the results of sweeps say, read from MLflow."""

@@ -72,8 +72,15 @@ def connected(address: str | None, stop: Stop, scratch: Path) -> Iterator[list[N
     others = set(_descendants())
     if address is None:
         signals.before_exit(lambda: _kill(set(_descendants()) - others))
-    with _limited(stop):
-        _start(address, scratch)
+    try:
+        with _limited(stop):
+            _start(address, scratch)
+    except UserError:
+        if address is not None:
+            raise
+        _shutdown(others)
+        with _limited(stop):  # once more: Ray gives a busy machine 30 s
+            _start(address, scratch)
     try:
         with _watched(address, stop):
             if address is None:  # of a cluster `check_storage` asks each machine
@@ -114,7 +121,10 @@ def _start(address: str | None, scratch: Path) -> None:
         )
     except Exception as error:  # Ray raises any kind, Exception itself where a node is slow
         if address is None:
-            raise UserError(f"Ray does not start on this machine: {first_line(error)}") from None
+            raise UserError(
+                f"Ray does not start on this machine: {first_line(error)} If the machine is busy,"
+                " run the same command again when it is less so"
+            ) from None
         raise UserError(
             f"no Ray cluster answers at {address}, or it wants a token (RAY_AUTH_MODE=token"
             f" and RAY_AUTH_TOKEN_PATH): {first_line(error)}"

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ class Group(click.Group):
             context.exit(signals.INTERRUPTED)
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bigram-sweeps")
 def main() -> None:
     """Hyperparameter sweeps for small character language models.
@@ -82,14 +83,12 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
+    made = _plan(file, overrides, state_root, is_here=True)
     from sweeps.estimate import estimate
     from sweeps.gpus import largest, measured_here, pack_sizes_here, settle
     from sweeps.packs import settle_packs
-    from sweeps.plan import make_plan
     from sweeps.resources import concurrency, local_node
-    from sweeps.state import state_at
 
-    made = make_plan(file, overrides, state_at(state_root), is_here=True)
     corpus, nodes = made.corpus, [local_node()]
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
     cost = estimate(made.trials, corpus, made.examples, made.to_come or 0)
@@ -101,6 +100,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         f"corpus  {corpus.name}: {len(corpus.train) + len(corpus.validation):,} characters,"
         f" {corpus.vocab_size} distinct, sha256 {corpus.digest[:12]}"
     )
+    for warning in made.warnings:
+        _say(f"warning {warning}")
     variants = Counter(trial.model.variant for trial in made.trials)
     parts = [f"{count} {variant}" for variant, count in variants.items()]
     if made.cells:
@@ -135,6 +136,17 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
             values = [trial.flat.get(name, "") for name in made.varying]
             listed.append((trial.key, *values, duration(cost.costs[trial.key].seconds)))
         _say(table(["key", *made.varying, "about"], listed))
+
+
+def _plan(file: str, overrides: Sequence[str], state_root: Path, is_here: bool = False) -> Plan:
+    """The plan of a sweep file; a mistake in the file is told before torch is loaded."""
+    from sweeps.spec import load_sweep
+
+    load_sweep(file)
+    from sweeps.plan import make_plan
+    from sweeps.state import state_at
+
+    return make_plan(file, overrides, state_at(state_root), is_here)
 
 
 def _show_search(made: Plan) -> None:
@@ -196,13 +208,12 @@ def run(
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
-    from sweeps.plan import make_plan
+    again = os.environ.get(AGAIN) or shlex.join(["sweeps", *sys.argv[1:]])
+    made = _plan(file, overrides, state_root, is_here=address is None)
     from sweeps.service import Options, run_sweep
     from sweeps.state import state_at
 
     state = state_at(state_root)
-    again = os.environ.get(AGAIN) or shlex.join(["sweeps", *sys.argv[1:]])
-    made = make_plan(file, overrides, state, is_here=address is None)
     options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
     try:
         outcome = run_sweep(made, state, options, _say)
@@ -248,6 +259,7 @@ def run(
 @click.argument("file")
 @overrides_argument
 @click.option("--size", type=click.IntRange(2), help="Trials of a pack at most.")
+@click.option("--packs", "most", type=click.IntRange(1), help="Compare the first so many packs.")
 @state_option
 @click.pass_context
 def verify_pack(
@@ -255,6 +267,7 @@ def verify_pack(
     file: str,
     overrides: Sequence[str],
     size: int | None,
+    most: int | None,
     state_root: Path,
 ) -> None:
     """Train the trials of FILE in packs and alone, here and now, and compare them.
@@ -263,16 +276,24 @@ def verify_pack(
     validation losses to 0.003 nats, and their differences must be 0.0005 or less on average; else
     the exit code is 1.
     """
-    from sweeps.plan import make_plan
-    from sweeps.state import state_at
+    made = _plan(file, overrides, state_root)
+    from sweeps.estimate import estimate
     from sweeps.verify_pack import compare, packs_of, verdict
 
-    made = make_plan(file, overrides, state_at(state_root))
     packs = packs_of(made, size)
     if not packs:
         raise UserError(f"{file}: no trial is trained by steps, so there is nothing to pack")
-    compared = []
-    for pack in compare(made.corpus, packs):
+    chosen = packs[:most]
+    trials = [trial for pack in chosen for trial in pack]
+    takes_s = 2 * estimate(trials, made.corpus, (), 0).seconds(1)  # in packs, and alone
+    of = f" of {len(packs)}" if len(chosen) < len(packs) else ""
+    few = "; --packs 1 compares one" if len(chosen) > 1 else ""
+    _say(
+        f"compare {len(chosen)}{of} packs, {len(trials)} trials, twice each: about"
+        f" {duration(takes_s)} on this machine{few}"
+    )
+    compared, started_s = [], time.monotonic()
+    for pack in compare(made.corpus, chosen):
         compared.append(pack)
         first = pack.trials[0]
         name = f"{first.model.variant} {first.flat.get('n_embd', '')}/{first.training.block_size}"
@@ -281,7 +302,10 @@ def verify_pack(
             or f"parameters {pack.parameters:.1e}, losses within {pack.largest:.5f} nats"
         )
         said = "alone" if pack.problem else "honest" if pack.is_honest else "OFF"
-        _say(f"{said:<8}{name}, {len(pack.trials)} trials: {found}")
+        left = len(chosen) - len(compared)
+        left_s = (time.monotonic() - started_s) / len(compared) * left
+        goes_on = f" ({left} to go, {duration(left_s)})" if left else ""
+        _say(f"{said:<8}{name}, {len(pack.trials)} trials: {found}{goes_on}")
     is_honest, summary = verdict(compared)
     _say(f"{'honest' if is_honest else 'OFF':<8}{summary}")
     context.exit(0 if is_honest else 1)

@@ -298,6 +298,24 @@ class Outbox:
         rows = self._read(f"SELECT * FROM evaluations WHERE key = ? {which} ORDER BY step", key)
         return [(row["time_ms"], json.loads(row["content"])) for row in rows]
 
+    @property
+    def recomputed(self) -> int:
+        """Steps that were taken again, of all trials."""
+        return sum(record.recomputed for record in self.trials())
+
+    def best(self) -> tuple[float, str] | None:
+        """The lowest val_loss of an evaluation so far, in nats, and the name of its trial."""
+        found = self._read(
+            "SELECT key, json_extract(evaluations.content, '$.val_nats') AS nats FROM evaluations"
+            f" JOIN trials USING (key) WHERE role = '{TRIAL}' AND json_valid(evaluations.content)"
+            " ORDER BY nats LIMIT 1"  # one that is not finite is no JSON
+        )
+        return next(
+            ((row["nats"], record.content["name"])
+             for row in found if (record := self.trial(row["key"]))),
+            None,
+        )  # fmt: skip
+
     # What the tracking store has.
 
     def unsent(self) -> list[str]:

@@ -24,10 +24,19 @@ from sweeps.sizes import FAR, check_counts, check_sizes
 from sweeps.spec import Arm, SweepFile, load_sweep
 from sweeps.state import State
 from trainables.batches import initial_stream
-from trainables.config import TrainingConfig, TrialConfig
+from trainables.config import TrainingConfig, TrialConfig, canonical
 from trainables.corpus import Corpus, load_corpus
 from trainables.errors import UserError, brief, unknown_setting, validate
+from trainables.model_check import check_models
 from trainables.variants import schema_of
+
+SHORT = {  # in the names of runs
+    "block_size": "block",
+    "batch_size": "batch",
+    "learning_rate": "lr",
+    "max_steps": "steps",
+    "warmup_steps": "warmup",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Plan:
     examples: tuple[TrialConfig, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)  # of studies that will run out, by label
     command: str = ""  # that asks for this sweep again
+    warnings: tuple[str, ...] = ()  # what to know before it is trained, a line each
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
@@ -111,11 +121,30 @@ class Plan:
             return math.nan
         return sum(parameter.numel() for parameter in model.parameters())
 
+    @cached_property
+    def _classes(self) -> Mapping[str, str]:
+        """What to call the variants: of ``MODULE:CLASS`` the class, where it is the only such."""
+        variants = {trial.model.variant for trial in (*self.trials, *self.examples)}
+        of_class = Counter(variant.rpartition(":")[2] for variant in variants)
+        return {v: v.rpartition(":")[2] for v in variants if of_class[v.rpartition(":")[2]] == 1}
+
     def run_name(self, trial: TrialConfig) -> str:
-        """What differs, in a few characters, such as ``attention rope 128 64``."""
-        shown = (trial.flat[name] for name in self.varying if name in trial.flat)
-        values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in shown]
-        return " ".join(values) or trial.model.variant
+        """What differs, in a few words, such as ``attention rope n_embd=128 block=64``."""
+        variant = trial.model.variant
+        words = {"variant": self._classes.get(variant, variant)}
+        shown = [name for name in self.varying if name in trial.flat]
+        said = [_in_a_word(name, words.get(name, trial.flat[name])) for name in shown]
+        return " ".join(said) or words["variant"]
+
+
+def _in_a_word(name: str, value: Any) -> str:
+    """A setting in the name of a run: text speaks for itself, and so does what is on."""
+    short = SHORT.get(name, name)
+    if value is True:
+        return short
+    if isinstance(value, float):
+        return f"{short}={value:.4g}"
+    return value if isinstance(value, str) else f"{short}={canonical(value)}"
 
 
 def make_plan(
@@ -139,7 +168,11 @@ def make_plan(
         plan = expand(sweep, corpus, source, is_here)
     except UserError as error:
         raise UserError(_naming_overrides(str(error), overrides)) from None
-    return replace(plan, command=shlex.join(["sweeps", "run", name_or_path, *overrides]))
+    command = shlex.join(["sweeps", "run", name_or_path, *overrides])
+    warnings = check_models((*plan.trials, *plan.examples), corpus.vocab_size)
+    if corpus.warning:
+        warnings.insert(0, corpus.warning)
+    return replace(plan, command=command, warnings=tuple(warnings))
 
 
 def _naming_overrides(message: str, overrides: Sequence[str]) -> str:

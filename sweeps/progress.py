@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
@@ -22,11 +23,20 @@ RUNNING_SHOWN = 8
 QUIET_S = 60.0  # where no table is shown: how long nothing is said at most, while trials train
 
 
+@dataclass(frozen=True)
+class Before:
+    """What earlier runs of a sweep did."""
+
+    done: int = 0  # trials, those included that were stopped early
+    stopped: int = 0
+    best: tuple[float, str] | None = None  # val_loss in nats, and the trial's name
+
+
 class Progress:
     """Counts events; `shown` displays them while a sweep runs."""
 
     def __init__(
-        self, plan: Plan, queue: Queue, cost: Estimate, total: int | None, done_before: int
+        self, plan: Plan, queue: Queue, cost: Estimate, total: int | None, before: Before
     ) -> None:
         """Start at what earlier runs did.
 
@@ -35,10 +45,10 @@ class Progress:
             queue: has them.
             cost: of the trials of this run, to weigh the time left.
             total: how many trials the sweep will have; None where nobody knows.
-            done_before: how many of them are done.
+            before: what of them is done.
         """
         self._plan, self._queue, self._cost = plan, queue, cost
-        self._total, self._done_before = total, done_before
+        self._total, self._before = total, before
         self._trials: dict[str, TrialConfig] = {}  # those that ran, by key
         self._started_s = self._printed_s = time.monotonic()
         self.running: dict[str, int] = {}  # key to step
@@ -48,7 +58,7 @@ class Progress:
         self.stopped: set[str] = set()
         self.notes: dict[str, str] = {}  # what could not be trusted, by key
         self.restarts = 0  # how often a worker died
-        self._best: tuple[float, str] | None = None  # val_loss in nats, and the trial's name
+        self._best = before.best
 
     def listen(self, event: TrialEvent) -> None:
         """Take an event, before the queue does."""
@@ -102,9 +112,9 @@ class Progress:
         """Done, running, failed, best so far, time left."""
         best, name = self._best or (None, "")
         return Summary(
-            done=self._done_before + len(self.finished | self.stopped),
+            done=self._before.done + len(self.finished | self.stopped),
             total=self._total,
-            stopped=len(self.stopped),
+            stopped=self._before.stopped + len(self.stopped),
             running=len(self.running),
             failed=len(self.failed),
             best=best,

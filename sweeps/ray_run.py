@@ -168,7 +168,7 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
 class Scheduler(Unpickled, FIFOScheduler):  # type: ignore[misc]
     """First come, first served; a worker that is kept for later goes when later is far.
 
-    Two things that Tune has no switch for are done here, by what it keeps to itself.
+    Three things that Tune has no switch for are done here, by what it keeps to itself.
     """
 
     def __init__(self, room: Room) -> None:
@@ -178,6 +178,12 @@ class Scheduler(Unpickled, FIFOScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: Any, **options: Any) -> Any:
         tune_controller._trials_to_cache.clear()  # else 17 KB a trial, which it writes at the end
         trial = super().choose_trial_to_run(tune_controller, **options)
+        # Tune gives a worker that is free to the first trial, and ends the one that starts for it:
+        # where trials take less time than that, it never came to a second worker.
+        starting = tune_controller._trial_to_actor
+        if trial in starting:
+            others = tune_controller._pending_trials - starting.keys()
+            trial = min(others, key=tune_controller._pending_trials_list.index, default=trial)
         if trial is None and self._room.is_full:
             # An idle worker holds its CPUs and GPU, which are for others now.
             tune_controller._cleanup_cached_actors(force_all=True)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
 from sweeps.passwords import Uri
-from trainables.config import LARGEST, Count, Frozen
 from trainables.errors import brief
+from trainables.settings import LARGEST, Count, Frozen
 
 MOST_TRIALS = 100_000  # of a sweep; each has a run, and files
 TRIALS = 100  # suggestions of a search that names no budget at all

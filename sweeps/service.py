@@ -24,7 +24,7 @@ from sweeps.outbox import Outbox, TrialRecord
 from sweeps.packs import settle_packs
 from sweeps.passwords import refuse_password
 from sweeps.plan import Plan
-from sweeps.progress import Progress
+from sweeps.progress import Before, Progress
 from sweeps.queue import Queue
 from sweeps.ray_environment import prepare_ray, scratch_folder
 from sweeps.resources import check_address, concurrency, local_node
@@ -291,6 +291,8 @@ def _queue(
     counts["no longer part of the sweep"] = removed
     shown = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
     say(f"{plan.sweep.name}: {', '.join(shown)}")
+    for warning in plan.warnings:
+        say(f"warning {warning}")
     if search:
         say(f"search  {search.summary}")
     return queue
@@ -314,9 +316,9 @@ def _train(
 ) -> None:
     """Train on a Ray cluster, while the progress is shown."""
     storage = outcome.storage
-    done, recomputed = _counted(outbox)
+    before, recomputed = _before(outbox), outbox.recomputed
     total = None if plan.to_come is None else len(plan.trials) + plan.to_come
-    coming = max(0, total - done - len(queue.waiting)) if total and plan.cells else 0
+    coming = max(0, total - before.done - len(queue.waiting)) if total and plan.cells else 0
     cost = estimate(queue.waiting, plan.corpus, plan.examples, coming)
     shapes = largest((*queue.waiting, *plan.examples), cost)
     if storage.disk:
@@ -351,7 +353,7 @@ def _train(
         slots = None
         if options.address is not None:
             slots = Slots(plan.sweep.name, resources, lambda: queue.demand(packs))
-        progress = Progress(plan, queue, cost, total, done)
+        progress = Progress(plan, queue, cost, total, before)
 
         def fail_fast(event: TrialEvent) -> None:
             if options.fail_fast and event.kind == "failed":
@@ -374,13 +376,14 @@ def _train(
             if slots and outcome.stop.cause != "lost":
                 slots.leave()
             outcome.notes, outcome.restarts = progress.notes, progress.restarts
-            outcome.recomputed = _counted(outbox)[1] - recomputed
+            outcome.recomputed = outbox.recomputed - recomputed
 
 
-def _counted(outbox: Outbox) -> tuple[int, int]:
-    """Trials that are done, and steps that were taken again."""
+def _before(outbox: Outbox) -> Before:
+    """What is done when a run begins."""
     trials = outbox.trials()
-    return sum(one.is_done for one in trials), sum(one.recomputed for one in trials)
+    stopped = sum(one.status == "STOPPED" for one in trials)
+    return Before(sum(one.is_done for one in trials), stopped, outbox.best())
 
 
 def _conclude(

@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, mod
 from analysis.plain_yaml import YamlError, read_yaml
 from sweeps.passwords import Uri
 from sweeps.search_spec import Parameter, Replicates, Search
-from trainables.config import LARGEST, Count, Frozen, Seed
 from trainables.errors import UserError, brief, validate
+from trainables.settings import LARGEST, Count, Frozen, Seed
 from trainables.storage import check_uri
 
 PRESETS = resources.files("sweeps") / "presets"

@@ -131,6 +131,29 @@ def test_what_needs_no_heavy_library_loads_none(code: str) -> None:
     assert loaded.splitlines()[-1] == "loaded"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["list"], "quickstart"),
+        (["run", "quikstart"], "no preset 'quikstart'"),
+        (["plan", "typo.yaml"], "typo.yaml: arms"),
+        (["verify-pack", "typo.yaml"], "typo.yaml: arms"),
+    ],
+)
+def test_a_mistake_is_told_without_torch(words: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "typo.yaml").write_text("name: x\nmodel: 3\n")
+    told = run_python(f"""
+import contextlib, io, os, sys
+os.chdir({str(tmp_path)!r})
+from sweeps.command import main
+with contextlib.redirect_stderr(sys.stdout), contextlib.suppress(SystemExit):
+    main({words})
+print('torch' in sys.modules)
+""")
+    assert said in told
+    assert told.endswith("False\n")
+
+
 def test_the_analysis_of_results_needs_no_torch() -> None:
     said = run_python("""
 import analysis

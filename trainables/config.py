@@ -8,13 +8,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, model_validator
 
 from bigram_models import FittedModel
 from trainables.errors import validate
 from trainables.precision import Precision
+from trainables.settings import Count, Frozen, Seed
 from trainables.variants import ModelConfig, parse_model
 
 RESULT_VERSION = 2  # bumped when a change of the code alters the losses of a configuration
@@ -25,15 +26,7 @@ RESULT_VERSION = 2  # bumped when a change of the code alters the losses of a co
 # the steps 0, eval_every, ... and the last; so seed 1337 draws the random numbers of the study.
 Evaluating = Literal["exact", "sampled", "published"]
 Schedule = Literal["constant", "cosine"]
-LARGEST = 2**53  # the whole numbers up to here are exact as floats, and no count comes near
 MOST_EVALUATIONS = 1_000_000  # of a trial: each is kept, and sent to MLflow
-Count = Annotated[int, Field(gt=0, le=LARGEST)]
-
-
-class Frozen(BaseModel):
-    """Settings that are valid from the moment they exist; unknown ones are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class TrainingConfig(Frozen):
@@ -92,12 +85,6 @@ class TrainingConfig(Frozen):
 
 
 RESERVED = {"variant", "seed", "corpus", *TrainingConfig.model_fields}  # no setting of a model
-
-
-class Seed(Frozen):
-    """The seed of a trial: initial values, batches, sampled evaluation and text come from it."""
-
-    seed: int = Field(default=1337, ge=0, lt=2**64)  # what a torch.Generator takes
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Corpus:
     """A tokenised text: the first 90 % for training, the rest for validation.
 
     A token is a character, and its id the rank of the character among the sorted characters of
-    the text.
+    the whole text, as in the published study.
     """
 
     name: str
@@ -46,6 +46,19 @@ class Corpus:
     vocabulary: str  # the V distinct characters, sorted
     train: Tokens
     validation: Tokens
+    unseen: str = ""  # the characters that training never sees, sorted
+    unseen_tokens: int = 0  # how many tokens of the validation split they are
+
+    @property
+    def warning(self) -> str:
+        """What no model can learn of it; empty where all characters occur in training."""
+        if not self.unseen:
+            return ""
+        shown = " ".join(map(repr, self.unseen[:8])) + (" ..." if len(self.unseen) > 8 else "")
+        return (
+            f"{self.unseen_tokens:,} of the {len(self.validation):,} characters that validate are"
+            f" none of those that train ({shown}): no model can learn them, and each costs loss"
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -119,8 +132,7 @@ def tokenise(name: str, text: str) -> Corpus:
     """Split a text into training and validation tokens.
 
     Raises:
-        UserError: the text is too short, or its validation split has characters that the training
-            split does not have.
+        UserError: the text is too short.
     """
     return _tokenise_utf8(name, text.encode())
 
@@ -154,18 +166,15 @@ def _tokenise_utf8(name: str, content: bytes) -> Corpus:
         )
     is_seen = np.zeros(len(vocabulary), dtype=bool)
     is_seen[train] = True
-    if len(unseen := np.flatnonzero(~is_seen)):  # so they are in the validation split
-        shown = " ".join(repr(chr(vocabulary[id])) for id in unseen[:8])
-        raise UserError(
-            f"corpus {name!r}: its validation split (the last 10 %) has {len(unseen)} characters"
-            f" that training never saw: {shown}; remove or replace them, or reorder the text"
-        )
+    unseen = np.flatnonzero(~is_seen)  # so they are in the validation split
     return Corpus(
         name=name,
         digest=hashlib.sha256(content).hexdigest(),
         vocabulary="".join(map(chr, vocabulary)),
         train=train,
         validation=validation,
+        unseen="".join(map(chr, vocabulary[unseen])),
+        unseen_tokens=int((~is_seen)[validation].sum()),
     )
 
 
@@ -194,8 +203,9 @@ def _content(name: str, cache: Path) -> bytes:
         return _tinyshakespeare(cache / name / "input.txt")
     kind, _, path = name.partition(":")
     if kind != "file" or not path:
+        meant = f"; for a text of your own write file:{name}" if "." in name and not path else ""
         raise UserError(
-            f"corpus {name!r} does not exist; choose tinyshakespeare, embedded or file:PATH"
+            f"corpus {name!r} does not exist; choose tinyshakespeare, embedded or file:PATH{meant}"
         )
     if not is_utf8(name):
         raise UserError(f"corpus {name!r}: its name is not UTF-8; rename the file")

@@ -59,13 +59,15 @@ def submit(
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
+    from sweeps.spec import find_sweep, load_sweep, preset_files
+
+    load_sweep(file)  # a mistake in it is told before the slow part
     from sweeps.jobs.client import Cluster
     from sweeps.plan import make_plan
-    from sweeps.spec import find_sweep, preset_files
     from sweeps.state import state_at
     from sweeps.stopping import interruptible
 
-    cluster = Cluster(address)  # before the slow part: an address may be wrong
+    cluster = Cluster(address)  # its address may be wrong
     plan = make_plan(file, overrides, state_at(state_root))
     flags = {"--fail-fast": fail_fast, "--retry-failed": retry_failed}
     arguments = [*overrides, *(flag for flag, is_on in flags.items() if is_on)]

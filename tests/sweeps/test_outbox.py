@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
 import subprocess
@@ -716,3 +717,15 @@ def test_nobody_else_may_read_an_outbox_nor_its_journals(tmp_path: Path) -> None
     with closing(Outbox(tmp_path / "outbox.db", "study")) as outbox:
         outbox.end("KILLED")
         assert modes(tmp_path) == private
+
+
+def test_the_best_so_far_is_of_trials_that_are_part_of_the_sweep(outbox: Outbox) -> None:
+    assert outbox.best() is None
+    for key, losses in {"a": [2.5, 2.4], "b": [math.nan, math.inf, 2.6], "c": [1.0]}.items():
+        evaluations = [
+            {"step": step, "val_nats": loss, "train_nats": loss} for step, loss in enumerate(losses)
+        ]
+        outbox.record(event(key, "progressed", step=3, evaluations=evaluations))
+    assert outbox.best() == (1.0, C["name"])
+    outbox.describe({}, {"a": A, "b": B})
+    assert outbox.best() == (2.4, A["name"])

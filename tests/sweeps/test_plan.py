@@ -29,6 +29,27 @@ def plan(text: str, corpus: Corpus, *overrides: str) -> Plan:
     return expand(sweep, corpus, "test")
 
 
+OWN_NET = """
+from dataclasses import dataclass
+
+import torch
+from bigram_models import LanguageModel
+
+
+class Net(LanguageModel):
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        gate: bool = True
+
+    def __init__(self, config, vocab_size, block_size, generator):
+        super().__init__(vocab_size, context_size=block_size)
+        self.row = torch.nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(self, ids_BT):
+        return self.row.expand(*ids_BT.shape, -1)
+"""
+
+
 @pytest.mark.parametrize("name", ["published", "quickstart"])
 def test_the_presets_are_the_38_published_configurations(name: str, corpus: Corpus) -> None:
     made = expand(load_sweep(name)[0], corpus, name)
@@ -45,7 +66,7 @@ def test_the_presets_are_the_38_published_configurations(name: str, corpus: Corp
     assert len(made.trials) == 38
     assert cells == attention | {("bigram", None, None, 8), ("factorized", None, 384, 8)}
     assert made.varying == ("variant", "pe_type", "n_embd", "block_size")
-    assert made.run_name(made.trials[-1]) == "attention rope 256 64"
+    assert made.run_name(made.trials[-1]) == "attention rope n_embd=256 block=64"
 
 
 def test_the_published_preset_is_the_published_protocol(corpus: Corpus) -> None:
@@ -183,3 +204,35 @@ def test_a_model_that_cannot_be_built_has_no_number_of_parameters(
 
     monkeypatch.setattr("trainables.variants.ModelConfig.build", leave)
     assert math.isnan(made.count_parameters(made.trials[0]))
+
+
+def test_names_of_runs_say_what_differs_and_no_more(corpus: Corpus, tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("""
+name: named
+replicates: [7, 8]
+arms:
+  - model: {variant: attention, pe_type: rope}
+    grid: {model.n_embd: [32, 64], training.schedule: [cosine, constant]}
+  - model: {variant: bigram}
+    grid: {training.learning_rate: [0.012345678, 3e-4]}
+  - model: {variant: "names_a:Net"}
+    grid: {model.gate: [true, false]}
+""")
+    for module in ("names_a", "names_b"):
+        (tmp_path / f"{module}.py").write_text(OWN_NET)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(tmp_path)
+        made = expand(load_sweep(str(file))[0], corpus, "sweep.yaml")
+        named = {made.run_name(trial) for trial in made.trials if trial.seed == 7}
+        assert len({made.run_name(trial) for trial in made.trials}) == len(made.trials)
+        file.write_text(file.read_text() + '  - model: {variant: "names_b:Net"}\n')
+        both = expand(load_sweep(str(file))[0], corpus, "sweep.yaml")
+        names = {both.run_name(trial).split()[0] for trial in both.trials}
+    assert {
+        "attention rope cosine n_embd=32 lr=0.01 seed=7",
+        "bigram constant lr=0.01235 seed=7",
+        "Net constant gate lr=0.01 seed=7",
+        "Net constant gate=False lr=0.01 seed=7",
+    } <= named
+    assert names == {"attention", "bigram", "names_a:Net", "names_b:Net"}

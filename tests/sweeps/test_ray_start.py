@@ -69,6 +69,43 @@ cluster.WORKER_S = 20.0
 from sweeps.__main__ import main
 main()
 """
+SLOW = """
+import sys
+from sweeps.ray_environment import prepare_ray
+prepare_ray(None)
+import ray
+init, failures = ray.init, [{times}]
+
+def slow(*arguments, **options):
+    found = init(*arguments, **options)
+    if failures[0]:
+        failures[0] -= 1
+        raise Exception("The current node timed out during startup. This could happen because.")
+    return found
+
+ray.init = slow
+from sweeps.__main__ import main
+main()
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("times", [1, 2])
+def test_ray_that_is_slow_to_start_is_started_once_more(times: int, tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, SMALL.replace(', {model: {variant: "net:Net"}}', ""))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", SLOW.format(times=times), "run", "sweep.yaml"],
+        cwd=folder.path, env={**os.environ}, capture_output=True, text=True, timeout=250,
+        check=False,
+    )  # fmt: skip
+    if times == 1:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1/1 done" in done.stdout
+    else:
+        assert done.returncode == 2, done.stdout + done.stderr
+        (line,) = done.stderr.splitlines()
+        assert "timed out during startup" in line
+        assert "run the same command again" in line
 
 
 @pytest.mark.timeout(300)

@@ -157,7 +157,7 @@ def test_params_tags_and_names_describe_the_trial(study: Study) -> None:
         assert tags["code_version"].startswith("0.")
         assert run.info.run_name == study.plan.run_name(trial)
     names = {run.info.run_name for run in study.runs("trial")}
-    assert {"attention rope 16 0.01", "bigram 1e+30", "cubic:Cubic 3 0.01"} <= names
+    assert {"attention rope n_embd=16 lr=0.01", "bigram lr=1e+30", "Cubic power=3 lr=0.01"} <= names
 
 
 def test_the_corpus_is_a_dataset_input(study: Study) -> None:

@@ -71,9 +71,8 @@ def test_an_unknown_character_is_named(tmp_path: Path) -> None:
         (b"\xef\xbb\xbf", "is empty"),
         ("a" * 9, "too short: 9 characters leave 8 for training and 1 for validation"),
         (b"caf\xe9 " * 20, r"not UTF-8 \(byte 3: .*iconv"),
-        ("ab" * 45 + "abxaby" + "abab", r"2 characters that training never saw: 'x' 'y'; remove"),
     ],
-    ids=["empty", "only a mark", "too short", "latin-1", "unseen in training"],
+    ids=["empty", "only a mark", "too short", "latin-1"],
 )
 def test_a_text_that_cannot_be_trained_on_is_refused(
     content: str | bytes, message: str, tmp_path: Path
@@ -81,6 +80,19 @@ def test_a_text_that_cannot_be_trained_on_is_refused(
     with pytest.raises(UserError, match=message) as refused:
         corpus_of(tmp_path, content)
     assert "text.txt" in str(refused.value)
+
+
+def test_characters_that_only_validation_has_are_part_of_the_vocabulary(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, "ab" * 45 + "abxaby" + "xbab")
+    assert (corpus.vocabulary, corpus.unseen, corpus.unseen_tokens) == ("abxy", "xy", 3)
+    assert "3 of the 10 characters that validate are none" in corpus.warning
+    assert "('x' 'y')" in corpus.warning
+    assert corpus_of(tmp_path, TEXT).warning == ""
+
+
+def test_the_name_of_a_text_is_taken_for_what_it_may_mean(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"write file:my_text\.txt"):
+        load_corpus("my_text.txt", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "shakespeare", "file:", "http://x/y.txt"])

@@ -46,7 +46,8 @@ class Link:
 
 def one_seed_note(conclusions: Sequence[Conclusion]) -> str:
     """What cannot be concluded where no configuration has a second seed; else nothing."""
-    return ONE_SEED + "\n" if all(each.most_seeds == 1 for each in conclusions) else ""
+    single = all(each.most_seeds == 1 and not each.repeated for each in conclusions)
+    return ONE_SEED + "\n" if single else ""
 
 
 def claims_overview(conclusions: Sequence[Conclusion]) -> str:
@@ -169,7 +170,7 @@ def needed_in_words(each: Conclusion) -> str:
     if each.lost:
         return "First every pair must be whole."
     if each.seeds < 2:
-        return "With one seed nothing is known of the spread."
+        return "With one seed whose losses count nothing is known of the spread."
     needed = each.needed
     if needed.to_show is not None:
         if needed.to_show <= each.seeds:  # p-values have their own luck

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from analysis import check_claims, load_trials
-from analysis.claim_texts import Link, claim_section, claims_overview, sentences
+from analysis.claim_texts import Link, claim_section, claims_overview, one_seed_note, sentences
 from analysis.claims import Claim, ClaimError
 from analysis.command import main
 from analysis.conclusions import Conclusion, averages, conclude, decide
@@ -417,6 +417,7 @@ def test_models_without_chance_have_one_seed(tmp_path: Path) -> None:
     ]
     found = judge(loaded(tmp_path, table), tmp_path, "factor: heads, order: [2, 1]")
     assert (found.verdict, found.seeds, found.repeated) == ("UNDERPOWERED", 1, 4)
+    assert one_seed_note([found]) == ""  # there are five runs of each
 
 
 def test_copies_on_one_side_are_said(tmp_path: Path) -> None:

@@ -100,8 +100,9 @@ def _of_difference(claim: Claim, contrast: Contrast, seeds: int, number: int) ->
     spread = max(float(contrast.differences.std(ddof=1)), floor(contrast)) / seeds**0.5
     errors = spread * _spreads(seeds)
     wanted, against = tests_for(claim, contrast), tests_against(claim, contrast)
-    low, high = _where_rejected(wanted, errors, ALPHA, seeds)
-    above, below = _where_kept(against, errors, ALPHA / (number * len(against)), seeds)
+    low, high = _where_all(wanted, True, errors, ALPHA, seeds)
+    level = ALPHA / (number * len(against))
+    above, below = _where_all(against, False, errors, level, seeds)
 
     def chance(start: Floats, end: Floats) -> float:
         inside = special.ndtr((end - mean) / spread) - special.ndtr((start - mean) / spread)
@@ -124,31 +125,18 @@ def _quantile(level: float, seeds: int) -> float:
     return float(stats.t.ppf(1 - level, seeds - 1))
 
 
-def _where_rejected(
-    tests: Sequence[OneSided], errors: Floats, level: float, seeds: int
+def _where_all(
+    tests: Sequence[OneSided], reject: bool, errors: Floats, level: float, seeds: int
 ) -> tuple[Floats, Floats]:
-    """Between which means all tests reject, by the standard error."""
+    """Between which means all tests reject, or none does, by the standard error."""
     t = _quantile(level, seeds)
     low, high = np.full(len(errors), -np.inf), np.full(len(errors), np.inf)
     for test in tests:
-        if test.sign > 0:
-            high = np.minimum(high, -test.offset - t * errors)
+        edge = -test.sign * (test.offset + t * errors)
+        if (test.sign > 0) == reject:
+            high = np.minimum(high, edge)
         else:
-            low = np.maximum(low, test.offset + t * errors)
-    return low, high
-
-
-def _where_kept(
-    tests: Sequence[OneSided], errors: Floats, level: float, seeds: int
-) -> tuple[Floats, Floats]:
-    """Between which means no test rejects."""
-    t = _quantile(level, seeds)
-    low, high = np.full(len(errors), -np.inf), np.full(len(errors), np.inf)
-    for test in tests:
-        if test.sign > 0:
-            low = np.maximum(low, -test.offset - t * errors)
-        else:
-            high = np.minimum(high, test.offset + t * errors)
+            low = np.maximum(low, edge)
     return low, high
 
 

@@ -20,7 +20,7 @@ from analysis.published import PUBLISHED
 from analysis.runs import Trials
 
 ORDER = {"claim": "a < b < c", "factor": "kind", "order": ["a", "b", "c"]}
-SWEEPS = 2_000
+SWEEPS = 1_000
 MINUS = np.array([1.0, -1.0])
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from analysis.terminal import complain, pass_on, set_up, table, try_to_say
 from sweeps import signals
 from sweeps.jobs import command as jobs
 from sweeps.options import overrides_argument, state_option, storage_option, tracking_option
+from sweeps.phases import phase
 from sweeps.summary import duration
 from trainables.errors import UserError, reason_of
 
@@ -91,7 +92,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
 
     corpus, nodes = made.corpus, [local_node()]
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
-    cost = estimate(made.trials, corpus, made.examples, made.to_come or 0)
+    with phase("timing some steps of the trials"):
+        cost = estimate(made.trials, corpus, made.examples, made.to_come or 0)
     shapes = largest((*made.trials, *made.examples), cost)
     resources, why = settle(made.sweep.resources, nodes, lambda: measured_here(shapes, corpus))
     at_once = concurrency(resources, nodes)
@@ -138,15 +140,22 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         _say(table(["key", *made.varying, "about"], listed))
 
 
-def _plan(file: str, overrides: Sequence[str], state_root: Path, is_here: bool = False) -> Plan:
+def _plan(
+    file: str,
+    overrides: Sequence[str],
+    state_root: Path,
+    is_here: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Plan:
     """The plan of a sweep file; a mistake in the file is told before torch is loaded."""
     from sweeps.spec import load_sweep
 
     load_sweep(file)
-    from sweeps.plan import make_plan
-    from sweeps.state import state_at
+    with phase("checking the sweep", say):
+        from sweeps.plan import make_plan
+        from sweeps.state import state_at
 
-    return make_plan(file, overrides, state_at(state_root), is_here)
+        return make_plan(file, overrides, state_at(state_root), is_here)
 
 
 def _show_search(made: Plan) -> None:
@@ -209,9 +218,10 @@ def run(
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     again = os.environ.get(AGAIN) or shlex.join(["sweeps", *sys.argv[1:]])
-    made = _plan(file, overrides, state_root, is_here=address is None)
-    from sweeps.service import Options, run_sweep
-    from sweeps.state import state_at
+    made = _plan(file, overrides, state_root, is_here=address is None, say=_say)
+    with phase("loading the libraries"):
+        from sweeps.service import Options, run_sweep
+        from sweeps.state import state_at
 
     state = state_at(state_root)
     options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)

@@ -20,7 +20,13 @@ from analysis.messages import without_password
 from analysis.terminal import complain, pass_on, set_up, table, try_to_say
 from sweeps import signals
 from sweeps.jobs import command as jobs
-from sweeps.options import overrides_argument, state_option, storage_option, tracking_option
+from sweeps.options import (
+    overrides_argument,
+    retire_option,
+    state_option,
+    storage_option,
+    tracking_option,
+)
 from sweeps.phases import phase
 from sweeps.summary import duration
 from trainables.errors import UserError, reason_of
@@ -87,8 +93,10 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     made = _plan(file, overrides, state_root, is_here=True)
     from sweeps.estimate import estimate
     from sweeps.gpus import largest, measured_here, pack_sizes_here, settle
+    from sweeps.overview import done_in_words
     from sweeps.packs import settle_packs
     from sweeps.resources import concurrency, local_node
+    from sweeps.state import state_at
 
     corpus, nodes = made.corpus, [local_node()]
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
@@ -110,6 +118,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         parts.append(f"{'?' if made.to_come is None else made.to_come} of the search")
     total = len(made.trials) + (made.to_come or 0)
     _say(f"trials  {total} ({', '.join(parts)}), {at_once} at once on this machine")
+    if done := done_in_words(made, state_at(state_root)):
+        _say(f"done    {done}")
     if made.cells:
         _show_search(made)
     else:
@@ -195,6 +205,7 @@ def _show_search(made: Plan) -> None:
 @click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster to use (RAY_ADDRESS).")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
 @click.option("--retry-failed", is_flag=True, help="Try trials again that failed too often.")
+@retire_option
 @tracking_option
 @storage_option
 @state_option
@@ -206,6 +217,7 @@ def run(
     address: str | None,
     fail_fast: bool,
     retry_failed: bool,
+    retire: bool,
     tracking_uri: str | None,
     storage_uri: str | None,
     state_root: Path,
@@ -224,7 +236,7 @@ def run(
         from sweeps.state import state_at
 
     state = state_at(state_root)
-    options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
+    options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri, retire)
     try:
         outcome = run_sweep(made, state, options, _say)
     except KeyboardInterrupt:

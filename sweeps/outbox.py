@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sweeps.events import TrialEvent
 from trainables.errors import UserError
@@ -397,6 +398,19 @@ class Outbox:
     def _write(self, query: str, *values: Any) -> None:
         with self._lock:
             self._database.execute(query, values)
+
+
+def read_trials(path: Path) -> list[TrialRecord]:
+    """The trials of the sweep whose outbox is at a path, which is not changed.
+
+    Raises:
+        sqlite3.Error: it cannot be read, or there is none.
+    """
+    uri = f"file:{quote(str(path))}?mode=rw"  # of a journal that a driver left, readers write too
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=20)) as database:
+        database.row_factory = sqlite3.Row
+        rows = database.execute("SELECT * FROM trials WHERE role = ?", (TRIAL,)).fetchall()
+    return [_record(row) for row in rows]
 
 
 class _UnusableError(Exception):

@@ -8,13 +8,14 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from analysis import AnalysisError, load_trials, tables, write_ranking, write_tables
 from analysis.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps import signals
+from sweeps.changes import change
 from sweeps.description import describe_sweep, describe_trial
 from sweeps.estimate import estimate
 from sweeps.events import TrialEvent
@@ -56,6 +57,7 @@ class Options:
     fail_fast: bool = False  # stop at the first trial that fails
     retry_failed: bool = False  # forget how often trials failed
     storage_uri: str | None = None  # of the trials' files, if not in the state directory
+    retire: bool = False  # trials with results that are no longer part of the sweep
 
 
 @dataclass
@@ -90,8 +92,8 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         say: shows a line to the user.
 
     Raises:
-        UserError: the state directory, the store or the resources do not permit a run, or another
-            process runs the sweep.
+        UserError: the state directory, the store or the resources do not permit a run, another
+            process runs the sweep, or trials with results are no longer part of it.
         KeyboardInterrupt: it was interrupted before anything was trained.
     """
     if options.address is None:
@@ -115,7 +117,9 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     ):
         stop.may_cut(0)
         search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
-        removed = _describe(plan, search, outbox, storage_uri)
+        trials = _describe(plan, search)
+        _check_change(plan, outbox, trials, options.retire, say)
+        removed = outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
         if options.retry_failed:
             outbox.forgive()
         with _delivery(outbox, state, outcome, say) as delivery:
@@ -143,12 +147,34 @@ def _abandon(outbox: Outbox, delivery: Delivery) -> None:
     delivery.flush(ABANDON_S)
 
 
-def _describe(plan: Plan, search: Search | None, outbox: Outbox, storage_uri: str | None) -> int:
-    """Let the outbox know all trials that there are so far; how many are so no more."""
+def _describe(plan: Plan, search: Search | None) -> dict[str, dict[str, Any]]:
+    """What the outbox keeps of all trials that there are so far, by key."""
     trials = {trial.key: describe_trial(plan, trial) for trial in plan.trials}
     if search:
         trials |= {t.key: describe_trial(plan, t, tags) for t, tags in search.known()}
-    return outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
+    return trials
+
+
+def _check_change(
+    plan: Plan, outbox: Outbox, trials: Mapping[str, Mapping[str, Any]], retire: bool, say: Say
+) -> None:
+    """Show how the trials differ from those that the sweep has.
+
+    Raises:
+        UserError: some that have results are no longer part of it, and are not to be retired.
+    """
+    records = outbox.trials()
+    found = change(records, trials, plan)
+    if not records or not (found.come or found.go):
+        return
+    if found.go_done and not retire:
+        raise UserError(
+            f"the sweep {outbox.sweep.name!r} has other trials, and {found.go_done} that go have"
+            f" results: {found}.\nGive this one another name with name=NAME, or add --retire: the"
+            " runs of those that go stay in MLflow, out of the rankings, and come back with their"
+            " settings"
+        )
+    say(f"changed {found}")
 
 
 def sync_sweep(

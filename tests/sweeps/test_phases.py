@@ -93,7 +93,7 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_last_trial() -> None:
     assert first[0] == "study: 60 suggestions in 1 study, 2 at once"
     assert any("workers are being started" in line for line in first)
     train(shown)
-    title, bar, *rows = seen()
+    _, bar, *rows = seen()
     assert (bar.count("━"), bar.split()[-1]) == (30, "75%")
     (running,) = (line for line in rows if "rope b" in line and "/10" in line)
     assert running.split()[1:-1] == ["rope", "b", "│", "5/10", "│", "3.3750"]

@@ -504,6 +504,10 @@ def _show_links(base_url: str, experiments: dict[str, str]) -> None:
     for name, experiment_id in experiments.items():
         for view in ("ranking", "curves"):
             _say(f"{name} {view}: {view_link(base_url, experiment_id, view)}")
+    _say(
+        "Open these links: MLflow's home page shows traces of another kind of work, of which there"
+        ' are none, until "Model training" is chosen there.'
+    )
 
 
 for one in (jobs.submit, jobs.status, jobs.logs, jobs.stop, jobs.resume):

@@ -317,6 +317,16 @@ class Outbox:
             None,
         )  # fmt: skip
 
+    def last_losses(self) -> dict[str, float]:
+        """The val_loss of each finished trial's last evaluation, in nats, by key."""
+        rows = self._read(
+            "SELECT key, max(evaluations.step),"
+            " json_extract(evaluations.content, '$.val_nats') AS nats"
+            f" FROM evaluations JOIN trials USING (key) WHERE role = '{TRIAL}'"
+            " AND status = 'FINISHED' AND json_valid(evaluations.content) GROUP BY key"
+        )
+        return {row["key"]: row["nats"] for row in rows}
+
     # What the tracking store has.
 
     def unsent(self) -> list[str]:

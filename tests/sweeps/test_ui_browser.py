@@ -51,7 +51,7 @@ READ_TABLE = """() => {
 READ_CHARTS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
   plot => plot.data.filter(line => line.mode === 'lines+markers').map(line => [...line.y]))"""
 READ_LOOKS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(plot => [
-  plot.data.filter(line => line.mode === 'lines+markers').map(line => line.line.color),
+  plot.data.filter(line => line.mode === 'lines+markers').map(line => line.marker.color),
   ...plot.layout.yaxis.range])"""
 
 

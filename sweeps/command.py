@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,14 @@ from analysis.messages import without_password
 from analysis.terminal import complain, pass_on, set_up, table, try_to_say
 from sweeps import signals
 from sweeps.jobs import command as jobs
-from sweeps.options import overrides_argument, state_option, storage_option, tracking_option
+from sweeps.options import (
+    overrides_argument,
+    retire_option,
+    state_option,
+    storage_option,
+    tracking_option,
+)
+from sweeps.phases import phase
 from sweeps.summary import duration
 from trainables.errors import UserError, reason_of
 
@@ -86,12 +93,15 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     made = _plan(file, overrides, state_root, is_here=True)
     from sweeps.estimate import estimate
     from sweeps.gpus import largest, measured_here, pack_sizes_here, settle
+    from sweeps.overview import done_in_words
     from sweeps.packs import settle_packs
     from sweeps.resources import concurrency, local_node
+    from sweeps.state import state_at
 
     corpus, nodes = made.corpus, [local_node()]
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
-    cost = estimate(made.trials, corpus, made.examples, made.to_come or 0)
+    with phase("timing some steps of the trials"):
+        cost = estimate(made.trials, corpus, made.examples, made.to_come or 0)
     shapes = largest((*made.trials, *made.examples), cost)
     resources, why = settle(made.sweep.resources, nodes, lambda: measured_here(shapes, corpus))
     at_once = concurrency(resources, nodes)
@@ -108,6 +118,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         parts.append(f"{'?' if made.to_come is None else made.to_come} of the search")
     total = len(made.trials) + (made.to_come or 0)
     _say(f"trials  {total} ({', '.join(parts)}), {at_once} at once on this machine")
+    if done := done_in_words(made, state_at(state_root)):
+        _say(f"done    {done}")
     if made.cells:
         _show_search(made)
     else:
@@ -138,15 +150,22 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         _say(table(["key", *made.varying, "about"], listed))
 
 
-def _plan(file: str, overrides: Sequence[str], state_root: Path, is_here: bool = False) -> Plan:
+def _plan(
+    file: str,
+    overrides: Sequence[str],
+    state_root: Path,
+    is_here: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Plan:
     """The plan of a sweep file; a mistake in the file is told before torch is loaded."""
     from sweeps.spec import load_sweep
 
     load_sweep(file)
-    from sweeps.plan import make_plan
-    from sweeps.state import state_at
+    with phase("checking the sweep", say):
+        from sweeps.plan import make_plan
+        from sweeps.state import state_at
 
-    return make_plan(file, overrides, state_at(state_root), is_here)
+        return make_plan(file, overrides, state_at(state_root), is_here)
 
 
 def _show_search(made: Plan) -> None:
@@ -186,6 +205,7 @@ def _show_search(made: Plan) -> None:
 @click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster to use (RAY_ADDRESS).")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
 @click.option("--retry-failed", is_flag=True, help="Try trials again that failed too often.")
+@retire_option
 @tracking_option
 @storage_option
 @state_option
@@ -197,6 +217,7 @@ def run(
     address: str | None,
     fail_fast: bool,
     retry_failed: bool,
+    retire: bool,
     tracking_uri: str | None,
     storage_uri: str | None,
     state_root: Path,
@@ -209,12 +230,13 @@ def run(
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     again = os.environ.get(AGAIN) or shlex.join(["sweeps", *sys.argv[1:]])
-    made = _plan(file, overrides, state_root, is_here=address is None)
-    from sweeps.service import Options, run_sweep
-    from sweeps.state import state_at
+    made = _plan(file, overrides, state_root, is_here=address is None, say=_say)
+    with phase("loading the libraries"):
+        from sweeps.service import Options, run_sweep
+        from sweeps.state import state_at
 
     state = state_at(state_root)
-    options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri)
+    options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri, retire)
     try:
         outcome = run_sweep(made, state, options, _say)
     except KeyboardInterrupt:
@@ -482,6 +504,10 @@ def _show_links(base_url: str, experiments: dict[str, str]) -> None:
     for name, experiment_id in experiments.items():
         for view in ("ranking", "curves"):
             _say(f"{name} {view}: {view_link(base_url, experiment_id, view)}")
+    _say(
+        "Open these links: MLflow's home page shows traces of another kind of work, of which there"
+        ' are none, until "Model training" is chosen there.'
+    )
 
 
 for one in (jobs.submit, jobs.status, jobs.logs, jobs.stop, jobs.resume):

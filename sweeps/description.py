@@ -19,20 +19,26 @@ from trainables.config import RESULT_VERSION, TrialConfig, canonical
 
 CODE = Path(__file__).parents[1]
 PACKAGES = ("analysis", "bigram_models", "sweeps", "trainables")
+SEARCH_TAGS = ("stage", "rank", "stopped", "study")  # columns of the ranking of a search
+COLOURS = (  # of lines, told apart by all eyes (Okabe and Ito 2008) and on white
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"),
+    *("#7f3c8d", "#a6761d", "#666666", "#11a579"),
+)
 LIBRARIES = ("torch", "numpy", "ray", "mlflow", "optuna")
 
 
 def describe_sweep(plan: Plan) -> dict[str, Any]:
     """Plain data for the experiment of a sweep and the run of the sweep itself."""
-    params = [name for name in plan.varying if name != "variant"]
-    factors = (name for name in params if _is_factor(plan, name))
+    params = list(plan.varying) or ["variant"]
+    if plan.cells and "seed" not in params:  # those that confirm have others
+        params.append("seed")
     corpus = plan.corpus
     return {
         "description": plan.sweep.description,
         "uri": plan.sweep.tracking.uri,
         "code_version": code_version(),
         "tags": {"command": plan.command, "versions": versions(), **_search(plan)},
-        "views": saved_views(params or ["variant"], next(factors, None), sweep=plan.sweep.name),
+        "views": saved_views(params, SEARCH_TAGS if plan.cells else (), sweep=plan.sweep.name),
         "dataset": {
             "name": corpus.name,
             "digest": corpus.digest,
@@ -122,14 +128,18 @@ def describe_trial(
     plan: Plan, trial: TrialConfig, tags: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Plain data for the run of a trial; ``tags`` say what it is in a search."""
+    name = plan.run_name(trial)
+    if tags and tags.get("stage") == "confirm":  # first, as the UI cuts names
+        name = f"confirm {trial.seed}: {name}"
     return {
-        "name": plan.run_name(trial),
+        "name": name,
         "params": {name: canonical(value) for name, value in trial.flat.items()},
         "tags": {
             "variant": trial.model.variant,
             "seed": str(trial.seed),
             "corpus_digest": trial.corpus_digest,
             "result_version": str(RESULT_VERSION),
+            "mlflow.runColor": _colour(plan, trial),
             **(tags or {}),
         },
         "costs": {name: cost(trial) for name, cost in plan.costs.items()},
@@ -173,6 +183,15 @@ def versions() -> str:
     return ", ".join([f"Python {platform.python_version()}", *found])
 
 
-def _is_factor(plan: Plan, name: str) -> bool:
-    """Whether a setting has words for values, such as pe_type."""
-    return any(isinstance(trial.flat.get(name), str) for trial in (*plan.trials, *plan.examples))
+def _colour(plan: Plan, trial: TrialConfig) -> str:
+    """Equal for trials that agree in the settings that have words for values, or in the first one.
+
+    Of those that differ in the plan; what a search tunes colours nothing.
+    """
+    names = [name for name in plan.varying if name not in (*plan.tuned, "seed")]
+    trials = (*plan.trials, *plan.examples)
+    in_words = [n for n in names if any(isinstance(each.flat.get(n), str) for each in trials)]
+    chosen = in_words or names[:1]
+    kinds = list(dict.fromkeys(repr([each.flat.get(n) for n in chosen]) for each in trials))
+    kind = repr([trial.flat.get(name) for name in chosen])
+    return COLOURS[kinds.index(kind) % len(COLOURS)] if kind in kinds else COLOURS[0]

@@ -48,3 +48,9 @@ storage_option = click.option(
     help="Where trials keep their files, if not in the state directory: a path that all machines"
     " share, or an fsspec URI such as s3://bucket/prefix (SWEEPS_STORAGE_URI).",
 )
+retire_option = click.option(
+    "--retire",
+    is_flag=True,
+    help="Let trials that have results go where FILE has them no more: their runs stay in MLflow,"
+    " out of the rankings.",
+)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sweeps.events import TrialEvent
 from trainables.errors import UserError
@@ -316,6 +317,16 @@ class Outbox:
             None,
         )  # fmt: skip
 
+    def last_losses(self) -> dict[str, float]:
+        """The val_loss of each finished trial's last evaluation, in nats, by key."""
+        rows = self._read(
+            "SELECT key, max(evaluations.step),"
+            " json_extract(evaluations.content, '$.val_nats') AS nats"
+            f" FROM evaluations JOIN trials USING (key) WHERE role = '{TRIAL}'"
+            " AND status = 'FINISHED' AND json_valid(evaluations.content) GROUP BY key"
+        )
+        return {row["key"]: row["nats"] for row in rows}
+
     # What the tracking store has.
 
     def unsent(self) -> list[str]:
@@ -397,6 +408,19 @@ class Outbox:
     def _write(self, query: str, *values: Any) -> None:
         with self._lock:
             self._database.execute(query, values)
+
+
+def read_trials(path: Path) -> list[TrialRecord]:
+    """The trials of the sweep whose outbox is at a path, which is not changed.
+
+    Raises:
+        sqlite3.Error: it cannot be read, or there is none.
+    """
+    uri = f"file:{quote(str(path))}?mode=rw"  # of a journal that a driver left, readers write too
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=20)) as database:
+        database.row_factory = sqlite3.Row
+        rows = database.execute("SELECT * FROM trials WHERE role = ?", (TRIAL,)).fetchall()
+    return [_record(row) for row in rows]
 
 
 class _UnusableError(Exception):

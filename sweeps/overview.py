@@ -12,7 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 from analysis.sqlite_store import STORE, is_driven
-from sweeps.outbox import TRIAL
+from sweeps.changes import change
+from sweeps.description import describe_trial
+from sweeps.outbox import TRIAL, read_trials
+from sweeps.plan import Plan
 from sweeps.service import OUTBOX, sweep_names, sync_sweep
 from sweeps.state import State
 from trainables.errors import UserError
@@ -38,6 +41,26 @@ class LocalSweep:
 def overview(state: State) -> list[LocalSweep]:
     """All sweeps that were run in a state directory, by name."""
     return [_read(state, name) for name in sweep_names(state)]
+
+
+def done_in_words(plan: Plan, state: State) -> str:
+    """How much of a plan a state directory has already; empty where it has no such sweep."""
+    try:
+        records = read_trials(state.sweep(plan.sweep.name) / OUTBOX)
+    except (sqlite3.Error, ValueError):
+        return ""
+    labels = {cell.label for cell in plan.cells}
+    now = {r.key: r.content for r in records if r.content["tags"].get("study") in labels}
+    now |= {trial.key: describe_trial(plan, trial) for trial in plan.trials}
+    found = change(records, now, plan)
+    total = "?" if plan.to_come is None else len(plan.trials) + plan.to_come
+    said = f"{found.done} of {total} trials are done in {state.root}"
+    if not found.go_done:
+        return said
+    return (
+        f"{said}; {found.go_done} others with results would be retired ({found.why}), which"
+        " `sweeps run` does with --retire; or give this sweep another name with name=NAME"
+    )
 
 
 def settle_orphans(

@@ -80,6 +80,11 @@ class Queue:
         if not self._waiting:
             self.put(self.more())
 
+    @property
+    def what_comes(self) -> str:
+        """How much there is to do, in words."""
+        return f"{len(self._waiting)} trial{'' if len(self._waiting) == 1 else 's'} to train"
+
     def put_back(self, key: str) -> None:
         """A trial that was taken is to be taken again, before the others."""
         self._waiting.appendleft(self.running.pop(key))

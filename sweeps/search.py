@@ -106,9 +106,15 @@ class Search(Queue):
     def summary(self) -> str:
         """How far it is, in a line."""
         used = sum(study.used for study in self._studies.values())
-        budget = f" of {self._spec.budget}" if self._spec.budget else ""
-        studies = f"{len(self._studies)} studies" if len(self._studies) > 1 else "1 study"
-        return f"{used}{budget} suggestions made in {studies} ({self._spec.sampler})"
+        return f"{self.what_comes}, {used} made so far ({self._spec.sampler})"
+
+    @property
+    def what_comes(self) -> str:
+        """How much there is to do, in words."""
+        budget = self._spec.budget
+        suggestions = "1 suggestion" if budget == 1 else f"{budget or ''} suggestions".strip()
+        studies = "1 study" if len(self._studies) == 1 else f"{len(self._studies)} studies"
+        return f"{suggestions} in {studies}"
 
     def without_result(self) -> list[str]:
         """The labels of studies in which nothing was trained to its end."""

@@ -8,13 +8,14 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from analysis import AnalysisError, load_trials, tables, write_ranking, write_tables
 from analysis.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps import signals
+from sweeps.changes import change
 from sweeps.description import describe_sweep, describe_trial
 from sweeps.estimate import estimate
 from sweeps.events import TrialEvent
@@ -23,6 +24,7 @@ from sweeps.lock import only_driver
 from sweeps.outbox import Outbox, TrialRecord
 from sweeps.packs import settle_packs
 from sweeps.passwords import refuse_password
+from sweeps.phases import phase
 from sweeps.plan import Plan
 from sweeps.progress import Before, Progress
 from sweeps.queue import Queue
@@ -55,6 +57,7 @@ class Options:
     fail_fast: bool = False  # stop at the first trial that fails
     retry_failed: bool = False  # forget how often trials failed
     storage_uri: str | None = None  # of the trials' files, if not in the state directory
+    retire: bool = False  # trials with results that are no longer part of the sweep
 
 
 @dataclass
@@ -89,8 +92,8 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         say: shows a line to the user.
 
     Raises:
-        UserError: the state directory, the store or the resources do not permit a run, or another
-            process runs the sweep.
+        UserError: the state directory, the store or the resources do not permit a run, another
+            process runs the sweep, or trials with results are no longer part of it.
         KeyboardInterrupt: it was interrupted before anything was trained.
     """
     if options.address is None:
@@ -114,7 +117,9 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     ):
         stop.may_cut(0)
         search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
-        removed = _describe(plan, search, outbox, storage_uri)
+        trials = _describe(plan, search)
+        _check_change(plan, outbox, trials, options.retire, say)
+        removed = outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
         if options.retry_failed:
             outbox.forgive()
         with _delivery(outbox, state, outcome, say) as delivery:
@@ -142,12 +147,34 @@ def _abandon(outbox: Outbox, delivery: Delivery) -> None:
     delivery.flush(ABANDON_S)
 
 
-def _describe(plan: Plan, search: Search | None, outbox: Outbox, storage_uri: str | None) -> int:
-    """Let the outbox know all trials that there are so far; how many are so no more."""
+def _describe(plan: Plan, search: Search | None) -> dict[str, dict[str, Any]]:
+    """What the outbox keeps of all trials that there are so far, by key."""
     trials = {trial.key: describe_trial(plan, trial) for trial in plan.trials}
     if search:
         trials |= {t.key: describe_trial(plan, t, tags) for t, tags in search.known()}
-    return outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
+    return trials
+
+
+def _check_change(
+    plan: Plan, outbox: Outbox, trials: Mapping[str, Mapping[str, Any]], retire: bool, say: Say
+) -> None:
+    """Show how the trials differ from those that the sweep has.
+
+    Raises:
+        UserError: some that have results are no longer part of it, and are not to be retired.
+    """
+    records = outbox.trials()
+    found = change(records, trials, plan)
+    if not records or not (found.come or found.go):
+        return
+    if found.go_done and not retire:
+        raise UserError(
+            f"the sweep {outbox.sweep.name!r} has other trials, and {found.go_done} that go have"
+            f" results: {found}.\nGive this one another name with name=NAME, or add --retire: the"
+            " runs of those that go stay in MLflow, out of the rankings, and come back with their"
+            " settings"
+        )
+    say(f"changed {found}")
 
 
 def sync_sweep(
@@ -209,7 +236,8 @@ def _delivery(outbox: Outbox, state: State, outcome: Outcome, say: Say) -> Itera
 
     delivery = Delivery(outbox, connect)
     try:
-        delivery.wait_until_tried(STORE_S)
+        with phase("opening MLflow"):
+            delivery.wait_until_tried(STORE_S)
         if delivery.problem:
             say(f"offline MLflow takes no events now, they are kept: {delivery.problem}")
         yield delivery
@@ -273,7 +301,8 @@ def _queue(
         records |= {record.key: record for record in outbox.trials()}
         came_back = [earlier[key] for key in earlier.keys() & records.keys()]
         removed -= sum(record.status != "WAITING" for record in came_back)
-    counts = dict.fromkeys(("done", "to continue", "to run", "failed to retry", "given up"), 0)
+    kinds = ("done", "to continue", "to run", "more at most", "failed to retry", "given up")
+    counts = dict.fromkeys(kinds, 0)
     try:
         started = storage.started([trial.key for trial in queue.waiting])
     except StorageError as error:
@@ -286,6 +315,7 @@ def _queue(
             counts["to continue"] += 1
         else:
             counts["to run"] += 1
+    counts["more at most"] = _to_come(plan, counts["done"], queue)
     failed = sum(record.status == "FAILED" for record in records.values())
     counts["given up"] = failed - counts["failed to retry"]
     counts["no longer part of the sweep"] = removed
@@ -296,6 +326,13 @@ def _queue(
     if search:
         say(f"search  {search.summary}")
     return queue
+
+
+def _to_come(plan: Plan, done: int, queue: Queue) -> int:
+    """How many trials a search may still add; 0 where there is none, or no number limits it."""
+    if not plan.cells or plan.to_come is None or queue.is_over:
+        return 0
+    return max(0, len(plan.trials) + plan.to_come - done - len(queue.waiting))
 
 
 def _to_run(plan: Plan, records: Mapping[str, TrialRecord]) -> list[TrialConfig]:
@@ -318,42 +355,46 @@ def _train(
     storage = outcome.storage
     before, recomputed = _before(outbox), outbox.recomputed
     total = None if plan.to_come is None else len(plan.trials) + plan.to_come
-    coming = max(0, total - before.done - len(queue.waiting)) if total and plan.cells else 0
-    cost = estimate(queue.waiting, plan.corpus, plan.examples, coming)
+    coming = _to_come(plan, before.done, queue)
+    with phase("timing some steps of the trials", say):
+        cost = estimate(queue.waiting, plan.corpus, plan.examples, coming)
     shapes = largest((*queue.waiting, *plan.examples), cost)
     if storage.disk:
         check_disk(storage.disk, cost.disk_bytes)
     queue.sort(cost.of)
-    prepare_ray(options.address)  # Ray is imported late as well
-    from sweeps.cluster import Slots, check_storage, connected, measure_gpus, measure_packs
-    from sweeps.ray_run import run_trials
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(scratch_folder())
+        with phase("starting Ray" if options.address is None else "joining the cluster", say):
+            prepare_ray(options.address)  # Ray is imported late as well
+            from sweeps.cluster import Slots, check_storage, connected, measure_gpus, measure_packs
+            from sweeps.ray_run import run_trials
 
-    with (
-        scratch_folder() as scratch,
-        connected(options.address, outcome.stop, scratch) as nodes,
-    ):
+            nodes = stack.enter_context(connected(options.address, outcome.stop, scratch))
         if options.address is not None:
             check_storage(storage)
-        resources, why = settle(
-            plan.sweep.resources, nodes, lambda: measure_gpus(shapes, plan.corpus)
-        )
+        with phase("measuring what a trial takes"):
+            resources, why = settle(
+                plan.sweep.resources, nodes, lambda: measure_gpus(shapes, plan.corpus)
+            )
         at_once = concurrency(resources, nodes)
         if why:
             say(f"gpu     {why}, {at_once} at once")
         trials = queue.waiting or plan.examples
-        packs = settle_packs(
-            plan,
-            resources,
-            len(trials),
-            at_once,
-            lambda most: measure_packs(shapes, most, plan.corpus, resources.gpus),
-        )
+        with phase("measuring what packs of trials take"):
+            packs = settle_packs(
+                plan,
+                resources,
+                len(trials),
+                at_once,
+                lambda most: measure_packs(shapes, most, plan.corpus, resources.gpus),
+            )
         if said := packs.in_words(trials):
             say(f"packs   {said}")
         slots = None
         if options.address is not None:
             slots = Slots(plan.sweep.name, resources, lambda: queue.demand(packs))
-        progress = Progress(plan, queue, cost, total, before)
+        what_comes = f"{queue.what_comes}, {at_once} at once"
+        progress = Progress(plan, queue, cost, total, before, what_comes)
 
         def fail_fast(event: TrialEvent) -> None:
             if options.fail_fast and event.kind == "failed":
@@ -407,7 +448,8 @@ def _conclude(
             outcome.status = "FAILED" if counts or outcome.fruitless else "FINISHED"
         has_finished = any(record.status == "FINISHED" for record in trials)
         del trials  # of thousands, while the store's runs come as well
-        is_away = delivery.flush(outcome.stop.patience_s) > 0
+        with phase("sending the runs to MLflow"):
+            is_away = delivery.flush(outcome.stop.patience_s) > 0
         if not is_away and has_finished:
             _rank(outbox.sweep.name, outcome)
         outbox.end(outcome.status)

@@ -9,6 +9,7 @@ LINE = re.compile(
     r"(?P<done>\d+)/(?P<total>\d+|\?) done(?: \((?P<stopped>\d+) stopped early\))?,"
     r" (?P<running>\d+) running, (?P<failed>\d+) failed,"
     r" best val_loss (?P<best>-|[\d.]+)(?: \((?P<best_trial>.*?)\))?,"
+    r"(?: (?P<elapsed>[\w ]+) elapsed,)?"
     r" (?P<left>.*?) left(?: \||$)",
     re.MULTILINE,
 )
@@ -26,14 +27,16 @@ class Summary:
     best: float | None  # val_loss in nats per character
     best_trial: str
     left: str  # for people; "?" where nobody knows
+    elapsed: str = ""  # for people, since this run began to train; earlier versions did not say
 
     def __str__(self) -> str:
         stopped = f" ({self.stopped} stopped early)" if self.stopped else ""
         best = "-" if self.best is None else f"{self.best:.4f} ({self.best_trial})"
+        elapsed = f" {self.elapsed} elapsed," if self.elapsed else ""
         return (
             f"{self.done}/{'?' if self.total is None else self.total} done{stopped},"
             f" {self.running} running, {self.failed} failed, best val_loss {best},"
-            f" {self.left} left"
+            f"{elapsed} {self.left} left"
         )
 
 
@@ -51,6 +54,7 @@ def last_summary(log: str) -> Summary | None:
         best=None if found["best"] == "-" else float(found["best"]),
         best_trial=found["best_trial"] or "",
         left=found["left"],
+        elapsed=found["elapsed"] or "",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from analysis.runs import METRICS, PLAN, PLANNED, runs_of
 from analysis.sqlite_store import is_elsewhere, local_folder
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
-from sweeps.views import artifact_link
+from sweeps.views import artifact_link, cut, run_link, view_link
 from trainables.artifacts import SAMPLE
 from trainables.errors import UserError
 from trainables.storage import Storage
@@ -37,6 +37,7 @@ SOURCES = dict(  # what an evaluation calls the metrics
         strict=True,
     )
 )
+REPORT = "report.html"  # of `analysis report`, which attaches it to the sweep's run
 USAGE = "system/{}"  # what a page of MLflow shows under "System metrics"
 REASONS = {"failure": "FAILED", "stopped": "STOPPED"}  # tags that say why, by status
 ENDS = ("FINISHED", *REASONS.values())  # then a run gets the trial's log
@@ -181,12 +182,11 @@ class SweepRuns:
 
     def send_sweep(self, record: SweepRecord) -> None:
         """Make the experiment and the sweep's run agree with their record, tables included."""
+        losses = self._outbox.last_losses()
         for tag, value in record.content["views"].items():
-            self._client.set_experiment_tag(self._experiment_id, tag, value)
-        tags = record.content.get("tags", {})  # not in an outbox of an earlier version
-        note = "\n\n".join(map(as_text, record.content["description"].split("\n\n")))
-        for tag, value in {"mlflow.note.content": note, **tags}.items():
-            self._client.set_tag(self._parent_id, tag, value)
+            self._client.set_experiment_tag(
+                self._experiment_id, tag, cut(value, [*losses.values()])
+            )
         self._send_plan(record)
         if record.status == "RUNNING":
             self._client.update_run(self._parent_id, status="RUNNING")
@@ -197,8 +197,52 @@ class SweepRuns:
                 self._client.log_table(self._parent_id, data=ranking, artifact_file=RANKING_TABLE)
                 # log_table appends to the table of an earlier run of the sweep: the file is whole.
                 self._client.log_artifacts(self._parent_id, str(self._reports))
+        tags = dict(record.content.get("tags", {}))  # not in an outbox of an earlier version
+        best = self._outbox.trial(min(losses, key=losses.__getitem__)) if losses else None
+        if best:
+            self._send_best(losses[best.key])
+            tags |= {"best_trial": best.content["name"], "best_key": best.key}
+        tags["mlflow.note.content"] = self._sweep_note(record, best, losses)
+        for tag, value in tags.items():
+            self._client.set_tag(self._parent_id, tag, value)
+        if record.status != "RUNNING":
             self._client.set_terminated(self._parent_id, record.status)
         self._outbox.sweep_sent(record.revision)
+
+    def _send_best(self, val_loss: float) -> None:
+        """Let the sweep's run show the lowest val_loss at the end of a trial."""
+        metrics = self._client.get_run(self._parent_id).data.metrics
+        if metrics.get("best_val_loss") != val_loss:
+            self._client.log_metric(self._parent_id, "best_val_loss", val_loss)
+
+    def _sweep_note(
+        self, record: SweepRecord, best: TrialRecord | None, losses: Mapping[str, float]
+    ) -> str:
+        """The page of the sweep's run: what it is about, how far it is, and what is best."""
+        trials = self._outbox.trials()
+        counts = Counter(trial.status for trial in trials)
+        done = sum(trial.is_done for trial in trials)
+        said = [f"**{done} of {len(trials)} trials are done**"]
+        for status, words in {"STOPPED": "stopped early", "FAILED": "failed"}.items():
+            said += [f"{counts[status]} {words}"] if counts[status] else []
+        lines = [as_text(part) for part in record.content["description"].split("\n\n") if part]
+        done_and_best = ", ".join(said) + "."
+        if best:
+            done_and_best += (
+                f" Best: {as_text(best.content['name'])}, validation loss"
+                f" **{losses[best.key]:.4f}** nats per character"
+            )
+            if best.run_id:
+                done_and_best += f" ([its run]({run_link(self._experiment_id, best.run_id)}))"
+            done_and_best += "."
+        lines.append(done_and_best)
+        links = {
+            view: view_link("", self._experiment_id, view)[1:] for view in ("ranking", "curves")
+        }
+        if any(file.path == REPORT for file in self._client.list_artifacts(self._parent_id)):
+            links["report"] = artifact_link(self._experiment_id, self._parent_id, REPORT)
+        lines.append(" · ".join(f"[{name}]({link})" for name, link in links.items()))
+        return "\n\n".join(lines)
 
     def _send_plan(self, record: SweepRecord) -> None:
         """All trials that the sweep is to have, also where they never begin; of a search the grid,

@@ -10,12 +10,18 @@ test holds it.
   `state` lacks has the UI's default.
 - What is fetched: `searchFilter`, `orderByKey`, `orderByAsc`. Runs without the metric come last.
 - The table: `selectedColumns`, `columnOrder` and `columnWidths` (pixels) name a column as
-  ``params.`n_embd` ``, ``metrics.`val_loss` `` or `duration`, which cannot be hidden.
-- The charts: `runsHiddenMode` is FIRST_10_RUNS unless SHOW_ALL is said; `groupBy` holds
-  `aggregateFunction` (min, average, max) and `groupByKeys`; `compareRunSections` have a `uuid` that
-  their cards in `compareRunCharts` name as `metricSectionId`.
+  ``params.`n_embd` ``, ``tags.`stage` ``, ``metrics.`val_loss` `` or `duration`, which cannot be
+  hidden.
+- The charts: `runsHiddenMode` is FIRST_10_RUNS unless SHOW_ALL is said; `compareRunSections` have a
+  `uuid` that their cards in `compareRunCharts` name as `metricSectionId`. Lines are not grouped:
+  the mean of a group jumps wherever one of its trials ends.
 - A line card that leaves out `lineSmoothness` and `useGlobalLineSmoothing` is smoothed by the UI:
-  wrong numbers, silently. A grouped chart fills down to zero unless its `scaleType` is log.
+  wrong numbers, silently. Its `range` counts if it has both `yMin` and `yMax`: decimal logarithms
+  where `scaleType` is log.
+- A run's tag `mlflow.runColor` (#rrggbb) is the colour of its lines.
+- What the home page leads to is decided by the browser alone (`mlflow.workflowType` in its local
+  storage, which is "genai" at first): traces, until "Model training" is chosen. No tag and no
+  setting of the server changes it.
 - The link needs `workflowType` and `compareRunsMode`. With `searchFilter` or `orderByKey` beside
   it `viewStateShareKey` is ignored. The UI itself adds these to the address once the view is open,
   so reloading the page loses the columns and charts; the menu of saved views brings them back, but
@@ -23,6 +29,7 @@ test holds it.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote, urlencode
@@ -33,6 +40,8 @@ LOSSES = ("val_loss", "train_loss")  # metrics by step, nats per character
 RANKED_BY = "val_loss"
 TAG_PREFIX = "mlflow.sharedViewState."
 MAX_TAG_CHARS = 20_000  # MLflow refuses a longer experiment tag
+SPAN = 3.0  # how far charts reach above the best, of the distance to the third quarter
+MIN_SPAN = 0.02  # of the best loss
 SAVED_AT_MS = 0  # the UI shows no dates of views; a constant keeps the tags reproducible
 
 _WORKFLOW = {"workflowType": "machine_learning"}  # else a fresh browser shows pages for agents
@@ -40,19 +49,18 @@ _MODES: Mapping[str, str] = {"ranking": "TABLE", "curves": "CHART"}
 
 
 def saved_views(
-    params: Sequence[str], group_by: str | None, *, sweep: str | None = None
+    params: Sequence[str], tags: Sequence[str] = (), *, sweep: str | None = None
 ) -> dict[str, str]:
     """Experiment tags, name to value, that give an experiment its views `ranking` and `curves`.
 
     `ranking` is the table of trials by val_loss, best first; `curves` charts val_loss and
-    train_loss of all trials by step. Each holds the other's layout too, for the buttons of the UI
-    that turn a table into charts and back; only `curves` is grouped. Both leave out failed trials,
-    whose last loss says nothing, and runs without the tag `role=trial`, such as the parent.
+    train_loss by step, one line a trial. Each holds the other's layout too, for the buttons of the
+    UI that turn a table into charts and back. Both leave out failed trials, whose last loss says
+    nothing, and runs without the tag `role=trial`, such as the parent.
 
     Args:
         params: the ranking's first columns, in this order.
-        group_by: a param; trials that share its value become one curve, their mean with the band
-            from minimum to maximum. None draws each trial.
+        tags: its last columns.
         sweep: only trials with this tag `sweep`; None takes every trial of the experiment.
 
     Raises:
@@ -64,12 +72,31 @@ def saved_views(
         "orderByAsc": True,
         "runsHiddenMode": "SHOW_ALL",
     }
-    state = trials | _table(params) | _charts()
-    curves_name = "Curves" if group_by is None else f"Curves by {group_by}"
-    return {
-        TAG_PREFIX + "ranking": _tag(f"Ranking by {RANKED_BY}", state),
-        TAG_PREFIX + "curves": _tag(curves_name, state | _grouping(group_by)),
-    }
+    state = trials | _table(params, tags) | _charts()
+    names = {"ranking": f"Ranking by {RANKED_BY}", "curves": "Curves"}
+    return {TAG_PREFIX + view: _tag(name, state) for view, name in names.items()}
+
+
+def cut(view: str, losses: Sequence[float]) -> str:
+    """A saved view whose charts show the losses at which trials ended, not where they began.
+
+    Args:
+        view: the value of its tag.
+        losses: the last losses of trials, nats per character. What is far above the others, as a
+            trial is that learnt little, would flatten them all: it is cut off.
+    """
+    known = sorted(loss for loss in losses if 0 < loss < math.inf)
+    if not known:
+        return view
+    best, usual = known[0], known[3 * (len(known) - 1) // 4]
+    span = max(SPAN * (usual - best), MIN_SPAN * best)
+    limits = max(best - 0.1 * span, 0.9 * best), best + span
+    low, high = map(math.log10, limits)
+    tag = json.loads(view)
+    state = json.loads(tag["state"])
+    for chart in state["compareRunCharts"]:
+        chart["range"] = {"yMin": round(low, 6), "yMax": round(high, 6)}
+    return _tag(tag["name"], state)
 
 
 def view_link(base_url: str, experiment_id: str, view: str) -> str:
@@ -97,11 +124,15 @@ def server_address(uri: str) -> str:
     return os.environ.get("SWEEPS_UI_ADDRESS") or address_of(uri)
 
 
+def run_link(experiment_id: str, run_id: str, page: str = "") -> str:
+    """The address of a run, for a page of the same UI."""
+    experiment, run = quote(experiment_id, safe=""), quote(run_id, safe="")
+    return f"#/experiments/{experiment}/runs/{run}{page}?{urlencode(_WORKFLOW)}"
+
+
 def artifact_link(experiment_id: str, run_id: str, artifact: str) -> str:
     """The address of an artifact's preview, for a page of the same UI."""
-    experiment, run = quote(experiment_id, safe=""), quote(run_id, safe="")
-    address = f"#/experiments/{experiment}/runs/{run}/artifacts/{quote(artifact)}"
-    return f"{address}?{urlencode(_WORKFLOW)}"
+    return run_link(experiment_id, run_id, f"/artifacts/{quote(artifact)}")
 
 
 def _filter(sweep: str | None) -> str:
@@ -119,9 +150,10 @@ def _quoted(value: str) -> str:
     raise ValueError(f"a sweep's name may have one kind of quotes, not both: {value}")
 
 
-def _table(params: Iterable[str]) -> dict[str, object]:
+def _table(params: Iterable[str], tags: Iterable[str]) -> dict[str, object]:
     names = {f"params.`{name}`": name for name in params}
     names |= {_metric(name): name for name in (RANKED_BY, f"best_{RANKED_BY}")}
+    names |= {f"tags.`{name}`": name for name in tags}
     return {
         "selectedColumns": list(names),
         "columnOrder": [*names, "duration"],
@@ -141,13 +173,6 @@ def _charts() -> dict[str, object]:
         "compareRunSections": [section | layout],
         "compareRunCharts": [_line_chart(metric, "losses") for metric in LOSSES],
     }
-
-
-def _grouping(param: str | None) -> dict[str, object]:
-    if param is None:
-        return {}
-    key = {"mode": "param", "groupByData": param}
-    return {"groupBy": {"aggregateFunction": "average", "groupByKeys": [key]}}
 
 
 def _line_chart(metric: str, section: str) -> dict[str, object]:

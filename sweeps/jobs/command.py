@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from analysis.terminal import pass_on, say, table
-from sweeps.options import overrides_argument, state_option
+from sweeps.options import overrides_argument, retire_option, state_option
 from sweeps.summary import Summary, duration
 from trainables.errors import UserError
 
@@ -40,6 +40,7 @@ retry_option = click.option(
 @overrides_argument
 @click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
 @retry_option
+@retire_option
 @address_option
 @json_option
 @state_option
@@ -48,6 +49,7 @@ def submit(
     overrides: Sequence[str],
     fail_fast: bool,
     retry_failed: bool,
+    retire: bool,
     address: str,
     as_json: bool,
     state_root: Path,
@@ -69,7 +71,7 @@ def submit(
 
     cluster = Cluster(address)  # its address may be wrong
     plan = make_plan(file, overrides, state_at(state_root))
-    flags = {"--fail-fast": fail_fast, "--retry-failed": retry_failed}
+    flags = {"--fail-fast": fail_fast, "--retry-failed": retry_failed, "--retire": retire}
     arguments = [*overrides, *(flag for flag, is_on in flags.items() if is_on)]
     path = None if file in preset_files() else find_sweep(file)
     with interruptible():  # it has a temporary folder

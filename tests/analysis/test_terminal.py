@@ -262,7 +262,7 @@ def shown_progress(name: str) -> Progress:
     plan = SimpleNamespace(sweep=SimpleNamespace(name=name), run_name=lambda trial: name)
     queue = SimpleNamespace(trial=lambda key: SimpleNamespace(training=training))
     cost = SimpleNamespace(of=lambda key: 1.0, work_s=1.0)
-    return Progress(plan, queue, cost, 1, Before())  # type: ignore[arg-type]
+    return Progress(plan, queue, cost, 1, Before(), "1 trial")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,10 @@ def test_an_edited_sweep_trains_what_is_new_and_puts_aside_what_is_gone(tmp_path
     old = {key: run.info.run_id for key, run in folder.by_key().items()}
 
     edit("rope, randn", description="another grid", at_once=1)
-    second = folder.run()
+    refused = folder.run()
+    assert refused.returncode == 2
+    assert "2 trials stay, 2 come, 2 go (pe_type rope sinpe, now rope randn)" in refused.stderr
+    second = folder.run("run", "sweep.yaml", "--retire")
     assert second.returncode == 0, second.stdout + second.stderr
     assert "grid: 2 done, 2 to run, 2 no longer part of the sweep\n" in second.stdout
     folder.assert_all_finished_as_if_undisturbed(undisturbed(folder.plan))
@@ -48,10 +51,10 @@ def test_an_edited_sweep_trains_what_is_new_and_puts_aside_what_is_gone(tmp_path
     with ranked.open(encoding="utf-8") as file:
         assert {row["pe_type"] for row in csv.DictReader(file)} == {"rope", "randn"}
     (parent,) = folder.runs("sweep")
-    assert parent.data.tags["mlflow.note.content"] == "another grid"
+    assert parent.data.tags["mlflow.note.content"].startswith("another grid\n\n**4 of 4 trials")
 
     edit("rope, sinpe")
-    third = folder.run()
+    third = folder.run("run", "sweep.yaml", "--retire")
     assert third.returncode == 0
     assert "grid: 4 done, 2 no longer part of the sweep\n" in third.stdout
     assert {key: run.info.run_id for key, run in folder.by_key().items()} == old

@@ -24,6 +24,7 @@ from sweeps.outbox import Outbox
 from sweeps.overview import LocalSweep, overview, settle_orphans
 from sweeps.state import State
 from sweeps.tracking import SweepRuns
+from sweeps.views import saved_views
 from tests.sweeps.test_tracking import SWEEP, content, progressed, runs_in
 from trainables.errors import UserError
 from trainables.storage import SharedFolder
@@ -42,7 +43,7 @@ def state(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder = state.sweep("study")
     with only_driver(folder, "study"), closing(Outbox(folder / "outbox.db", "study")) as outbox:
         shutil.copy(empty_store, state.root / "mlflow.db")
-        about = {**SWEEP, "views": {"mlflow.sharedViewState.ranking": "{}"}}
+        about = {**SWEEP, "views": saved_views([])}
         outbox.describe(about, {key: content(key) for key in "abc"})
         for key in "ab":
             outbox.record(TrialEvent(key, "started", time_ms=1_000))

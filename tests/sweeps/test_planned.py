@@ -271,3 +271,33 @@ def test_a_sweep_that_is_killed_in_its_first_trials_has_its_plan_and_decides_not
     assert (done.returncode, done.stderr) == (1, "")
     assert "UNDERPOWERED  x" in done.stdout
     assert f"{8 - len(trials.table)} planned trials have not begun" in done.stdout
+
+
+def columns_of(plan: Plan) -> list[str]:
+    """Of the ranking view."""
+    tag = describe_sweep(plan)["views"]["mlflow.sharedViewState.ranking"]
+    columns: list[str] = json.loads(json.loads(tag)["state"])["selectedColumns"]
+    return columns
+
+
+def test_the_ranking_of_a_search_shows_where_a_trial_comes_from(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    columns = columns_of(plan)
+    wanted = {"params.`variant`", "params.`pe_type`", "params.`seed`"} & set(columns)
+    assert {"params.`pe_type`", "params.`seed`"} <= wanted
+    assert columns[-4:] == ["tags.`stage`", "tags.`rank`", "tags.`stopped`", "tags.`study`"]
+
+
+def test_trials_have_the_colour_of_their_words_and_winners_say_so_first(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    trials = (*plan.trials, *plan.examples)
+    colours: dict[object, set[str]] = {}
+    for trial in trials:
+        kind = (trial.model.variant, trial.flat.get("pe_type"))
+        colours.setdefault(kind, set()).add(describe_trial(plan, trial)["tags"]["mlflow.runColor"])
+    assert len(colours) >= 3
+    assert {len(found) for found in colours.values()} == {1}
+    assert len(set.union(*colours.values())) == len(colours)
+    example = plan.examples[0]
+    name = describe_trial(plan, example, {"stage": "confirm", "rank": "1"})["name"]
+    assert name == f"confirm {example.seed}: {plan.run_name(example)}"

@@ -10,6 +10,7 @@ SUMMARIES = [
     Summary(0, 38, 0, 0, 0, None, "", "?"),
     Summary(12, None, 5, 3, 1, 2.3456, "attention rope 64 16", "1 h 05 min"),
     Summary(7, 9, 0, 2, 0, 1.5, "my_model:TinyGRU (large) 32", "3 min 20 s"),
+    Summary(7, 9, 1, 2, 0, 1.5, "TinyGRU (large)", "1 s", elapsed="1 h 05 min"),
 ]
 
 

@@ -22,6 +22,7 @@ from sweeps.events import TrialEvent
 from sweeps.outbox import Outbox
 from sweeps.tracking import RefusedError, SweepRuns
 from sweeps.ui import mlflow_ui
+from sweeps.views import cut, saved_views
 from tests.sweeps.faulty_proxy import FaultyProxy
 from trainables.files import trial_folder
 from trainables.storage import SharedFolder
@@ -490,7 +491,49 @@ def test_the_page_of_a_run_obeys_nothing_that_its_trial_says(
     assert f"<td>word</td>\n<td>{shown}</td>" in note
     assert f"<pre><code>a\n{shown}\n\n{shown}\n# b\n</code></pre>" in note
     about = reader.render(sweep.data.tags["mlflow.note.content"])
-    assert about == f"<p>{shown}</p>\n<p># more</p>\n"
+    assert about.startswith(f"<p>{shown}</p>\n<p># more</p>\n<p><strong>1 of 1 trials")
+    assert f"Best: {shown}, validation loss <strong>3.5000</strong>" in about
+    links = re.findall(r'href="([^"]*)"', about)
+    assert len(links) == 3, "to the best trial's run and to both views"
+    assert all(link.startswith("#/experiments/") for link in links)
+    assert sorted(set(re.findall(r"<(\w+)", about))) == ["a", "p", "strong"]
+
+
+def test_the_page_of_a_sweep_says_how_far_it_is_and_what_is_best(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    def page() -> tuple[str, Any]:
+        outbox.end("RUNNING")
+        send(uri, outbox)
+        (sweep,) = runs_in(client, "sweep")
+        return sweep.data.tags["mlflow.note.content"], sweep
+
+    views = saved_views(["lr"])
+    outbox.describe({**SWEEP, "views": views}, {key: content(f"trial {key}") for key in "abcd"})
+    note, sweep = page()
+    assert note.startswith("letters\n\n**0 of 4 trials are done**.\n\n[ranking](#/")
+    assert "best_val_loss" not in sweep.data.metrics
+    for key, step in (("a", 8), ("b", 16), ("c", 24)):
+        outbox.record(progressed(key, step, time_ms=2_000))
+    for key, kind in (("a", "finished"), ("b", "finished"), ("c", "stopped"), ("d", "failed")):
+        outbox.record(TrialEvent(key, kind, reason="so"))
+    for _ in range(2):
+        note, sweep = page()
+    assert "**3 of 4 trials are done**, 1 stopped early, 1 failed. Best: trial b, " in note
+    best = outbox.trial("b")
+    assert best
+    assert f"**2.0000** nats per character ([its run](#/experiments/1/runs/{best.run_id}?" in note
+    assert "[report]" not in note
+    assert (sweep.data.tags["best_trial"], sweep.data.tags["best_key"]) == ("trial b", "b")
+    assert len(client.get_metric_history(sweep.info.run_id, "best_val_loss")) == 1
+    assert sweep.data.metrics["best_val_loss"] == 2.0
+    tag = client.get_experiment("1").tags["mlflow.sharedViewState.curves"]
+    assert tag == cut(views["mlflow.sharedViewState.curves"], [3.0, 2.0]), "stopped ones are not"
+
+    (tmp_path / "report.html").write_text("a page")
+    client.log_artifact(sweep.info.run_id, str(tmp_path / "report.html"))
+    note, sweep = page()
+    assert f"[report](#/experiments/1/runs/{sweep.info.run_id}/artifacts/report.html?" in note
 
 
 @pytest.mark.parametrize(("kind", "begins"), [("failed", "Failed"), ("stopped", "Stopped early")])

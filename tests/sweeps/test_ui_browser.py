@@ -7,7 +7,6 @@ Screenshots are left in pytest's temporary folder.
 import http.client
 import os
 import shutil
-import statistics
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from sweeps.tracking import USAGE
 from sweeps.ui import UiError, mlflow_ui
-from sweeps.views import artifact_link, saved_views, view_link
+from sweeps.views import artifact_link, cut, saved_views, view_link
 
 STEPS = range(0, 5_001, 500)
 PE_LOSSES = {"rope": 1.9, "sinpe": 2.1, "randn": 2.3}  # nats, the best of each
+COLOURS = {"rope": "#0072b2", "sinpe": "#e69f00", "randn": "#009e73"}
 PAGE_LIMIT_MS = 30_000  # the first page takes 3 to 10 s
 START_MS = 1_700_000_000_000
 CHROMIUM_FLAGS = [
@@ -50,6 +50,9 @@ READ_TABLE = """() => {
 }"""
 READ_CHARTS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
   plot => plot.data.filter(line => line.mode === 'lines+markers').map(line => [...line.y]))"""
+READ_LOOKS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(plot => [
+  plot.data.filter(line => line.mode === 'lines+markers').map(line => line.marker.color),
+  ...plot.layout.yaxis.range])"""
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,6 @@ class Store:
 
     def ranking(self) -> list[Trial]:
         return sorted(self.trials, key=lambda trial: trial.losses[-1])
-
-    def groups(self) -> list[list[Trial]]:
-        """The trials by pe_type; those without one are a group too."""
-        return [
-            [trial for trial in self.trials if trial.params.get("pe_type") == pe_type]
-            for pe_type in (*PE_LOSSES, None)
-        ]
 
 
 def make_trial(name: str, best: float, params: dict[str, str]) -> Trial:
@@ -136,7 +132,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for trial in trials:
         metrics = {"train_loss": trial.train_losses(), "val_loss": trial.losses}
         best = {"best_val_loss": [min(trial.losses)], "steps_per_s": [1000.0]}
-        key = {"key": trial.name}
+        colour = COLOURS.get(trial.params.get("pe_type", ""), "#666666")
+        key = {"key": trial.name, "stage": "search", "mlflow.runColor": colour}
         run_id = log_run(client, experiment, trial.name, tags | key, trial.params, metrics | best)
     client.log_text(run_id, "To be, or not to be", "sample.txt")
     failed = {"variant": "attention", "pe_type": "rope"}
@@ -144,8 +141,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     log_run(client, experiment, "failed late", tags | {"key": "b"}, failed, low, "FAILED")
     log_run(client, experiment, "other sweep", tags | {"sweep": "other"}, failed, low)
     params = ["pe_type", "n_embd", "block_size"]
-    for name, value in saved_views(params, "pe_type", sweep="study").items():
-        client.set_experiment_tag(experiment, name, value)
+    losses = [trial.losses[-1] for trial in trials]
+    for name, value in saved_views(params, ["stage"], sweep="study").items():
+        client.set_experiment_tag(experiment, name, cut(value, losses))
     return Store(store_uri, experiment, trials)
 
 
@@ -217,10 +215,6 @@ def read_charts(page: Page, lines: int) -> Any:
     return [sorted(chart, key=lambda line: line[-1]) for chart in page.evaluate(READ_CHARTS)]
 
 
-def mean_curve(curves: list[list[float]]) -> Any:
-    return pytest.approx([statistics.fmean(at_step) for at_step in zip(*curves, strict=True)])
-
-
 def headers_in_view(page: Page) -> list[str]:
     """The columns, left to right, that are whole on the screen; not the pinned ones."""
     viewport = page.locator(".ag-header-viewport").bounding_box()
@@ -267,37 +261,23 @@ def test_the_ranking_link_opens_on_the_trials_by_val_loss(
 
 
 @pytest.mark.browser
-def test_the_curves_link_opens_on_the_mean_losses_of_each_pe_type(
+def test_the_curves_link_opens_on_a_line_for_each_trial(
     store: Store, base_url: str, later_visit: BrowserContext, tmp_path: Path
 ) -> None:
     page = later_visit.new_page()
     page.goto(view_link(base_url, store.experiment_id, "curves"))
-    val_losses, train_losses = read_charts(page, lines=4)
-    for group in ("rope", "sinpe", "randn", "Unassigned"):
-        expect(page.get_by_text(f"{group} (val_loss)")).to_be_visible()
-        expect(page.get_by_text(f"{group} (train_loss)")).to_be_visible()
+    val_losses, train_losses = read_charts(page, lines=38)
     page.screenshot(path=tmp_path / "curves.png")
 
-    groups = store.groups()
-    # The UI smooths by default, and shows ten runs: these are the true means of all.
-    assert val_losses == [mean_curve([trial.losses for trial in group]) for group in groups]
-    train = [mean_curve([trial.train_losses() for trial in group]) for group in groups]
-    assert train_losses == train
-
-
-@pytest.mark.browser
-def test_without_a_group_every_trial_has_its_curve(
-    store: Store, base_url: str, later_visit: BrowserContext, tmp_path: Path
-) -> None:
-    page = later_visit.new_page()
-    link = view_link(base_url, store.experiment_id, "ranking")
-    page.goto(link.replace("compareRunsMode=TABLE", "compareRunsMode=CHART"))
-    val_losses, train_losses = read_charts(page, lines=38)
-    page.screenshot(path=tmp_path / "curves-of-all.png")
-
     ranking = store.ranking()
+    # The UI smooths by default, and shows ten runs.
     assert val_losses == [pytest.approx(trial.losses) for trial in ranking]
     assert train_losses == [pytest.approx(trial.train_losses()) for trial in ranking]
+    for colours, low, high in page.evaluate(READ_LOOKS):
+        assert [colours.count(colour) for colour in COLOURS.values()] == [12, 12, 12]
+        assert colours.count("#666666") == 2
+        assert 1.5 < 10**low < ranking[0].losses[-1]
+        assert ranking[-1].losses[-1] < 10**high < ranking[-1].losses[0], "not where they began"
 
 
 @pytest.mark.browser

@@ -1,0 +1,91 @@
+"""How the trials of a sweep file differ from those that a sweep of its name has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.description import describe_trial
+from sweeps.outbox import TrialRecord
+from sweeps.plan import Plan
+
+SHOWN = 6  # values of a setting, and settings
+LONGEST = 40  # characters of a value
+TAGS = ("corpus_digest", "result_version")  # decide results as settings do
+SAME = "of the same settings: other combinations, ranges, or code of a model"
+
+Content = Mapping[str, Any]  # of a trial, as `describe_trial` gives it
+
+
+@dataclass(frozen=True)
+class Change:
+    """How many trials stay part of a sweep, come, and go, and by which settings."""
+
+    stay: int
+    done: int  # of those that stay
+    come: int
+    go: int
+    go_done: int  # of those that go: these have results
+    why: str
+
+    def __str__(self) -> str:
+        stays = f"{self.stay} trial{' stays' if self.stay == 1 else 's stay'}"
+        comes = f"{self.come} {'comes' if self.come == 1 else 'come'}"
+        goes = f"{self.go} {'goes' if self.go == 1 else 'go'}"
+        return f"{stays}, {comes}, {goes} ({self.why})"
+
+
+def change(before: Iterable[TrialRecord], now: Mapping[str, Content], plan: Plan) -> Change:
+    """Compare what a sweep has with what it is to have.
+
+    Trials that confirm a winner come and go with it: they change nothing.
+
+    Args:
+        before: of the sweep.
+        now: of the plan and its search, by key.
+        plan: has examples of what the search may add.
+    """
+    known = {
+        r.key: r for r in before if r.key in now or r.content["tags"].get("stage") != "confirm"
+    }
+    stay, go = known.keys() & now.keys(), known.keys() - now.keys()
+    return Change(
+        stay=len(stay),
+        done=sum(known[key].is_done for key in stay),
+        come=len(now.keys() - known.keys()),
+        go=len(go),
+        go_done=sum(known[key].is_done for key in go),
+        why=_differing(
+            _values([record.content for record in known.values()], plan.tuned),
+            _values([*now.values(), *(describe_trial(plan, t) for t in plan.examples)], plan.tuned),
+        ),
+    )
+
+
+def _differing(was: Mapping[str, list[str]], is_now: Mapping[str, list[str]]) -> str:
+    """The settings whose values differ, such as ``max_steps 5000, now 20``."""
+    said = [
+        f"{name} {_listed(was.get(name, ()))}, now {_listed(is_now.get(name, ()))}"
+        for name in {**was, **is_now}
+        if {*was.get(name, ())} != {*is_now.get(name, ())}
+    ]
+    more = ["..."] if len(said) > SHOWN else []
+    return "; ".join([*said[:SHOWN], *more]) or SAME
+
+
+def _values(trials: Sequence[Content], tuned: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each setting that no search chooses, in order, each once."""
+    found: dict[str, dict[str, None]] = {}
+    for content in trials:
+        tags = {name: content["tags"].get(name) for name in TAGS}
+        for name, value in (content["params"] | tags).items():
+            if value is not None and name not in tuned:
+                found.setdefault(name, {})[value] = None
+    return {name: list(values) for name, values in found.items()}
+
+
+def _listed(values: Sequence[str]) -> str:
+    shown = [v if len(v) <= LONGEST else f"{v[: LONGEST - 3]}..." for v in values[:SHOWN]]
+    more = [f"and {len(values) - SHOWN} more"] if len(values) > SHOWN else []
+    return " ".join([*shown, *more]) or "none"

@@ -1,0 +1,36 @@
+"""What a command does before its trials train, said while it does it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+
+@contextmanager
+def phase(doing: str, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Context manager: show what is done meanwhile, with its seconds on a terminal.
+
+    Args:
+        doing: what it is, such as "starting Ray".
+        say: shows a line where there is no terminal; None shows nothing there.
+    """
+    if not sys.stdout.isatty():
+        if say:
+            say(f"now     {doing}")
+        yield
+        return
+    # Imported late: nothing is to wait for it where there is no terminal.
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    spinner = Progress(*columns, console=console, transient=True)
+    spinner.add_task(doing, total=None)
+    spinner.start()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the terminal is closed
+            spinner.stop()

@@ -133,6 +133,26 @@ def conclusions(
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial: trials.csv, which is written as
     well, has the losses by which these claims were judged. Exit codes: 0 every claim is
     SUPPORTED; 1 some are not; 2 the request is wrong.
+
+    A file of claims has one of these forms in each claim (docs/claims.md has more):
+
+    \b
+      claims:
+        - claim: rope is better than sinpe, and sinpe than randn
+          where: {variant: attention}      # of these trials
+          factor: pe_type                  # all else held fixed
+          order: [rope, sinpe, randn]
+          # or   best: rope                # better than each other
+          # or   best: any                 # which is best?
+          # or   equal: [rope, sinpe]      # within the margin, 0.002
+          # of a number:
+          # or   monotone: falling         # at each step (or rising)
+          # or   trend: falling            # as a whole
+          holds: in every cell             # or: on average, not in every cell
+        - claim: attention is better than the bigram
+          better: {variant: attention}
+          worse: {variant: bigram}
+          despite: [block_size]            # which may differ
     """
     from analysis.claim_texts import Link, one_seed_note, sentences
     from analysis.conclusions import check_claims, write_conclusions
@@ -153,7 +173,7 @@ def conclusions(
         say(f"{text}\n")
     link = Link(uri, trials.sweep.get("experiment_id", ""))
     for each in found:
-        say(f"{each.verdict:13} {each.claim.claim}")
+        say(f"{each.verdict:13} {each.statement}")
         for sentence in sentences(each):
             say(f"{'':13} {sentence}")
         for run_id in dict.fromkeys(each.weakest.run_ids if each.weakest else ()):

@@ -13,7 +13,7 @@ from analysis.errors import AnalysisError
 from analysis.folder import Folder
 from analysis.matplotlib_settings import load_matplotlib
 from analysis.messages import without_password
-from analysis.terminal import complain, pass_on, say, set_up
+from analysis.terminal import complain, note, pass_on, say, set_up
 
 if TYPE_CHECKING:
     from analysis.runs import Trials
@@ -91,26 +91,49 @@ claims_option = click.option(
     metavar="SETTING",
     help="Pivot by this setting; may be repeated. By default by each number that differs.",
 )
+@click.option("--markdown", "form", flag_value="markdown", help="Print all tables as Markdown.")
+@click.option(
+    "--csv", "form", flag_value="csv", help="Print the ranking as CSV; with one --by that pivot."
+)
 @tracking_option
 @state_option
 @out_option
 def rankings(
-    experiment: str, by: tuple[str, ...], tracking_uri: str | None, state: Path, out: Path | None
+    experiment: str,
+    by: tuple[str, ...],
+    form: str | None,
+    tracking_uri: str | None,
+    state: Path,
+    out: Path | None,
 ) -> None:
     """Rank the configurations of EXPERIMENT by val_loss; write CSV and Markdown.
 
-    EXPERIMENT is a sweep's name, or a CSV file with a row a trial.
+    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Prints the best, and the pivot
+    with most in it; the files have all.
     """
+    from analysis.csv_files import csv_text
     from analysis.ranking import markdown, tables, write_tables
+    from analysis.ranking_texts import not_ranked, ranking_text
 
+    if form == "csv" and len(by) > 1:
+        raise AnalysisError("--csv prints one table: give --by once, or not at all")
     trials, _ = _load(experiment, tracking_uri, state)
     named = tables(trials, list(by) or None)
-    for name, table in named.items():
-        say(f"## {name}\n\n{markdown(table)}")
-    if missing := len(trials.table) - len(trials.finished):
-        say(f"not ranked: {missing} trials that are not finished\n")
+    alone = [name for name in by if f"by_{name}" not in named]
+    if alone and form == "csv":
+        raise AnalysisError(f"no two configurations differ in {alone[0]} alone: it has no pivot")
+    if form == "csv":
+        pass_on(csv_text(named[f"by_{by[0]}" if by else "ranking"]))
+    elif form == "markdown":
+        pass_on("\n".join(f"## {name}\n\n{markdown(table)}" for name, table in named.items()))
+    else:
+        say(ranking_text(named, every_pivot=bool(by)))
+    if text := not_ranked(trials):
+        note(text)
+    for name in alone:
+        note(f"no two configurations differ in {name} alone: it has no pivot")
     for path in write_tables(named, out or state / "reports" / trials.experiment):
-        say(str(path))
+        note(str(path))
 
 
 @main.command()
@@ -249,14 +272,15 @@ def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Importance describes the trials
     that there are, by fANOVA and PED-ANOVA, and is no evidence. The tables are written as CSV and
     Markdown: importance, and of a search its winners, suggestions, best_so_far and Pareto front.
+    A search with too few trials for importance has the others.
     """
     load_matplotlib()
     from analysis.ranking import write_tables
-    from analysis.search_texts import importance_text, search_report
+    from analysis.search_texts import search_report, search_text
 
     trials, _ = _load(experiment, tracking_uri, state)
     made, named = search_report(trials)
-    say(importance_text(named["importance"]))
+    say(search_text(trials, named))
     folder = out or state / "reports" / trials.experiment / "importance"
     for path in [*made.write(folder), *write_tables(named, folder)]:
         say(str(path))
@@ -291,7 +315,7 @@ def compare(
     from analysis.runs import store_of
 
     store = tracking_uri or store_of(state)
-    found = comparison_of(experiment, store, corpora or state / "corpora")
+    found = comparison_of(experiment, store, corpora or state / "corpora", note)
     for path in report_of(found).write(out or state / "reports" / experiment / "compare"):
         say(str(path))
 

@@ -92,10 +92,7 @@ def report(evidence: Evidence) -> Report:
 
 def _summary(trials: Trials) -> str:
     whole = judged(trials).comparable
-    counts = trials.table["status"].value_counts()
-    statuses = ", ".join(
-        f"{number} {as_text(str(status))}" for status, number in sorted(counts.items())
-    )
+    statuses = ", ".join(f"{n} {as_text(outcome)}" for outcome, n in trials.outcomes.items())
     settings = list(trials.settings)
     configured = len(trials.table.drop_duplicates(settings)) if settings else 1
     seeds = sorted(whole["seed"].unique()) if "seed" in trials.params else []
@@ -203,7 +200,11 @@ def _left_out(trials: Trials) -> list[str]:
     if trials.search:
         suggested = rows["stage"] == "search"
         rows = rows[~suggested]
-        title.append(f"{int(suggested.sum())} trials that the search suggested, and:\n")
+        number = int(suggested.sum())
+        text = f"{number} trial{'s' * (number > 1)} that the search suggested"
+        if rows.empty:
+            return [*title, f"{text}.\n"]
+        title += [f"{text}, and:\n"] if number else []
     shown = rows[["run_id", *trials.varying, "val_loss", "why"]].head(MOST_ROWS)
     return [*title, _shortened(markdown_table(shown, {"val_loss": 5}), len(rows))]
 

@@ -249,7 +249,7 @@ def test_rankings_reads_the_same_from_the_store(study: Study) -> None:
     arguments = ["rankings", "small", "--out", str(study.path / "tables")]
     result = CliRunner().invoke(analysis, arguments)
     assert result.exit_code == 0, result.output
-    assert "not ranked: 1 trials" in result.output
+    assert "not ranked: 1 FAILED" in result.output
     written = (study.path / "tables" / "ranking.csv").read_bytes()
     assert written == (study.path / "state/reports/small/ranking.csv").read_bytes()
     refused = CliRunner().invoke(analysis, ["rankings", "nowhere"])

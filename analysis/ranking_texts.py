@@ -46,7 +46,7 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     """A pivot as rows by columns: all other settings by the one that it is by.
 
     Args:
-        table: of `analysis.pivot`: its rows by the best of each group.
+        table: of `analysis.pivot`, where the best of each group comes first.
 
     Returns:
         Words: in each row a star at the lowest val_loss. Empty where it has more columns than a
@@ -60,7 +60,7 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, group in table.groupby(others or (lambda _: 0), dropna=False, sort=False):
         losses = [in_short(loss, DECIMALS["val_loss"]) for loss in group["val_loss"]]
-        losses[int(group["val_loss"].argmin())] += "*"
+        losses[0] += "*"
         by_level = dict(zip(group[by].astype(str), losses, strict=True))
         row = {name: in_short(group[name].iloc[0]) for name in others}
         rows.append(row | {f"{by}={level}": by_level.get(str(level), "") for level in levels})

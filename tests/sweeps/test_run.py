@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -273,3 +274,20 @@ def test_sample_writes_text_from_a_finished_trial(study: Study) -> None:
         refused = sample(*arguments)
         assert refused.exit_code == 2, arguments
         assert refused.output.startswith("sweeps: ")
+
+
+def test_sample_works_after_the_project_folder_was_renamed(study: Study, tmp_path: Path) -> None:
+    def sample(state: Path) -> Result:
+        return CliRunner().invoke(sweeps, ["sample", "small/best", "--state", str(state)])
+
+    here, renamed = study.path / "state", tmp_path / "renamed" / "state"
+    expected = sample(here)
+    assert expected.exit_code == 0, expected.output
+    shutil.copytree(here, renamed)
+    hidden = here / "artifacts.hidden"
+    (here / "artifacts").rename(hidden)
+    try:
+        done = sample(renamed)
+    finally:
+        hidden.rename(here / "artifacts")
+    assert (done.exit_code, done.stdout) == (0, expected.stdout), done.output

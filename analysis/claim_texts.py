@@ -10,10 +10,10 @@ import pandas as pd
 from analysis.conclusions import Conclusion, contrasts_table
 from analysis.decisions import NEGATED
 from analysis.document import as_code, as_text, in_short, markdown_table
+from analysis.forecast import fewest_for_signs
 from analysis.messages import address_of
 from analysis.statistics import FEWEST_FOR_BOOTSTRAP, Interval
 
-FEWEST_FOR_SIGNS = 5  # seeds; with fewer the sign-flip test cannot reject at 5 %
 ONE_SEED = """\
 There is one run for each configuration. The counts below say how those runs came out, which is
 what one can see in the table; they do not say how another seed would come out. No spread can be
@@ -55,7 +55,7 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
     rows = [
         {
             "#": index,
-            "claim": each.claim.claim,
+            "claim": each.statement,
             "verdict": f"**{each.verdict}**",
             "cells": f"{each.cells_hold}/{each.cells}",
             "weakest cell": where(each),
@@ -70,7 +70,8 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
         '\n"cells" counts those in which every mean difference is as compared; a claim that does'
         " not hold in every cell is borne out by those that are missing. The effect is the"
         " difference in the weakest cell, negative in favour of what is compared, with its 90 %"
-        " interval, whose ends are those of the one-sided tests at 5 %. Below, p_holm is for the"
+        " interval, whose ends are those of the one-sided tests at 5 % (a wider one where the claim"
+        " asks which level is best). Below, p_holm is for the"
         " statement that this one difference bears the claim"
         " out, corrected for all differences of the claim, and p_equal that it is less than the"
         " margin.\n"
@@ -81,7 +82,7 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
 def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> str:
     """A claim with its evidence in full."""
     table = contrasts_table([each]).drop(
-        columns=["claim_index", "claim", "verdict", "favoured", "run_ids"]
+        columns=["claim_index", "claim", "verdict", "favoured", "confidence", "run_ids"]
     )
     if not table["lost"].any():
         table = table.drop(columns="lost")
@@ -91,7 +92,7 @@ def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> s
         table[name] = [f"{p:.4f}" if p >= 0.0001 else "<0.0001" for p in table[name]]
     decimals = dict.fromkeys(["mean", "low", "high"], 5)
     parts = [
-        f"### {index}. {as_text(each.claim.claim)}\n",
+        f"### {index}. {as_text(each.statement)}\n",
         f"**{each.verdict}** ({each.claim.holds}).\n",
         as_text(" ".join(sentences(each))) + "\n",
         markdown_table(table.head(most_rows), decimals),
@@ -109,6 +110,8 @@ def sentences(each: Conclusion) -> Iterable[str]:
     if each.confounded:
         yield f"Nothing was compared: {each.confounded}."
         return
+    if each.ranked:
+        yield _which_is_best(each)
     named = "strongest counterexample" if each.claim.holds == NEGATED else "weakest"
     yield f"The comparison comes out so in {each.cells_hold} of {each.cells} cells."
     if each.weakest is None:
@@ -125,6 +128,20 @@ def sentences(each: Conclusion) -> Iterable[str]:
     yield from _differing(each)
     if each.verdict == "UNDERPOWERED":
         yield needed_in_words(each)
+
+
+def _which_is_best(each: Conclusion) -> str:
+    """Which levels are lowest, and that the tests allow for the choice."""
+    first, second = (one.contrasts[0].candidate for one in each.ranked[:2])
+    number = len(each.ranked)
+    text = (
+        f"Of {number} levels of {each.claim.factor}, {first} has the lowest mean loss, then"
+        f" {second}. It was chosen by the losses that test it, so p-values for the claim are times"
+        f" {number}, and the first interval holds {100 * each.confidence:.3g} %."
+    )
+    if each.verdict == "NOT SUPPORTED":
+        text += " No level is better than all others by the margin."
+    return text
 
 
 def _evidence(each: Conclusion) -> Iterable[str]:
@@ -150,8 +167,9 @@ def _evidence(each: Conclusion) -> Iterable[str]:
             f"{flat} of {len(noise.flat)} differences have no more spread than rounding makes, so"
             " the sign-flip test has to agree there."
         )
-    if not noise.is_good and each.seeds < FEWEST_FOR_SIGNS:
-        yield f"It cannot with fewer than {FEWEST_FOR_SIGNS} seeds."
+    fewest = fewest_for_signs(each.decision.among)
+    if not noise.is_good and each.seeds < fewest:
+        yield f"It cannot with fewer than {fewest} seeds."
 
 
 def needed_in_short(each: Conclusion) -> str:

@@ -14,15 +14,16 @@ A file of claims is YAML::
         worse: {variant: bigram}
         despite: [block_size]          # which may differ between the two; the verdict says so
 
-Lower is better. Two trials are compared where their seed and all their settings agree, but those
-that the claim is about, those that `despite` names, and those that only one of the two has.
+docs/claims.md shows each form. In Python the same is a list of dictionaries. Lower is better. Two
+trials are compared where their seed and all their settings agree, but those that the claim is
+about, those that `despite` names, and those that only one of the two has.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,6 +42,7 @@ Direction = Literal["falling", "rising"]
 SHIPPED = Path(__file__).parent / "claims.yaml"
 FORMS = ("order", "monotone", "trend", "best", "equal")
 OPEN_FORMS = ("monotone", "trend", "best")  # which do not name all of their levels
+ANY = "any"  # as `best`: whichever level it is; [any] is a level of that name
 MARGIN = 0.002  # nats per character
 
 KeyPath = tuple[str | int, ...]  # keys and indices
@@ -69,8 +71,9 @@ class Claim(BaseModel):
     agrees with it. With a ``factor``, one of: ``order``, levels from best to worst, each better
     than the next; ``monotone``, the loss is falling (or rising) at each step to the next higher
     level; ``trend``, it tends to fall (or rise) as the level goes up; ``best``, a level is better
-    than each other one; ``equal``, levels that differ by less than the margin. ``levels`` are those
-    that each cell must have for ``monotone``, ``trend`` and ``best``; no others are compared.
+    than each other one, and ``best: any`` asks which one is; ``equal``, levels that differ by less
+    than the margin. ``levels`` are those that each cell must have for ``monotone``, ``trend`` and
+    ``best``; no others are compared.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -83,7 +86,7 @@ class Claim(BaseModel):
     order: Levels | None = None
     monotone: Direction | None = None
     trend: Direction | None = None
-    best: Value | None = None
+    best: Value | Annotated[list[Value], Field(min_length=1, max_length=1)] | None = None
     equal: Levels | None = None
     levels: Levels | None = None
     despite: list[str] = Field(default_factory=list)
@@ -100,6 +103,8 @@ class Claim(BaseModel):
             raise ValueError(f"with a `factor` give one of {', '.join(FORMS)}, and nothing else")
         if self.levels is not None and not set(given) & set(OPEN_FORMS):
             raise ValueError(f"`levels` is for {', '.join(OPEN_FORMS)}")
+        if self.asks_best and self.holds == "not in every cell":
+            raise ValueError("`best: any` holds in every cell or on average")
         return self
 
     @model_validator(mode="after")
@@ -108,13 +113,24 @@ class Claim(BaseModel):
             texts = list(map(str, levels or []))
             if len(set(texts)) < len(texts):
                 raise ValueError(f"a level occurs twice in {', '.join(texts)}")
-        if self.levels and self.best is not None and str(self.best) not in map(str, self.levels):
-            raise ValueError(f"the best level, {self.best}, is not among `levels`")
+        best = self.best_level
+        if self.levels and best is not None and str(best) not in map(str, self.levels):
+            raise ValueError(f"the best level, {best}, is not among `levels`")
         if "seed" in (self.factor, *self.despite):
             raise ValueError("trials are paired by their seed: it is neither compared nor open")
         if same := sorted(self.compared & set(self.despite)):
             raise ValueError(f"{same[0]!r} is compared, so it differs anyway: not in `despite`")
         return self
+
+    @property
+    def asks_best(self) -> bool:
+        """Whether it asks which level is best, and names none."""
+        return self.best == ANY
+
+    @property
+    def best_level(self) -> Value | None:
+        """The level that it says is best."""
+        return None if self.asks_best else next(iter(_listed(self.best)), None)
 
     @property
     def compared(self) -> set[str]:
@@ -124,7 +140,7 @@ class Claim(BaseModel):
     @property
     def named_levels(self) -> list[Value]:
         """The levels of the factor that it names, best first."""
-        named = [*(self.order or []), *(self.equal or []), *_listed(self.best)]
+        named = [*(self.order or []), *(self.equal or []), *_listed(self.best_level)]
         return named + [level for level in self.levels or [] if str(level) not in map(str, named)]
 
     @property
@@ -149,9 +165,12 @@ class Claim(BaseModel):
             for name, value in (getattr(self, side) or {}).items():
                 found += [((side, name), name, one) for one in _listed(value)]
         for form in ("order", "equal", "best", "levels"):
-            for level in _listed(getattr(self, form)):
+            for level in _listed(self.best_level if form == "best" else getattr(self, form)):
                 found.append(((form,), str(self.factor), level))
         return found
+
+
+ClaimData = Mapping[str, Any] | Sequence[Claim | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -159,7 +178,7 @@ class ClaimFile:
     """Claims, and where they are from."""
 
     claims: Sequence[Claim]
-    source: str
+    source: str  # empty: from Python
     shipped: bool  # with this package, about the published study
     lines: Lines
 
@@ -168,28 +187,51 @@ class ClaimFile:
         return _place(self.source, self.lines, ("claims", index, *path))
 
 
-def load_claims(path: Path | None = None) -> ClaimFile:
-    """Read a file of claims; None takes those of the published study.
+def load_claims(source: Path | str | ClaimData | None = None) -> ClaimFile:
+    """Read claims.
+
+    Args:
+        source: a file, a list of claims, or a dictionary as the file has it; None takes the claims
+            of the published study.
 
     Raises:
         AnalysisError: it cannot be read, or a claim has no meaning.
     """
-    source = path or SHIPPED
+    if source is not None and not isinstance(source, Path | str):
+        is_content = isinstance(source, Mapping) and "claims" in source
+        return _claim_file(_plain(source if is_content else {"claims": source}), "", {})
+    file = SHIPPED if source is None else Path(source)
     try:
-        data, lines = read_with_lines(source)
+        data, lines = read_with_lines(file)
     except YamlError as error:
-        raise AnalysisError(f"{source}: {error}") from None
+        raise AnalysisError(f"{file}: {error}") from None
+    return replace(_claim_file(data, str(file), lines), shipped=source is None)
+
+
+def _claim_file(data: Any, source: str, lines: Lines) -> ClaimFile:
     if not isinstance(data, dict) or not isinstance(data.get("claims"), list) or not data["claims"]:
-        raise AnalysisError(f"{source}: expected a list of claims under `claims:`")
+        expected = f"{source}: expected a list of claims under `claims:`"
+        raise AnalysisError(expected if source else "claims: expected a file or a list of claims")
     if unknown := sorted(data.keys() - {"claims", "margin"}, key=str):
         line = lines.get((unknown[0],), 1)  # no key is found by .nan
-        raise AnalysisError(
-            f"{source}: line {line}: unknown {str(unknown[0])!r}; known: claims, margin"
-        )
-    claims = [
-        _claim(one, data, str(source), lines, index) for index, one in enumerate(data["claims"])
-    ]
-    return ClaimFile(claims, str(source), path is None, lines)
+        place = f"{source}: line {line}: " if source else ""
+        raise AnalysisError(f"{place}unknown {str(unknown[0])!r}; known: claims, margin")
+    claims = [_claim(one, data, source, lines, index) for index, one in enumerate(data["claims"])]
+    return ClaimFile(claims, source, False, lines)
+
+
+def _plain(value: Any, depth: int = 4) -> Any:
+    """Data of Python as a file has them: lists for tuples and arrays, Python's numbers for numpy's.
+
+    Args:
+        value: of a claim.
+        depth: down to which, as a claim has no more lists in lists.
+    """
+    if isinstance(value, Mapping) and depth:
+        return {name: _plain(one, depth - 1) for name, one in value.items()}
+    if isinstance(value, list | tuple) and depth:
+        return [_plain(one, depth - 1) for one in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _claim(one: Any, file: dict[str, Any], source: str, lines: Lines, index: int) -> Claim:
@@ -217,6 +259,8 @@ def _problem(error: Any) -> str:
         return f"unknown; known: {', '.join(Claim.model_fields)}"
     if name == "despite":
         return "expected a list of settings, such as [learning_rate]"
+    if name == "best":
+        return "expected a level, `any` to ask which one is best, or [any] for a level of that name"
     if len(error["loc"]) > 1 and error["type"].endswith("_type"):
         return "expected a word, a number, or a list of at least one"
     return str(error["msg"]).removeprefix("Value error, ")
@@ -224,9 +268,12 @@ def _problem(error: Any) -> str:
 
 def _place(source: str, lines: Lines, path: KeyPath, rest: KeyPath = ()) -> str:
     """A part in the file, and its line: of the rest of the path as much as the file has."""
+    named = "".join(map(_step, path)).removeprefix(".")
+    if not source:
+        return named
     whole = (*path, *rest)
     known = next(whole[:n] for n in range(len(whole), -1, -1) if whole[:n] in lines)
-    return f"{source}: line {lines[known]}: {''.join(map(_step, path)).removeprefix('.')}"
+    return f"{source}: line {lines[known]}: {named}"
 
 
 def _step(part: str | int) -> str:

@@ -13,7 +13,7 @@ from analysis.errors import AnalysisError
 from analysis.folder import Folder
 from analysis.matplotlib_settings import load_matplotlib
 from analysis.messages import without_password
-from analysis.terminal import complain, pass_on, say, set_up
+from analysis.terminal import complain, note, pass_on, say, set_up
 
 if TYPE_CHECKING:
     from analysis.runs import Trials
@@ -91,26 +91,49 @@ claims_option = click.option(
     metavar="SETTING",
     help="Pivot by this setting; may be repeated. By default by each number that differs.",
 )
+@click.option("--markdown", "form", flag_value="markdown", help="Print all tables as Markdown.")
+@click.option(
+    "--csv", "form", flag_value="csv", help="Print the ranking as CSV; with one --by that pivot."
+)
 @tracking_option
 @state_option
 @out_option
 def rankings(
-    experiment: str, by: tuple[str, ...], tracking_uri: str | None, state: Path, out: Path | None
+    experiment: str,
+    by: tuple[str, ...],
+    form: str | None,
+    tracking_uri: str | None,
+    state: Path,
+    out: Path | None,
 ) -> None:
     """Rank the configurations of EXPERIMENT by val_loss; write CSV and Markdown.
 
-    EXPERIMENT is a sweep's name, or a CSV file with a row a trial.
+    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Prints the best, and the pivot
+    with most in it; the files have all.
     """
+    from analysis.csv_files import csv_text
     from analysis.ranking import markdown, tables, write_tables
+    from analysis.ranking_texts import not_ranked, ranking_text
 
+    if form == "csv" and len(by) > 1:
+        raise AnalysisError("--csv prints one table: give --by once, or not at all")
     trials, _ = _load(experiment, tracking_uri, state)
     named = tables(trials, list(by) or None)
-    for name, table in named.items():
-        say(f"## {name}\n\n{markdown(table)}")
-    if missing := len(trials.table) - len(trials.finished):
-        say(f"not ranked: {missing} trials that are not finished\n")
+    alone = [name for name in by if f"by_{name}" not in named]
+    if alone and form == "csv":
+        raise AnalysisError(f"no two configurations differ in {alone[0]} alone: it has no pivot")
+    if form == "csv":
+        pass_on(csv_text(named[f"by_{by[0]}" if by else "ranking"]))
+    elif form == "markdown":
+        pass_on("\n".join(f"## {name}\n\n{markdown(table)}" for name, table in named.items()))
+    else:
+        say(ranking_text(named, every_pivot=bool(by)))
+    if text := not_ranked(trials):
+        note(text)
+    for name in alone:
+        note(f"no two configurations differ in {name} alone: it has no pivot")
     for path in write_tables(named, out or state / "reports" / trials.experiment):
-        say(str(path))
+        note(str(path))
 
 
 @main.command()
@@ -133,6 +156,26 @@ def conclusions(
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial: trials.csv, which is written as
     well, has the losses by which these claims were judged. Exit codes: 0 every claim is
     SUPPORTED; 1 some are not; 2 the request is wrong.
+
+    A file of claims has one of these forms in each claim (docs/claims.md has more):
+
+    \b
+      claims:
+        - claim: rope is better than sinpe, and sinpe than randn
+          where: {variant: attention}      # of these trials
+          factor: pe_type                  # all else held fixed
+          order: [rope, sinpe, randn]
+          # or   best: rope                # better than each other
+          # or   best: any                 # which is best?
+          # or   equal: [rope, sinpe]      # within the margin, 0.002
+          # of a number:
+          # or   monotone: falling         # at each step (or rising)
+          # or   trend: falling            # as a whole
+          holds: in every cell             # or: on average, not in every cell
+        - claim: attention is better than the bigram
+          better: {variant: attention}
+          worse: {variant: bigram}
+          despite: [block_size]            # which may differ
     """
     from analysis.claim_texts import Link, one_seed_note, sentences
     from analysis.conclusions import check_claims, write_conclusions
@@ -153,7 +196,7 @@ def conclusions(
         say(f"{text}\n")
     link = Link(uri, trials.sweep.get("experiment_id", ""))
     for each in found:
-        say(f"{each.verdict:13} {each.claim.claim}")
+        say(f"{each.verdict:13} {each.statement}")
         for sentence in sentences(each):
             say(f"{'':13} {sentence}")
         for run_id in dict.fromkeys(each.weakest.run_ids if each.weakest else ()):
@@ -229,14 +272,15 @@ def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Importance describes the trials
     that there are, by fANOVA and PED-ANOVA, and is no evidence. The tables are written as CSV and
     Markdown: importance, and of a search its winners, suggestions, best_so_far and Pareto front.
+    A search with too few trials for importance has the others.
     """
     load_matplotlib()
     from analysis.ranking import write_tables
-    from analysis.search_texts import importance_text, search_report
+    from analysis.search_texts import search_report, search_text
 
     trials, _ = _load(experiment, tracking_uri, state)
     made, named = search_report(trials)
-    say(importance_text(named["importance"]))
+    say(search_text(trials, named))
     folder = out or state / "reports" / trials.experiment / "importance"
     for path in [*made.write(folder), *write_tables(named, folder)]:
         say(str(path))
@@ -271,7 +315,7 @@ def compare(
     from analysis.runs import store_of
 
     store = tracking_uri or store_of(state)
-    found = comparison_of(experiment, store, corpora or state / "corpora")
+    found = comparison_of(experiment, store, corpora or state / "corpora", note)
     for path in report_of(found).write(out or state / "reports" / experiment / "compare"):
         say(str(path))
 

@@ -6,12 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import nan
+from math import inf, nan
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
-from analysis.claims import Claim, ClaimError, ConfoundedError, load_claims
+from analysis.claims import Claim, ClaimData, ClaimError, ConfoundedError, load_claims
 from analysis.confirmed import confirmation_note, judged
 from analysis.contrasts import Contrast, contrasts_of, no_setting
 from analysis.csv_files import csv_text
@@ -39,7 +40,7 @@ from analysis.statistics import Interval, bca_interval, holm, sign_flip, t_inter
 CONFIDENCE = 1 - 2 * ALPHA  # of intervals, whose ends are those of the one-sided tests
 CONTRAST_COLUMNS = (
     *("claim_index", "claim", "verdict", "favoured", "cell", "what", "n", "mean", "low", "high"),
-    *("p_holm", "p_equal", "lost", "run_ids"),
+    *("confidence", "p_holm", "p_equal", "lost", "run_ids"),
 )
 NOTHING = Interval(nan, nan, nan, 0)
 
@@ -56,10 +57,25 @@ class Conclusion:
     contrasts: tuple[Contrast, ...]
     basis: tuple[Contrast, ...]  # those that decide: of the cells, or of averages over cells
     confounded: str = ""  # why nothing was compared
+    ranked: tuple[Conclusion, ...] = ()  # of each level, where it asks which is best: lowest first
 
     @property
     def verdict(self) -> Verdict:
         return self.decision.verdict
+
+    @property
+    def statement(self) -> str:
+        """The claim; where it asks which level is best, with the answer."""
+        if not self.ranked:
+            return self.claim.claim
+        level = f"{self.claim.factor}={self.contrasts[0].candidate}"
+        answer = level if self.verdict == "SUPPORTED" else f"none is shown, lowest is {level}"
+        return f"{self.claim.claim} ({answer})"
+
+    @property
+    def confidence(self) -> float:
+        """Of the interval of a difference, whose ends are those of the tests that decide."""
+        return 1 - (1 - CONFIDENCE) / self.decision.among
 
     @property
     def deciding(self) -> int:
@@ -90,13 +106,14 @@ class Conclusion:
 
     @property
     def effect(self) -> Interval:
-        """The mean difference of the weakest, by Student's t with 90 %."""
-        return next(iter(intervals(self._weakest)), NOTHING)
+        """The mean difference of the weakest, by Student's t with `confidence`."""
+        return next(iter(intervals(self._weakest, of=self.decision.among)), NOTHING)
 
     @property
     def simultaneous(self) -> Interval:
         """The same, where those of all that decide hold together with 90 %."""
-        return next(iter(intervals(self._weakest, of=self.deciding)), NOTHING)
+        together = self.deciding * self.decision.among
+        return next(iter(intervals(self._weakest, of=together)), NOTHING)
 
     @cached_property
     def bootstrap(self) -> Interval:
@@ -106,7 +123,8 @@ class Conclusion:
     @cached_property
     def sign_flip(self) -> float:
         """The p-value of the weakest."""
-        return max((_signs(self.claim, one) for one in self._weakest), default=1.0)
+        found = max((_signs(self.claim, one) for one in self._weakest), default=1.0)
+        return min(1.0, self.decision.among * found)
 
     @property
     def _weakest(self) -> list[Contrast]:
@@ -125,13 +143,18 @@ class Conclusion:
     @cached_property
     def needed(self) -> Needed:
         """Seeds for a verdict."""
-        return seeds_needed(self.claim, self.basis, self.decision)
+        found = seeds_needed(self.claim, self.basis, self.decision)
+        if not self.ranked:
+            return found
+        each = [one.needed.to_refute for one in self.ranked]  # none is best when all are refuted
+        return Needed(found.to_show, None if None in each else max(filter(None, each)))
 
     @cached_property
     def holm(self) -> tuple[float, ...]:
         """Adjusted p-values, for statements about single contrasts."""
         alone = p_against if self.claim.holds == NEGATED else p_for
-        return tuple(holm(alone(self.claim, self.contrasts, Noise.of(self.contrasts))))
+        found = holm(alone(self.claim, self.contrasts, Noise.of(self.contrasts)))
+        return tuple(min(1.0, self.decision.among * p) for p in found)
 
     @property
     def lost(self) -> int:
@@ -154,18 +177,19 @@ class Conclusion:
         return sum(contrast.has_equal_losses for contrast in self.contrasts)
 
 
-def check_claims(trials: Trials, claims: Path | str | None = None) -> list[Conclusion]:
+def check_claims(trials: Trials, claims: Path | str | ClaimData | None = None) -> list[Conclusion]:
     """Hold claims against the trials; where there are studies, against their confirmed winners.
 
     Args:
         trials: from `load_trials`.
-        claims: a YAML file (see `analysis.claims`); None takes the claims of the published study,
-            those of them that the trials can speak of.
+        claims: a YAML file (see `analysis.claims`), or a list of claims, each a dictionary as in
+            the file; None takes the claims of the published study, those of them that the trials
+            can speak of.
 
     Raises:
-        AnalysisError: the file is wrong, or names what no trial has or what was tuned.
+        AnalysisError: a claim is wrong, or names what no trial has or what was tuned.
     """
-    file = load_claims(None if claims is None else Path(claims))
+    file = load_claims(claims)
     evidence = judged(trials)
     conclusions = []
     for index, claim in enumerate(file.claims):
@@ -224,8 +248,44 @@ def _check_tuned(claim: Claim, tuned: set[str]) -> None:
 
 def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
     """Decide what the contrasts of a claim say."""
+    if claim.asks_best and contrasts:
+        return _which_is_best(claim, contrasts)
+    return _concluded(claim, contrasts, among=1)
+
+
+def _concluded(claim: Claim, contrasts: Sequence[Contrast], among: int) -> Conclusion:
     basis = averages(contrasts) if claim.holds == "on average" else contrasts
-    return Conclusion(claim, decide(claim, basis), tuple(contrasts), tuple(basis))
+    return Conclusion(claim, decide(claim, basis, among), tuple(contrasts), tuple(basis))
+
+
+def _which_is_best(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
+    """Hold each level against all others, and take the one that is best.
+
+    SUPPORTED if a level passes all its tests at 5 % / number of levels: it is chosen by the losses
+    that test it. NOT SUPPORTED if each level by itself is: so none is best.
+    """
+    by_level = defaultdict(list)
+    for contrast in contrasts:
+        by_level[contrast.candidate].append(contrast)
+    found = [_concluded(claim, each, among=len(by_level)) for each in by_level.values()]
+    found.sort(key=_mean_difference)
+    supported = [each for each in found if each.verdict == "SUPPORTED"]
+    best = (supported or found)[0]
+    refutes = max(each.decision.refutes for each in found)
+    verdict: Verdict = "UNDERPOWERED"
+    if all(each.verdict == "NOT SUPPORTED" for each in found):
+        verdict = "NOT SUPPORTED"
+    elif supported:
+        verdict = "SUPPORTED"
+    decision = replace(best.decision, verdict=verdict, refutes=refutes)
+    ranked = (best, *(each for each in found if each is not best))
+    return replace(best, decision=decision, ranked=ranked)
+
+
+def _mean_difference(each: Conclusion) -> tuple[int, float]:
+    """How a level compares with all others, and before that how many comparisons are missing."""
+    means = [contrast.mean for contrast in each.basis if len(contrast.seeds)]
+    return len(each.basis) - len(means), fmean(means or [inf])
 
 
 def intervals(contrasts: Sequence[Contrast], of: int = 1) -> list[Interval]:
@@ -263,10 +323,11 @@ def conclusions_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     """A row a claim.
 
     Returns:
-        Columns ``claim``, ``holds`` (where it should hold), ``verdict``, ``cells_hold``, ``cells``,
-        ``weakest_cell``, ``what`` (which difference there), ``effect``, ``low`` and ``high`` (its
-        mean and 90 % paired-t interval, nats per character, whose ends are those of the one-sided
-        tests), ``simultaneous_low`` and ``simultaneous_high`` (the same, where the intervals of all
+        Columns ``claim`` (and which level is best, where it asks that), ``holds`` (where it should
+        hold), ``verdict``, ``cells_hold``, ``cells``, ``weakest_cell``, ``what`` (which difference
+        there), ``effect``, ``low`` and ``high`` (its mean and paired-t interval, nats per
+        character, whose ends are those of the one-sided tests: 90 %, more for ``best: any``),
+        ``simultaneous_low`` and ``simultaneous_high`` (the same, where the intervals of all
         ``deciding`` differences hold together), ``bca_low`` and ``bca_high`` (95 %, by bootstrap;
         missing with fewer than ten pairs), ``p_supports``, ``p_refutes``, ``p_sign_flip`` (of the
         weakest cell), ``p_normal`` (that the differences are normal, by Shapiro and Wilk),
@@ -276,7 +337,7 @@ def conclusions_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     """
     rows = [
         {
-            "claim": each.claim.claim,
+            "claim": each.statement,
             "holds": each.claim.holds,
             "verdict": each.verdict,
             "cells_hold": each.cells_hold,
@@ -312,19 +373,20 @@ def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     Returns:
         Columns ``claim_index`` (from 1), ``claim``, ``verdict``, ``favoured`` (which differences
         bear the claim out: "negative", "positive" or "small"), ``cell``, ``what``, ``n`` (pairs),
-        ``mean``, ``low`` and ``high`` (90 % paired-t interval by itself, nats per character),
-        ``p_holm`` (that this one alone bears the claim out, corrected for all of the claim),
-        ``p_equal`` (two one-sided tests that it is less than the margin), ``lost``, ``run_ids``.
+        ``mean``, ``low`` and ``high`` (paired-t interval by itself, nats per character), the
+        ``confidence`` of that (0.9, more for ``best: any``), ``p_holm`` (that this one alone bears
+        the claim out, corrected for all of the claim), ``p_equal`` (two one-sided tests that it is
+        less than the margin), ``lost``, ``run_ids``.
     """
     rows = []
     for index, each in enumerate(conclusions, start=1):
-        about = (index, each.claim.claim, each.verdict, favoured(each.claim))
-        found = intervals(each.contrasts)
+        about = (index, each.statement, each.verdict, favoured(each.claim))
+        found = intervals(each.contrasts, of=each.decision.among)
         equal = p_equal(each.claim, each.contrasts)
         for contrast, one, p_one, p_same in zip(
             each.contrasts, found, each.holm, equal, strict=True
         ):
-            measured = (one.n, one.mean, one.low, one.high, p_one, p_same)
+            measured = (one.n, one.mean, one.low, one.high, each.confidence, p_one, p_same)
             runs = " ".join(contrast.run_ids)
             rows.append((*about, contrast.cell, contrast.what, *measured, contrast.lost, runs))
     return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))

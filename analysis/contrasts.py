@@ -51,6 +51,7 @@ class Contrast:
     resolution: float = 0.0  # the losses are multiples of it, in nats: rounded, or of few bits
     differs: tuple[str, ...] = ()  # settings and PROVENANCE in which the sides do, beside the claim
     repeated: int = 0  # seeds left out, as all losses are those of an earlier one
+    candidate: Any = None  # where a claim asks which level is best: the one that is held to be
 
     @property
     def differences(self) -> Floats:
@@ -140,12 +141,15 @@ def _between_levels(claim: Claim, trials: Trials, table: pd.DataFrame) -> Iterat
     coarsest = _resolution(*(level for _, level in rows.groupby(factor)))
     every_seed = () if trials.plan_known else rows["seed"].unique()
     for cell, by_level in _cells(claim, configurations(trials, table), compared):
-        levels = _order(claim, named, by_level if trials.plan_known else compared)
-        for what, chosen, weights in _steps(claim, levels):
-            sides = [by_level.get(level, ABSENT) for level in chosen]
-            found = _contrast(cell, what, sides, weights, every_seed)
-            differs = [name for name in claim.despite if _differ(sides, name)]
-            yield replace(found, differs=(*differs, *found.differs), resolution=coarsest)
+        present = {*named, *(by_level if trials.plan_known else compared)}
+        candidates = _ascending(compared) if claim.asks_best else [None]
+        for candidate in candidates:
+            best = named[:1] if candidate is None else [candidate]
+            for what, chosen, weights in _steps(claim, _order(claim, named, best, present)):
+                sides = [by_level.get(level, ABSENT) for level in chosen]
+                found = _contrast(cell, what, sides, weights, every_seed)
+                differs = (*(n for n in claim.despite if _differ(sides, n)), *found.differs)
+                yield replace(found, differs=differs, resolution=coarsest, candidate=candidate)
 
 
 def _cells(
@@ -212,17 +216,28 @@ def _between_selections(claim: Claim, trials: Trials, table: pd.DataFrame) -> It
         yield replace(found, differs=(*pair.differs, *found.differs), resolution=coarsest)
 
 
-def _order(claim: Claim, named: Sequence[Any], found: Collection[Any]) -> list[Any]:
+def _order(
+    claim: Claim, named: Sequence[Any], best: Sequence[Any], present: Collection[Any]
+) -> list[Any]:
     """The levels, the one that should have the lowest loss first.
 
-    A level that the claim names is among them, also where a cell lacks it.
+    Args:
+        claim: whose form decides.
+        named: the levels that it names.
+        best: of a claim of that form, the level that should be best: also where a cell lacks it.
+        present: all that a cell should have.
     """
     if claim.order is not None or claim.equal is not None:
         return list(named)
-    ascending = sorted({*named, *found}, key=lambda level: (isinstance(level, str), level))
+    ascending = _ascending(present)
     if claim.best is not None:
-        return [named[0], *(level for level in ascending if level != named[0])]
+        return [*best, *(level for level in ascending if level not in best)]
     return ascending if "rising" in (claim.monotone, claim.trend) else ascending[::-1]
+
+
+def _ascending(levels: Iterable[Any]) -> list[Any]:
+    """Numbers, then words."""
+    return sorted(levels, key=lambda level: (isinstance(level, str), level))
 
 
 def _steps(claim: Claim, levels: Sequence[Any]) -> list[tuple[str, Sequence[Any], Floats]]:

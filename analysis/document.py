@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ MARKUP = re.compile(r"[\\`*~|]|\](?=\s*[(\[:])|(?<![^\W_])_|_(?![^\W_])")
 BLOCK = re.compile(r"^(\d*)([#>]|[-+=](?=[-+=\s]|$)|[.)](?=\s|$))")
 ENTITY = re.compile(r"&[#\w]")
 IMAGE = re.compile(rf'src="{FIGURES}/([\w.-]+)\.svg"')
+END_OF_TITLE = "</h1>"
 PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -39,6 +41,9 @@ table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 
         font-variant-numeric: tabular-nums; margin: 1rem 0; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; vertical-align: top; }
 th { text-align: left; border-bottom: 2px solid #888; }
+nav { columns: 22rem; border: 1px solid #ddd; padding: .6rem 1rem; font-size: .9rem; }
+nav a { display: block; overflow-wrap: anywhere; break-inside: avoid; }
+nav .h3 { padding-left: 1.2rem; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; white-space: pre-wrap; }
 img { max-width: 100%; }
@@ -47,6 +52,12 @@ img { max-width: 100%; }
 </style>
 </head>
 <body>
+{{ head }}
+{% if contents|length > 2 %}
+<nav aria-label="Contents">
+{% for level, id, title in contents %}<a class="{{ level }}" href="#{{ id }}">{{ title }}</a>
+{% endfor %}</nav>
+{% endif %}
 {{ body }}
 </body>
 </html>
@@ -85,9 +96,19 @@ class Report:
         from markupsafe import Markup
 
         reader = MarkdownIt("commonmark", {"html": False}).enable("table")
-        body = IMAGE.sub(self._inline, reader.render(self.text))
+        tokens = reader.parse(self.text)
+        contents: list[tuple[str, str, str]] = []
+        for token, title in itertools.pairwise(tokens):
+            if token.type == "heading_open" and token.tag in ("h2", "h3"):
+                token.attrSet("id", f"section-{len(contents) + 1}")
+                words = "".join(part.content for part in title.children or [])
+                contents.append((token.tag, str(token.attrs["id"]), words))
+        body = IMAGE.sub(self._inline, reader.renderer.render(tokens, reader.options, {}))
+        *head, body = body.split(END_OF_TITLE, 1)
+        parts = {"head": Markup("".join(f"{part}{END_OF_TITLE}" for part in head))}
         page = Environment(autoescape=True).from_string(PAGE)
-        return page.render(title=self.title, body=Markup(body)) + "\n"
+        parts["body"] = Markup(body)
+        return page.render(title=self.title, contents=contents, **parts) + "\n"
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``report.html``, ``report.md`` and ``figures/``; the same report, the same bytes.

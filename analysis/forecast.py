@@ -52,13 +52,14 @@ def seeds_needed(claim: Claim, contrasts: Sequence[Contrast], decision: Decision
     """
     if not contrasts or any(len(contrast.seeds) < 2 for contrast in contrasts):
         return UNKNOWN
-    least = 2 if decision.noise.is_good else _fewest_for_signs(claim, contrasts)
+    among = decision.among
+    least = 2 if decision.noise.is_good else _fewest_for_signs(claim, contrasts, among)
     return Needed(
-        *(_fewest(claim, contrasts, least, verdict) for verdict in ("supported", "refuted"))
+        *(_fewest(claim, contrasts, least, verdict, among) for verdict in ("supported", "refuted"))
     )
 
 
-def chances(claim: Claim, contrasts: Sequence[Contrast], seeds: int) -> Chances:
+def chances(claim: Claim, contrasts: Sequence[Contrast], seeds: int, among: int = 1) -> Chances:
     """Of the verdicts with so many seeds, were all as seen and the contrasts independent.
 
     That the sign-flip test may have to agree is not part of it.
@@ -67,11 +68,12 @@ def chances(claim: Claim, contrasts: Sequence[Contrast], seeds: int) -> Chances:
         claim: what is said.
         contrasts: that decide; at least two seeds each.
         seeds: at least two.
+        among: of how many such claims this one counts, as in `decide`.
     """
     each = [
         _of_trend(claim, contrast, seeds, len(contrasts))
         if contrast.levels is not None
-        else _of_difference(claim, contrast, seeds, len(contrasts))
+        else _of_difference(claim, contrast, seeds, len(contrasts), among)
         for contrast in contrasts
     ]
     return _together(claim, each)
@@ -94,13 +96,13 @@ def _together(claim: Claim, each: Sequence[_One]) -> Chances:
     return Chances(math.prod(one.holds_alone for one in each), one_fails)
 
 
-def _of_difference(claim: Claim, contrast: Contrast, seeds: int, number: int) -> _One:
+def _of_difference(claim: Claim, contrast: Contrast, seeds: int, number: int, among: int) -> _One:
     """By integration over the standard deviation that a sample may have."""
     mean = contrast.mean
     spread = max(float(contrast.differences.std(ddof=1)), floor(contrast)) / seeds**0.5
     errors = spread * _spreads(seeds)
     wanted, against = tests_for(claim, contrast), tests_against(claim, contrast)
-    low, high = _where_all(wanted, True, errors, ALPHA, seeds)
+    low, high = _where_all(wanted, True, errors, ALPHA / among, seeds)
     level = ALPHA / (number * len(against))
     above, below = _where_all(against, False, errors, level, seeds)
 
@@ -167,14 +169,16 @@ def _falling(losses: npt.NDArray[np.float64]) -> Floats:
     return np.array([page_trend(losses[i]) for i in first])[which]
 
 
-def _fewest(claim: Claim, contrasts: Sequence[Contrast], least: int, verdict: str) -> int | None:
+def _fewest(
+    claim: Claim, contrasts: Sequence[Contrast], least: int, verdict: str, among: int
+) -> int | None:
     """The fewest seeds that make a verdict likely enough: "supported" or "refuted"."""
     too_few = least - 1
     for seeds in _numbers(least):
-        if _is_likely(claim, contrasts, seeds, verdict):
+        if _is_likely(claim, contrasts, seeds, verdict, among):
             while seeds - too_few > 1:
                 middle = (too_few + seeds) // 2
-                if _is_likely(claim, contrasts, middle, verdict):
+                if _is_likely(claim, contrasts, middle, verdict, among):
                     seeds = middle
                 else:
                     too_few = middle
@@ -183,15 +187,18 @@ def _fewest(claim: Claim, contrasts: Sequence[Contrast], least: int, verdict: st
     return None
 
 
-def _is_likely(claim: Claim, contrasts: Sequence[Contrast], seeds: int, verdict: str) -> bool:
+def _is_likely(
+    claim: Claim, contrasts: Sequence[Contrast], seeds: int, verdict: str, among: int
+) -> bool:
     """Whether the chance is as wanted; simulated only where a trend's line alone would do."""
     number = len(contrasts)
-    lines = _together(claim, [_of_difference(claim, each, seeds, number) for each in contrasts])
+    each = [_of_difference(claim, contrast, seeds, number, among) for contrast in contrasts]
+    lines = _together(claim, each)
     if getattr(lines, verdict) < WANTED:
         return False
     if all(contrast.levels is None for contrast in contrasts):
         return True
-    return bool(getattr(chances(claim, contrasts, seeds), verdict) >= WANTED)
+    return bool(getattr(chances(claim, contrasts, seeds, among), verdict) >= WANTED)
 
 
 def _numbers(least: int) -> Iterator[int]:
@@ -202,8 +209,13 @@ def _numbers(least: int) -> Iterator[int]:
         seeds = max(seeds + 1, math.floor(seeds * 1.05))
 
 
-def _fewest_for_signs(claim: Claim, contrasts: Sequence[Contrast]) -> int:
+def _fewest_for_signs(claim: Claim, contrasts: Sequence[Contrast], among: int) -> int:
     """Seeds with which the sign-flip test can reject at the level that the claim needs."""
-    number = len(contrasts) if claim.holds == NEGATED else 1
+    number = len(contrasts) if claim.holds == NEGATED else among
     tests = len(tests_against(claim, contrasts[0])) if claim.holds == NEGATED else 1
-    return math.floor(math.log2(number * tests / ALPHA)) + 1
+    return fewest_for_signs(number * tests)
+
+
+def fewest_for_signs(tests: int) -> int:
+    """Seeds with which the sign-flip test can reject at 5 %, corrected for so many tests."""
+    return math.floor(math.log2(tests / ALPHA)) + 1

@@ -59,13 +59,18 @@ def importance(trials: Trials) -> pd.DataFrame:
     """
     found = samples(trials)
     if not found:
-        rows = _rows(trials)
-        raise AnalysisError(
-            f"importance needs {FEWEST_TRIALS} finished trials and two settings that vary;"
-            f" {trials.experiment!r} has {len(rows)} trials, and what varies among them is:"
-            f" {listed(_varying(rows, trials.settings), 'nothing')}"
-        )
+        raise AnalysisError(too_little(trials))
     return pd.concat([importances(sample) for sample in found], ignore_index=True)
+
+
+def too_little(trials: Trials) -> str:
+    """Why there is no importance where there are no `samples`."""
+    rows = _rows(trials)
+    return (
+        f"importance needs {FEWEST_TRIALS} finished trials and two settings that vary;"
+        f" {trials.experiment!r} has {len(rows)} trials, and what varies among them is:"
+        f" {listed(_varying(rows, trials.settings), 'nothing')}"
+    )
 
 
 def samples(trials: Trials) -> list[Sample]:

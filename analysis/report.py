@@ -30,22 +30,24 @@ A loss is the mean over a split of -ln p of the next character, in nats. Each di
 between trials of the same seed, which drew the same batches where their block_size agrees and
 started from the same values where their shapes do. A claim rests on one-sided paired t-tests at 5 %
 (scipy); the interval of a difference is that of the same test (two-sided 90 %), and where several
-differences decide, intervals that hold for all of them at once (Bonferroni) stand beside it. "In
-every cell" is an intersection-union test: each cell has to pass by itself, without correction.
-Statements about single cells, and that some cell contradicts, are corrected by Holm's procedure
-(statsmodels). "Equal" takes two one-sided tests against the margin. A trend stated beforehand takes
-Page's test over seeds (scipy), and a paired t-test of the line through its levels. Losses that are
-rounded may be off by half of their last digit: each test takes the worst, and no spread is taken to
-be less than that of rounding. Whether the differences are normal, as the t-test wants, is asked of
-all differences of a claim together (Shapiro and Wilk's test, combined by Fisher's method; scipy);
-where they do not look so, or have no spread, the exact sign-flip permutation test (scipy) has to
-agree, which cannot be below 1/2^n with n seeds. From ten seeds on the BCa bootstrap interval
-(scipy, 95 %, 9,999 resamples, fixed seed) is shown too. The number of seeds that would be needed is
-a forecast for a chance of 80 %, were effects and spreads as they look now. SUPPORTED: the tests
-above show it. NOT SUPPORTED: they show that it fails in some cell, or that the difference there is
-below the margin. UNDERPOWERED: neither. A difference of which a trial is missing, failed, or was
-stopped early decides nothing, and trials that a search picked are no evidence. A verdict is for one
-look at a number of seeds that was fixed beforehand.
+differences decide, intervals that hold for all of them at once (Bonferroni) stand beside it. A
+claim that asks which level is best chooses it by the losses that test it, so each level is held to
+5 % divided by their number, and intervals are as much wider. "In every cell" is an
+intersection-union test: each cell has to pass by itself, without correction. Statements about
+single cells, and that some cell contradicts, are corrected by Holm's procedure (statsmodels).
+"Equal" takes two one-sided tests against the margin. A trend stated beforehand takes Page's test
+over seeds (scipy), and a paired t-test of the line through its levels. Losses that are rounded may
+be off by half of their last digit: each test takes the worst, and no spread is taken to be less
+than that of rounding. Whether the differences are normal, as the t-test wants, is asked of all
+differences of a claim together (Shapiro and Wilk's test, combined by Fisher's method; scipy); where
+they do not look so, or have no spread, the exact sign-flip permutation test (scipy) has to agree,
+which cannot be below 1/2^n with n seeds. From ten seeds on the BCa bootstrap interval (scipy, 95 %,
+9,999 resamples, fixed seed) is shown too. The number of seeds that would be needed is a forecast
+for a chance of 80 %, were effects and spreads as they look now. SUPPORTED: the tests above show it.
+NOT SUPPORTED: they show that it fails in some cell, or that the difference there is below the
+margin. UNDERPOWERED: neither. A difference of which a trial is missing, failed, or was stopped
+early decides nothing, and trials that a search picked are no evidence. A verdict is for one look at
+a number of seeds that was fixed beforehand.
 """
 
 
@@ -90,10 +92,7 @@ def report(evidence: Evidence) -> Report:
 
 def _summary(trials: Trials) -> str:
     whole = judged(trials).comparable
-    counts = trials.table["status"].value_counts()
-    statuses = ", ".join(
-        f"{number} {as_text(str(status))}" for status, number in sorted(counts.items())
-    )
+    statuses = ", ".join(f"{n} {as_text(outcome)}" for outcome, n in trials.outcomes.items())
     settings = list(trials.settings)
     configured = len(trials.table.drop_duplicates(settings)) if settings else 1
     seeds = sorted(whole["seed"].unique()) if "seed" in trials.params else []
@@ -201,7 +200,11 @@ def _left_out(trials: Trials) -> list[str]:
     if trials.search:
         suggested = rows["stage"] == "search"
         rows = rows[~suggested]
-        title.append(f"{int(suggested.sum())} trials that the search suggested, and:\n")
+        number = int(suggested.sum())
+        text = f"{number} trial{'s' * (number > 1)} that the search suggested"
+        if rows.empty:
+            return [*title, f"{text}.\n"]
+        title += [f"{text}, and:\n"] if number else []
     shown = rows[["run_id", *trials.varying, "val_loss", "why"]].head(MOST_ROWS)
     return [*title, _shortened(markdown_table(shown, {"val_loss": 5}), len(rows))]
 

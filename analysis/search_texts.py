@@ -9,8 +9,17 @@ import pandas as pd
 from analysis.confirmed import confirmation_note, studies_of, unconfirmed
 from analysis.document import Figure, Report, as_text, markdown_table
 from analysis.figures import SEARCH_FIGURES, figures_of_search
-from analysis.importances import ALL, MEANING, MOST_TRIALS, MOST_WORDS, importance
+from analysis.importances import (
+    ALL,
+    MEANING,
+    MOST_TRIALS,
+    MOST_WORDS,
+    importance,
+    samples,
+    too_little,
+)
 from analysis.ranking import markdown
+from analysis.ranking_texts import first_rows
 from analysis.runs import Trials
 from analysis.search import EDGE
 from analysis.studies import chosen, study_tables, winners
@@ -75,20 +84,51 @@ def search_section(trials: Trials, drawn: Mapping[str, Figure]) -> list[str]:
 def search_report(trials: Trials) -> tuple[Report, dict[str, pd.DataFrame]]:
     """A page on what mattered in a sweep and on its search, and the tables for its files.
 
+    Where there are too few trials for importance, the page says so and has the rest.
+
     Raises:
-        AnalysisError: there are too few trials, or too few settings vary.
+        AnalysisError: there are too few, or too few settings vary, and there was no search.
     """
-    table = importance(trials)
+    named = study_tables(trials)
+    if not named or samples(trials):
+        named = {"importance": importance(trials)} | named
+    table = named.get("importance", pd.DataFrame())
     drawn = figures_of_search(trials, table)
     title = f"What mattered in {trials.experiment}"
-    sections = [f"# {as_text(title)}\n", importance_text(table), *search_section(trials, drawn)]
+    text = as_text(_no_importance(trials)) + "\n"
+    if not table.empty:
+        text = f"{_meaning(table)}\n\n{markdown(table)}"
+    sections = [f"# {as_text(title)}\n", text, *search_section(trials, drawn)]
     if len(sections) == 2:
         sections += [figure.markdown for figure in drawn.values()]
-    return Report(title, "\n".join(sections), drawn), {"importance": table} | study_tables(trials)
+    return Report(title, "\n".join(sections), drawn), named
 
 
-def importance_text(table: pd.DataFrame) -> str:
-    """The table of `importance` with what it means."""
+def search_text(trials: Trials, named: Mapping[str, pd.DataFrame]) -> str:
+    """What mattered and what won, for a terminal.
+
+    Args:
+        trials: of a sweep.
+        named: their tables, of `search_report`.
+    """
+    more = "the CSV file has all"
+    parts = [_no_importance(trials)]
+    if "importance" in named:
+        table = named["importance"]
+        parts = [_meaning(table), "", first_rows(table, "settings", more)]
+    if "winners" in named:
+        table = named["winners"]
+        compact = table.drop(columns=[*EFFORT, *_empty(table)], errors="ignore")
+        parts += ["", "winners", first_rows(compact, "winners", more), "", _saved(table).rstrip()]
+    return "\n".join(parts)
+
+
+def _no_importance(trials: Trials) -> str:
+    return f"No importance is shown: {too_little(trials)}."
+
+
+def _meaning(table: pd.DataFrame) -> str:
+    """What the table of `importance` means."""
     meaning = "; ".join(f"{name}: {text}" for name, text in MEANING.items())
     count = table.loc[table["scope"] == ALL, "trials"].max()
     return (
@@ -96,7 +136,6 @@ def importance_text(table: pd.DataFrame) -> str:
         f" evidence and no test. {meaning}. A setting that a search hardly varied looks"
         " unimportant, and one that not all trials have is measured among those that have it; one"
         f" with more than {MOST_WORDS} words for values is left out."
-        f"\n\n{markdown(table)}"
     )
 
 

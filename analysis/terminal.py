@@ -63,6 +63,12 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def note(text: str) -> None:
+    """Print a line beside the output: what goes on, or where files are."""
+    sys.stderr.write(f"{visible(text)}\n")
+    sys.stderr.flush()
+
+
 def try_to_say(text: str) -> None:
     """Print a line for those who still read: where nobody can, work goes on in silence."""
     try:

@@ -14,6 +14,7 @@ from analysis.errors import AnalysisError
 from analysis.search import Search, read_search
 
 WAITING = "WAITING"  # the status of a trial that was planned and has no run
+STOPPED = "stopped early"
 LARGEST = 1e100  # of a number: powers of larger ones overflow
 METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
 IDENTITY = ("run_id", "name", "key")
@@ -118,6 +119,13 @@ class Trials:
         """
         rows = self.finished
         return rows[(rows["stage"] == "") & (rows["stopped"] == "")]
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many trials there are of each status, those that were stopped early apart."""
+        is_stopped = (self.table["status"] == "FINISHED") & (self.table["stopped"] != "")
+        counts = self.table["status"].where(~is_stopped, STOPPED).value_counts()
+        return {str(outcome): int(number) for outcome, number in sorted(counts.items())}
 
     @property
     def left_out(self) -> pd.DataFrame:

@@ -7,7 +7,7 @@ This package loads trained models and corpora, so it imports
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,19 +92,26 @@ class Comparison:
         return "floor" in self.widths
 
 
-def comparison_of(experiment: str, tracking_uri: str, corpora: Path) -> Comparison:
+def comparison_of(
+    experiment: str,
+    tracking_uri: str,
+    corpora: Path,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Comparison:
     """Measure the runs of an experiment, such as the preset ``compare`` makes; takes a minute.
 
     Args:
         experiment: its name.
         tracking_uri: of the MLflow store.
         corpora: the cache of downloaded corpora.
+        progress: takes a line on each thing that is measured, before it is.
 
     Raises:
         AnalysisError: a run, its model or the corpus cannot be had, or the runs differ in more than
             width and seed.
     """
     busy = load()
+    progress(f"reading the runs of {experiment}")
     try:
         trials = load_trials(experiment, tracking_uri)
     except AnalysisError as error:
@@ -118,14 +125,18 @@ def comparison_of(experiment: str, tracking_uri: str, corpora: Path) -> Comparis
     train_N, validation_N = (torch.tensor(split) for split in (corpus.train, corpus.validation))
     train_VV, validation_VV = pair_counts(train_N, V), pair_counts(validation_N, V)
     with one_thread():
-        subjects = {
-            name: _subject(name, run, trials, tracking_uri, corpus) for name, run in chosen.items()
-        }
+        subjects = {}
+        for name, run in chosen.items():
+            progress(f"timing {name} (run {run['run_id']}), its training and its forward pass")
+            subjects[name] = _subject(name, run, trials, tracking_uri, corpus)
         widths, polished = _factorised(trials), None
         if V <= LARGEST_V:
             table_VV = subjects[COUNT].logits
+            ranks = ", ".join(map(str, widths["n_embd"]))
+            progress(f"looking for the lowest loss of each n_embd ({ranks}), from the counts")
             widths = widths.join(_floors(widths["n_embd"], table_VV, train_VV, validation_VV))
             polished = _polished(subjects[BABY].model, train_VV)
+        progress("timing the ways of counting")
         return Comparison(
             trials=trials,
             corpus=corpus,

@@ -28,7 +28,7 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
             ``claim_index`` (the statement, and its number from 1), ``cell`` and ``what`` (where and
             of what, such as "n_embd=64" and "rope - sinpe"), ``mean``, ``low`` and ``high`` (nats
             per character; the bounds are NaN where there is one seed), ``n`` (pairs), ``verdict``,
-            ``favoured`` (as in `contrasts_table`).
+            ``favoured`` and ``confidence`` (as in `contrasts_table`).
 
     Returns:
         By name, in the order of reading: ``loss_by_...``, ``heatmap``, ``differences_1`` and so on,

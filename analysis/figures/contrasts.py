@@ -119,7 +119,8 @@ def _caption(rows: pd.DataFrame, drawn: pd.DataFrame, kinds: list[str]) -> str:
     pairs = {(1, 1): "one pair"}.get((low, high), f"{low} to {high} pairs")
     if low == high > 1:
         pairs = f"{high} pairs"
-    bars = "bars are 90 % intervals of the paired t-test, each for itself"
+    share = f"{100 * rows['confidence'].iloc[0]:.3g} %"
+    bars = f"bars are {share} intervals of the paired t-test, each for itself"
     if set(kinds) == {"no interval"}:
         bars = "with one seed there is no interval"
     verdicts = sorted(set(rows["verdict"].astype(str)))

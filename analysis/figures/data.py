@@ -185,7 +185,10 @@ def _labels(table: pd.DataFrame, settings: Sequence[str]) -> tuple[str, pd.Serie
     by: list[str] = known or sorted(words, key=lambda name: -table[name].nunique())
     if not by:
         return "", pd.Series("", table.index), []
-    return by[0], table[by[0]].fillna("").astype(str), [by[0]]
+    labels = table[by[0]].fillna("").astype(str)
+    if by[0] not in KINDS_OF_MODEL:  # "True" alone says nothing
+        labels = labels.map(lambda word: f"{by[0]}={word}" if word else "")
+    return by[0], labels, [by[0]]
 
 
 def _placed(shown: Configurations, settings: Sequence[str], told: Sequence[str]) -> Configurations:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,15 +15,18 @@ from matplotlib.ticker import MaxNLocator
 from analysis.document import Figure
 from analysis.figures.data import ceiling, number
 from analysis.figures.effort import cost_of_search, front
-from analysis.figures.style import COLOURS, GREY, LOSS, as_figure
+from analysis.figures.style import COLOURS, GREY, LOSS, as_figure, set_scale
 from analysis.runs import Trials, is_finite
+from analysis.search import Space
 from analysis.studies import chosen, suggestions
 
 MOST_PANELS = 9
+MOST_TICKS = 8
 COLUMNS = 3
 MOST_POINTS = 2_000
 GOLDEN = 0.618  # whose multiples, less their whole parts, are spread evenly
 BEST = 0.1  # of the suggestions are in front
+Arm = Mapping[str, Space]
 EXCESS = "val_loss above the best\nof its study (nats per character)"
 
 
@@ -34,8 +37,7 @@ def search_figures(trials: Trials) -> list[Figure | None]:
         return []
     names = [name for name in chosen(trials) if _drawable(table[name]).nunique() > 1]
     arms = trials.search.arms if trials.search else ()
-    log = {name for arm in arms for name, space in arm.items() if space.log}
-    shown = _Shown(table, names, log)
+    shown = _Shown(table, names, arms)
     return [slices(shown), parallel(shown), cost_of_search(trials), front(trials)]
 
 
@@ -48,13 +50,15 @@ def _drawable(column: pd.Series) -> pd.Series:
 class _Shown:
     """Suggestions, with the column ``shown``: val_loss, or what it lies above its study's best."""
 
-    def __init__(self, table: pd.DataFrame, names: Sequence[str], log: set[str]) -> None:
+    def __init__(self, table: pd.DataFrame, names: Sequence[str], arms: Sequence[Arm]) -> None:
         best = table.groupby("study")["val_loss"].transform("min")
         self.studies = table["study"].nunique()
         self.zero = best if self.studies > 1 else 0.0
         self.table = table.assign(shown=table["last_loss"] - self.zero)
         self.names = list(names)
-        self.log = log
+        spaces = [(name, space) for arm in arms for name, space in arm.items()]
+        self.log = {name for name, space in spaces if space.log}
+        self.choices = {name for name, space in spaces if space.choices}
         self.label = EXCESS if self.studies > 1 else LOSS.replace(" (", "\n(")
         self.of = f" of {self.studies} studies" if self.studies > 1 else ""
 
@@ -65,6 +69,16 @@ class _Shown:
             return _drawable(column).astype(float), []
         words = sorted(set(column.dropna().astype(str)))
         return column.map(lambda v: words.index(str(v)) if pd.notna(v) else math.nan), words
+
+    def levels(self, name: str) -> list[float]:
+        """The values of a number that has a tick at each: choices, or few whole numbers."""
+        found = sorted(set(self.places(name)[0].dropna()))
+        few = 1 < len(found) <= MOST_TICKS
+        return found if few and (name in self.choices or self.is_whole(name)) else []
+
+    def is_whole(self, name: str) -> bool:
+        """Whether all values are whole numbers."""
+        return all(float(value).is_integer() for value in self.places(name)[0].dropna())
 
 
 def slices(shown: _Shown) -> Figure | None:
@@ -98,10 +112,12 @@ def slices(shown: _Shown) -> Figure | None:
         axes.set_xlabel(name)
         if words:
             axes.set_xticks(range(len(words)), words)
+        elif levels := shown.levels(name):
+            set_scale(axes, levels, MOST_TICKS)
         elif name in shown.log:
             axes.set_xscale("log")
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=shown.is_whole(name)))
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     for axes in panels[::columns]:
@@ -129,17 +145,20 @@ def parallel(shown: _Shown) -> Figure | None:
     if len(names) < 2:
         return None
     table = table.sort_values("shown", ascending=False, kind="stable").tail(MOST_POINTS)
-    columns, ticks = [], []
+    columns: list[pd.Series] = []
+    ticks: list[list[tuple[float, str]]] = []
     for name in names:
         at, words = shown.places(name)
         ends = [float(at.min()), float(at.max())]
         scale = np.log if name in shown.log else np.asarray
         low, high = scale(ends)
         columns.append((scale(at[table.index]) - low) / (high - low))
-        ticks.append(words or [f"{end:.3g}" for end in ends])
+        levels = list(range(len(words))) or shown.levels(name) or ends
+        heights = (scale(levels) - low) / (high - low)
+        ticks.append(list(zip(heights.tolist(), words or map(_in_short, levels), strict=True)))
     low, top = float(table["shown"].min()), ceiling(table["shown"])
     columns.append(((table["shown"] - low) / ((top - low) or 1)).clip(upper=1.0))
-    ticks.append([number(round(low, 3)), number(round(top, 3))])
+    ticks.append([(0.0, number(round(low, 3))), (1.0, number(round(top, 3)))])
     lines = np.column_stack([column.astype(float) for column in columns])
     canvas = Canvas(figsize=(1.9 * len(lines[0]) + 0.6, 4.2), layout="constrained")
     axes = canvas.subplots()
@@ -151,9 +170,9 @@ def parallel(shown: _Shown) -> Figure | None:
             line, color=colours.to_rgba(0.9 * line[-1]), lw=1.3 if in_front else 0.5,
             alpha=0.9 if in_front else 0.25, zorder=3 if in_front else 2,
         )  # fmt: skip
-    for place, words in enumerate(ticks):
+    for place, marks in enumerate(ticks):
         axes.axvline(place, color=GREY, lw=1, zorder=4)
-        for height, word in zip(np.linspace(0, 1, len(words)), words, strict=True):
+        for height, word in marks:
             axes.annotate(
                 word, (place, height), (4, 0), textcoords="offset points", fontsize=8, zorder=5,
                 va="center", bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.6},
@@ -170,3 +189,7 @@ def parallel(shown: _Shown) -> Figure | None:
         f"{' Losses far out end at the top of their axis.' if table['shown'].max() > top else ''}"
     )
     return as_figure("parallel", shows, canvas)
+
+
+def _in_short(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:.3g}"

@@ -18,10 +18,10 @@ from analysis.figures.data import (
     ceiling,
     learning_curves,
     number,
-    pareto,
     spread,
     thinned,
 )
+from analysis.figures.fronts import SAME_TIME, front
 from analysis.figures.style import (
     COLOURS,
     GREY,
@@ -98,10 +98,10 @@ def cost(shown: Configurations) -> Figure | None:
     known = shown.table[is_finite(shown.table["training_seconds"])]
     if len(known) < 2:
         return None
-    front = pareto(known, ["training_seconds", "val_loss"])
+    steps = front(shown, known)
     drawn = known.nsmallest(MOST_POINTS, "val_loss", keep="first")
     drawn = drawn[drawn["val_loss"] <= ceiling(drawn["val_loss"])]
-    named = front.loc[spread([one for one in front.index if one in drawn.index], MOST_NAMES)]
+    named = steps.loc[spread([one for one in steps.index if one in drawn.index], MOST_NAMES)]
     canvas = Canvas(figsize=(9, 4.4), layout="constrained")
     axes = canvas.subplots()
     first = shown.labels[: len(COLOURS) - 1]
@@ -117,8 +117,8 @@ def cost(shown: Configurations) -> Figure | None:
     axes.margins(y=0.1)  # below the lowest points are their numbers
     room = axes.get_ylim()
     axes.step(
-        front["training_seconds"], front["val_loss"], where="post", color=GREY, lw=1,
-        label="Pareto front",
+        steps["training_seconds"], steps["val_loss"], where="post", color=GREY, lw=1,
+        label="Pareto front" if len(steps) > 1 else None,
     )  # fmt: skip
     axes.set_ylim(room)
     spans = drawn["training_seconds"]
@@ -138,7 +138,9 @@ def cost(shown: Configurations) -> Figure | None:
     hardware = shown.rows["hardware"].nunique()
     shows = (
         f"val_loss over training time, a point a configuration ({mean_over(known['n'])}). The line"
-        f" joins those that no other beats in both; numbers name them.{_picked(shown)}"
+        " joins those that no other beats in both, and numbers name them. It has no step for losses"
+        " that differ by less than their intervals over the seeds, nor for times that differ by"
+        f" less than theirs or {SAME_TIME:.0%}.{_picked(shown)}"
         f"{f' The trials ran on {hardware} kinds of hardware.' if hardware > 1 else ''}"
     )
     if len(drawn) < len(known):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+import textwrap
 from pathlib import Path
+from typing import Any, get_args
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from analysis import check_claims, load_trials
-from analysis.claims import load_claims
+from analysis.claims import FORMS, Scope, load_claims
+from analysis.command import main
 from analysis.errors import AnalysisError
 
 
@@ -62,3 +69,80 @@ def test_a_claim_compares_a_hundred_levels_at_most(tmp_path: Path) -> None:
     file.write_text(f"claims: [{{claim: x, factor: word, equal: {list(range(101))}}}]")
     with pytest.raises(AnalysisError, match=r"claims\[0\]\.equal: .* at most 100 items"):
         load_claims(file)
+
+
+STUDY = Path(__file__).parents[2] / "docs" / "results" / "replicated" / "trials.csv"
+WIDTH = {"claim": "x", "where": {"variant": "attention"}, "factor": "n_embd"}
+
+
+def test_the_verdicts_of_the_documented_examples_are_so(tmp_path: Path) -> None:
+    text = (STUDY.parents[2] / "claims.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    file = tmp_path / "claims.yaml"
+    file.write_text(block)
+    found = check_claims(load_trials(str(STUDY)), file)
+    verdicts = re.findall(r"- claim: .* # ([A-Z ]+)\n", block)
+    assert [each.verdict for each in found] == verdicts
+    forms = {name for each in found for name in (*FORMS, "better") if getattr(each.claim, name)}
+    assert forms == {*FORMS, "better"}
+    assert {each.claim.holds for each in found} == set(get_args(Scope))
+
+
+def test_claims_in_python_are_what_they_are_in_a_file(tmp_path: Path) -> None:
+    trials, file = load_trials(str(STUDY)), tmp_path / "claims.yaml"
+    asked = {**WIDTH, "order": [64, 128], "holds": "on average"}
+    file.write_text(json.dumps({"margin": 0.004, "claims": [asked]}))
+    (read,) = check_claims(trials, file)
+    (given,) = check_claims(trials, {"margin": 0.004, "claims": [asked]})
+    (listed,) = check_claims(trials, [{**asked, "margin": 0.004}])
+    (made,) = check_claims(trials, [read.claim])
+    assert read.claim == given.claim == listed.claim == made.claim
+    assert read.decision == given.decision == listed.decision == made.decision
+    assert check_claims(trials, str(file))[0].claim == read.claim
+
+
+@pytest.mark.parametrize("levels", [(64, 128), np.array([64, 128]), [np.int64(64), np.int64(128)]])
+def test_tuples_and_numbers_of_numpy_are_levels(levels: Any) -> None:
+    (found,) = check_claims(load_trials(str(STUDY)), [{**WIDTH, "order": levels}])
+    assert found.claim.order == [64, 128]
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ([{**WIDTH, "best": 99}], r"claims\[0\]\.best: no trial of 'trials' has n_embd=99; there"),
+        ([{**WIDTH, "best": [64, 128]}], r"claims\[0\]\.best: expected a level, `any` to ask"),
+        ([{**WIDTH, "best": {}}], r"claims\[0\]\.best: expected a level, `any` to ask"),
+        ([{**WIDTH, "best": 64}, {**WIDTH, "bets": 64}], r"claims\[1\]\.bets: unknown; known: "),
+        ([{**WIDTH, "factor": "x", "best": 1}], r"claims\[0\]\.factor: no trial .* setting 'x'"),
+        ([WIDTH], r"claims\[0\]: with a `factor` give one of order, monotone,"),
+        ([{1: 2}], r"claims\[0\]\.claim: Field required"),
+        ([5], r"claims\[0\]: Input should be a valid dictionary"),
+        ([[[[[[1]]]]]], r"claims\[0\]: Input should be a valid dictionary"),
+        ({"claims": [WIDTH], "margins": 1}, "unknown 'margins'; known: claims, margin"),
+        ({"claims": [{**WIDTH, "best": 64}], "margin": -1}, "margin: Input should be greater"),
+        ([], "claims: expected a file or a list of claims"),
+        (WIDTH, "claims: expected a file or a list of claims"),
+        ({"claims": WIDTH}, "claims: expected a file or a list of claims"),
+        (5, "claims: expected a file or a list of claims"),
+        ("absent.yaml", "absent.yaml: cannot be read: No such file"),
+    ],
+)  # fmt: skip
+def test_a_wrong_claim_in_python_is_refused_by_its_place(claims: Any, message: str) -> None:
+    with pytest.raises(AnalysisError, match=f"^{message}"):
+        check_claims(load_trials(str(STUDY)), claims)
+
+
+def test_the_help_shows_forms_of_claims_that_are_read(tmp_path: Path) -> None:
+    text = CliRunner().invoke(main, ["conclusions", "--help"]).output
+    shown = textwrap.dedent(re.search(r"( +claims:\n.*?)\n\n", text, re.DOTALL)[1])  # type: ignore[index]
+    file = tmp_path / "claims.yaml"
+    alternatives = re.findall(r"# or   (\w+: [^#\n]*)", shown)
+    forms = [line.split(":")[0] for line in alternatives]
+    assert forms == ["best", "best", "equal", "monotone", "trend"]
+    for form, line in zip(("order", *forms), ("order: [rope, sinpe]", *alternatives), strict=True):
+        others = re.sub(r"\n( +)order: .*", rf"\n\1{line}", shown)
+        if form in ("monotone", "trend"):
+            others = others.replace("pe_type", "n_embd")
+        file.write_text(others)
+        assert len(check_claims(load_trials(str(STUDY)), file)) == 2, form

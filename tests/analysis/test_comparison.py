@@ -199,7 +199,10 @@ def test_the_same_findings_give_the_same_bytes(found: Comparison) -> None:
 def test_the_command_writes_a_page_and_its_text(swept: SweepFolder, tmp_path: Path) -> None:
     done = compare("small", "--out", str(tmp_path))
     assert done.exit_code == 0, done.output
-    page, text = (Path(line) for line in done.output.split())
+    page, text = (Path(line) for line in done.stdout.split())
+    assert [line.split()[0] for line in done.stderr.splitlines()] == [
+        *("reading", "timing", "timing", "timing", "looking", "timing"),
+    ]
     assert (tmp_path / "report.html", tmp_path / "report.md") == (page, text)
     for words in (BABY, COUNT, "Python lists, a loop", "What training leaves", "on file:play.txt"):
         assert words in text.read_text()

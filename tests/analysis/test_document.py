@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,10 @@ def test_a_report_obeys_nothing_that_its_table_says(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     text = (tmp_path / "report.md").read_text("utf-8")
     assert "\x1b" not in text
-    page, ours = shown(text), Shown((tmp_path / "report.html").read_text("utf-8"))
+    html = (tmp_path / "report.html").read_text("utf-8")
+    (contents,) = re.findall("<nav.*</nav>", html, re.DOTALL)
+    assert set(Shown(contents).elements) == {"nav", "a"}
+    page, ours = shown(text), Shown(html.replace(contents, ""))
     for found in (page, ours):
         assert not {"script", "b", "i", "u", "a", "del", "pre"} & set(found.elements)
         assert r"died <b>\x1b[2J of ![x](y)" in found.text
@@ -169,3 +173,22 @@ def test_a_report_obeys_nothing_that_its_table_says(tmp_path: Path) -> None:
     assert page.elements.count("img") == len(list((tmp_path / "figures").glob("*.svg")))
     assert ours.text.count("\nSweep a<b>_c\n") == 2  # title and heading
     assert page.text.startswith("Sweep a<b>_c\n")
+
+
+def test_a_page_has_its_contents_below_the_title_with_a_link_to_each_part() -> None:
+    parts = ["# Title\n", "## One\n", "### Part *of* `it`\n", "## One\n", "## <b>&amp;\n"]
+    page = Report("Title", "\n".join(parts)).html
+    contents = page.partition("<nav")[2].partition("</nav>")[0]
+    assert page.index("</h1>") < page.index("<nav") < page.index("<h2")
+    links = re.findall(r'<a class="(h\d)" href="#([\w-]+)">(.*)</a>', contents)
+    assert [(level, title) for level, _, title in links] == [
+        *(("h2", "One"), ("h3", "Part of it"), ("h2", "One"), ("h2", "&lt;b&gt;&amp;")),
+    ]
+    assert [found[1] for found in links] == re.findall(r'<h[23] id="([\w-]+)">', page)
+    assert len({found[1] for found in links}) == 4
+
+
+def test_a_short_page_needs_no_contents() -> None:
+    page = Report("Title", "text\n\n## One\n\n## Two\n").html
+    assert "<nav" not in page
+    assert "text" in page

@@ -27,7 +27,7 @@ from analysis.importances import importance, samples
 from analysis.runs import METRICS, Trials
 
 COLUMNS = ["claim", "claim_index", "cell", "what", "mean", "low", "high", "n", "verdict",
-           "favoured"]  # fmt: skip
+           "favoured", "confidence"]  # fmt: skip
 NO_CURVES = pd.DataFrame(columns=["run_id", "step", "val_loss"])
 NO_CONTRASTS = pd.DataFrame()
 KNOWN = {"status": "FINISHED", "stage": "", "stopped": "", "hardware": "a CPU"}
@@ -75,7 +75,7 @@ def grid(seeds: int = 2) -> Trials:
 def contrasts(count: int = 3, claim: int = 1) -> pd.DataFrame:
     rows = [
         ("it falls", claim, f"n_embd={i}", "a - b", -i / 100, -i / 100 - 0.01, -i / 100 + 0.01, 5,
-         "borne out", "negative")
+         "borne out", "negative", 0.9)
         for i in range(count)
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)

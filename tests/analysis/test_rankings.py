@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from analysis import (
     AnalysisError,
@@ -19,6 +21,9 @@ from analysis import (
     trials_of,
     write_tables,
 )
+from analysis.command import main
+from analysis.published import PUBLISHED as PUBLISHED_TABLE
+from analysis.ranking_texts import grid, not_ranked, ranking_text
 
 # The published attention losses for n_embd 64 and 128, in the order of the published table.
 PUBLISHED = """
@@ -182,3 +187,96 @@ def test_a_setting_does_not_hide_what_became_of_a_run() -> None:
         "run_id_setting",
         "n_setting",
     }
+
+
+def printed(*arguments: Any) -> Any:
+    return CliRunner().invoke(main, ["rankings", *map(str, arguments)])
+
+
+def test_a_terminal_shows_one_screen_and_how_much_more_there_is(tmp_path: Path) -> None:
+    done = printed(PUBLISHED_TABLE, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    head = lines.index(next(line for line in lines if line.startswith("rank ")))
+    assert lines[head + 1].split() == ["1", "attention", "rope", "128", "64", "1", "2.34159"]
+    assert lines[head + 21] == (
+        "The first 20 of 38 configurations; --markdown and --csv print all."
+    )
+    assert len(lines) <= 40
+    assert "|" not in done.stdout
+    assert str(tmp_path / "by_n_embd.md") in done.stderr.splitlines()
+
+
+def test_a_pivot_is_a_grid_with_the_best_of_each_row_marked(published: Trials) -> None:
+    cells = grid(pivot(published, "block_size"))
+    names = [f"block_size={size}" for size in (8, 16, 32, 64)]
+    assert list(cells.columns) == ["pe_type", "n_embd", *names]  # the variant is the same in all
+    assert cells.iloc[0].tolist() == [
+        *("rope", "128"),
+        *("2.40827", "2.38110", "2.35512", "2.34159*"),
+    ]
+    assert [
+        row.index(next(c for c in row if c.endswith("*"))) for row in cells.values.tolist()
+    ] == [5, 5, 5, 5, 3, 4]
+
+
+def test_a_cell_that_is_not_there_is_empty_and_many_levels_are_no_grid() -> None:
+    losses = {(1, 1): 2.0, (1, 2): 1.9, (1, 3): 2.1, (2, 1): 3.0, (2, 3): 2.5}
+    runs = [run(10 * a + b, val_loss=loss, a=a, b=b) for (a, b), loss in losses.items()]
+    cells = grid(pivot(trials_of("study", runs), "b"))
+    assert cells.values.tolist() == [
+        ["1", "2.00000", "1.90000*", "2.10000"],
+        ["2", "3.00000", "", "2.50000*"],
+    ]
+    many = [run(i, val_loss=i, rate=i / 7) for i in range(13)]
+    named = tables(trials_of("study", many))
+    assert grid(named["by_rate"]).empty
+    assert "columns" not in ranking_text(named)
+    assert "by_rate: no grid" in ranking_text(named, every_pivot=True)
+
+
+def test_markdown_and_csv_print_the_whole_and_nothing_else(tmp_path: Path) -> None:
+    done = printed(PUBLISHED_TABLE, "--markdown", "--out", tmp_path)
+    for name in ("ranking", "by_n_embd", "by_block_size"):
+        assert f"## {name}\n\n{(tmp_path / name).with_suffix('.md').read_text()}" in done.stdout
+    done = printed(PUBLISHED_TABLE, "--csv", "--out", tmp_path)
+    assert done.stdout == (tmp_path / "ranking.csv").read_text()
+    assert len(pd.read_csv(io.StringIO(done.stdout))) == 38
+    done = printed(PUBLISHED_TABLE, "--csv", "--by", "pe_type", "--out", tmp_path)
+    assert done.stdout == (tmp_path / "by_pe_type.csv").read_text()
+    done = printed(PUBLISHED_TABLE, "--csv", "--by", "pe_type", "--by", "n_embd", "--out", tmp_path)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "analysis: --csv prints one table: give --by once, or not at all\n"
+
+
+def test_a_setting_that_differs_nowhere_alone_has_no_pivot_and_that_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("a,b,val_loss\n1,1,2.0\n2,2,3.0\n")
+    done = printed(file, "--by", "a", "--out", tmp_path / "out")
+    assert done.exit_code == 0
+    assert "no two configurations differ in a alone: it has no pivot" in done.stderr
+    done = printed(file, "--by", "a", "--csv", "--out", tmp_path / "out")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "analysis: no two configurations differ in a alone: it has no pivot\n"
+
+
+def test_who_has_no_place_in_the_ranking_is_counted_by_the_reason() -> None:
+    runs = [run(i, val_loss=2.0 + i, n_embd=8, seed=i) for i in range(4)]
+    runs[2].data.tags["stopped"] = "median stopping at step 500"
+    runs[3].data.tags["stopped"] = "median stopping at step 500"
+    runs += [run(5, "FAILED", n_embd=8, seed=5), run(6, n_embd=8, seed=6)]
+    trials = trials_of("study", runs)
+    assert trials.outcomes == {"FAILED": 1, "FINISHED": 3, "stopped early": 2}
+    assert not_ranked(trials) == "not ranked: 1 FAILED, 2 stopped early, 1 without a loss"
+    assert not_ranked(trials_of("study", runs[:2])) == ""
+
+
+@pytest.mark.parametrize("width", [20, 44, 80])
+def test_a_loss_is_whole_on_any_terminal(
+    width: int, published: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    text = ranking_text(tables(published))
+    best = [f"{loss:.5f}" for loss in sorted(published.table["val_loss"])[:20]]
+    assert [loss for loss in best if loss not in text] == []

@@ -16,9 +16,9 @@ from analysis.command import main
 from analysis.figures import figures, figures_of_search
 from analysis.published import PUBLISHED
 from analysis.report import Evidence, report
-from analysis.search_texts import basis
+from analysis.search_texts import basis, search_report, search_text
 from tests.analysis.test_studies import ROPE, RUNS, tried
-from tests.analysis.tuned import SEARCH, confirmed, suggested, sweep
+from tests.analysis.tuned import SEARCH, confirmed, run, suggested, sweep
 
 NO_CURVES = pd.DataFrame(columns=["run_id", "step", "val_loss"])
 
@@ -120,3 +120,49 @@ def test_the_command_refuses_what_is_too_little(tmp_path: Path) -> None:
     done = invoke("importance", table, "--out", tmp_path)
     assert (done.exit_code, "has 2 trials" in done.output) == (2, True), done.output
     assert "Traceback" not in done.output
+
+
+def test_a_small_search_has_all_but_importance_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = sweep([*RUNS, *confirmed(ROPE, tried(0.010, "cosine", 98), [2.40, 2.44, 2.48])])
+    monkeypatch.setattr("analysis.command._load", lambda *_: (trials, ""))
+    done = invoke("importance", "tuned", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    reason = "No importance is shown: importance needs 20 finished trials and two settings"
+    assert reason in done.output
+    line = next(line for line in done.output.splitlines() if line.startswith(ROPE))
+    assert "2.44000" in line
+    assert "3 finished, 2 stopped, 1 failed" in done.output
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.csv")}
+    assert files == {"winners.csv", "suggestions.csv", "best_so_far.csv"}
+    page = (tmp_path / "report.md").read_text()
+    assert reason in page
+    assert "### Winners" in page
+    assert (tmp_path / "figures/best_so_far.svg").exists()
+
+
+def test_with_enough_trials_importance_comes_first_and_winners_follow() -> None:
+    made, named = search_report(many())
+    assert next(iter(named)) == "importance"
+    text = search_text(many(), named)
+    assert "No importance" not in text
+    assert text.index("fANOVA") < text.index("\nwinners\n")
+    assert "|" not in text
+    assert "## Search" in made.text
+
+
+def test_stopped_trials_are_counted_apart_from_those_that_finished() -> None:
+    text = written(many())
+    assert "27 trials (3 FAILED, 21 FINISHED, 3 stopped early) of " in text
+
+
+def test_what_a_search_suggested_stands_before_no_table_where_there_is_none() -> None:
+    alone = written(sweep([suggested(ROPE, i, tried(0.01 + i / 100), 2.0) for i in range(3)]))
+    part = alone.partition("## Not counted in the conclusions")[2].partition("\n## ")[0]
+    assert part.strip() == "3 trials that the search suggested."
+    failed = run({"pe_type": "rope", "seed": 9}, None, "FAILED", failure="diverged")
+    mixed = written(sweep([suggested(ROPE, 0, tried(0.01), 2.0), failed]))
+    part = mixed.partition("## Not counted in the conclusions")[2].partition("\n## ")[0]
+    assert "1 trial that the search suggested, and:\n\n|" in part
+    assert "FAILED: diverged" in part

@@ -295,6 +295,8 @@ def intervals(contrasts: Sequence[Contrast], of: int = 1) -> list[Interval]:
         contrasts: of which.
         of: of how many contrasts all such intervals together hold the means with 90 % (Bonferroni).
     """
+    if not contrasts:
+        return []
     return t_intervals(
         [contrast.differences for contrast in contrasts],
         1 - (1 - CONFIDENCE) / of,

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from analysis import check_claims, load_trials
+from analysis import check_claims, conclusions_table, contrasts_table, load_trials
 from analysis.claim_texts import Link, claim_section, claims_overview, one_seed_note, sentences
 from analysis.claims import Claim, ClaimError
 from analysis.command import main
@@ -240,6 +240,8 @@ def test_a_shipped_claim_whose_sides_differ_is_not_left_out_in_silence(tmp_path:
     section = claim_section(1, against_bigram, Link("", ""), 60)
     assert "Nothing was compared: 3 configurations" in section
     assert "**UNDERPOWERED**" in claims_overview([against_bigram])
+    assert conclusions_table([against_bigram])["effect"].isna().all()
+    assert contrasts_table([against_bigram]).empty
 
 
 def test_shipped_claims_allow_another_block_size_for_a_bigram(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,18 +150,12 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         _say(table(["key", *made.varying, "about"], listed))
 
 
-def _plan(
-    file: str,
-    overrides: Sequence[str],
-    state_root: Path,
-    is_here: bool = False,
-    say: Callable[[str], None] | None = None,
-) -> Plan:
+def _plan(file: str, overrides: Sequence[str], state_root: Path, is_here: bool = False) -> Plan:
     """The plan of a sweep file; a mistake in the file is told before torch is loaded."""
     from sweeps.spec import load_sweep
 
     load_sweep(file)
-    with phase("checking the sweep", say):
+    with phase("checking the sweep"):
         from sweeps.plan import make_plan
         from sweeps.state import state_at
 
@@ -230,7 +224,7 @@ def run(
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     again = os.environ.get(AGAIN) or shlex.join(["sweeps", *sys.argv[1:]])
-    made = _plan(file, overrides, state_root, is_here=address is None, say=_say)
+    made = _plan(file, overrides, state_root, is_here=address is None)
     with phase("loading the libraries"):
         from sweeps.service import Options, run_sweep
         from sweeps.state import state_at

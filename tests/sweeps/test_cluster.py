@@ -108,7 +108,7 @@ def test_a_trial_that_runs_out_of_memory_goes_on_with_a_larger_share(
     assert runs["2"].info.status == "FAILED"
     assert "out of memory with a share of 1.0" in runs["2"].data.tags["failure"]
     said = [line for line in result.stdout.splitlines() if "did not fit" in line]
-    assert said == ["1 did not fit into 0.5 of a GPU, goes on with 1"]  # 2 learnt from it
+    assert said == ["seed=1 did not fit into 0.5 of a GPU, goes on with 1"]  # 2 learnt from it
     assert "workers died" not in result.stdout
 
 

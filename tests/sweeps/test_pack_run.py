@@ -125,7 +125,7 @@ def test_trials_that_cannot_be_a_pack_train_alone_and_verify_pack_says_so(
     assert [run.info.status for run in runs] == ["FINISHED"] * 3
     verified = folder.run("verify-pack", "sweep.yaml")
     assert verified.returncode == 0, verified.stderr
-    assert verified.stdout.startswith("alone   dropping:Dropping")
+    assert "\nalone   dropping:Dropping" in verified.stdout
 
 
 def test_verify_pack_compares_packs_with_their_trials_alone(tmp_path: Path) -> None:
@@ -133,7 +133,8 @@ def test_verify_pack_compares_packs_with_their_trials_alone(tmp_path: Path) -> N
     small = ("training.max_steps=60", "training.eval_every=30", "training.learning_rate=1e-2")
     verified = folder.run("verify-pack", "sweep.yaml", *small)
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    *packs, summary = verified.stdout.splitlines()
+    first, *packs, summary = verified.stdout.splitlines()
+    assert first.startswith("compare 3 packs, 9 trials, twice each: about ")
     assert all(line.startswith("honest  ") for line in packs)
     assert summary.startswith("honest  9 trials in 3 packs: losses within 0.0000")
     nothing = folder.run("verify-pack", "sweep.yaml", "model.smoothing=2", "--size", "1")

@@ -74,17 +74,17 @@ class Conclusion:
 
     @property
     def confidence(self) -> float:
-        """Of the interval of a difference, whose ends are those of the tests that decide."""
+        """Confidence of the intervals whose ends agree with the tests that decide."""
         return 1 - (1 - CONFIDENCE) / self.decision.among
 
     @property
     def deciding(self) -> int:
-        """How many contrasts decide."""
+        """Number of contrasts in `basis`."""
         return len(self.basis)
 
     @property
     def weakest(self) -> Contrast | None:
-        """The one of them that decides."""
+        """The contrast of `basis` that decides the verdict; None where no pair is finished."""
         index = self.decision.weakest
         return None if index is None else self.basis[index]
 
@@ -106,23 +106,23 @@ class Conclusion:
 
     @property
     def effect(self) -> Interval:
-        """The mean difference of the weakest, by Student's t with `confidence`."""
+        """Mean difference of the weakest contrast, and its t interval at `confidence`."""
         return next(iter(intervals(self._weakest, of=self.decision.among)), NOTHING)
 
     @property
     def simultaneous(self) -> Interval:
-        """The same, where those of all that decide hold together with 90 %."""
+        """The interval of `effect`, so wide that those of all of `basis` hold at once with 90 %."""
         together = self.deciding * self.decision.among
         return next(iter(intervals(self._weakest, of=together)), NOTHING)
 
     @cached_property
     def bootstrap(self) -> Interval:
-        """The same, BCa with 95 %; NaN with fewer than ten pairs."""
+        """The BCa bootstrap interval of the weakest, with 95 %; NaN with fewer than ten pairs."""
         return next((bca_interval(one.differences) for one in self._weakest), NOTHING)
 
     @cached_property
     def sign_flip(self) -> float:
-        """The p-value of the weakest."""
+        """The p-value of the sign-flip test of the weakest contrast."""
         found = max((_signs(self.claim, one) for one in self._weakest), default=1.0)
         return min(1.0, self.decision.among * found)
 
@@ -142,7 +142,7 @@ class Conclusion:
 
     @cached_property
     def needed(self) -> Needed:
-        """Seeds for a verdict."""
+        """How many seeds each configuration would need for a verdict."""
         found = seeds_needed(self.claim, self.basis, self.decision)
         if not self.ranked:
             return found
@@ -151,7 +151,7 @@ class Conclusion:
 
     @cached_property
     def holm(self) -> tuple[float, ...]:
-        """Adjusted p-values, for statements about single contrasts."""
+        """The p-value of each contrast, adjusted by Holm for the number of contrasts."""
         alone = p_against if self.claim.holds == NEGATED else p_for
         found = holm(alone(self.claim, self.contrasts, Noise.of(self.contrasts)))
         return tuple(min(1.0, self.decision.among * p) for p in found)
@@ -217,7 +217,7 @@ def check_claims(trials: Trials, claims: Path | str | ClaimData | None = None) -
 
 
 def _check_digits(claim: Claim, contrasts: Sequence[Contrast]) -> None:
-    """Refuse to call equal what rounding may have made equal.
+    """Refuse an `equal` claim whose margin is no larger than the rounding of the losses.
 
     Raises:
         ClaimError: the losses are not known as finely as the claim's margin.

@@ -73,7 +73,7 @@ def _as_planned(trials: Trials) -> Trials:
 
 
 def _not_begun(trials: Trials) -> pd.DataFrame:
-    """A row without a loss for each trial that was planned and has no run."""
+    """Rows, without a loss, for the planned trials that have no run in MLflow."""
     table, planned = trials.table, trials.planned
     if planned is None or planned.empty:
         return table.iloc[:0]

@@ -44,10 +44,15 @@ def tests_for(claim: Claim, contrast: Contrast) -> list[OneSided]:
 
     Each allows for what the losses were rounded by.
     """
-    if claim.equal is not None:  # Schuirmann 1987: within the margin on either side
-        room = claim.margin - contrast.rounding
-        return [OneSided(1, -room), OneSided(-1, -room)]
+    if claim.equal is not None:
+        return _tests_equal(claim, contrast)
     return [OneSided(1, contrast.rounding)]
+
+
+def _tests_equal(claim: Claim, contrast: Contrast) -> list[OneSided]:
+    """The tests that a mean difference is within the margin on either side (Schuirmann 1987)."""
+    room = claim.margin - contrast.rounding
+    return [OneSided(1, -room), OneSided(-1, -room)]
 
 
 def tests_against(claim: Claim, contrast: Contrast) -> list[OneSided]:
@@ -170,16 +175,8 @@ def p_against(claim: Claim, contrasts: Sequence[Contrast], noise: Noise) -> Floa
 
 def p_equal(claim: Claim, contrasts: Sequence[Contrast]) -> Floats:
     """The p-values of the t-tests that a mean difference is less than the margin."""
-    rooms = [claim.margin - contrast.rounding for contrast in contrasts]
-    floors = [floor(contrast) for contrast in contrasts]
-    sides = [
-        [
-            sign * contrast.differences - room
-            for contrast, room in zip(contrasts, rooms, strict=True)
-        ]
-        for sign in (1, -1)
-    ]
-    return np.maximum(*(below_zero(side, floors) for side in sides))
+    tests = [_tests_equal(claim, contrast) for contrast in contrasts]
+    return np.asarray(np.max(_p_values(contrasts, tests, noise=None), axis=0))
 
 
 def floor(contrast: Contrast) -> float:
@@ -224,9 +221,13 @@ def _average(kind: Sequence[Contrast]) -> Contrast:
 
 
 def _p_values(
-    contrasts: Sequence[Contrast], tests: Sequence[Sequence[OneSided]], noise: Noise
+    contrasts: Sequence[Contrast], tests: Sequence[Sequence[OneSided]], noise: Noise | None
 ) -> Floats:
-    """Of each test (test, contrast); where the noise is in doubt, both kinds of test must agree."""
+    """The p-value of each test (test, contrast).
+
+    Where the noise is in doubt it is the larger one of the t-test and the sign-flip test. Without
+    noise it is that of the t-test.
+    """
     floors = [floor(contrast) for contrast in contrasts]
     if not contrasts:
         return np.ones((1, 0))
@@ -236,7 +237,7 @@ def _p_values(
         samples = [test.sample(contrast.differences) for contrast, test in pairs]
         p_values = below_zero(samples, floors)
         for i, sample in enumerate(samples):
-            if noise.doubted(i):
+            if noise and noise.doubted(i):
                 p_values[i] = max(p_values[i], sign_flip(sample))
         rows.append(p_values)
     return np.array(rows)

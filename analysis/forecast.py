@@ -33,7 +33,7 @@ class Chances:
 
 @dataclass(frozen=True)
 class Needed:
-    """How many seeds would tell with a chance of 0.8; None where no number up to 1,000 would."""
+    """Fewest seeds that give a verdict with probability 0.8; None if 1,000 are too few."""
 
     to_show: int | None
     to_refute: int | None
@@ -60,7 +60,9 @@ def seeds_needed(claim: Claim, contrasts: Sequence[Contrast], decision: Decision
 
 
 def chances(claim: Claim, contrasts: Sequence[Contrast], seeds: int, among: int = 1) -> Chances:
-    """Of the verdicts with so many seeds, were all as seen and the contrasts independent.
+    """Probabilities of the verdicts with so many seeds, if means and spreads are as measured.
+
+    Contrasts are taken for independent.
 
     That the sign-flip test may have to agree is not part of it.
 

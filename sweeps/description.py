@@ -139,7 +139,7 @@ def describe_trial(
             "seed": str(trial.seed),
             "corpus_digest": trial.corpus_digest,
             "result_version": str(RESULT_VERSION),
-            "mlflow.runColor": _colour(plan, trial),
+            "mlflow.runColor": COLOURS[plan.kind(trial) % len(COLOURS)],
             **(tags or {}),
         },
         "costs": {name: cost(trial) for name, cost in plan.costs.items()},
@@ -181,17 +181,3 @@ def versions() -> str:
     """Of Python and of the libraries that a result may depend on."""
     found = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
     return ", ".join([f"Python {platform.python_version()}", *found])
-
-
-def _colour(plan: Plan, trial: TrialConfig) -> str:
-    """Equal for trials that agree in the settings that have words for values, or in the first one.
-
-    Of those that differ in the plan; what a search tunes colours nothing.
-    """
-    names = [name for name in plan.varying if name not in (*plan.tuned, "seed")]
-    trials = (*plan.trials, *plan.examples)
-    in_words = [n for n in names if any(isinstance(each.flat.get(n), str) for each in trials)]
-    chosen = in_words or names[:1]
-    kinds = list(dict.fromkeys(repr([each.flat.get(n) for n in chosen]) for each in trials))
-    kind = repr([trial.flat.get(name) for name in chosen])
-    return COLOURS[kinds.index(kind) % len(COLOURS)] if kind in kinds else COLOURS[0]

@@ -128,6 +128,30 @@ class Plan:
         of_class = Counter(variant.rpartition(":")[2] for variant in variants)
         return {v: v.rpartition(":")[2] for v in variants if of_class[v.rpartition(":")[2]] == 1}
 
+    def kind(self, trial: TrialConfig) -> int:
+        """Number of the group of trials that share their text settings, counted from 0.
+
+        Only settings count that differ in the plan and that no search tunes; where none of them
+        is text, the first one. A trial of no group is in group 0.
+        """
+        return self._kinds.get(self._kind_values(trial), 0)
+
+    @cached_property
+    def _kinds(self) -> Mapping[str, int]:
+        trials = (*self.trials, *self.examples)
+        found = dict.fromkeys(self._kind_values(trial) for trial in trials)
+        return {values: number for number, values in enumerate(found)}
+
+    def _kind_values(self, trial: TrialConfig) -> str:
+        return repr([trial.flat.get(name) for name in self._kind_names])
+
+    @cached_property
+    def _kind_names(self) -> list[str]:
+        names = [name for name in self.varying if name not in (*self.tuned, "seed")]
+        trials = (*self.trials, *self.examples)
+        in_words = [n for n in names if any(isinstance(each.flat.get(n), str) for each in trials)]
+        return in_words or names[:1]
+
     def run_name(self, trial: TrialConfig) -> str:
         """What differs, in a few words, such as ``attention rope n_embd=128 block=64``."""
         variant = trial.model.variant

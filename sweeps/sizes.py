@@ -66,7 +66,7 @@ def check_counts(sweep: SweepFile, source: str) -> None:
 def check_sizes(
     trials: Iterable[TrialConfig], vocab_size: int, source: str, times: float = FAR
 ) -> None:
-    """Refuse a trial that needs more than so many times the memory of this machine.
+    """Refuse trials that need more than `times` the memory of this machine.
 
     Raises:
         UserError: it says how much that is.

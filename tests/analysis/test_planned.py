@@ -188,7 +188,7 @@ def plan_of_whole() -> list[dict[str, Any]]:
 
 
 def with_plan(runs: list[Any], rows: list[dict[str, Any]], **about: Any) -> Trials:
-    """A tuned sweep that planned these rows."""
+    """Trials of a sweep with a search, whose plan has these rows."""
     parent = sweep(runs, **about).sweep
     return replace(trials_of("tuned", runs, None, rows), sweep=parent)
 

@@ -64,18 +64,18 @@ def wrong_shares(
 def run(asked: Asked) -> None:
     sweeps = asked.sweeps or (SWEEPS_QUICK if asked.is_quick else SWEEPS)
     print_section("verdicts", ABOUT.format(sweeps=sweeps), torch.device("cpu"))
-    chance = np.random.default_rng(CHANCE)
+    symmetric, skewed, more, forecasts, coverage = np.random.default_rng(CHANCE).spawn(5)
     tested = [
         edge
         for edge in EDGES
         if edge.form in TESTS and (edge.wrong == SUPPORTED or edge.holds == EVERY)
     ]
     ordered = [edge for edge in EDGES if edge.form == "order" and edge.wrong == SUPPORTED]
-    print_table(_errors(EDGES, SYMMETRIC, SEEDS, sweeps, chance))
-    print_table(_errors(tested, SKEWED, SEEDS, sweeps, chance))
-    print_table(_errors(ordered, NOISES, MORE_SEEDS, sweeps, chance))
-    print_table(_forecasts(sweeps, chance))
-    print_table(_coverage(CELLS_QUICK if asked.is_quick else CELLS, sweeps, chance))
+    print_table(_errors(EDGES, SYMMETRIC, SEEDS, sweeps, symmetric))
+    print_table(_errors(tested, SKEWED, SEEDS, sweeps, skewed))
+    print_table(_errors(ordered, NOISES, MORE_SEEDS, sweeps, more))
+    print_table(_forecasts(sweeps, forecasts))
+    print_table(_coverage(CELLS_QUICK if asked.is_quick else CELLS, sweeps, coverage))
 
 
 def _errors(

@@ -32,6 +32,7 @@ from sweeps.summary import duration
 from trainables.errors import UserError, reason_of
 
 if TYPE_CHECKING:
+    from sweeps.estimate import Estimate
     from sweeps.outbox import TrialRecord
     from sweeps.plan import Plan
     from sweeps.service import Outcome
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 AGAIN = "SWEEPS_AGAIN"  # names the command that lets the sweep go on, where it is not this one
 TOP = 10
 WIDE = 9  # columns: of a wider table those are left out that are the same in all its rows
+BUSY = 1.3  # times the shortest step: what a machine with other work takes
 NUMBER = re.compile(r"-?\b(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf)\b")
 
 
@@ -91,7 +93,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     made = _plan(file, overrides, state_root, is_here=True)
-    from sweeps.estimate import estimate
+    from sweeps.earlier import earlier_here
+    from sweeps.estimate import Coming, estimate
     from sweeps.gpus import largest, measured_here, pack_sizes_here, settle
     from sweeps.overview import done_in_words
     from sweeps.packs import settle_packs
@@ -101,7 +104,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     corpus, nodes = made.corpus, [local_node()]
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
     with phase("timing some steps of the trials"):
-        cost = estimate(made.trials, corpus, made.examples, made.to_come or 0)
+        coming = Coming.of(made, made.to_come or 0)
+        cost = estimate(made.trials, corpus, coming, earlier_here(state_at(state_root)))
     shapes = largest((*made.trials, *made.examples), cost)
     resources, why = settle(made.sweep.resources, nodes, lambda: measured_here(shapes, corpus))
     at_once = concurrency(resources, nodes)
@@ -136,11 +140,10 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         _say(f"packs   {said}")
     if why:
         _say(f"gpu     {why} (here; a cluster's GPUs are measured when a sweep starts)")
+    _say(f"takes   {_takes(made, cost, at_once)}")
     _say(
-        f"takes   {'at most' if made.cells else 'about'} {duration(cost.seconds(at_once))},"
-        f" {cost.memory_bytes(at_once, packs.largest(trials)) / 2**30:.1f} GiB of memory and"
+        f"needs   {cost.memory_bytes(at_once, packs.largest(trials)) / 2**30:.1f} GiB of memory and"
         f" {cost.disk_bytes / 2**20:,.0f} MiB of disk"
-        " (from a few timed steps of each shape on this machine's CPU)"
     )
     if list_trials:
         listed = []
@@ -160,6 +163,19 @@ def _plan(file: str, overrides: Sequence[str], state_root: Path, is_here: bool =
         from sweeps.state import state_at
 
         return make_plan(file, overrides, state_at(state_root), is_here)
+
+
+def _takes(made: Plan, cost: Estimate, at_once: int) -> str:
+    """How long a sweep will train on this machine, and where that is known from."""
+    hours = made.sweep.search.hours
+    if made.to_come is None:
+        limit = f"at most {hours:g} h of searching" if hours else "as long as something improves"
+        return f"{limit}; a trial about {duration(cost.mean_s)} ({cost.basis})"
+    low_s, high_s = cost.range_s(at_once)
+    said = f"about {duration(cost.seconds(at_once))} ({duration(low_s)} to {duration(high_s)})"
+    limit = f"; at most {hours:g} h of it searching" if hours and made.cells else ""
+    busy = "; this machine is busy now" if cost.busy > BUSY else ""
+    return f"{said} on this machine's CPU, {cost.basis}{limit}{busy}"
 
 
 def _show_search(made: Plan) -> None:
@@ -301,7 +317,7 @@ def verify_pack(
         raise UserError(f"{file}: no trial is trained by steps, so there is nothing to pack")
     chosen = packs[:most]
     trials = [trial for pack in chosen for trial in pack]
-    takes_s = 2 * estimate(trials, made.corpus, (), 0).seconds(1)  # in packs, and alone
+    takes_s = 2 * estimate(trials, made.corpus).seconds(1)  # in packs, and alone
     of = f" of {len(packs)}" if len(chosen) < len(packs) else ""
     few = "; --packs 1 compares one" if len(chosen) > 1 else ""
     _say(

@@ -1,36 +1,34 @@
-"""What a sweep will take, from a few real steps of each shape on this machine."""
+"""What a sweep will take: from what earlier runs took here, or from a few real steps."""
 
 from __future__ import annotations
 
-import logging
 import math
 import statistics
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
-from random import Random
+from dataclasses import dataclass
 
 import torch
 
-from bigram_models import FittedModel, LanguageModel
-from sweeps.sizes import check_memory, training_bytes
-from trainables.batches import WindowSampler, initial_stream, stream
+from sweeps.earlier import Earlier, Timing
+from sweeps.feasibility import some_allowed
+from sweeps.plan import Plan
+from sweeps.probing import Probe, Probes, probe_all, shape
+from sweeps.rungs import first_rung, trained_share
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus
-from trainables.evaluation import EVALUATION_TOKENS, exact_loss, next_token_loss
-from trainables.timing import one_thread
 from trainables.training import Splits
 
-logger = logging.getLogger(__name__)
-
-TIMED_STEPS = 5
-TIMED_S = 0.05  # of steps, at least one
-PROBING_S = 2.0  # shapes that come later than this are taken to cost what the others do
+IN_A_SWEEP = 1.15  # times what is timed alone: the optimizer's updates, and the trials beside it
 WORKER_BYTES = 450 << 20  # of a Ray worker with torch, before its trial
 STARTUP_S = 10.0  # Ray, the workers and the tracking store
 TRIAL_OVERHEAD_S = 0.15
+EVALUATION_OVERHEAD_S = 0.02  # what is saved and told at each
 WEIGHTS_ON_DISK = 8  # two checkpoints with both moments, the artifact and MLflow's copy of it
 TRIAL_DISK_BYTES = 64 << 10  # text, configuration, and rows in both databases
+EXAMPLES = 32  # random configurations of a search, over all its studies
+UNCERTAIN = 0.2  # of what was timed, either way
+UNCERTAIN_BEFORE = 0.1  # of what earlier runs took
+UNCERTAIN_PREDICTED = 0.5  # of what was neither
 
 
 @dataclass(frozen=True)
@@ -43,51 +41,70 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What was measured of one shape; of a trial that cannot be timed, nothing."""
+class Coming:
+    """The trials that a search will add, of which nobody knows the settings yet.
 
-    step_s: float = 0.0  # of an update; none for a model that is fitted, not trained
-    token_s: float = 0.0  # of the evaluation, of one token
-    memory_bytes: float = 0.0
-    weights_bytes: float = 0.0
+    Its random configurations stand for them.
+    """
+
+    examples: tuple[TrialConfig, ...] = ()
+    suggested: int = 0  # trials; their mean length is `share` of a whole one's, from 0 to 1
+    confirming: int = 0  # trials, none of which is stopped early
+    share: float = 1.0
 
     @staticmethod
-    def mean(probes: Sequence[Probe]) -> Probe:
-        """Of some shapes, for one that was not measured."""
-        return Probe(*map(statistics.fmean, zip(*map(astuple, probes), strict=True)))
-
-    def cost(self, training: TrainingConfig, splits: Splits) -> Cost:
-        """The cost of a trial of this shape."""
-        tokens = len(splits.train) + len(splits.validation)
-        if training.evaluation != "exact":
-            tokens = 2 * training.eval_batches * training.batch_size * training.block_size
-        evaluations = math.ceil(training.max_steps / training.eval_every) if self.step_s else 1
-        return Cost(
-            seconds=TRIAL_OVERHEAD_S
-            + self.step_s * training.max_steps
-            + self.token_s * evaluations * tokens,
-            memory_bytes=int(self.memory_bytes),
-            disk_bytes=TRIAL_DISK_BYTES + int(WEIGHTS_ON_DISK * self.weights_bytes),
+    def of(plan: Plan, trials: int) -> Coming:
+        """Of a plan that lacks so many trials."""
+        if not plan.cells:
+            return Coming()
+        search, seed = plan.sweep.search, plan.sweep.seeds[0]
+        each = max(1, EXAMPLES // len(plan.cells))
+        examples = [some_allowed(cell, search.constraints, seed, each) for cell in plan.cells]
+        confirm = search.confirm.top * len(plan.sweep.confirm_seeds) if search.confirm else 0
+        confirming = min(trials, len(plan.cells) * confirm)
+        shares = [
+            trained_share(
+                search.early, first_rung(search.early, cell), some[0].training, plan.share or 1
+            )
+            for cell, some in zip(plan.cells, examples, strict=True)
+            if some
+        ]
+        return Coming(
+            (*plan.examples, *(one for some in examples for one in some)),
+            trials - confirming,
+            confirming,
+            statistics.fmean(shares) if shares else 1.0,
         )
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a sweep: the cost by trial key, and of the whole.
-
-    Of trials that a search will suggest nobody knows the cost yet: they are taken to cost what its
-    examples do on average, trained to their end.
-    """
+    """Of a sweep: the cost by trial key, and of the whole."""
 
     costs: Mapping[str, Cost]
-    mean_s: float  # seconds of a trial that is not in `costs`
-    work_s: float  # seconds of all trials one after another
+    mean_s: float  # expected of a trial that is not in `costs`
+    work_s: float  # expected of all trials one after another
+    most_s: float  # of them, if the search stops none early
     disk_bytes: int
+    uncertain: float = 0.0  # part of the seconds, either way
+    busy: float = 1.0  # how much longer a step took just now than it takes at best
+    basis: str = ""  # where it comes from, in words
 
     def seconds(self, at_once: int) -> float:
         """Of the sweep, with so many trials at once."""
+        return STARTUP_S + self._slots_s(self.work_s, at_once)
+
+    def range_s(self, at_once: int) -> tuple[float, float]:
+        """The least and the most seconds that are to be expected."""
+        most_s = self._slots_s(self.most_s, at_once) * self.busy
+        return (
+            STARTUP_S + self._slots_s(self.work_s, at_once) * (1 - self.uncertain),
+            STARTUP_S + most_s * (1 + self.uncertain),
+        )
+
+    def _slots_s(self, work_s: float, at_once: int) -> float:
         longest_s = max(cost.seconds for cost in self.costs.values())
-        return STARTUP_S + max(self.work_s / at_once, longest_s)
+        return max(work_s / at_once, longest_s)
 
     def memory_bytes(self, at_once: int, pack: int = 1) -> int:
         """Of the machine, with so many packs at once of so many trials."""
@@ -102,110 +119,98 @@ class Estimate:
 def estimate(
     trials: Sequence[TrialConfig],
     corpus: Corpus,
-    examples: Sequence[TrialConfig] = (),
-    coming: int = 0,
+    coming: Coming | None = None,
+    earlier: Earlier | None = None,
 ) -> Estimate:
-    """Time some steps and one batch of evaluation for each shape of the sweep.
+    """Expect of each shape what earlier trials took here, or else what some steps take now.
 
     Args:
         trials: that are to be trained.
         corpus: what they train on.
-        examples: of the trials that a search will suggest; one or the other must be given.
-        coming: how many these will be.
+        coming: those that a search will add; there must be trials of the one kind or the other.
+        earlier: what trials took on this machine.
     """
-    shapes = {_shape(trial): trial for trial in (*examples, *trials)}
+    coming, earlier = coming or Coming(), earlier or Earlier()
+    known = {trial.key: trial for trial in (*trials, *coming.examples)}
     splits = Splits.of(corpus, torch.device("cpu"))
-    probes = _probes(shapes, corpus.vocab_size, splits)
-    costs = {t.key: probes[_shape(t)].cost(t.training, splits) for t in (*trials, *examples)}
-    known = [costs[trial.key] for trial in trials]
-    shown = [costs[example.key] for example in examples] or known
-    mean_s = statistics.fmean(cost.seconds for cost in shown)
-    mean_bytes = statistics.fmean(cost.disk_bytes for cost in shown)
-    work_s = sum(cost.seconds for cost in known) + coming * mean_s
+    shapes = {shape(trial): trial for trial in known.values()}
+    probes = probe_all(shapes, corpus.vocab_size, splits)
+    before = {key: earlier.of(trial) for key, trial in known.items()}
+    remembered = {shape(known[key]) for key, timing in before.items() if timing}
+    predicted = probes.predicted - remembered
+    factor = _factor(known, probes, before)
+    costs, unsure_s = {}, {}
+    for key, trial in known.items():
+        probe, timing = probes.of[shape(trial)], before[key]
+        costs[key] = _cost(trial.training, splits, probe, timing, factor)
+        part = UNCERTAIN_PREDICTED if shape(trial) in predicted else UNCERTAIN
+        unsure_s[key] = (UNCERTAIN_BEFORE if timing else part) * costs[key].seconds
+    given = [costs[trial.key] for trial in trials]
+    shown = [costs[example.key] for example in coming.examples] or given
+    whole_s = statistics.fmean(cost.seconds for cost in shown)
+    mean_s = coming.share * whole_s
+    given_s = sum(cost.seconds for cost in given) + coming.confirming * whole_s
+    count = coming.suggested + coming.confirming
     return Estimate(
         costs=costs,
-        mean_s=mean_s,
-        work_s=work_s,
-        disk_bytes=sum(cost.disk_bytes for cost in known) + int(coming * mean_bytes),
+        mean_s=(coming.suggested * mean_s + coming.confirming * whole_s) / count
+        if count
+        else mean_s,
+        work_s=given_s + coming.suggested * mean_s,
+        most_s=given_s + coming.suggested * whole_s,
+        disk_bytes=sum(cost.disk_bytes for cost in given)
+        + int(count * statistics.fmean(cost.disk_bytes for cost in shown)),
+        uncertain=sum(unsure_s.values()) / sum(cost.seconds for cost in costs.values()),
+        busy=probes.busy,
+        basis=_basis(len(remembered), len(shapes), len(predicted)),
     )
 
 
-def _shape(trial: TrialConfig) -> str:
-    """Equal for trials whose steps cost the same, however many they are."""
-    return repr((trial.model, trial.training.block_size, trial.training.batch_size))
+def _basis(remembered: int, shapes: int, predicted: int) -> str:
+    timed = shapes - remembered - predicted
+    parts = {
+        "from what earlier trials took here": remembered,
+        "from timed steps": timed,
+        "predicted by operations and bytes": predicted,
+    }
+    said = [f"{how} ({count} of {shapes} shapes)" for how, count in parts.items() if count]
+    return said[0].partition(" (")[0] if len(said) == 1 else ", ".join(said)
 
 
-def _size(trial: TrialConfig) -> float:
-    """Roughly in the order of the memory that trials take."""
-    sizes = [value for value in trial.model.values.values() if type(value) is int]
-    return math.prod([trial.training.block_size, trial.training.batch_size, *sizes])
+def _factor(
+    known: Mapping[str, TrialConfig], probes: Probes, before: Mapping[str, Timing | None]
+) -> float:
+    """How much longer steps take in a sweep than they do alone, from those known both ways."""
+    ratios = [
+        timing.step_s / probes.of[shape(known[key])].step_s
+        for key, timing in before.items()
+        if timing and probes.of[shape(known[key])].step_s
+    ]
+    return statistics.median(ratios) if ratios else IN_A_SWEEP
 
 
-def _probes(
-    shapes: Mapping[str, TrialConfig], vocab_size: int, splits: Splits
-) -> Mapping[str, Probe]:
-    """A probe for each shape, of one of its trials, or the mean of others where time is short."""
-    probes: dict[str, Probe] = {}
-    largest = max(shapes, key=lambda shape: _size(shapes[shape]))  # decides what memory it takes
-    others = [shape for shape in shapes if shape != largest]
-    Random(0).shuffle(others)  # so that those that come in time stand for the rest
-    deadline = time.perf_counter() + PROBING_S
-    with one_thread():
-        for shape in (largest, *others):
-            trial = shapes[shape]
-            try:
-                probes[shape] = probe(trial, vocab_size, splits)
-            except (Exception, SystemExit) as error:  # the trial itself will fail by it, legibly
-                logger.warning(
-                    "%s cannot be timed, so what is estimated leaves it out: %s",
-                    trial.model.variant,
-                    error,
-                )
-                probes[shape] = Probe()
-            if time.perf_counter() > deadline:
-                break
-    mean = Probe.mean(list(probes.values()))
-    return {shape: probes.get(shape, mean) for shape in shapes}
-
-
-def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
-    """What a trial's shape costs, from a few of its steps and a slice of its evaluation.
-
-    Without the optimizer's updates: a tenth of a small step, and torch's optimizers bring its
-    compiler with them, a second and 70 MiB of this process.
-    """
-    check_memory(trial, vocab_size)
-    training = trial.training
-    model = trial.model.build(vocab_size, training.block_size, initial_stream(trial.seed))
-    step_s = memory_bytes = 0.0
-    if isinstance(model, FittedModel):
-        model.fit(splits.train)
+def _cost(
+    training: TrainingConfig, splits: Splits, probe: Probe, timing: Timing | None, factor: float
+) -> Cost:
+    """The cost of a trial."""
+    step_s, evaluation_s = factor * probe.step_s, factor * probe.token_s * _tokens(training, splits)
+    if timing:
+        step_s, evaluation_s = timing.step_s, timing.evaluation_s
     else:
-        sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-        chance = stream(trial.seed, "batches")
-        _step_s(model, sampler, chance)  # warms up
-        times: list[float] = []
-        while len(times) < TIMED_STEPS and sum(times) < TIMED_S:
-            times.append(_step_s(model, sampler, chance))
-        step_s = statistics.median(times)
-        memory_bytes = training_bytes(model, *sampler.draw(chance))
-    weights_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
-    token_s = _evaluation_s(model, splits, training.block_size)
-    return Probe(step_s, token_s, memory_bytes, weights_bytes)
+        evaluation_s += EVALUATION_OVERHEAD_S
+    evaluations = 1
+    if probe.step_s:
+        evaluations = math.ceil(training.max_steps / training.eval_every)
+        evaluations += training.evaluation == "published"  # which looks before the first step
+    return Cost(
+        seconds=TRIAL_OVERHEAD_S + step_s * training.max_steps + evaluation_s * evaluations,
+        memory_bytes=int(probe.memory_bytes),
+        disk_bytes=TRIAL_DISK_BYTES + int(WEIGHTS_ON_DISK * probe.weights_bytes),
+    )
 
 
-def _step_s(model: LanguageModel, sampler: WindowSampler, chance: torch.Generator) -> float:
-    """Seconds of one batch, forward and backward."""
-    started = time.perf_counter()
-    inputs_BT, targets_BT = sampler.draw(chance)
-    model.zero_grad()
-    next_token_loss(model(inputs_BT), targets_BT).backward()  # type: ignore[no-untyped-call]
-    return time.perf_counter() - started
-
-
-def _evaluation_s(model: LanguageModel, splits: Splits, block_size: int) -> float:
-    """Seconds of evaluating one token, from a slice of the validation split."""
-    piece = splits.validation[: 1 + max(EVALUATION_TOKENS, block_size)]
-    started = time.perf_counter()
-    exact_loss(model, piece, block_size)
-    return (time.perf_counter() - started) / (len(piece) - 1)
+def _tokens(training: TrainingConfig, splits: Splits) -> int:
+    """That an evaluation reads."""
+    if training.evaluation == "exact":
+        return len(splits.train) + len(splits.validation)
+    return 2 * training.eval_batches * training.batch_size * training.block_size

@@ -13,6 +13,7 @@ from typing import Any
 from sweeps.cells import Cell, SearchedArm
 from sweeps.constraints import broken
 from sweeps.search_spec import Parameter
+from trainables.config import TrialConfig
 from trainables.errors import UserError
 
 MOST = 1_000  # configurations that are looked at
@@ -96,3 +97,18 @@ def _some(cell: Cell) -> Iterator[Configuration]:
     chance = random.Random(0)
     for _ in range(MOST):
         yield cell.choose(lambda name, parameter: parameter.draw(chance))
+
+
+def some_allowed(
+    cell: Cell, constraints: Sequence[str], seed: int, count: int
+) -> list[TrialConfig]:
+    """At most so many random configurations that a study may suggest, the same ones every time."""
+    found: list[TrialConfig] = []
+    for arm, values in itertools.islice(_some(cell), MOST):
+        if len(found) == count:
+            break
+        with contextlib.suppress(UserError):  # its values cannot be together
+            trial = arm.configure(values, seed)
+            if not broken(constraints, trial.flat):
+                found.append(trial)
+    return found

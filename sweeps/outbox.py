@@ -21,6 +21,7 @@ from sweeps.events import TrialEvent
 from trainables.errors import UserError
 from trainables.files import keep_private, partial_of, remove_partials, set_aside
 
+OUTBOX = "outbox.db"  # in the folder of a sweep
 APPLICATION = 0x62677377  # marks the file as ours, in sqlite's application_id
 VERSION = 1
 TRIAL, REMOVED = "trial", "removed"  # roles of a run; removed: no longer part of the sweep

@@ -14,9 +14,9 @@ from urllib.parse import quote
 from analysis.sqlite_store import STORE, is_driven
 from sweeps.changes import change
 from sweeps.description import describe_trial
-from sweeps.outbox import TRIAL, read_trials
+from sweeps.outbox import OUTBOX, TRIAL, read_trials
 from sweeps.plan import Plan
-from sweeps.service import OUTBOX, sweep_names, sync_sweep
+from sweeps.service import sweep_names, sync_sweep
 from sweeps.state import State
 from trainables.errors import UserError
 

@@ -22,7 +22,6 @@ from optuna.samplers import (
 
 from sweeps.cells import Pick
 from sweeps.search_spec import Parameter, SamplerName, Stopping
-from trainables.config import TrainingConfig
 
 STARTUP = (4, 10)  # suggestions by chance before a model is made of them, fewest and most
 POPULATION = (8, 50)  # of a genetic sampler
@@ -77,29 +76,12 @@ def experimental() -> Iterator[None]:
 
 
 def make_pruner(stopping: Stopping, first_step: int) -> BasePruner:
-    """A pruner that is asked at the steps of `rungs` only; what it compares lies in the storage."""
+    """A pruner that is asked at the `rungs` only; what it compares lies in the storage."""
     if stopping.rule == "asha":
         return SuccessiveHalvingPruner(first_step, stopping.reduction)
     if stopping.rule == "median":
         return MedianPruner(n_startup_trials=stopping.startup)
     return NopPruner()
-
-
-def rungs(stopping: Stopping, first_step: int, training: TrainingConfig) -> list[int]:
-    """The evaluations at which a configuration is judged, by step; never the last one."""
-    evaluated = range(training.eval_every, training.last_step, training.eval_every)
-    if stopping.rule == "none":
-        return []
-    if stopping.rule == "median":
-        return [step for step in evaluated if step >= first_step]
-    found: list[int] = []
-    wanted = first_step
-    for step in evaluated:
-        if step >= wanted:
-            found.append(step)
-            while wanted <= step:
-                wanted *= stopping.reduction
-    return found
 
 
 def reason(stopping: Stopping, step: int) -> str:

@@ -17,11 +17,12 @@ from analysis.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps import signals
 from sweeps.changes import change
 from sweeps.description import describe_sweep, describe_trial
-from sweeps.estimate import estimate
+from sweeps.earlier import earlier_here
+from sweeps.estimate import Coming, estimate
 from sweeps.events import TrialEvent
 from sweeps.gpus import largest, settle
 from sweeps.lock import only_driver
-from sweeps.outbox import Outbox, TrialRecord
+from sweeps.outbox import OUTBOX, Outbox, TrialRecord
 from sweeps.packs import settle_packs
 from sweeps.passwords import refuse_password
 from sweeps.phases import phase
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from sweeps.delivery import Delivery
     from sweeps.search import Search
 
-OUTBOX = "outbox.db"
 ABANDON_S = 0.8  # how long the store may take where the end of the process does not wait
 SERVERS = ("http", "databricks")  # stores that say themselves where artifacts are kept
 STORE_S = 30.0  # how long the start of a sweep waits for its tracking store
@@ -357,7 +357,7 @@ def _train(
     total = None if plan.to_come is None else len(plan.trials) + plan.to_come
     coming = _to_come(plan, before.done, queue)
     with phase("timing some steps of the trials", say):
-        cost = estimate(queue.waiting, plan.corpus, plan.examples, coming)
+        cost = estimate(queue.waiting, plan.corpus, Coming.of(plan, coming), earlier_here(state))
     shapes = largest((*queue.waiting, *plan.examples), cost)
     if storage.disk:
         check_disk(storage.disk, cost.disk_bytes)

@@ -7,7 +7,6 @@ depends on that history and the seed alone. Knows neither Ray nor MLflow.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from statistics import fmean
@@ -30,7 +29,8 @@ from sweeps.observations import (
 )
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan
-from sweeps.samplers import Chooser, experimental, make_pruner, make_sampler, picker, reason, rungs
+from sweeps.rungs import first_rung, rungs
+from sweeps.samplers import Chooser, experimental, make_pruner, make_sampler, picker, reason
 from sweeps.search_spec import Objective, Search
 from sweeps.study_storage import DamagedError
 from sweeps.suggestion import Suggestion
@@ -83,9 +83,7 @@ class Study:
         digest = cell.digest(search.objectives, list(seeds), search.early.model_dump())
         self._stem = f"{sweep}: {cell.label[:MAX_LABEL]} ["
         self.name = f"{self._stem}{digest}]"
-        shortest = min(arm.defaults["training.max_steps"] for arm in cell.arms)
-        early = search.early
-        self._first_step = early.first_step or math.ceil(shortest / early.reduction)
+        self._first_step = first_rung(search.early, cell)
         self._optuna = optuna.create_study(
             storage=storage,
             study_name=self.name,

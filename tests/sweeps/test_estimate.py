@@ -1,20 +1,44 @@
-"""What the estimate times, and what it makes of it."""
+"""What the estimate times, remembers and predicts, and what it makes of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
+import torch
 
-import sweeps.estimate
-from sweeps.estimate import TRIAL_OVERHEAD_S, Probe, estimate
+import sweeps.probing
+from sweeps.earlier import Earlier, Timing
+from sweeps.estimate import (
+    EVALUATION_OVERHEAD_S,
+    IN_A_SWEEP,
+    STARTUP_S,
+    TRIAL_OVERHEAD_S,
+    Coming,
+    estimate,
+)
+from sweeps.plan import make_plan
+from sweeps.probing import Probe, probe_all, shape
+from sweeps.state import State
 from trainables.config import TrialConfig
 from trainables.corpus import tokenise
+from trainables.training import Splits
 
 MakeTrial = Callable[..., TrialConfig]
 
+CPU = torch.device("cpu")
 CORPUS = tokenise("verse", "to be or not to be\n" * 50)
 TOKENS = len(CORPUS.train) + len(CORPUS.validation)
+
+
+class Remembered(Earlier):
+    """Earlier trials of a width, with a timing."""
+
+    def __init__(self, width: int, timing: Timing) -> None:
+        super().__init__({str(width): timing})
+
+    def of(self, trial: TrialConfig) -> Timing | None:
+        return self.timings.get(str(trial.flat["n_embd"]))
 
 
 @pytest.fixture
@@ -25,10 +49,16 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def probe(trial: TrialConfig, *_: object) -> Probe:
         width = trial.flat["n_embd"]
         widths.append(width)
-        return Probe(step_s=width, token_s=width / 8, memory_bytes=width, weights_bytes=width)
+        return Probe(width, width / 8, width, width, width * 1.5)
 
-    monkeypatch.setattr(sweeps.estimate, "probe", probe)
+    monkeypatch.setattr(sweeps.probing, "probe", probe)
     return widths
+
+
+def expected_s(steps: int, step_s: float, evaluations: int, evaluation_s: float) -> float:
+    """Of a trial whose shape was timed."""
+    evaluation_s = IN_A_SWEEP * evaluation_s + EVALUATION_OVERHEAD_S
+    return TRIAL_OVERHEAD_S + IN_A_SWEEP * steps * step_s + evaluations * evaluation_s
 
 
 def test_each_shape_is_timed_once_whatever_else_differs(
@@ -46,27 +76,120 @@ def test_each_shape_is_timed_once_whatever_else_differs(
     for trial in trials:
         width, steps = trial.flat["n_embd"], trial.training.max_steps
         evaluations = -(-steps // trial.training.eval_every)
-        expected_s = TRIAL_OVERHEAD_S + width * steps + width / 8 * evaluations * TOKENS
-        assert cost.of(trial.key) == pytest.approx(expected_s)
+        expected = expected_s(steps, width, evaluations, width / 8 * TOKENS)
+        assert cost.of(trial.key) == pytest.approx(expected)
+    assert cost.basis == "from timed steps"
 
 
 def test_a_random_evaluation_costs_by_its_batches(probed: list[int], make_trial: MakeTrial) -> None:
     sampled = {"evaluation": "sampled", "eval_batches": 3, "batch_size": 2, "block_size": 4}
     trial = make_trial("factorized", n_embd=8, max_steps=10, **sampled)
     seconds = estimate([trial], CORPUS).of(trial.key)
-    assert seconds == pytest.approx(TRIAL_OVERHEAD_S + 8 * 10 + 8 / 8 * 2 * 3 * 2 * 4)
+    assert seconds == pytest.approx(expected_s(10, 8, 1, 8 / 8 * 2 * 3 * 2 * 4))
     assert probed == [8]
+    published = make_trial(
+        "factorized", n_embd=8, max_steps=10, **sampled | {"evaluation": "published"}
+    )
+    seconds = estimate([published], CORPUS).of(published.key)
+    assert seconds == pytest.approx(expected_s(10, 8, 2, 8 / 8 * 2 * 3 * 2 * 4))
 
 
-def test_without_time_for_all_shapes_the_others_cost_their_mean(
+def test_what_earlier_trials_took_counts_and_corrects_the_other_shapes(
+    probed: list[int], make_trial: MakeTrial
+) -> None:
+    trials = [make_trial("factorized", n_embd=width, max_steps=10) for width in (8, 16)]
+    earlier = Remembered(8, Timing(step_s=8 * 3, evaluation_s=7))
+    cost = estimate(trials, CORPUS, earlier=earlier)
+    assert cost.of(trials[0].key) == pytest.approx(TRIAL_OVERHEAD_S + 10 * 8 * 3 + 7)
+    assert cost.of(trials[1].key) == pytest.approx(
+        TRIAL_OVERHEAD_S + 3 * (10 * 16 + 16 / 8 * TOKENS) + EVALUATION_OVERHEAD_S
+    )
+    assert (
+        cost.basis == "from what earlier trials took here (1 of 2 shapes), from timed steps"
+        " (1 of 2 shapes)"
+    )
+
+
+def test_the_range_is_wider_on_a_busy_machine_and_narrower_where_trials_are_known(
+    probed: list[int], make_trial: MakeTrial
+) -> None:
+    trial = make_trial("factorized", n_embd=8, max_steps=10)
+    cost = estimate([trial], CORPUS)
+    assert cost.busy == pytest.approx(1.5)
+    work_s = cost.seconds(1) - STARTUP_S
+    assert cost.range_s(1) == pytest.approx((STARTUP_S + 0.8 * work_s, STARTUP_S + 1.8 * work_s))
+    cost = estimate([trial], CORPUS, earlier=Remembered(8, Timing(8, 1)))
+    work_s = cost.seconds(1) - STARTUP_S
+    assert cost.range_s(1)[0] == pytest.approx(STARTUP_S + 0.9 * work_s)
+
+
+def test_what_a_search_stops_early_is_expected_and_its_winners_are_trained_to_the_end(
+    probed: list[int], make_trial: MakeTrial
+) -> None:
+    example = make_trial("factorized", n_embd=8, max_steps=10)
+    whole_s = expected_s(10, 8, 1, 8 / 8 * TOKENS)
+    cost = estimate([], CORPUS, Coming((example,), suggested=6, confirming=2, share=0.5))
+    assert cost.work_s == pytest.approx((6 * 0.5 + 2) * whole_s)
+    assert cost.most_s == pytest.approx(8 * whole_s)
+    assert cost.of("a trial to come") == pytest.approx((6 * 0.5 + 2) / 8 * whole_s)
+    assert cost.range_s(2)[1] == pytest.approx(STARTUP_S + 8 / 2 * whole_s * 1.2 * cost.busy)
+
+
+def test_random_configurations_stand_for_what_a_search_will_suggest(state: State) -> None:
+    plan = make_plan("search", ["corpus=embedded"], state)
+    assert plan.to_come == 69
+    coming = Coming.of(plan, 69)
+    assert (coming.suggested, coming.confirming) == (60, 9)
+    assert 0.5 < coming.share < 0.7
+    shapes = {shape(example) for example in coming.examples}
+    assert 20 < len(shapes) <= 36  # of 3 x 3 x 4; the ends of the ranges alone are 8
+    assert Coming.of(plan, 5) == Coming(coming.examples, 0, 5, coming.share)
+
+
+@pytest.fixture
+def state(tmp_path_factory: pytest.TempPathFactory) -> State:
+    return State(tmp_path_factory.mktemp("state"))
+
+
+def test_shapes_that_are_not_timed_are_predicted_by_their_work(
+    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that takes a fixed time for each operation, multiplication and byte."""
+
+    def probe(trial: TrialConfig, *_: object) -> Probe:
+        training = trial.training
+        work = sweeps.probing._count(trial, CORPUS.vocab_size)
+        step_s = float(work @ (3e-6, 2e-9, 1e-9))
+        return Probe(step_s, step_s / training.batch_size / training.block_size, 100, 8, step_s)
+
+    trials = [
+        make_trial("attention", pe_type="rope", n_embd=width, batch_size=batch)
+        for width in (8, 16, 32, 64)
+        for batch in (4, 8, 16)
+    ]
+    shapes = {shape(trial): trial for trial in trials}
+    monkeypatch.setattr(sweeps.probing, "probe", probe)
+    clock = iter(range(1000))
+    monkeypatch.setattr(sweeps.probing.time, "perf_counter", lambda: next(clock) / 2)
+    monkeypatch.setattr(sweeps.probing, "PROBING_S", 2)  # five of them
+    monkeypatch.setattr(sweeps.probing, "COUNTING_S", 100)
+    found = probe_all(shapes, CORPUS.vocab_size, Splits.of(CORPUS, CPU))
+    assert len(found.predicted) == 12 - 5
+    for each in found.predicted:
+        assert found.of[each].step_s == pytest.approx(probe(shapes[each]).step_s, rel=0.05)
+        assert found.of[each].token_s == pytest.approx(probe(shapes[each]).token_s, rel=0.05)
+
+
+def test_without_time_to_count_the_others_cost_what_the_timed_ones_do_on_average(
     probed: list[int], make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeps.estimate, "PROBING_S", 0)
+    monkeypatch.setattr(sweeps.probing, "PROBING_S", 0)
+    monkeypatch.setattr(sweeps.probing, "COUNTING_S", -1)
     trials = [make_trial("factorized", n_embd=width, max_steps=10) for width in range(8, 40)]
     cost = estimate(trials, CORPUS)
     assert probed == [39]  # the largest
     assert len({cost.of(trial.key) for trial in trials}) == 1
-    assert Probe.mean([Probe(1, 2, 3, 4), Probe(3, 4, 5, 6)]) == Probe(2, 3, 4, 5)
+    assert "predicted by operations and bytes (31 of 32 shapes)" in cost.basis
 
 
 def test_a_trial_that_cannot_be_timed_costs_the_least(
@@ -75,17 +198,30 @@ def test_a_trial_that_cannot_be_timed_costs_the_least(
     def broken(*_: object) -> Probe:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(sweeps.estimate, "probe", broken)
+    monkeypatch.setattr(sweeps.probing, "probe", broken)
     trial = make_trial("factorized", n_embd=8)
-    assert estimate([trial], CORPUS).of(trial.key) == TRIAL_OVERHEAD_S
+    seconds = estimate([trial], CORPUS).of(trial.key)
+    assert seconds == pytest.approx(TRIAL_OVERHEAD_S + EVALUATION_OVERHEAD_S)
     assert caplog.messages == [
         "factorized cannot be timed, so what is estimated leaves it out: no such kernel"
     ]
 
 
+def test_work_is_counted_in_operations_multiplications_and_bytes(make_trial: MakeTrial) -> None:
+    made = [make_trial("attention", n_embd=8, batch_size=batch, block_size=4) for batch in (5, 10)]
+    few, more = (sweeps.probing._count(trial, CORPUS.vocab_size) for trial in made)
+    assert few[0] == more[0] > 3
+    # of scores, of values, and of the head: T^2 D, T^2 D and T V D for each sequence
+    assert few[1] == 5 * (2 * 4 * 4 * 8 + 4 * 8 * CORPUS.vocab_size)
+    assert more[1] == 2 * few[1]
+    assert few[2] < more[2] < 2 * few[2]
+
+
 @pytest.mark.parametrize("variant", ["bigram", "attention", "count"])
 def test_a_real_shape_is_timed(variant: str, make_trial: MakeTrial) -> None:
     trial = make_trial(variant, max_steps=10)
-    cost = estimate([trial], CORPUS).costs[trial.key]
-    assert cost.seconds > TRIAL_OVERHEAD_S
-    assert (cost.memory_bytes > 0) == (variant != "count")
+    found = sweeps.probing.probe(trial, CORPUS.vocab_size, Splits.of(CORPUS, CPU))
+    is_trained = variant != "count"
+    assert (found.step_s > 0) == (found.memory_bytes > 0) == is_trained
+    assert found.usual_step_s >= found.step_s
+    assert found.token_s > 0

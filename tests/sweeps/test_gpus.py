@@ -100,7 +100,7 @@ def test_the_largest_of_each_shape_is_measured_first(make_trial: MakeTrial) -> N
         for seed in (1, 2)
     ]
     costs = {trial.key: Cost(1, trial.flat["n_embd"], 0) for trial in trials}
-    found = largest(trials, Estimate(costs, 1, 1, 0))
+    found = largest(trials, Estimate(costs, 1, 1, 1, 0))
     assert [trial.flat["n_embd"] for trial in found] == [64, 16, 8]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cProfile
 import math
 import pstats
+import re
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,28 @@ def test_plan_counts_and_estimates_and_writes_nothing(
     assert "gpu     " in result.output
     assert result.output.count("attention  ") == 3
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (["search.trials=4"], r"about \S+ s \(\S+ s to \S+ (s|min \d+ s)\) on this machine's CPU"),
+        (["search.hours=2"], r"about .*CPU, from timed steps; at most 2 h of it searching"),
+        (["search.hours=2", "search.trials=null"], r"at most 2 h of searching; a trial about"),
+        (
+            ["search.patience=3", "search.trials=null"],
+            r"as long as something improves; a trial about",
+        ),
+    ],
+)
+def test_plan_says_how_long_a_search_takes_as_far_as_it_is_known(
+    limits: list[str], said: str, tmp_path: Path
+) -> None:
+    small = ["corpus=embedded", "model.n_embd=8", "training.block_size=8", "training.max_steps=20"]
+    arguments = ["plan", "search", *small, "model.pe_type=rope", *limits, "--state", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert re.search(f"takes   {said}", result.output), result.output
 
 
 def test_list_names_every_preset() -> None:

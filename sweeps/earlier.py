@@ -1,0 +1,112 @@
+"""What trials took on this machine before, as the outboxes of the state directory have it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import torch
+
+from sweeps.outbox import OUTBOX
+from sweeps.state import State
+from trainables.config import TrialConfig, canonical
+from trainables.timing import one_thread
+from trainables.worker import hardware
+
+MOST_READ = 2_000  # trials of a sweep, the newest ones
+FREE = {  # settings that change neither what a step takes nor what an evaluation does
+    "corpus",
+    "eval_every",
+    "learning_rate",
+    "max_steps",
+    "schedule",
+    "seed",
+    "warmup_steps",
+}
+QUERY = """
+SELECT trials.key, trials.content, evaluations.step, evaluations.time_ms,
+    json_extract(evaluations.content, '$.training_s')
+FROM (
+    SELECT key, content FROM trials WHERE hardware = ? AND status IN ('FINISHED', 'STOPPED')
+    ORDER BY latest_ms DESC LIMIT ?
+) AS trials JOIN evaluations ON evaluations.key = trials.key
+ORDER BY trials.key, evaluations.step
+"""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What trials of one shape took in sweeps: medians over trials."""
+
+    step_s: float  # of an update
+    evaluation_s: float  # of an evaluation, with all that is done at it
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The timings by shape."""
+
+    timings: Mapping[str, Timing] = field(default_factory=dict)
+
+    def of(self, trial: TrialConfig) -> Timing | None:
+        """What trials of this shape took, None where there were none."""
+        if ":" in trial.model.variant:  # a model of the user's own, whose code may have changed
+            return None
+        params = {name: canonical(value) for name, value in trial.flat.items()}
+        return self.timings.get(_shape(params, trial.corpus_digest))
+
+
+def earlier_here(state: State) -> Earlier:
+    """What the sweeps of a state directory took on this machine; one that is damaged is left out.
+
+    Only trials that were evaluated twice tell what an evaluation takes.
+    """
+    with one_thread():
+        here = hardware(torch.device("cpu"))
+    steps, evaluations = defaultdict(list), defaultdict(list)
+    for path in sorted(state.sweeps.glob(f"*/{OUTBOX}")):
+        try:
+            found = list(_read(path, here))
+        except (sqlite3.Error, ValueError, LookupError):
+            continue
+        for shape, step_s, evaluation_s in found:
+            steps[shape].append(step_s)
+            evaluations[shape].append(evaluation_s)
+    return Earlier(
+        {
+            shape: Timing(statistics.median(times), statistics.median(evaluations[shape]))
+            for shape, times in steps.items()
+        }
+    )
+
+
+def _read(path: Path, here: str) -> Iterator[tuple[str, float, float]]:
+    """The shape of each trial of a sweep, with seconds of a step and of an evaluation."""
+    uri = f"file:{quote(str(path))}?mode=rw"  # of a journal that a driver left, readers write too
+    with closing(sqlite3.connect(uri, uri=True, timeout=5)) as database:
+        rows = database.execute(QUERY, (here, MOST_READ)).fetchall()
+    for _, of_trial in itertools.groupby(rows, key=lambda row: row[0]):
+        looks = list(of_trial)
+        pauses_s = [
+            (after[3] - before[3]) / 1e3 - (after[4] - before[4])
+            for before, after in itertools.pairwise(looks)
+        ]
+        step, training_s = looks[-1][2], looks[-1][4]
+        if step and pauses_s:
+            content = json.loads(looks[0][1])
+            shape = _shape(content["params"], content["tags"]["corpus_digest"])
+            yield shape, training_s / step, max(0.0, statistics.median(pauses_s))
+
+
+def _shape(params: Mapping[str, str], corpus_digest: str) -> str:
+    """Equal for trials whose steps and evaluations cost the same."""
+    deciding = {name: value for name, value in params.items() if name not in FREE}
+    return repr((corpus_digest, sorted(deciding.items())))

@@ -166,7 +166,7 @@ def _plan(file: str, overrides: Sequence[str], state_root: Path, is_here: bool =
 
 
 def _takes(made: Plan, cost: Estimate, at_once: int) -> str:
-    """How long a sweep will train on this machine, and where that is known from."""
+    """Say how long a sweep will take on this machine, and how that is known."""
     hours = made.sweep.search.hours
     if made.to_come is None:
         limit = f"at most {hours:g} h of searching" if hours else "as long as something improves"

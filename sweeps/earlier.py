@@ -1,4 +1,4 @@
-"""What trials took on this machine before, as the outboxes of the state directory have it."""
+"""Timings of earlier trials on this machine, read from the outboxes of the state directory."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ ORDER BY trials.key, evaluations.step
 
 @dataclass(frozen=True)
 class Timing:
-    """What trials of one shape took in sweeps: medians over trials."""
+    """Median times of the trials of one shape."""
 
     step_s: float  # of an update
-    evaluation_s: float  # of an evaluation, with all that is done at it
+    evaluation_s: float  # of an evaluation, its checkpoint and its report
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """The timings by shape."""
+    """Timings by shape."""
 
     timings: Mapping[str, Timing] = field(default_factory=dict)
 
     def of(self, trial: TrialConfig) -> Timing | None:
-        """What trials of this shape took, None where there were none."""
+        """Return the timing of trials of the same shape, or None if there were none."""
         if ":" in trial.model.variant:  # a model of the user's own, whose code may have changed
             return None
         params = {name: canonical(value) for name, value in trial.flat.items()}
@@ -65,9 +65,10 @@ class Earlier:
 
 
 def earlier_here(state: State) -> Earlier:
-    """What the sweeps of a state directory took on this machine; one that is damaged is left out.
+    """Read the timings of all sweeps in a state directory. Damaged outboxes are skipped.
 
-    Only trials that were evaluated twice tell what an evaluation takes.
+    Only trials with two or more evaluations count: the time between two, without the training
+    steps, is that of an evaluation.
     """
     with one_thread():
         here = hardware(torch.device("cpu"))
@@ -89,7 +90,7 @@ def earlier_here(state: State) -> Earlier:
 
 
 def _read(path: Path, here: str) -> Iterator[tuple[str, float, float]]:
-    """The shape of each trial of a sweep, with seconds of a step and of an evaluation."""
+    """Yield the shape of each trial, with the seconds of a step and of an evaluation."""
     uri = f"file:{quote(str(path))}?mode=rw"  # of a journal that a driver left, readers write too
     with closing(sqlite3.connect(uri, uri=True, timeout=5)) as database:
         rows = database.execute(QUERY, (here, MOST_READ)).fetchall()
@@ -107,6 +108,6 @@ def _read(path: Path, here: str) -> Iterator[tuple[str, float, float]]:
 
 
 def _shape(params: Mapping[str, str], corpus_digest: str) -> str:
-    """Equal for trials whose steps and evaluations cost the same."""
+    """Return a key that is equal for trials whose steps and evaluations cost the same."""
     deciding = {name: value for name, value in params.items() if name not in FREE}
     return repr((corpus_digest, sorted(deciding.items())))

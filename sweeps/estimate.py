@@ -1,4 +1,4 @@
-"""What a sweep will take: from what earlier runs took here, or from a few real steps."""
+"""How long a sweep will take: from earlier trials on this machine, or from a few timed steps."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus
 from trainables.training import Splits
 
-IN_A_SWEEP = 1.15  # times what is timed alone: the optimizer's updates, and the trials beside it
+IN_A_SWEEP = 1.15  # ratio to steps timed alone: adds the optimizer and the load of other trials
 WORKER_BYTES = 450 << 20  # of a Ray worker with torch, before its trial
 STARTUP_S = 10.0  # Ray, the workers and the tracking store
 TRIAL_OVERHEAD_S = 0.15
-EVALUATION_OVERHEAD_S = 0.02  # what is saved and told at each
+EVALUATION_OVERHEAD_S = 0.02  # to save and report
 WEIGHTS_ON_DISK = 8  # two checkpoints with both moments, the artifact and MLflow's copy of it
 TRIAL_DISK_BYTES = 64 << 10  # text, configuration, and rows in both databases
 EXAMPLES = 32  # random configurations of a search, over all its studies
-UNCERTAIN = 0.2  # of what was timed, either way
-UNCERTAIN_BEFORE = 0.1  # of what earlier runs took
-UNCERTAIN_PREDICTED = 0.5  # of what was neither
+UNCERTAIN = 0.2  # relative error of what was timed
+UNCERTAIN_BEFORE = 0.1  # of earlier trials
+UNCERTAIN_PREDICTED = 0.5  # of predictions
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Coming:
-    """The trials that a search will add, of which nobody knows the settings yet.
-
-    Its random configurations stand for them.
-    """
+    """The trials that a search will add. Random configurations stand for their unknown settings."""
 
     examples: tuple[TrialConfig, ...] = ()
-    suggested: int = 0  # trials; their mean length is `share` of a whole one's, from 0 to 1
-    confirming: int = 0  # trials, none of which is stopped early
-    share: float = 1.0
+    suggested: int = 0  # trials, which the pruner may stop early
+    confirming: int = 0  # trials, which always train to the end
+    share: float = 1.0  # mean part of its steps that a suggested trial trains, from 0 to 1
 
     @staticmethod
     def of(plan: Plan, trials: int) -> Coming:
-        """Of a plan that lacks so many trials."""
+        """Describe the `trials` that the search of a plan has yet to add."""
         if not plan.cells:
             return Coming()
         search, seed = plan.sweep.search, plan.sweep.seeds[0]
@@ -79,23 +76,23 @@ class Coming:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a sweep: the cost by trial key, and of the whole."""
+    """Cost of a sweep: of each trial by key, and of all together."""
 
     costs: Mapping[str, Cost]
-    mean_s: float  # expected of a trial that is not in `costs`
-    work_s: float  # expected of all trials one after another
-    most_s: float  # of them, if the search stops none early
+    mean_s: float  # expected seconds of a trial that is not in `costs`
+    work_s: float  # expected seconds of all trials, one after another
+    most_s: float  # the same if no trial is stopped early
     disk_bytes: int
-    uncertain: float = 0.0  # part of the seconds, either way
-    busy: float = 1.0  # how much longer a step took just now than it takes at best
-    basis: str = ""  # where it comes from, in words
+    uncertain: float = 0.0  # relative error of the seconds, in both directions
+    busy: float = 1.0  # median time of a step just now, relative to the shortest
+    basis: str = ""  # the sources of the estimate, in words
 
     def seconds(self, at_once: int) -> float:
-        """Of the sweep, with so many trials at once."""
+        """Expected seconds of the sweep with so many trials at once."""
         return STARTUP_S + self._slots_s(self.work_s, at_once)
 
     def range_s(self, at_once: int) -> tuple[float, float]:
-        """The least and the most seconds that are to be expected."""
+        """Lower and upper bound of the seconds that are likely."""
         most_s = self._slots_s(self.most_s, at_once) * self.busy
         return (
             STARTUP_S + self._slots_s(self.work_s, at_once) * (1 - self.uncertain),
@@ -122,13 +119,13 @@ def estimate(
     coming: Coming | None = None,
     earlier: Earlier | None = None,
 ) -> Estimate:
-    """Expect of each shape what earlier trials took here, or else what some steps take now.
+    """Estimate the cost of each trial from earlier trials on this machine, or from timed steps.
 
     Args:
-        trials: that are to be trained.
-        corpus: what they train on.
-        coming: those that a search will add; there must be trials of the one kind or the other.
-        earlier: what trials took on this machine.
+        trials: to be trained.
+        corpus: that they train on.
+        coming: the trials that a search will add. Without them `trials` must not be empty.
+        earlier: timings of trials on this machine.
     """
     coming, earlier = coming or Coming(), earlier or Earlier()
     known = {trial.key: trial for trial in (*trials, *coming.examples)}
@@ -180,7 +177,7 @@ def _basis(remembered: int, shapes: int, predicted: int) -> str:
 def _factor(
     known: Mapping[str, TrialConfig], probes: Probes, before: Mapping[str, Timing | None]
 ) -> float:
-    """How much longer steps take in a sweep than they do alone, from those known both ways."""
+    """Ratio of the time of a step in a sweep to that of one timed alone; median over shapes."""
     ratios = [
         timing.step_s / probes.of[shape(known[key])].step_s
         for key, timing in before.items()
@@ -192,7 +189,7 @@ def _factor(
 def _cost(
     training: TrainingConfig, splits: Splits, probe: Probe, timing: Timing | None, factor: float
 ) -> Cost:
-    """The cost of a trial."""
+    """Compute the cost of a trial, from `timing` where there is one."""
     step_s, evaluation_s = factor * probe.step_s, factor * probe.token_s * _tokens(training, splits)
     if timing:
         step_s, evaluation_s = timing.step_s, timing.evaluation_s
@@ -210,7 +207,7 @@ def _cost(
 
 
 def _tokens(training: TrainingConfig, splits: Splits) -> int:
-    """That an evaluation reads."""
+    """Number of tokens that an evaluation reads."""
     if training.evaluation == "exact":
         return len(splits.train) + len(splits.validation)
     return 2 * training.eval_batches * training.batch_size * training.block_size

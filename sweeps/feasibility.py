@@ -102,7 +102,7 @@ def _some(cell: Cell) -> Iterator[Configuration]:
 def some_allowed(
     cell: Cell, constraints: Sequence[str], seed: int, count: int
 ) -> list[TrialConfig]:
-    """At most so many random configurations that a study may suggest, the same ones every time."""
+    """Draw at most `count` configurations that a study may suggest, the same ones every time."""
     found: list[TrialConfig] = []
     for arm, values in itertools.islice(_some(cell), MOST):
         if len(found) == count:

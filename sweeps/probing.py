@@ -1,4 +1,4 @@
-"""What steps and evaluations take: timed for as many shapes as there is time for, or predicted."""
+"""Times of steps and evaluations: measured for some shapes, predicted for the others."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ logger = logging.getLogger(__name__)
 
 TIMED_STEPS = 10
 TIMED_S = 0.05  # of steps, at least one
-PROBING_S = 4.0  # shapes that come later are predicted
-COUNTING_S = 2.0  # and those that come later still are taken to cost what the others do
+PROBING_S = 4.0  # seconds; the shapes that are left are predicted
+COUNTING_S = 2.0  # seconds; those that are left then get the mean of the timed ones
 PRODUCTS = {"matmul": 0, "__matmul__": 0, "mm": 0, "bmm": 0, "linear": 0, "addmm": 1, "baddbmm": 1}
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What was measured of one shape; of a trial that cannot be timed, nothing.
+    """Measurements of one shape; all zero if it cannot be timed.
 
-    The shortest of several times counts: what else the machine does only adds to it.
+    The shortest of several times counts: other work on the machine only adds to it.
     """
 
     step_s: float = 0.0  # of an update; none for a model that is fitted, not trained
@@ -53,14 +53,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class Probes:
-    """Of all shapes of a sweep."""
+    """Probes of all shapes of a sweep."""
 
     of: Mapping[str, Probe]  # by shape
-    predicted: frozenset[str]  # those that were not timed
+    predicted: frozenset[str]  # the shapes that were not timed
 
     @property
     def busy(self) -> float:
-        """How much longer a step usually took than the shortest one did, 1 on a quiet machine."""
+        """Ratio of the median step to the shortest: about 1 on a quiet machine."""
         timed = [probe for shape, probe in self.of.items() if shape not in self.predicted]
         shortest_s = sum(probe.step_s for probe in timed)
         return sum(probe.usual_step_s for probe in timed) / shortest_s if shortest_s else 1.0
@@ -72,10 +72,10 @@ def shape(trial: TrialConfig) -> str:
 
 
 def probe_all(shapes: Mapping[str, TrialConfig], vocab_size: int, splits: Splits) -> Probes:
-    """A probe for each shape, of one of its trials.
+    """Probe one trial of each shape, as far as `PROBING_S` goes, and predict the others.
 
     Args:
-        shapes: a trial for each of them.
+        shapes: a trial of each shape.
         vocab_size: of the corpus.
         splits: the corpus.
     """
@@ -108,7 +108,7 @@ def _probed(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
 
 
 def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
-    """What a trial's shape costs, from a few of its steps and a slice of its evaluation.
+    """Time a few steps and a slice of the evaluation of a trial.
 
     Without the optimizer's updates: a tenth of a small step, and torch's optimizers bring its
     compiler with them, a second and 70 MiB of this process.
@@ -156,7 +156,7 @@ def _evaluation_s(model: LanguageModel, splits: Splits, block_size: int) -> floa
 def _predicted(
     shapes: Mapping[str, TrialConfig], timed: Mapping[str, Probe], vocab_size: int
 ) -> dict[str, Probe]:
-    """Probes of the shapes that were not timed, by their operations and bytes."""
+    """Predict the probes of the shapes that were not timed, from their operations and bytes."""
     counts: dict[str, Numbers] = {}
     deadline = time.perf_counter() + COUNTING_S
     known = [each for each in timed if timed[each].step_s]
@@ -184,11 +184,11 @@ def _predicted(
 
 
 def _fit(work: Numbers, seconds: Numbers) -> Numbers:
-    """Seconds of each kind of work, none below zero, whose sums come nearest in relation.
+    """Fit the seconds of each kind of work by non-negative least squares of relative errors.
 
     Args:
-        work: of each shape, its operations, multiplications and bytes.
-        seconds: of each shape; the sum over all of them is met.
+        work: operations, multiplications and bytes, a row for each shape.
+        seconds: measured for each shape. Their sum is reproduced exactly.
     """
     from scipy.optimize import nnls  # a second to import, and seldom needed
 
@@ -211,7 +211,7 @@ def _tokens(trial: TrialConfig) -> int:
 
 
 def _count(trial: TrialConfig, vocab_size: int) -> Numbers:
-    """The work of one forward pass: operations, multiplications of products, and bytes."""
+    """Count the operations, multiplications and bytes of one forward pass."""
     training = trial.training
     model = trial.model.build(vocab_size, training.block_size, initial_stream(trial.seed))
     ids_BT = torch.zeros((training.batch_size, training.block_size), dtype=torch.int64)
@@ -221,7 +221,7 @@ def _count(trial: TrialConfig, vocab_size: int) -> Numbers:
 
 
 class _Counting(TorchFunctionMode):
-    """Counts what is computed; a dispatch mode would count more, but loads torch's compiler."""
+    """Counts the operations of a model. A dispatch mode would count more, but loads a compiler."""
 
     def __init__(self) -> None:
         super().__init__()

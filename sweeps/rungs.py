@@ -1,4 +1,4 @@
-"""Where a search looks whether a configuration is hopeless, and what that saves.
+"""Rungs: the steps at which a search may stop a configuration, and how much that saves.
 
 Knows no Optuna.
 """
@@ -22,7 +22,7 @@ Judge = Callable[[float, Sequence[int]], int | None]  # at which of its rungs a 
 
 
 def first_rung(stopping: Stopping, cell: Cell) -> int:
-    """The step from which the configurations of a study are judged."""
+    """Return the step from which the pruner looks at the configurations of a study."""
     shortest = min(arm.defaults["training.max_steps"] for arm in cell.arms)
     return stopping.first_step or math.ceil(shortest / stopping.reduction)
 
@@ -47,12 +47,12 @@ def rungs(stopping: Stopping, first_step: int, training: TrainingConfig) -> list
 def trained_share(
     stopping: Stopping, first_step: int, training: TrainingConfig, suggestions: int
 ) -> float:
-    """What part of its steps a suggestion of a study is expected to train, from 0 to 1.
+    """Simulate what part of its steps a suggestion trains on average, from 0 to 1.
 
-    Of simulated studies whose configurations come in random order and keep their ranks.
+    Configurations come in random order and keep their ranks from rung to rung.
 
     Args:
-        stopping: the rule.
+        stopping: the rule of the pruner.
         first_step: as `first_rung` gives it.
         training: of the configurations.
         suggestions: how many the study makes.

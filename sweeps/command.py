@@ -96,16 +96,17 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     from sweeps.earlier import earlier_here
     from sweeps.estimate import Coming, estimate
     from sweeps.gpus import largest, measured_here, pack_sizes_here, settle
-    from sweeps.overview import done_in_words
+    from sweeps.overview import done_of
     from sweeps.packs import settle_packs
     from sweeps.resources import concurrency, local_node
     from sweeps.state import state_at
 
-    corpus, nodes = made.corpus, [local_node()]
+    corpus, nodes, state = made.corpus, [local_node()], state_at(state_root)
+    done = done_of(made, state)
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
     with phase("timing some steps of the trials"):
-        coming = Coming.of(made, made.to_come or 0)
-        cost = estimate(made.trials, corpus, coming, earlier_here(state_at(state_root)))
+        coming = Coming.of(made, done.to_come(made))
+        cost = estimate(done.left(made), corpus, coming, earlier_here(state), made.trials)
     shapes = largest((*made.trials, *made.examples), cost)
     resources, why = settle(made.sweep.resources, nodes, lambda: measured_here(shapes, corpus))
     at_once = concurrency(resources, nodes)
@@ -122,8 +123,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         parts.append(f"{'?' if made.to_come is None else made.to_come} of the search")
     total = len(made.trials) + (made.to_come or 0)
     _say(f"trials  {total} ({', '.join(parts)}), {at_once} at once on this machine")
-    if done := done_in_words(made, state_at(state_root)):
-        _say(f"done    {done}")
+    if done.in_words:
+        _say(f"done    {done.in_words}")
     if made.cells:
         _show_search(made)
     else:
@@ -140,7 +141,9 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         _say(f"packs   {said}")
     if why:
         _say(f"gpu     {why} (here; a cluster's GPUs are measured when a sweep starts)")
-    _say(f"takes   {_takes(made, cost, at_once)}")
+    is_left = cost.work_s or made.to_come is None
+    takes = _takes(made, cost, at_once) if is_left else "nothing: all trials are done"
+    _say(f"takes   {takes}")
     _say(
         f"needs   {cost.memory_bytes(at_once, packs.largest(trials)) / 2**30:.1f} GiB of memory and"
         f" {cost.disk_bytes / 2**20:,.0f} MiB of disk"

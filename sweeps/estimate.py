@@ -118,17 +118,21 @@ def estimate(
     corpus: Corpus,
     coming: Coming | None = None,
     earlier: Earlier | None = None,
+    others: Sequence[TrialConfig] = (),
 ) -> Estimate:
     """Estimate the cost of each trial from earlier trials on this machine, or from timed steps.
+
+    There must be at least one trial in `trials`, `others` or the examples of `coming`.
 
     Args:
         trials: to be trained.
         corpus: that they train on.
-        coming: the trials that a search will add. Without them `trials` must not be empty.
+        coming: the trials that a search will add.
         earlier: timings of trials on this machine.
+        others: trials that are not to be trained, but whose costs are wanted too.
     """
     coming, earlier = coming or Coming(), earlier or Earlier()
-    known = {trial.key: trial for trial in (*trials, *coming.examples)}
+    known = {trial.key: trial for trial in (*trials, *others, *coming.examples)}
     splits = Splits.of(corpus, torch.device("cpu"))
     shapes = {shape(trial): trial for trial in known.values()}
     probes = probe_all(shapes, corpus.vocab_size, splits)
@@ -143,7 +147,7 @@ def estimate(
         part = UNCERTAIN_PREDICTED if shape(trial) in predicted else UNCERTAIN
         unsure_s[key] = (UNCERTAIN_BEFORE if timing else part) * costs[key].seconds
     given = [costs[trial.key] for trial in trials]
-    shown = [costs[example.key] for example in coming.examples] or given
+    shown = [costs[example.key] for example in coming.examples] or list(costs.values())
     whole_s = statistics.fmean(cost.seconds for cost in shown)
     mean_s = coming.share * whole_s
     given_s = sum(cost.seconds for cost in given) + coming.confirming * whole_s

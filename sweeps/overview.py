@@ -18,6 +18,7 @@ from sweeps.outbox import OUTBOX, TRIAL, read_trials
 from sweeps.plan import Plan
 from sweeps.service import sweep_names, sync_sweep
 from sweeps.state import State
+from trainables.config import TrialConfig
 from trainables.errors import UserError
 
 
@@ -43,23 +44,42 @@ def overview(state: State) -> list[LocalSweep]:
     return [_read(state, name) for name in sweep_names(state)]
 
 
-def done_in_words(plan: Plan, state: State) -> str:
-    """How much of a plan a state directory has already; empty where it has no such sweep."""
+@dataclass(frozen=True)
+class Done:
+    """The trials of a plan that a state directory has already."""
+
+    keys: frozenset[str] = frozenset()
+    in_words: str = ""  # empty where there is no such sweep
+
+    def left(self, plan: Plan) -> list[TrialConfig]:
+        """Return the trials of the grid that are not done."""
+        return [trial for trial in plan.trials if trial.key not in self.keys]
+
+    def to_come(self, plan: Plan) -> int:
+        """Return how many trials the search has yet to add, 0 where no number limits it."""
+        of_the_search = len(self.keys) - (len(plan.trials) - len(self.left(plan)))
+        return max(0, (plan.to_come or 0) - of_the_search)
+
+
+def done_of(plan: Plan, state: State) -> Done:
+    """Look for the trials of a plan in the state directory, by the name of its sweep."""
     try:
         records = read_trials(state.sweep(plan.sweep.name) / OUTBOX)
     except (sqlite3.Error, ValueError):
-        return ""
+        return Done()
     labels = {cell.label for cell in plan.cells}
     now = {r.key: r.content for r in records if r.content["tags"].get("study") in labels}
     now |= {trial.key: describe_trial(plan, trial) for trial in plan.trials}
     found = change(records, now, plan)
     total = "?" if plan.to_come is None else len(plan.trials) + plan.to_come
     said = f"{found.done} of {total} trials are done in {state.root}"
+    keys = frozenset(record.key for record in records if record.is_done and record.key in now)
     if not found.go_done:
-        return said
-    return (
+        return Done(keys, said)
+    return Done(
+        keys,
         f"{said}; {found.go_done} others with results would be retired ({found.why}), which"
-        " `sweeps run` does with --retire; or give this sweep another name with name=NAME"
+        " `sweeps run` does with --retire; or give this sweep another name with name=NAME",
     )
 
 

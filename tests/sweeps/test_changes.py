@@ -71,6 +71,17 @@ def done_line(*overrides: str) -> str:
     return "\n".join(re.findall(r"^done .*$", planned.output, re.MULTILINE))
 
 
+def test_a_plan_takes_as_long_as_what_is_left_of_it() -> None:
+    def takes() -> str:
+        return re.findall(r"^takes +(.*)$", sweeps("plan", "sweep.yaml").output, re.MULTILINE)[0]
+
+    assert takes().startswith("about ")
+    finish(4)
+    assert takes().startswith("about ")
+    finish(6)
+    assert takes() == "nothing: all trials are done"
+
+
 def test_a_plan_says_what_of_it_is_done_and_what_would_be_retired() -> None:
     assert done_line() == ""
     finish(4)

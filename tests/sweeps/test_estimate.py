@@ -225,3 +225,12 @@ def test_a_real_shape_is_timed(variant: str, make_trial: MakeTrial) -> None:
     assert (found.step_s > 0) == (found.memory_bytes > 0) == is_trained
     assert found.usual_step_s >= found.step_s
     assert found.token_s > 0
+
+
+def test_trials_that_are_done_have_a_cost_and_are_no_work(
+    probed: list[int], make_trial: MakeTrial
+) -> None:
+    done, left = (make_trial("factorized", n_embd=width, max_steps=10) for width in (8, 16))
+    cost = estimate([left], CORPUS, others=[done, left])
+    assert cost.work_s == cost.of(left.key) > cost.of(done.key) > 0
+    assert estimate([], CORPUS, others=[done, left]).work_s == 0

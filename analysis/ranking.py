@@ -148,6 +148,43 @@ def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.Data
     return table[[*others, by, *SHOWN]].dropna(axis="columns", how="all")
 
 
+def level_means(trials: Trials, table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The mean val_loss of each level of a setting, over configurations that differ in it alone.
+
+    Only groups of `pivot` that have all levels of the setting count, so that the means of its
+    levels are over the same other settings.
+
+    Args:
+        trials: from `load_trials`.
+        table: their `configurations`, where they are known already.
+
+    Returns:
+        A row a level: ``setting``, ``level``, ``val_loss``, and ``n``, the number of configurations
+        in the mean. The setting whose levels differ most comes first, its best level first.
+
+    Raises:
+        AnalysisError: no trial is finished.
+    """
+    table = configurations(trials) if table is None else table
+    found = [_means_by(pivot(trials, name, table), name) for name in trials.settings]
+    found = [means for means in found if len(means)]
+    found.sort(key=lambda means: means["val_loss"].iloc[0] - means["val_loss"].iloc[-1])
+    empty = pd.DataFrame(columns=["setting", "level", "val_loss", "n"])
+    return pd.concat(found, ignore_index=True) if found else empty
+
+
+def _means_by(pivoted: pd.DataFrame, by: str) -> pd.DataFrame:
+    """The rows of `level_means` for a setting, from its pivot; none where no group has all."""
+    if pivoted.empty:
+        return pivoted
+    others = list(pivoted.columns[: pivoted.columns.get_loc("n")])
+    others.remove(by)
+    groups = pivoted.groupby(others or (lambda _: 0), dropna=False)[by]
+    whole = pivoted[groups.transform("nunique") == pivoted[by].nunique()].dropna(subset=by)
+    means = whole.groupby(by)["val_loss"].agg(["mean", "size"]).sort_values("mean").reset_index()
+    return means.set_axis(["level", "val_loss", "n"], axis="columns").assign(setting=by)
+
+
 def pivot_settings(trials: Trials) -> list[str]:
     """The settings that a sweep is read by: numbers that differ."""
     return [name for name in trials.settings if pd.api.types.is_numeric_dtype(trials.table[name])]

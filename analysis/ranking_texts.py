@@ -9,11 +9,15 @@ import pandas as pd
 from analysis.document import in_short
 from analysis.ranking import DECIMALS, INTERVAL
 from analysis.runs import Trials
+from analysis.terminal import in_a_line
 from analysis.terminal import table as columns
 
 MOST_ROWS = 20  # of the ranking
 MORE = "--markdown and --csv print all"
 MOST_IN_GRID = 12  # rows and columns
+MOST_MEANS = 3  # settings of which means are said
+MEAN_WIDTH = 55  # characters of the levels and their means in a line
+MEAN_DECIMALS = 4
 NOT_SHOWN = ["train_loss", "best_val_loss", "training_seconds", "run_ids"]
 
 
@@ -89,6 +93,24 @@ def _shown(words: pd.DataFrame, what: str, of: int, more: str = MORE) -> str:
     if len(words) < of:
         text += f"\nThe first {len(words)} of {of} {what}; {more}."
     return text
+
+
+def means_in_words(means: pd.DataFrame) -> list[str]:
+    """What the settings with the largest effects do, a line each, the best level first.
+
+    Args:
+        means: of `analysis.ranking.level_means`.
+    """
+    lines = []
+    for setting, rows in means.groupby("setting", sort=False):
+        levels = [
+            f"{in_short(row.level)} {in_short(row.val_loss, MEAN_DECIMALS)}"
+            for row in rows.itertuples()
+        ]
+        while len(line := f"{setting}: {', '.join(levels)}") > MEAN_WIDTH and len(levels) > 3:
+            levels[-3 if "..." in levels else -2 :] = ["...", levels[-1]]
+        lines.append(in_a_line(f"{line} (val_loss of {rows['n'].iloc[0]})"))
+    return lines[:MOST_MEANS]
 
 
 def not_ranked(trials: Trials) -> str:

@@ -256,6 +256,8 @@ def run(
         signals.leave()
     if outcome.ranking is not None:
         _show_ranking(outcome.ranking.head(TOP))
+        for line in outcome.means:
+            _say(f"means   {line}")
         _say(f"tables  {outcome.reports}")
     elif outcome.unranked:
         _say(f"tables  there are none: {outcome.unranked}")
@@ -264,6 +266,10 @@ def run(
         store = []
     if not outcome.unsent:
         _say(f"browse  {_browse(made.sweep.name, outcome, store, state_root)}")
+    if outcome.means and outcome.status != "KILLED":
+        asks = "is that chance?" if len(made.sweep.seeds) > 1 else "chance? One seed cannot tell"
+        judge = _command("analysis", "conclusions", made.sweep.name, *store, "--state", state_root)
+        _say(f"next    {judge}  # {asks}")
     _show_faults(outcome)
     if outcome.failed:
         _show_failures(outcome.failed, outcome.storage)
@@ -276,7 +282,7 @@ def run(
     if outcome.fruitless and outcome.status == "FAILED":
         _say(f"search  no trial was finished in: {'; '.join(outcome.fruitless)}")
     if outcome.unsent:
-        sync = _command("sync", made.sweep.name, *store, "--state", state_root)
+        sync = _command("sweeps", "sync", made.sweep.name, *store, "--state", state_root)
         _say(f"unsent  {outcome.unsent} runs are not in MLflow yet, they are kept"
              f" ({outcome.problem})\nsend    {os.environ.get(AGAIN) or sync}")  # fmt: skip
     if outcome.status == "FINISHED" and not outcome.stop.is_interrupted:
@@ -408,7 +414,7 @@ def _browse(name: str, outcome: Outcome, store: Sequence[str], state_root: Path)
     from sweeps.views import server_address, view_link
 
     if not outcome.uri.startswith("http"):
-        return _command("ui", name, *store, "--state", state_root)
+        return _command("sweeps", "ui", name, *store, "--state", state_root)
     address = server_address(outcome.uri)
     return (
         view_link(address, outcome.experiment_id, "ranking") if outcome.experiment_id else address
@@ -416,11 +422,11 @@ def _browse(name: str, outcome: Outcome, store: Sequence[str], state_root: Path)
 
 
 def _command(*arguments: object) -> str:
-    """A `sweeps` command that can be pasted into a shell."""
+    """A command that can be pasted into a shell."""
     words = [str(argument) for argument in arguments]
     if words[-2:] == ["--state", "state"]:
         words = words[:-2]
-    return shlex.join(["sweeps", *words])
+    return shlex.join(words)
 
 
 @main.command()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import AnalysisError, load_trials, tables, write_ranking, write_tables
+from analysis.ranking import level_means
+from analysis.ranking_texts import means_in_words
 from analysis.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps import signals
 from sweeps.changes import change
@@ -79,6 +81,7 @@ class Outcome:
     problem: str = ""  # why
     ranking: pd.DataFrame | None = None  # None when no trial is finished or some are unsent
     unranked: str = ""  # why not, where all is sent
+    means: list[str] = field(default_factory=list)  # what the settings of a grid do, in words
     experiment_id: str = ""  # of the ranking
 
 
@@ -470,4 +473,7 @@ def _rank(name: str, outcome: Outcome) -> None:
     write_tables(named, outcome.reports)
     write_ranking(named["ranking"], outcome.reports)
     outcome.ranking = named["ranking"]
+    if not trials.search:  # the settings of which were chosen for their losses
+        means = level_means(trials, named["ranking"].drop(columns="rank"))
+        outcome.means = means_in_words(means)
     outcome.experiment_id = trials.sweep.get("experiment_id", "")

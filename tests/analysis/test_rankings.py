@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,8 @@ from analysis import (
 )
 from analysis.command import main
 from analysis.published import PUBLISHED as PUBLISHED_TABLE
-from analysis.ranking_texts import grid, not_ranked, ranking_text
+from analysis.ranking import level_means
+from analysis.ranking_texts import grid, means_in_words, not_ranked, ranking_text
 
 # The published attention losses for n_embd 64 and 128, in the order of the published table.
 PUBLISHED = """
@@ -233,6 +235,65 @@ def test_a_cell_that_is_not_there_is_empty_and_many_levels_are_no_grid() -> None
     assert grid(named["by_rate"]).empty
     assert "columns" not in ranking_text(named)
     assert "by_rate: no grid" in ranking_text(named, every_pivot=True)
+
+
+def test_means_of_a_setting_are_over_what_differs_in_nothing_else(published: Trials) -> None:
+    table = level_means(published).set_index(["setting", "level"])
+    assert list(dict.fromkeys(table.index.get_level_values(0))) == [
+        *("pe_type", "block_size", "n_embd"),  # by how much their levels differ
+    ]
+    rope = [
+        *(2.34159, 2.35512, 2.3811, 2.40827),
+        *(2.35685, 2.36591, 2.37046, 2.40226),
+    ]
+    assert table.loc[("pe_type", "rope"), "val_loss"] == pytest.approx(sum(rope) / 8)
+    assert list(table.loc["pe_type"].index) == ["rope", "sinpe", "randn"]
+    assert list(table.loc["block_size"].index) == [64, 32, 16, 8]  # best first
+    assert list(table["n"]) == [8] * 3 + [6] * 4 + [12] * 2  # without bigram and factorized
+
+
+def test_means_are_over_groups_that_have_all_levels() -> None:
+    losses = {(1, 1): 2.0, (1, 2): 1.9, (1, 3): 2.1, (2, 1): 3.0, (2, 3): 2.5}
+    runs = [run(10 * a + b, val_loss=loss, a=a, b=b) for (a, b), loss in losses.items()]
+    found = level_means(trials_of("study", runs))
+    assert list(zip(found["setting"], found["level"], found["n"], strict=True)) == [
+        *(("a", 1, 2), ("a", 2, 2)),  # with b=1 and b=3
+        *(("b", 2, 1), ("b", 1, 1), ("b", 3, 1)),  # with a=1
+    ]
+    assert list(found["val_loss"]) == pytest.approx([2.05, 2.75, 1.9, 2.0, 2.1])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [{"a": 1, "b": 1}, {"a": 2, "b": 2}],  # they differ together
+        [{"a": 1}, {"b": 1}],
+        [{"a": 1}],
+    ],
+)
+def test_what_differs_nowhere_alone_has_no_means(settings: list[dict[str, int]]) -> None:
+    runs = [run(i, val_loss=2.0 + i, **each) for i, each in enumerate(settings)]
+    means = level_means(trials_of("study", runs))
+    assert means.empty
+    assert means_in_words(means) == []
+
+
+def test_means_take_three_lines_of_a_terminal_at_most(published: Trials) -> None:
+    assert means_in_words(level_means(published)) == [
+        "pe_type: rope 2.3727, sinpe 2.4131, randn 2.4650 (val_loss of 8)",
+        "block_size: 64 2.4065, 32 2.4097, 16 2.4155, 8 2.4360 (val_loss of 6)",
+        "n_embd: 64 2.4158, 128 2.4180 (val_loss of 12)",
+    ]
+    runs = [
+        run(i, val_loss=1 + b + c / 100 + (a == "x") / 1000, a=a, b=b, learning_rate=c / 8, d=d)
+        for i, (a, b, c, d) in enumerate(itertools.product("xy\n", range(4), range(13), (7, 8)))
+    ]
+    lines = means_in_words(level_means(trials_of("study", runs)))
+    assert lines[0] == "b: 0 1.0603, 1 2.0603, 2 3.0603, 3 4.0603 (val_loss of 78)"
+    assert lines[1] == "learning_rate: 0.0 2.5003, ..., 1.5 2.6203 (val_loss of 24)"
+    assert lines[2].startswith(r"a: \n 2.5600, y 2.5600, x 2.5610")
+    assert len(lines) == 3  # of four settings
+    assert max(map(len, lines)) <= 72
 
 
 def test_markdown_and_csv_print_the_whole_and_nothing_else(tmp_path: Path) -> None:

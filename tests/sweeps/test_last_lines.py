@@ -25,6 +25,8 @@ from sweeps.plan import make_plan
 from sweeps.state import State
 from sweeps.stopping import Stop
 from sweeps.store import mlflow_client, sweep_experiments
+from tests.analysis.tuned import suggested
+from tests.analysis.tuned import sweep as searched
 from tests.sweeps.test_tracking import evaluation
 from trainables.storage import SharedFolder
 
@@ -106,6 +108,47 @@ def test_another_store_is_named_by_the_command_that_browses_it(
     assert client.get_experiment_by_name("study").artifact_location == beside
     assert not Path("mlruns").exists()
     assert not Path("state/mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "asks"), [(1, "chance? One seed cannot tell"), (2, "is that chance?")]
+)
+def test_a_grid_ends_with_what_its_settings_did_and_how_to_judge_it(
+    seeds: int, asks: str, empty_store: Path
+) -> None:
+    grid = SWEEP.replace("bigram}", "factorized}, grid: {model.n_embd: [2, 4]}")
+    Path("sweep.yaml").write_text(f"{grid}replicates: {seeds}\n")
+    train_all()
+    shutil.copy(empty_store, "state/mlflow.db")
+    done = run()
+    assert done.exit_code == 0, done.output
+    assert said(done)["means"] == "n_embd: 2 3.7500, 4 3.7500 (val_loss of 1)"
+    assert said(done)["next"] == f"analysis conclusions study  # {asks}"
+
+
+def test_a_search_has_no_means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    picked = [suggested("s", n, {"n_embd": n}, 2.0 + n) for n in range(3)]
+    outcome = service.Outcome(Stop(), tmp_path, SharedFolder(tmp_path), "")
+    monkeypatch.setattr(service, "load_trials", lambda *_: searched(picked))
+    service._rank("tuned", outcome)
+    assert outcome.ranking is not None
+    assert outcome.means == []
+
+
+def test_what_is_to_judge_is_said_at_the_end_and_where_there_is_something(
+    ended: Callable[..., Result],
+) -> None:
+    means = ["a: 1 2.0, 2 2.1 (val_loss of 3)", "b: x 2.0, y 2.1 (val_loss of 3)"]
+    given = {"ranking": RANKING, "means": means}
+    done = ended("http://mlflow:5000", "--state", "my state", status="FAILED", **given)
+    printed = done.output.splitlines()
+    assert [line[8:] for line in printed if line.startswith("means ")] == means
+    assert shlex.split(said(done)["next"], comments=True) == [
+        *("analysis", "conclusions", "study"),
+        *("--tracking-uri", "http://mlflow:5000", "--state", "my state"),
+    ]
+    assert "next" not in said(ended("http://mlflow:5000", status="KILLED", **given))
+    assert "next" not in said(ended("http://mlflow:5000", status="FINISHED", ranking=RANKING))
 
 
 def test_runs_that_cannot_be_sent_are_no_success(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import cProfile
 import math
 import pstats
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,12 @@ class Net(LanguageModel):
 """
 
 
-@pytest.mark.parametrize("name", ["published", "quickstart"])
-def test_the_presets_are_the_38_published_configurations(name: str, corpus: Corpus) -> None:
+@pytest.mark.parametrize(
+    ("name", "widths"), [("published", (64, 128, 256)), ("quickstart", (32, 48, 64))]
+)
+def test_the_presets_are_the_38_published_configurations_at_their_widths(
+    name: str, widths: Sequence[int], corpus: Corpus
+) -> None:
     made = expand(load_sweep(name)[0], corpus, name)
     cells = {
         (t.flat["variant"], t.flat.get("pe_type"), t.flat.get("n_embd"), t.flat["block_size"])
@@ -61,13 +66,13 @@ def test_the_presets_are_the_38_published_configurations(name: str, corpus: Corp
     attention = {
         ("attention", pe_type, n_embd, block_size)
         for pe_type in ("randn", "sinpe", "rope")
-        for n_embd in (64, 128, 256)
+        for n_embd in widths
         for block_size in (8, 16, 32, 64)
     }
     assert len(made.trials) == 38
     assert cells == attention | {("bigram", None, None, 8), ("factorized", None, 384, 8)}
     assert made.varying == ("variant", "pe_type", "n_embd", "block_size")
-    assert made.run_name(made.trials[-1]) == "attention rope n_embd=256 block=64"
+    assert made.run_name(made.trials[-1]) == f"attention rope n_embd={widths[-1]} block=64"
 
 
 def test_the_published_preset_is_the_published_protocol(corpus: Corpus) -> None:

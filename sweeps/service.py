@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import AnalysisError, load_trials, tables, write_ranking, write_tables
+from analysis import AnalysisError, Trials, load_trials, tables, write_ranking, write_tables
+from analysis.matplotlib_settings import load_matplotlib
+from analysis.runs import PICTURE
 from analysis.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps import signals
 from sweeps.changes import change
@@ -469,5 +471,20 @@ def _rank(name: str, outcome: Outcome) -> None:
         return
     write_tables(named, outcome.reports)
     write_ranking(named["ranking"], outcome.reports)
+    if not outcome.stop.is_interrupted:  # nobody waits for a picture then
+        _draw(trials, outcome.reports / PICTURE)
     outcome.ranking = named["ranking"]
     outcome.experiment_id = trials.sweep.get("experiment_id", "")
+
+
+def _draw(trials: Trials, path: Path) -> None:
+    """Write the picture that the page of the sweep's run shows; of a single trial there is none."""
+    # Imported late: it takes a second.
+    load_matplotlib()
+    from analysis.figures import overview
+
+    with phase("drawing the results"):
+        if figure := overview(trials):
+            path.write_bytes(figure.png)
+        else:
+            path.unlink(missing_ok=True)

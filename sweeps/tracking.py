@@ -19,12 +19,13 @@ import pandas as pd
 
 from analysis import RANKING_TABLE
 from analysis.document import as_code, as_text, code_block
+from analysis.links import artifact_link, artifact_source, run_link
 from analysis.messages import without_password
-from analysis.runs import METRICS, PLAN, PLANNED, runs_of
+from analysis.runs import METRICS, PICTURE, PLAN, PLANNED, REPORT, report_link, runs_of
 from analysis.sqlite_store import is_elsewhere, local_folder
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
-from sweeps.views import artifact_link, cut, run_link, view_link
+from sweeps.views import cut, view_link
 from trainables.artifacts import SAMPLE
 from trainables.errors import UserError
 from trainables.storage import Storage
@@ -37,7 +38,6 @@ SOURCES = dict(  # what an evaluation calls the metrics
         strict=True,
     )
 )
-REPORT = "report.html"  # of `analysis report`, which attaches it to the sweep's run
 USAGE = "system/{}"  # what a page of MLflow shows under "System metrics"
 REASONS = {"failure": "FAILED", "stopped": "STOPPED"}  # tags that say why, by status
 ENDS = ("FINISHED", *REASONS.values())  # then a run gets the trial's log
@@ -218,14 +218,16 @@ class SweepRuns:
     def _sweep_note(
         self, record: SweepRecord, best: TrialRecord | None, losses: Mapping[str, float]
     ) -> str:
-        """The page of the sweep's run: what it is about, how far it is, and what is best."""
+        """The page of the sweep's run; it folds away what comes later.
+
+        Where to look, how far the sweep is and what is best, what it is about, and its picture.
+        """
         trials = self._outbox.trials()
         counts = Counter(trial.status for trial in trials)
         done = sum(trial.is_done for trial in trials)
         said = [f"**{done} of {len(trials)} trials are done**"]
         for status, words in {"STOPPED": "stopped early", "FAILED": "failed"}.items():
             said += [f"{counts[status]} {words}"] if counts[status] else []
-        lines = [as_text(part) for part in record.content["description"].split("\n\n") if part]
         done_and_best = ", ".join(said) + "."
         if best:
             done_and_best += (
@@ -235,13 +237,14 @@ class SweepRuns:
             if best.run_id:
                 done_and_best += f" ([its run]({run_link(self._experiment_id, best.run_id)}))"
             done_and_best += "."
-        lines.append(done_and_best)
-        links = {
-            view: view_link("", self._experiment_id, view)[1:] for view in ("ranking", "curves")
-        }
-        if any(file.path == REPORT for file in self._client.list_artifacts(self._parent_id)):
-            links["report"] = artifact_link(self._experiment_id, self._parent_id, REPORT)
-        lines.append(" · ".join(f"[{name}]({link})" for name, link in links.items()))
+        files = {file.path for file in self._client.list_artifacts(self._parent_id)}
+        links = [report_link(self._experiment_id, self._parent_id)] if REPORT in files else []
+        for view in ("ranking", "curves"):
+            links.append(f"[{view}]({view_link('', self._experiment_id, view)[1:]})")
+        about = [as_text(part) for part in record.content["description"].split("\n\n") if part]
+        lines = [" · ".join(links), done_and_best, *about]
+        if PICTURE in files:
+            lines.append(f"![val_loss]({artifact_source(self._parent_id, PICTURE)})")
         return "\n\n".join(lines)
 
     def _send_plan(self, record: SweepRecord) -> None:

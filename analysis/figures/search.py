@@ -32,13 +32,24 @@ EXCESS = "val_loss above the best\nof its study (nats per character)"
 
 def search_figures(trials: Trials) -> list[Figure | None]:
     """Those of a search, `importance` excepted; None where there is nothing to draw."""
+    shown = _shown(trials)
+    if shown is None:
+        return []
+    return [slices(shown), parallel(shown), cost_of_search(trials), front(trials)]
+
+
+def tried(trials: Trials, columns: int) -> Figure | None:
+    """All that a search tried, if it did; with so many columns of panels at most."""
+    shown = _shown(trials)
+    return slices(shown, columns) if shown else None
+
+
+def _shown(trials: Trials) -> _Shown | None:
     table = suggestions(trials)
     if table["val_loss"].notna().sum() < 2:
-        return []
+        return None
     names = [name for name in chosen(trials) if _drawable(table[name]).nunique() > 1]
-    arms = trials.search.arms if trials.search else ()
-    shown = _Shown(table, names, arms)
-    return [slices(shown), parallel(shown), cost_of_search(trials), front(trials)]
+    return _Shown(table, names, trials.search.arms if trials.search else ())
 
 
 def _drawable(column: pd.Series) -> pd.Series:
@@ -81,7 +92,7 @@ class _Shown:
         return all(float(value).is_integer() for value in self.places(name)[0].dropna())
 
 
-def slices(shown: _Shown) -> Figure | None:
+def slices(shown: _Shown, columns: int = COLUMNS) -> Figure | None:
     """Losses over each setting, a panel each."""
     names = shown.names[:MOST_PANELS]
     if not names:
@@ -89,7 +100,7 @@ def slices(shown: _Shown) -> Figure | None:
     table = shown.table
     finished, stopped = (table["outcome"] == outcome for outcome in ("finished", "stopped"))
     failed = table["outcome"] == "failed"
-    columns = min(COLUMNS, len(names))
+    columns = min(columns, len(names))
     rows = math.ceil(len(names) / columns)
     canvas = Canvas(figsize=(2.9 * columns + 1.4, 2.6 * rows + 0.9), layout="constrained")
     panels = list(canvas.subplots(rows, columns, sharey=True, squeeze=False).flat)
@@ -127,11 +138,15 @@ def slices(shown: _Shown) -> Figure | None:
         ticks=MaxNLocator(6, integer=True),
     )  # fmt: skip
     canvas.suptitle("What the search tried")
+    marks = {
+        "finished (dots)": finished,
+        "stopped early (crosses, at their last val_loss)": stopped,
+        "failed (ticks on top)": failed,
+    }
+    counts = [f"{int(which.sum())} {mark}" for mark, which in marks.items() if which.any()]
     shows = (
-        f"The suggestions{shown.of} over each setting that was chosen: {int(finished.sum())} dots"
-        f" finished, {int(stopped.sum())} crosses were stopped early (at their last val_loss),"
-        f" {int(failed.sum())} ticks on top failed. The later the lighter. What lies above the"
-        " frame is drawn at its upper edge."
+        f"The suggestions{shown.of} over each setting that was chosen: {', '.join(counts)}."
+        " The later the lighter. What lies above the frame is drawn at its upper edge."
     )
     if len(shown.names) > len(names):
         shows += f" {len(names)} of {len(shown.names)} settings have a panel."

@@ -20,9 +20,10 @@ from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from analysis.links import artifact_link
 from sweeps.tracking import USAGE
 from sweeps.ui import UiError, mlflow_ui
-from sweeps.views import artifact_link, cut, saved_views, view_link
+from sweeps.views import cut, saved_views, view_link
 
 STEPS = range(0, 5_001, 500)
 PE_LOSSES = {"rope": 1.9, "sinpe": 2.1, "randn": 2.3}  # nats, the best of each

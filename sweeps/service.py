@@ -120,11 +120,20 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         stop.may_cut(0)
         search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
         trials = _describe(plan, search)
-        _check_change(plan, outbox, trials, options.retire, say)
+        _check_change(plan, name, outbox.trials(), trials, options.retire, say)
         removed = outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
         if options.retry_failed:
             outbox.forgive()
-        with _delivery(outbox, state, outcome, say) as delivery:
+
+        def may_retire(runs: Sequence[TrialRecord]) -> None:
+            from sweeps.tracking import RefusedError
+
+            try:
+                _check_change(plan, name, runs, trials, options.retire)
+            except UserError as error:
+                raise RefusedError(str(error)) from None
+
+        with _delivery(outbox, state, outcome, say, may_retire) as delivery:
             stop.at_deadline = lambda: _abandon(outbox, delivery)
             queue = None
             try:
@@ -158,25 +167,30 @@ def _describe(plan: Plan, search: Search | None) -> dict[str, dict[str, Any]]:
 
 
 def _check_change(
-    plan: Plan, outbox: Outbox, trials: Mapping[str, Mapping[str, Any]], retire: bool, say: Say
+    plan: Plan,
+    name: str,
+    records: Sequence[TrialRecord],
+    trials: Mapping[str, Mapping[str, Any]],
+    retire: bool,
+    say: Say | None = None,
 ) -> None:
-    """Show how the trials differ from those that the sweep has.
+    """Show how the trials differ from those that the sweep has, in its outbox or in MLflow.
 
     Raises:
         UserError: some that have results are no longer part of it, and are not to be retired.
     """
-    records = outbox.trials()
     found = change(records, trials, plan)
     if not records or not (found.come or found.go):
         return
     if found.go_done and not retire:
         raise UserError(
-            f"the sweep {outbox.sweep.name!r} has other trials, and {found.go_done} that go have"
+            f"the sweep {name!r} has other trials, and {found.go_done} that go have"
             f" results: {found}.\nGive this one another name with name=NAME, or add --retire: the"
             " runs of those that go stay in MLflow, out of the rankings, and come back with their"
             " settings"
         )
-    say(f"changed {found}")
+    if say:
+        say(f"changed {found}")
 
 
 def sync_sweep(
@@ -222,7 +236,13 @@ def _outbox(state: State, name: str, say: Say) -> Iterator[Outbox]:
 
 
 @contextlib.contextmanager
-def _delivery(outbox: Outbox, state: State, outcome: Outcome, say: Say) -> Iterator[Delivery]:
+def _delivery(
+    outbox: Outbox,
+    state: State,
+    outcome: Outcome,
+    say: Say,
+    may_retire: Callable[[Sequence[TrialRecord]], None] | None = None,
+) -> Iterator[Delivery]:
     # MLflow is imported late: neither `--help` nor a refused sweep file waits for it.
     from sweeps.delivery import Delivery
     from sweeps.tracking import SweepRuns
@@ -234,7 +254,7 @@ def _delivery(outbox: Outbox, state: State, outcome: Outcome, say: Say) -> Itera
         artifacts = artifacts_beside(store_file(uri) or state.root / STORE, name)
 
     def connect() -> SweepRuns:
-        return SweepRuns(uri, outbox, artifacts, outcome.storage, outcome.reports)
+        return SweepRuns(uri, outbox, artifacts, outcome.storage, outcome.reports, may_retire)
 
     delivery = Delivery(outbox, connect)
     try:

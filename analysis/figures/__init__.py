@@ -62,7 +62,7 @@ def overview(trials: Trials) -> Figure | None:
     if shown is None:
         return None
     with fixed_style():
-        matplotlib.rcParams["savefig.dpi"] = 88  # 7.2 inches are 634 pixels
+        matplotlib.rcParams["savefig.dpi"] = 78  # a window of 800 pixels has room for 7.2 inches
         return loss_by(shown, columns=2) or tried(trials, columns=2) or cost(shown, width=7.2)
 
 

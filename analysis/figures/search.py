@@ -24,6 +24,7 @@ MOST_PANELS = 9
 MOST_TICKS = 8
 COLUMNS = 3
 MOST_POINTS = 2_000
+FEW_LINES = 50  # that one sees through each other
 GOLDEN = 0.618  # whose multiples, less their whole parts, are spread evenly
 BEST = 0.1  # of the suggestions are in front
 Arm = Mapping[str, Space]
@@ -179,11 +180,12 @@ def parallel(shown: _Shown) -> Figure | None:
     axes = canvas.subplots()
     colours = ScalarMappable(Normalize(0, 1), "viridis")
     first_best = len(table) - max(1, round(BEST * len(table)))
+    faint = 0.7 if len(lines) <= FEW_LINES else 0.25
     for index, line in enumerate(lines):
         in_front = index >= first_best
         axes.plot(
-            line, color=colours.to_rgba(0.9 * line[-1]), lw=1.3 if in_front else 0.5,
-            alpha=0.9 if in_front else 0.25, zorder=3 if in_front else 2,
+            line, color=colours.to_rgba(0.9 * line[-1]), lw=1.3 if in_front else 0.7,
+            alpha=0.9 if in_front else faint, zorder=3 if in_front else 2,
         )  # fmt: skip
     for place, marks in enumerate(ticks):
         axes.axvline(place, color=GREY, lw=1, zorder=4)

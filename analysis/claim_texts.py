@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,11 +14,12 @@ from analysis.forecast import fewest_for_signs
 from analysis.messages import address_of
 from analysis.statistics import FEWEST_FOR_BOOTSTRAP, Interval
 
+MOST_LINKS = 10  # to runs, for a claim
 ONE_SEED = """\
-There is one run for each configuration. The counts below say how those runs came out, which is
-what one can see in the table; they do not say how another seed would come out. No spread can be
-estimated from one run, so no interval, no test and no forecast of seeds is possible: every claim
-is UNDERPOWERED, whatever its count. Give the sweep `replicates: 5` or more.
+There is one run for each configuration. The counts below describe those runs only; another seed may
+give other counts. One run tells nothing about the spread between seeds, so no interval, no test and
+no forecast of seeds is possible: every claim is UNDERPOWERED, whatever its count. Give the sweep
+`replicates: 5` or more.
 """
 
 
@@ -67,14 +68,13 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
     ]
     text = markdown_table(pd.DataFrame(rows), marked_up=["verdict"])
     note = (
-        '\n"cells" counts those in which every mean difference is as compared; a claim that does'
-        " not hold in every cell is borne out by those that are missing. The effect is the"
+        '\n"cells" counts those in which every mean difference agrees with the comparison; a claim'
+        ' of "not in every cell" is supported by the others. The effect is the'
         " difference in the weakest cell, negative in favour of what is compared, with its 90 %"
         " interval, whose ends are those of the one-sided tests at 5 % (a wider one where the claim"
         " asks which level is best). Below, p_holm is for the"
-        " statement that this one difference bears the claim"
-        " out, corrected for all differences of the claim, and p_equal that it is less than the"
-        " margin.\n"
+        " statement that this one difference supports the claim, corrected for all differences of"
+        " the claim, and p_equal that it is less than the margin.\n"
     )
     return one_seed_note(conclusions) + text + note
 
@@ -99,10 +99,17 @@ def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> s
     ]
     if len(table) > most_rows:
         parts.append(f"The first {most_rows} of {len(table)} differences; contrasts.csv has all.\n")
-    if each.weakest and each.weakest.run_ids:
-        runs = ", ".join(link.to(run_id) for run_id in _distinct(each.weakest.run_ids))
-        parts.append(f"Runs of the weakest cell: {runs}\n")
+    if runs := weakest_runs(each, link.to, MOST_LINKS):
+        parts.append(f"Runs of the weakest cell: {', '.join(runs)}\n")
     return "\n".join(parts)
+
+
+def weakest_runs(each: Conclusion, shown: Callable[[str], str], most: int) -> list[str]:
+    """The runs of the weakest contrast by seed, at most so many, and how many more there are."""
+    run_ids = _distinct(each.weakest.run_ids if each.weakest else ())
+    more = len(run_ids) - most
+    rest = [f"and {more} more, which contrasts.csv names"] if more > 0 else []
+    return [*map(shown, run_ids[:most]), *rest]
 
 
 def sentences(each: Conclusion) -> Iterable[str]:
@@ -112,10 +119,11 @@ def sentences(each: Conclusion) -> Iterable[str]:
         return
     if each.ranked:
         yield _which_is_best(each)
-    named = "strongest counterexample" if each.claim.holds == NEGATED else "weakest"
-    yield f"The comparison comes out so in {each.cells_hold} of {each.cells} cells."
+    named = "strongest counterexample" if each.claim.holds == NEGATED else "weakest difference"
+    held = f"{each.cells_hold} of {each.cells}"
+    yield f"The mean differences agree with the comparison in {held} cells."
     if each.weakest is None:
-        yield "No pair of trials is whole in all of them."
+        yield "In none of them have both trials of a pair finished."
         if each.lost:
             yield _lost(each)
         yield from _differing(each)
@@ -169,7 +177,7 @@ def _evidence(each: Conclusion) -> Iterable[str]:
         )
     fewest = fewest_for_signs(each.decision.among)
     if not noise.is_good and each.seeds < fewest:
-        yield f"It cannot with fewer than {fewest} seeds."
+        yield f"With fewer than {fewest} seeds it cannot."
 
 
 def needed_in_short(each: Conclusion) -> str:
@@ -186,26 +194,29 @@ def needed_in_short(each: Conclusion) -> str:
 def needed_in_words(each: Conclusion) -> str:
     """What it would take to know."""
     if each.lost:
-        return "First every pair must be whole."
+        return "First, the missing trials have to finish."
     if each.seeds < 2:
-        return "With one seed whose losses count nothing is known of the spread."
+        return "One seed tells nothing about the spread between seeds; train at least two."
     needed = each.needed
     if needed.to_show is not None:
         if needed.to_show <= each.seeds:  # p-values have their own luck
-            return "By what is seen now, a few more seeds would show it."
-        return f"By what is seen now, about {needed.to_show} seeds would show it."
+            return "Judging by these losses, a few more seeds would show it."
+        return f"Judging by these losses, about {needed.to_show} seeds would show it."
     if needed.to_refute is not None:
         few = needed.to_refute <= each.seeds
         refute = "a few more" if few else f"about {needed.to_refute}"
-        return f"By what is seen now, no number of seeds would show it; {refute} would refute it."
-    return "By what is seen now, no number of seeds up to 1,000 would tell."
+        return (
+            f"Judging by these losses, no number of seeds would show it; {refute} would refute it."
+        )
+    return "Judging by these losses, no number of seeds up to 1,000 would decide."
 
 
 def where(each: Conclusion) -> str:
     """The weakest cell and which difference it is."""
     if each.weakest is None:
         return ""
-    return f"{each.weakest.cell} ({each.weakest.what})".strip()
+    cell, what = each.weakest.cell, each.weakest.what
+    return f"{cell} ({what})" if cell else what
 
 
 def effect(each: Conclusion) -> str:
@@ -224,7 +235,7 @@ def _between(found: Interval) -> str:
 
 def _lost(each: Conclusion) -> str:
     return (
-        f"Pairs of which a trial is not there or did not finish: {each.lost}; those differences"
+        f"Pairs with a trial that is missing or did not finish: {each.lost}; their differences"
         " decide nothing."
     )
 
@@ -235,13 +246,13 @@ def _differing(each: Conclusion) -> Iterable[str]:
         yield f"In {number} of {len(each.contrasts)} differences the sides also differ in {name}."
     if each.repeated:
         yield (
-            f"Seeds whose losses are all those of another seed: {each.repeated}, not counted; they"
-            " are copies, or the models have no chance in them."
+            f"Seeds with exactly the losses of another seed: {each.repeated}, not counted; they are"
+            " copies, or the models do not depend on the seed."
         )
     if each.equal_losses:
         yield (
             f"In {each.equal_losses} differences a side has the same loss with several seeds: its"
-            " model has no chance in it, or losses are rounded or copied."
+            " model does not depend on the seed, or its losses are rounded or copied."
         )
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from analysis.runs import Trials
 
 
+MOST_RUNS = 4  # that are named for a claim
+
+
 class Group(click.Group):
     """Shows a user's mistake in a line, without a traceback, and exits with 2."""
 
@@ -177,7 +180,7 @@ def conclusions(
           worse: {variant: bigram}
           despite: [block_size]            # which may differ
     """
-    from analysis.claim_texts import Link, one_seed_note, sentences
+    from analysis.claim_texts import Link, one_seed_note, sentences, weakest_runs
     from analysis.conclusions import check_claims, write_conclusions
     from analysis.confirmed import judged, not_begun_note
     from analysis.runs import is_table
@@ -199,8 +202,8 @@ def conclusions(
         say(f"{each.verdict:13} {each.statement}")
         for sentence in sentences(each):
             say(f"{'':13} {sentence}")
-        for run_id in dict.fromkeys(each.weakest.run_ids if each.weakest else ()):
-            say(f"{'':13} {link.address(run_id)}")
+        for run in weakest_runs(each, link.address, MOST_RUNS):
+            say(f"{'':13} {run}")
     if note := not_begun_note(trials):
         say(note)
     if trials.status != "FINISHED":

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.claim_texts import Link, claim_section, claims_overview
 from analysis.conclusions import Conclusion, contrasts_table
 from analysis.confirmed import judged, not_begun_note, studies_of
-from analysis.document import Figure, Report, as_text, markdown_table
+from analysis.document import Figure, Report, as_text, in_short, markdown_table
 from analysis.figures import SEARCH_FIGURES, figures
 from analysis.published import PROTOCOL, comparison
 from analysis.ranking import markdown
@@ -74,7 +74,7 @@ def report(evidence: Evidence) -> Report:
     searched = search_section(trials, drawn)
     sections = [
         f"# Sweep {as_text(trials.experiment)}\n",
-        _summary(trials),
+        _summary(evidence),
         *_conclusions(evidence, drawn),
         *searched,
         *_rankings(evidence.tables),
@@ -90,18 +90,20 @@ def report(evidence: Evidence) -> Report:
     return Report(f"Sweep {trials.experiment}", "\n".join(sections), drawn)
 
 
-def _summary(trials: Trials) -> str:
+def _summary(evidence: Evidence) -> str:
+    trials = evidence.trials
     whole = judged(trials).comparable
     statuses = ", ".join(f"{n} {as_text(outcome)}" for outcome, n in trials.outcomes.items())
     settings = list(trials.settings)
     configured = len(trials.table.drop_duplicates(settings)) if settings else 1
     seeds = sorted(whole["seed"].unique()) if "seed" in trials.params else []
+    about = trials.sweep.get("description", "")
     lines = [
-        trials.sweep.get("mlflow.note.content", "").replace("<", "&lt;"),  # Markdown, not HTML
-        "",
+        *(f"{as_text(part)}\n" for part in about.split("\n\n") if part),
         f"{len(trials.table)} trials ({statuses}) of {configured} configurations."
         f" Seeds: {', '.join(map(str, seeds[:20])) or 'not given'}.",
         "",
+        _best(evidence.tables["ranking"], settings),
     ]
     if note := not_begun_note(trials):
         lines += [f"**{note}**", ""]
@@ -116,6 +118,17 @@ def _summary(trials: Trials) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _best(ranking: pd.DataFrame, settings: Sequence[str]) -> str:
+    """The first row of the ranking, in a sentence."""
+    first = ranking.iloc[0]
+    known = " ".join(f"{n}={in_short(first[n])}" for n in settings if pd.notna(first[n]))
+    seeds = "one seed" if first["n"] == 1 else f"mean over {first['n']} seeds"
+    return (
+        f"Lowest val_loss: **{first['val_loss']:.4f}** nats per character ({seeds})"
+        f"{f' with {as_text(known)}' if known else ''}.\n"
+    )
 
 
 def _conclusions(evidence: Evidence, drawn: Mapping[str, Figure]) -> list[str]:
@@ -236,7 +249,8 @@ def _values(trials: Trials, column: str) -> str:
 
 def _training_time(trials: Trials) -> str:
     seconds = trials.finished["training_seconds"].sum()
-    return f"{seconds / 3600:.2f} hours of steps, added over trials" if seconds else ""
+    spent = f"{seconds / 3600:.2f} hours" if seconds >= 3600 else f"{seconds:.0f} seconds"
+    return f"{spent} of steps, added over trials" if seconds else ""
 
 
 def _caveats(evidence: Evidence) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import AnalysisError, listed
+from analysis.links import artifact_link
 from analysis.messages import first_line, without_password
 from analysis.sqlite_store import STORE, follow_move, is_driven, plain_uri, store_file, store_uri
 from analysis.trials import (
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 PAGE = 1_000
 PLAN = "plan.json"  # artifact of a sweep's run: a list of the trials that it planned
 PLANNED = "planned"  # its tag: how many they are
+PICTURE = "overview.png"  # artifact of a sweep's run, which its page shows
+REPORT = "report.html"  # artifact of a sweep's run
+NOTE = "mlflow.note.content"  # tag: Markdown that the page of a run shows
 DEFAULTS = {  # settings of MLflow, which the user may choose otherwise
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
@@ -159,17 +163,27 @@ def load_curves(
 
 
 def attach(trials: Trials, root: Path, files: Iterable[Path], tracking_uri: str) -> None:
-    """Add files to the artifacts of the sweep's run, in folders as they lie below a root.
+    """Add the files of a report to the sweep's run, in folders as they lie below a root.
+
+    Its page gets a link to the report.
 
     Raises:
         AnalysisError: the store does not answer.
     """
-    with opened(tracking_uri, trials.experiment) as (client, _):
+    run_id = trials.sweep["run_id"]
+    with opened(tracking_uri, trials.experiment) as (client, experiment_id):
         for path in files:
             folder = path.parent.relative_to(root).as_posix()
-            client.log_artifact(
-                trials.sweep["run_id"], str(path), None if folder == "." else folder
-            )
+            client.log_artifact(run_id, str(path), None if folder == "." else folder)
+        note = client.get_run(run_id).data.tags.get(NOTE, "")
+        link = report_link(experiment_id, run_id)
+        if link not in note:
+            client.set_tag(run_id, NOTE, " · ".join(filter(None, [link, note])))
+
+
+def report_link(experiment_id: str, run_id: str) -> str:
+    """A link to the report of a sweep, in Markdown: the page of its run begins with it."""
+    return f"[report]({artifact_link(experiment_id, run_id, REPORT)})"
 
 
 def store_of(state: Path | None) -> str:

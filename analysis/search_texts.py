@@ -175,7 +175,7 @@ def _held(trials: Trials) -> str:
     grid = [name for name in trials.settings if name not in free]
     fixed = [name for name in trials.params if name not in {*free, *grid}]
     values = ", ".join(f"{name}={trials.table[name].iloc[0]}" for name in fixed)
-    text = f"By the grid: {', '.join(grid) or 'nothing'}. Fixed: {values or 'nothing'}."
+    text = f"Compared by the grid: {', '.join(grid) or 'nothing'}. Fixed: {values or 'nothing'}."
     return as_text(text) + "\n"
 
 

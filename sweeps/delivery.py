@@ -101,6 +101,7 @@ class Delivery:
                 self.problem = ""
             except RefusedError as error:
                 self._refusal = error
+                self.problem, _, _ = str(error).partition("\n")
                 self._tried.set()
                 return
             except Exception as error:  # whatever it is, training goes on and it is said

@@ -37,7 +37,12 @@ def describe_sweep(plan: Plan) -> dict[str, Any]:
         "description": plan.sweep.description,
         "uri": plan.sweep.tracking.uri,
         "code_version": code_version(),
-        "tags": {"command": plan.command, "versions": versions(), **_search(plan)},
+        "tags": {
+            "description": plan.sweep.description,
+            "command": plan.command,
+            "versions": versions(),
+            **_search(plan),
+        },
         "views": saved_views(params, SEARCH_TAGS if plan.cells else (), sweep=plan.sweep.name),
         "dataset": {
             "name": corpus.name,

@@ -132,14 +132,17 @@ class Plan:
         """Number of the group of trials that share their text settings, counted from 0.
 
         Only settings count that differ in the plan and that no search tunes; where none of them
-        is text, the first one. A trial of no group is in group 0.
+        is text, the first one, and where there is none, the first text that the search tunes. A
+        trial of no group is in group 0.
         """
         return self._kinds.get(self._kind_values(trial), 0)
 
     @cached_property
     def _kinds(self) -> Mapping[str, int]:
         trials = (*self.trials, *self.examples)
-        found = dict.fromkeys(self._kind_values(trial) for trial in trials)
+        tuned = self._tuned_words.get(self._kind_names[0], []) if self._kind_names else []
+        found = dict.fromkeys(repr([word]) for word in tuned)
+        found |= dict.fromkeys(self._kind_values(trial) for trial in trials)
         return {values: number for number, values in enumerate(found)}
 
     def _kind_values(self, trial: TrialConfig) -> str:
@@ -150,7 +153,18 @@ class Plan:
         names = [name for name in self.varying if name not in (*self.tuned, "seed")]
         trials = (*self.trials, *self.examples)
         in_words = [n for n in names if any(isinstance(each.flat.get(n), str) for each in trials)]
-        return in_words or names[:1]
+        return in_words or names[:1] or [*self._tuned_words][:1]
+
+    @cached_property
+    def _tuned_words(self) -> dict[str, list[str]]:
+        """The choices that a search has for each text, by short names."""
+        spaces = [arm.space for cell in self.cells for arm in cell.arms]
+        found: dict[str, dict[str, None]] = {}
+        for path, parameter in [item for space in spaces for item in space.items()]:
+            words = [choice for choice in parameter.choices or () if isinstance(choice, str)]
+            if words:
+                found.setdefault(short_name(path), {}).update(dict.fromkeys(words))
+        return {name: list(words) for name, words in found.items()}
 
     def run_name(self, trial: TrialConfig) -> str:
         """What differs, in a few words, such as ``attention rope n_embd=128 block=64``."""

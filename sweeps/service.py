@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import AnalysisError, load_trials, tables, write_ranking, write_tables
+from analysis import AnalysisError, Trials, load_trials, tables, write_ranking, write_tables
+from analysis.matplotlib_settings import load_matplotlib
 from analysis.ranking import level_means
 from analysis.ranking_texts import means_in_words
+from analysis.runs import PICTURE
 from analysis.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps import signals
 from sweeps.changes import change
@@ -121,11 +123,20 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         stop.may_cut(0)
         search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
         trials = _describe(plan, search)
-        _check_change(plan, outbox, trials, options.retire, say)
+        _check_change(plan, name, outbox.trials(), trials, options.retire, say)
         removed = outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
         if options.retry_failed:
             outbox.forgive()
-        with _delivery(outbox, state, outcome, say) as delivery:
+
+        def may_retire(runs: Sequence[TrialRecord]) -> None:
+            from sweeps.tracking import RefusedError
+
+            try:
+                _check_change(plan, name, runs, trials, options.retire)
+            except UserError as error:
+                raise RefusedError(str(error)) from None
+
+        with _delivery(outbox, state, outcome, say, may_retire) as delivery:
             stop.at_deadline = lambda: _abandon(outbox, delivery)
             queue = None
             try:
@@ -159,25 +170,30 @@ def _describe(plan: Plan, search: Search | None) -> dict[str, dict[str, Any]]:
 
 
 def _check_change(
-    plan: Plan, outbox: Outbox, trials: Mapping[str, Mapping[str, Any]], retire: bool, say: Say
+    plan: Plan,
+    name: str,
+    records: Sequence[TrialRecord],
+    trials: Mapping[str, Mapping[str, Any]],
+    retire: bool,
+    say: Say | None = None,
 ) -> None:
-    """Show how the trials differ from those that the sweep has.
+    """Show how the trials differ from those that the sweep has, in its outbox or in MLflow.
 
     Raises:
         UserError: some that have results are no longer part of it, and are not to be retired.
     """
-    records = outbox.trials()
     found = change(records, trials, plan)
     if not records or not (found.come or found.go):
         return
     if found.go_done and not retire:
         raise UserError(
-            f"the sweep {outbox.sweep.name!r} has other trials, and {found.go_done} that go have"
+            f"the sweep {name!r} has other trials, and {found.go_done} that go have"
             f" results: {found}.\nGive this one another name with name=NAME, or add --retire: the"
             " runs of those that go stay in MLflow, out of the rankings, and come back with their"
             " settings"
         )
-    say(f"changed {found}")
+    if say:
+        say(f"changed {found}")
 
 
 def sync_sweep(
@@ -223,7 +239,13 @@ def _outbox(state: State, name: str, say: Say) -> Iterator[Outbox]:
 
 
 @contextlib.contextmanager
-def _delivery(outbox: Outbox, state: State, outcome: Outcome, say: Say) -> Iterator[Delivery]:
+def _delivery(
+    outbox: Outbox,
+    state: State,
+    outcome: Outcome,
+    say: Say,
+    may_retire: Callable[[Sequence[TrialRecord]], None] | None = None,
+) -> Iterator[Delivery]:
     # MLflow is imported late: neither `--help` nor a refused sweep file waits for it.
     from sweeps.delivery import Delivery
     from sweeps.tracking import SweepRuns
@@ -235,7 +257,7 @@ def _delivery(outbox: Outbox, state: State, outcome: Outcome, say: Say) -> Itera
         artifacts = artifacts_beside(store_file(uri) or state.root / STORE, name)
 
     def connect() -> SweepRuns:
-        return SweepRuns(uri, outbox, artifacts, outcome.storage, outcome.reports)
+        return SweepRuns(uri, outbox, artifacts, outcome.storage, outcome.reports, may_retire)
 
     delivery = Delivery(outbox, connect)
     try:
@@ -472,8 +494,23 @@ def _rank(name: str, outcome: Outcome) -> None:
         return
     write_tables(named, outcome.reports)
     write_ranking(named["ranking"], outcome.reports)
+    if not outcome.stop.is_interrupted:  # nobody waits for a picture then
+        _draw(trials, outcome.reports / PICTURE)
     outcome.ranking = named["ranking"]
     if not trials.search:  # the settings of which were chosen for their losses
         means = level_means(trials, named["ranking"].drop(columns="rank"))
         outcome.means = means_in_words(means)
     outcome.experiment_id = trials.sweep.get("experiment_id", "")
+
+
+def _draw(trials: Trials, path: Path) -> None:
+    """Write the picture that the page of the sweep's run shows; of a single trial there is none."""
+    # Imported late: it takes a second.
+    load_matplotlib()
+    from analysis.figures import overview
+
+    with phase("drawing the results"):
+        if figure := overview(trials):
+            path.write_bytes(figure.png)
+        else:
+            path.unlink(missing_ok=True)

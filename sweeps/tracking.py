@@ -10,7 +10,7 @@ import json
 import shlex
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ import pandas as pd
 
 from analysis import RANKING_TABLE
 from analysis.document import as_code, as_text, code_block
+from analysis.links import artifact_link, artifact_source, run_link
 from analysis.messages import without_password
-from analysis.runs import METRICS, PLAN, PLANNED, runs_of
+from analysis.runs import METRICS, PICTURE, PLAN, PLANNED, REPORT, report_link, runs_of
 from analysis.sqlite_store import is_elsewhere, local_folder
 from sweeps.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.store import mlflow_client
-from sweeps.views import artifact_link, cut, run_link, view_link
+from sweeps.views import cut, view_link
 from trainables.artifacts import SAMPLE
 from trainables.errors import UserError
 from trainables.storage import Storage
@@ -37,7 +38,6 @@ SOURCES = dict(  # what an evaluation calls the metrics
         strict=True,
     )
 )
-REPORT = "report.html"  # of `analysis report`, which attaches it to the sweep's run
 USAGE = "system/{}"  # what a page of MLflow shows under "System metrics"
 REASONS = {"failure": "FAILED", "stopped": "STOPPED"}  # tags that say why, by status
 ENDS = ("FINISHED", *REASONS.values())  # then a run gets the trial's log
@@ -75,7 +75,13 @@ class SweepRuns:
     """The runs of a sweep in an MLflow store. Its methods raise what MLflow raises."""
 
     def __init__(
-        self, uri: str, outbox: Outbox, artifact_root: Path | None, storage: Storage, reports: Path
+        self,
+        uri: str,
+        outbox: Outbox,
+        artifact_root: Path | None,
+        storage: Storage,
+        reports: Path,
+        may_retire: Callable[[Sequence[TrialRecord]], None] | None = None,
     ) -> None:
         """Open the sweep's experiment, made if need be, and compare its runs with the outbox.
 
@@ -85,6 +91,9 @@ class SweepRuns:
             artifact_root: where a new experiment keeps artifacts; None leaves it to the server.
             storage: where the trials keep their state.
             reports: a folder of tables, for the sweep's run.
+            may_retire: called with the trials that the store has, where the outbox does not know
+                some of them, which are then retired; raises RefusedError to prevent that. None
+                leaves them as they are.
 
         Raises:
             RefusedError: the experiment is deleted, or MLflow has no such kind of store.
@@ -108,6 +117,8 @@ class SweepRuns:
             elif "key" in run.data.tags:
                 children[run.data.tags["key"]].append(run)
         self._parent_id = self._keep_one(parents).run_id if parents else self._create_parent()
+        if may_retire:
+            self._retire(children, may_retire)
         self._runs = {key: self._compare(key, found) for key, found in children.items()}
         for record in outbox.trials():
             if record.run_id and record.key not in self._runs:
@@ -218,14 +229,16 @@ class SweepRuns:
     def _sweep_note(
         self, record: SweepRecord, best: TrialRecord | None, losses: Mapping[str, float]
     ) -> str:
-        """The page of the sweep's run: what it is about, how far it is, and what is best."""
+        """The page of the sweep's run; it folds away what comes later.
+
+        Where to look, how far the sweep is and what is best, what it is about, and its picture.
+        """
         trials = self._outbox.trials()
         counts = Counter(trial.status for trial in trials)
         done = sum(trial.is_done for trial in trials)
         said = [f"**{done} of {len(trials)} trials are done**"]
         for status, words in {"STOPPED": "stopped early", "FAILED": "failed"}.items():
             said += [f"{counts[status]} {words}"] if counts[status] else []
-        lines = [as_text(part) for part in record.content["description"].split("\n\n") if part]
         done_and_best = ", ".join(said) + "."
         if best:
             done_and_best += (
@@ -235,13 +248,14 @@ class SweepRuns:
             if best.run_id:
                 done_and_best += f" ([its run]({run_link(self._experiment_id, best.run_id)}))"
             done_and_best += "."
-        lines.append(done_and_best)
-        links = {
-            view: view_link("", self._experiment_id, view)[1:] for view in ("ranking", "curves")
-        }
-        if any(file.path == REPORT for file in self._client.list_artifacts(self._parent_id)):
-            links["report"] = artifact_link(self._experiment_id, self._parent_id, REPORT)
-        lines.append(" · ".join(f"[{name}]({link})" for name, link in links.items()))
+        files = {file.path for file in self._client.list_artifacts(self._parent_id)}
+        links = [report_link(self._experiment_id, self._parent_id)] if REPORT in files else []
+        for view in ("ranking", "curves"):
+            links.append(f"[{view}]({view_link('', self._experiment_id, view)[1:]})")
+        about = [as_text(part) for part in record.content["description"].split("\n\n") if part]
+        lines = [" · ".join(links), done_and_best, *about]
+        if PICTURE in files:
+            lines.append(f"![val_loss]({artifact_source(self._parent_id, PICTURE)})")
         return "\n\n".join(lines)
 
     def _send_plan(self, record: SweepRecord) -> None:
@@ -293,15 +307,31 @@ class SweepRuns:
                 self._client.delete_run(run.info.run_id)
         return _Run.of(keep)
 
+    def _retire(
+        self,
+        children: Mapping[str, Sequence[Any]],
+        may_retire: Callable[[Sequence[TrialRecord]], None],
+    ) -> None:
+        """Retire the runs of trials that the outbox does not know: it was lost, or they come from
+        another machine. Those of a search are not asked about: it may suggest them again."""
+        trials = {
+            key: _record_of(key, runs[0])
+            for key, runs in children.items()
+            if runs[0].data.tags["role"] == TRIAL
+        }
+        unknown = [key for key in trials if self._outbox.trial(key) is None]
+        searches = "search" in self._sweep.content.get("tags", {})
+        if any(not (searches and trials[key].content["tags"].get("stage")) for key in unknown):
+            may_retire([*reversed(trials.values())])  # oldest first
+        for run in [run for key in unknown for run in children[key]]:
+            self._client.set_tag(run.info.run_id, "role", REMOVED)
+
     def _compare(self, key: str, found: Sequence[Any]) -> _Run:
         """Hold the runs that the store has for a key against the outbox."""
         record = self._outbox.trial(key)
         kept = self._keep_one(found, record.run_id if record else None)
         (run,) = (run for run in found if run.info.run_id == kept.run_id)
-        if record is None:  # of an outbox that was lost, and no longer part of the sweep
-            if run.data.tags["role"] == TRIAL:
-                self._client.set_tag(kept.run_id, "role", REMOVED)
-        elif record.run_id != kept.run_id:
+        if record is not None and record.run_id != kept.run_id:
             self._outbox.resend(key)
             self._outbox.adopt(
                 key,
@@ -412,6 +442,28 @@ def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
     losses = {name: evaluation[source] for name, source in SOURCES.items()}
     usage = evaluation.get("usage", {})
     return losses | {USAGE.format(name): value for name, value in usage.items()}
+
+
+def _record_of(key: str, run: Any) -> TrialRecord:
+    """A trial as its run has it, without what only an outbox knows."""
+    status, reason = _ended(run)
+    content = {"name": run.info.run_name, "params": run.data.params, "tags": run.data.tags}
+    return TrialRecord(
+        key=key,
+        content=content,
+        role=run.data.tags["role"],
+        status=status,
+        reason=reason,
+        failures=0,
+        hardware="",
+        step=0,
+        restarts=0,
+        recomputed=0,
+        started_ms=run.info.start_time,
+        latest_ms=0,
+        run_id=run.info.run_id,
+        revision=0,
+    )
 
 
 def _ended(run: Any) -> tuple[str, str]:

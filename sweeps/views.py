@@ -34,6 +34,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote, urlencode
 
+from analysis.links import WORKFLOW
 from analysis.messages import address_of
 
 LOSSES = ("val_loss", "train_loss")  # metrics by step, nats per character
@@ -44,7 +45,6 @@ SPAN = 3.0  # how far charts reach above the best, of the distance to the third 
 MIN_SPAN = 0.02  # of the best loss
 SAVED_AT_MS = 0  # the UI shows no dates of views; a constant keeps the tags reproducible
 
-_WORKFLOW = {"workflowType": "machine_learning"}  # else a fresh browser shows pages for agents
 _MODES: Mapping[str, str] = {"ranking": "TABLE", "curves": "CHART"}
 
 
@@ -108,7 +108,7 @@ def view_link(base_url: str, experiment_id: str, view: str) -> str:
     if view not in _MODES:
         raise ValueError(f"unknown view {view!r}; there are: {', '.join(_MODES)}")
     query = {
-        **_WORKFLOW,
+        **WORKFLOW,
         "compareRunsMode": _MODES[view],
         "viewStateShareKey": view,
     }
@@ -122,17 +122,6 @@ def server_address(uri: str) -> str:
     In a network of containers the server has a name that no browser knows.
     """
     return os.environ.get("SWEEPS_UI_ADDRESS") or address_of(uri)
-
-
-def run_link(experiment_id: str, run_id: str, page: str = "") -> str:
-    """The address of a run, for a page of the same UI."""
-    experiment, run = quote(experiment_id, safe=""), quote(run_id, safe="")
-    return f"#/experiments/{experiment}/runs/{run}{page}?{urlencode(_WORKFLOW)}"
-
-
-def artifact_link(experiment_id: str, run_id: str, artifact: str) -> str:
-    """The address of an artifact's preview, for a page of the same UI."""
-    return run_link(experiment_id, run_id, f"/artifacts/{quote(artifact)}")
 
 
 def _filter(sweep: str | None) -> str:

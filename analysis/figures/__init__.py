@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import matplotlib
 import pandas as pd
 
 from analysis.document import Figure
 from analysis.figures.contrasts import differences
 from analysis.figures.data import configurations
 from analysis.figures.importance import importance_bars
-from analysis.figures.search import search_figures
+from analysis.figures.search import search_figures, tried
 from analysis.figures.settings import heatmap, loss_by
 from analysis.figures.style import fixed_style
 from analysis.figures.trials import cost, curve_panels
@@ -49,6 +50,20 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
     if (trials.table["stage"] == "search").any():
         named |= figures_of_search(trials)
     return named
+
+
+def overview(trials: Trials) -> Figure | None:
+    """The picture to see first: losses by a setting, else what a search tried, else what they cost.
+
+    It is as small as a page needs that shows a picture at its own size. None where fewer than two
+    trials have a loss.
+    """
+    shown = configurations(trials)
+    if shown is None:
+        return None
+    with fixed_style():
+        matplotlib.rcParams["savefig.dpi"] = 78  # a window of 800 pixels has room for 7.2 inches
+        return loss_by(shown, columns=2) or tried(trials, columns=2) or cost(shown, width=7.2)
 
 
 def figures_of_search(trials: Trials, table: pd.DataFrame | None = None) -> dict[str, Figure]:

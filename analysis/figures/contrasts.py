@@ -68,7 +68,7 @@ def _forest(rows: pd.DataFrame) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.08)
     side = SIDES[rows["favoured"].iloc[0]]
-    axes.set_xlabel(f"difference of val_loss (nats per character); {side} zero bears the claim out")
+    axes.set_xlabel(f"difference of val_loss (nats per character); {side} zero supports the claim")
     canvas.suptitle(title)
     kinds = [kind(row["low"], row["high"]) for _, row in lines if row]
     canvas.legend(handles=_keys(kinds), loc="outside lower center", ncols=4)

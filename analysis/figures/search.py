@@ -24,6 +24,7 @@ MOST_PANELS = 9
 MOST_TICKS = 8
 COLUMNS = 3
 MOST_POINTS = 2_000
+FEW_LINES = 50  # that one sees through each other
 GOLDEN = 0.618  # whose multiples, less their whole parts, are spread evenly
 BEST = 0.1  # of the suggestions are in front
 Arm = Mapping[str, Space]
@@ -32,13 +33,24 @@ EXCESS = "val_loss above the best\nof its study (nats per character)"
 
 def search_figures(trials: Trials) -> list[Figure | None]:
     """Those of a search, `importance` excepted; None where there is nothing to draw."""
+    shown = _shown(trials)
+    if shown is None:
+        return []
+    return [slices(shown), parallel(shown), cost_of_search(trials), front(trials)]
+
+
+def tried(trials: Trials, columns: int) -> Figure | None:
+    """All that a search tried, if it did; with so many columns of panels at most."""
+    shown = _shown(trials)
+    return slices(shown, columns) if shown else None
+
+
+def _shown(trials: Trials) -> _Shown | None:
     table = suggestions(trials)
     if table["val_loss"].notna().sum() < 2:
-        return []
+        return None
     names = [name for name in chosen(trials) if _drawable(table[name]).nunique() > 1]
-    arms = trials.search.arms if trials.search else ()
-    shown = _Shown(table, names, arms)
-    return [slices(shown), parallel(shown), cost_of_search(trials), front(trials)]
+    return _Shown(table, names, trials.search.arms if trials.search else ())
 
 
 def _drawable(column: pd.Series) -> pd.Series:
@@ -81,7 +93,7 @@ class _Shown:
         return all(float(value).is_integer() for value in self.places(name)[0].dropna())
 
 
-def slices(shown: _Shown) -> Figure | None:
+def slices(shown: _Shown, columns: int = COLUMNS) -> Figure | None:
     """Losses over each setting, a panel each."""
     names = shown.names[:MOST_PANELS]
     if not names:
@@ -89,7 +101,7 @@ def slices(shown: _Shown) -> Figure | None:
     table = shown.table
     finished, stopped = (table["outcome"] == outcome for outcome in ("finished", "stopped"))
     failed = table["outcome"] == "failed"
-    columns = min(COLUMNS, len(names))
+    columns = min(columns, len(names))
     rows = math.ceil(len(names) / columns)
     canvas = Canvas(figsize=(2.9 * columns + 1.4, 2.6 * rows + 0.9), layout="constrained")
     panels = list(canvas.subplots(rows, columns, sharey=True, squeeze=False).flat)
@@ -127,11 +139,15 @@ def slices(shown: _Shown) -> Figure | None:
         ticks=MaxNLocator(6, integer=True),
     )  # fmt: skip
     canvas.suptitle("What the search tried")
+    marks = {
+        "finished (dots)": finished,
+        "stopped early (crosses, at their last val_loss)": stopped,
+        "failed (ticks on top)": failed,
+    }
+    counts = [f"{int(which.sum())} {mark}" for mark, which in marks.items() if which.any()]
     shows = (
-        f"The suggestions{shown.of} over each setting that was chosen: {int(finished.sum())} dots"
-        f" finished, {int(stopped.sum())} crosses were stopped early (at their last val_loss),"
-        f" {int(failed.sum())} ticks on top failed. The later the lighter. What lies above the"
-        " frame is drawn at its upper edge."
+        f"The suggestions{shown.of} over each setting that was chosen: {', '.join(counts)}."
+        " The later the lighter. What lies above the frame is drawn at its upper edge."
     )
     if len(shown.names) > len(names):
         shows += f" {len(names)} of {len(shown.names)} settings have a panel."
@@ -164,11 +180,12 @@ def parallel(shown: _Shown) -> Figure | None:
     axes = canvas.subplots()
     colours = ScalarMappable(Normalize(0, 1), "viridis")
     first_best = len(table) - max(1, round(BEST * len(table)))
+    faint = 0.7 if len(lines) <= FEW_LINES else 0.25
     for index, line in enumerate(lines):
         in_front = index >= first_best
         axes.plot(
-            line, color=colours.to_rgba(0.9 * line[-1]), lw=1.3 if in_front else 0.5,
-            alpha=0.9 if in_front else 0.25, zorder=3 if in_front else 2,
+            line, color=colours.to_rgba(0.9 * line[-1]), lw=1.3 if in_front else 0.7,
+            alpha=0.9 if in_front else faint, zorder=3 if in_front else 2,
         )  # fmt: skip
     for place, marks in enumerate(ticks):
         axes.axvline(place, color=GREY, lw=1, zorder=4)

@@ -32,15 +32,20 @@ MOST_PANELS = 9
 COLUMNS = 3
 
 
-def loss_by(shown: Configurations) -> Figure | None:
-    """Losses over the setting ``x``: a line for each label, a panel for each level of the facet."""
+def loss_by(shown: Configurations, columns: int = COLUMNS) -> Figure | None:
+    """Losses over the setting ``x``: a line for each label, a panel for each level of the facet.
+
+    Args:
+        shown: of a sweep.
+        columns: of panels, at most.
+    """
     if shown.grid.empty:
         return None
     grid = shown.grid.join(shown.intervals(shown.grid.index)[["mean", "low", "high"]])
     facets = spread(_facets(grid, shown.facet), MOST_PANELS)
     lines = [label for label in shown.labels if label in set(grid["label"])]
     references = shown.references.head(MOST_REFERENCES)
-    columns = min(COLUMNS, len(facets))
+    columns = min(columns, len(facets))
     rows = math.ceil(len(facets) / columns)
     canvas, used = panels(rows, columns, len(facets), 2.9, 2.8)
     for axes, (title, panel) in zip(used, facets, strict=True):
@@ -146,7 +151,8 @@ def _frame(axes: Axes, grid: pd.DataFrame, references: pd.DataFrame) -> str:
     room = 0.05 * float(np.ptp(ends)) or 0.01
     axes.set_ylim(float(ends.min()) - room, float(ends.max()) + room)
     above = len(means) - len(inside) - len(kept)
-    return f" {above} far out lie above the frame." if above else ""
+    lie = "1 far out lies" if above == 1 else f"{above} far out lie"
+    return f" {lie} above the frame." if above else ""
 
 
 def _cells(axes: Axes, cells: pd.DataFrame, colours: matplotlib.cm.ScalarMappable) -> None:

@@ -56,6 +56,7 @@ STYLE: dict[Any, Any] = {
     "lines.markersize": 5,
     # Outlines look the same in every browser and are never cut by a wider font; what text would
     # give, being found and copied, an SVG inside an <img> does not give either.
+    "savefig.dpi": 150,
     "svg.fonttype": "path",
     "svg.hashsalt": "bigram-sweeps",
 }
@@ -109,7 +110,7 @@ def as_figure(name: str, shows: str, canvas: Canvas) -> Figure:
         # What is laid out stays so: the same in both, in half the time.
         canvas.set_layout_engine("none")
         canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        canvas.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        canvas.savefig(png, format="png", metadata={"Software": None})
     return Figure(name, " ".join(shows.split()), svg.getvalue(), png.getvalue())
 
 

@@ -93,8 +93,8 @@ def curve_panels(shown: Configurations, points: pd.DataFrame) -> Figure | None:
     return as_figure("curves", shows, canvas)
 
 
-def cost(shown: Configurations) -> Figure | None:
-    """Losses over training time, and who is not beaten in both."""
+def cost(shown: Configurations, width: float = 9) -> Figure | None:
+    """Losses over training time, and who is not beaten in both; so many inches wide."""
     known = shown.table[is_finite(shown.table["training_seconds"])]
     if len(known) < 2:
         return None
@@ -102,7 +102,7 @@ def cost(shown: Configurations) -> Figure | None:
     drawn = known.nsmallest(MOST_POINTS, "val_loss", keep="first")
     drawn = drawn[drawn["val_loss"] <= ceiling(drawn["val_loss"])]
     named = steps.loc[spread([one for one in steps.index if one in drawn.index], MOST_NAMES)]
-    canvas = Canvas(figsize=(9, 4.4), layout="constrained")
+    canvas = Canvas(figsize=(width, 4.4), layout="constrained")
     axes = canvas.subplots()
     first = shown.labels[: len(COLOURS) - 1]
     labels = drawn["label"].where(drawn["label"].isin(first), "others")
@@ -115,18 +115,18 @@ def cost(shown: Configurations) -> Figure | None:
                 label=legible(label) or "(none)", zorder=3,
             )  # fmt: skip
     axes.margins(y=0.1)  # below the lowest points are their numbers
-    room = axes.get_ylim()
-    axes.step(
-        steps["training_seconds"], steps["val_loss"], where="post", color=GREY, lw=1,
-        label="Pareto front" if len(steps) > 1 else None,
-    )  # fmt: skip
-    axes.set_ylim(room)
     spans = drawn["training_seconds"]
     if spans.min() > 0 and spans.max() / spans.min() >= 5:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
+    room = axes.axis()  # of what is drawn; the line may begin outside
+    axes.step(
+        steps["training_seconds"], steps["val_loss"], where="post", color=GREY, lw=1,
+        label="Pareto front" if len(steps) > 1 else None,
+    )  # fmt: skip
+    axes.axis(room)
     axes.set_xlabel("training_seconds (s, without evaluation)")
     axes.set_ylabel(LOSS)
     axes.set_title("What a loss costs")

@@ -408,7 +408,7 @@ def test_copies_of_pairs_under_other_seeds_count_once(tmp_path: Path) -> None:
         == pytest.approx(0.18, abs=0.02)
     )
     assert (once.repeated, five.repeated) == (0, 8)
-    assert any("all those of another seed: 8, not counted" in one for one in sentences(five))
+    assert any("the losses of another seed: 8, not counted" in one for one in sentences(five))
 
 
 def test_models_without_chance_have_one_seed(tmp_path: Path) -> None:

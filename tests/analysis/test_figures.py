@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures import figures
+from analysis.document import Figure
+from analysis.figures import figures, overview, style
 from analysis.figures.contrasts import kind, weakest
 from analysis.figures.data import (
     ceiling,
@@ -23,6 +24,7 @@ from analysis.figures.data import (
     spread,
     thinned,
 )
+from analysis.figures.trials import cost
 from analysis.importances import importance, samples
 from analysis.runs import METRICS, Trials
 
@@ -121,6 +123,57 @@ def test_the_same_data_give_the_same_bytes_whatever_the_users_settings(
         assert figure == drawn[name]
         assert b"<dc:date>" not in figure.svg
         assert b"Software" not in figure.png
+
+
+def words(count: int) -> Trials:
+    """Models that differ in nothing that has an axis."""
+    return trials(
+        [
+            {"variant": f"model {i}", "seed": 0, "val_loss": 2.0 + i, "training_seconds": 1.0 + i}
+            for i in range(count)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("some", "name"), [(grid(), "loss_by_block_size"), (words(3), "cost"), (words(1), None)]
+)
+def test_the_picture_of_a_sweep_shows_what_it_varies_and_fits_on_a_page(
+    some: Trials, name: str | None
+) -> None:
+    picture = overview(some)
+    assert (picture.name if picture else None) == name
+    if picture:
+        width, _ = struct.unpack(">II", picture.png[16:24])
+        assert 400 < width <= 562, "MLflow shows it at its own size, beside a column"
+        assert figures(some, NO_CURVES, NO_CONTRASTS)[picture.name].png != picture.png
+
+
+def test_what_is_too_far_out_to_be_drawn_takes_no_room_on_the_axis_of_costs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Any] = []
+    as_figure = style.as_figure
+
+    def keep(name: str, shows: str, canvas: Any) -> Figure:
+        drawn.append(canvas)
+        return as_figure(name, shows, canvas)
+
+    monkeypatch.setattr("analysis.figures.trials.as_figure", keep)
+    losses = [9.0, *(2.0 - i / 100 for i in range(1, 8))]
+    rows = [
+        {"variant": f"model {i}", "seed": 0, "val_loss": loss, "training_seconds": 10.0 ** (i + 3)}
+        for i, loss in enumerate(losses)
+    ]
+    rows[0]["training_seconds"] = 0.01
+    shown = configurations(trials(rows))
+    assert shown is not None
+    figure = cost(shown)
+    assert figure is not None
+    assert "The best 7 of 8 configurations" in figure.shows
+    low, high = drawn[0].axes[0].get_xlim()
+    assert 1e3 < low < 1e4
+    assert 1e10 < high < 1e11
 
 
 def test_the_axes_are_those_of_the_published_study() -> None:

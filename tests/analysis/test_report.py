@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from analysis import check_claims, load_trials, rankings, tables, trials_of
-from analysis.claim_texts import Link, claim_section
+from analysis.claim_texts import Link, claim_section, weakest_runs
 from analysis.command import main
 from analysis.document import Figure, Report
 from analysis.published import PUBLISHED, comparison
@@ -86,10 +87,29 @@ class Page(HTMLParser):
 
 def test_the_page_needs_no_other_file(page: str) -> None:
     found = Page(page)
-    inside = [address for address in found.addresses if not address.startswith("#")]
+    inside = [address for address in found.addresses if not address.startswith("#section-")]
     assert len(inside) >= 9
     assert all(address.startswith("data:image/svg+xml;base64,") for address in inside)
     assert not {"script", "link", "iframe"} & set(found.elements)
+
+
+def test_a_report_begins_with_what_the_sweep_is_about_and_its_best(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("n_embd,seed,val_loss\n8,1,1.0\n8,2,1.5\n16,1,2.0\n")
+    trials = load_trials(str(table))
+    tags = {
+        "description": "<b>one\n\n# two",
+        "mlflow.note.content": "[ranking](#/experiments/1) ![val_loss](get-artifact?path=a)",
+        "status": "FINISHED",
+    }
+    trials = replace(trials, sweep=tags)
+    told = report(Evidence(trials, tables(trials), load_curves(replace(trials, sweep={})), []))
+    begin = told.text.partition("## Rankings")[0]
+    assert "# Sweep table\n\n&lt;b>one\n\n\\# two\n\n3 trials" in begin
+    assert (
+        "Lowest val_loss: **1.2500** nats per character (mean over 2 seeds) with n_embd=8." in begin
+    )
+    assert all(each.startswith(("#section-", "data:")) for each in Page(told.html).addresses)
 
 
 def test_what_a_run_says_is_shown_and_not_obeyed(page: str) -> None:
@@ -119,7 +139,7 @@ def test_the_report_has_its_parts_in_order(text: str) -> None:
     counts = "190 trials (1 FAILED, 189 FINISHED) of 38 configurations. Seeds: 1, 2, 3, 4, 5."
     assert counts in text
     assert "FAILED: diverged" in text
-    assert "Pairs of which a trial is not there or did not finish: 1;" in text
+    assert "Pairs with a trial that is missing or did not finish: 1;" in text
     assert "corpus=tinyshakespeare" in text.partition("## Caveats")[2]
 
 
@@ -265,6 +285,32 @@ def test_links_lead_to_the_pages_of_runs_where_there_is_a_server(replicated: Pat
     served = claim_section(1, conclusion, Link("http://localhost:5000/", "7"), 60)
     assert len(re.findall(page, served)) == 10  # two configurations, five seeds
     assert "`row " in claim_section(1, conclusion, Link("sqlite:///x", "7"), 60)
+
+
+def test_of_many_runs_few_are_named_and_a_file_has_the_others(
+    replicated: Path, tmp_path: Path
+) -> None:
+    claims = tmp_path / "claims.yaml"
+    rope = "{claim: rope is best, where: {variant: attention}, factor: pe_type, best: rope}"
+    claims.write_text(f"claims: [{rope}]")
+    shown = invoke("conclusions", replicated, "--claims", claims, "--out", tmp_path).output
+    assert len(re.findall(r"^ +row \d+$", shown, flags=re.MULTILINE)) == 4
+    assert f"{'':13} and 6 more, which contrasts.csv names\n" in shown
+    in_file = pd.read_csv(tmp_path / "contrasts.csv")["run_ids"]
+    assert all(run in " ".join(in_file) for run in re.findall(r"^ +(row \d+)$", shown, re.M))
+    (found,) = check_claims(load_trials(str(replicated)), claims)
+    assert len(weakest_runs(found, str, 10)) == 10
+    assert weakest_runs(found, str, 9)[-1] == "and 1 more, which contrasts.csv names"
+
+
+def test_what_is_seen_is_said_plainly(tmp_path: Path) -> None:
+    shown = invoke("conclusions", PUBLISHED, "--out", tmp_path).output
+    for said in (
+        "The mean differences agree with the comparison in 35 of 36 cells.",
+        "The weakest difference is bigram - factorized: -0.02664 nats per character, one seed.",
+        "One seed tells nothing about the spread between seeds; train at least two.",
+    ):
+        assert said in shown
 
 
 def test_a_report_shows_its_figures_inside_the_page() -> None:

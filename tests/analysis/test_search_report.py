@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from analysis import Trials, tables
 from analysis.command import main
-from analysis.figures import figures, figures_of_search
+from analysis.figures import figures, figures_of_search, overview
 from analysis.published import PUBLISHED
 from analysis.report import Evidence, report
 from analysis.search_texts import basis, search_report, search_text
@@ -45,11 +45,28 @@ def test_a_search_has_its_figures_and_the_same_runs_give_the_same_bytes(studies:
     assert list(drawn) == ["importance", "slices", "parallel", "best_so_far", "pareto"]
     for figure in drawn.values():
         ElementTree.fromstring(figure.svg)
-    assert f"{7 * studies} dots finished, {studies} crosses" in drawn["slices"].shows
+    counts = (
+        f"{7 * studies} finished (dots), {studies} stopped early (crosses, at their last val_loss),"
+        f" {studies} failed (ticks on top)"
+    )
+    assert counts in drawn["slices"].shows
     assert ("their median in black" in drawn["best_so_far"].shows) == (studies > 8)
     assert "tests nothing" in drawn["importance"].shows
     if studies == 3:
         assert figures_of_search(many(studies)) == drawn
+
+
+def test_what_no_trial_did_is_not_counted_in_a_caption() -> None:
+    runs = [suggested("s", number, tried(0.01 * number), 2 + number / 100) for number in (1, 2, 3)]
+    shows = figures_of_search(sweep(runs))["slices"].shows
+    assert "chosen: 3 finished (dots). The later" in shows
+
+
+def test_the_picture_of_a_search_shows_what_it_tried() -> None:
+    runs = [suggested("s", number, tried(0.01 * number), 2 + number / 100) for number in (1, 2, 3)]
+    picture = overview(sweep(runs))
+    assert picture is not None
+    assert picture.name == "slices"
 
 
 def written(trials: Trials) -> str:
@@ -70,7 +87,7 @@ def test_the_report_has_winners_confirmed_and_suggested_apart() -> None:
         *("2.20000", "1", "2.44000", "2.34063", "2.53937", "3", "warmup_steps: high edge"),
     ]
     assert "**1 of 1 winners lie at an edge of a range:**" in search
-    assert "By the grid: nothing. Fixed: pe_type=rope, max_steps=1000." in search
+    assert "Compared by the grid: nothing. Fixed: pe_type=rope, max_steps=1000." in search
     assert "0.001 to 0.1 (log)" in search
     assert "8 suggestions: 4 finished, 2 stopped, 1 failed. 5,200 steps, 24% less than" in search
     rankings = text.partition("## Rankings")[2].partition("\n## ")[0]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
 
 from sweeps.command import main
 from sweeps.description import describe_sweep, describe_trial
@@ -132,6 +135,32 @@ def test_they_are_retired_when_that_is_asked_for(empty_store: Path) -> None:
     again = sweeps("run", "sweep.yaml", "model.pe_type=rope")
     assert again.exit_code == 0, again.output
     assert "changed" not in again.output
+
+
+def test_runs_in_mlflow_that_a_lost_state_directory_knew_are_not_retired_unasked(
+    empty_store: Path,
+) -> None:
+    finish(6)
+    Path("state/mlflow.db").write_bytes(empty_store.read_bytes())
+    done = sweeps("run", "sweep.yaml")
+    assert done.exit_code == 0, done.output
+    assert Path("state/reports/study/overview.png").exists()
+    shutil.rmtree("state/sweeps")
+
+    def runs() -> Counter[str]:
+        client = MlflowClient(f"sqlite:///{Path('state/mlflow.db').absolute()}")
+        return Counter(run.data.tags["role"] for run in client.search_runs(["1"]))
+
+    refused = sweeps("run", "sweep.yaml", "model.pe_type=rope")
+    assert refused.exit_code == 2
+    shown = r"4 that go have results: 2 trials stay, 0 come, 4 go \(pe_type( \w+){3}, now rope\)"
+    assert re.search(shown, refused.stderr)
+    assert "name=NAME, or add --retire" in refused.stderr
+    assert runs() == {"trial": 6, "sweep": 1}
+    done = sweeps("run", "sweep.yaml", "model.pe_type=rope", "--retire")
+    assert done.exit_code == 0, done.output
+    assert "study: 2 done" in done.output
+    assert runs() == {"trial": 2, "removed": 4, "sweep": 1}
 
 
 def test_what_has_no_results_goes_and_comes_unasked(empty_store: Path) -> None:

@@ -51,7 +51,9 @@ def test_an_edited_sweep_trains_what_is_new_and_puts_aside_what_is_gone(tmp_path
     with ranked.open(encoding="utf-8") as file:
         assert {row["pe_type"] for row in csv.DictReader(file)} == {"rope", "randn"}
     (parent,) = folder.runs("sweep")
-    assert parent.data.tags["mlflow.note.content"].startswith("another grid\n\n**4 of 4 trials")
+    note = parent.data.tags["mlflow.note.content"]
+    assert "\n\n**4 of 4 trials are done**. Best: " in note
+    assert "\n\nanother grid\n\n![val_loss](get-artifact?path=overview.png&" in note
 
     edit("rope, sinpe")
     third = folder.run("run", "sweep.yaml", "--retire")

@@ -288,6 +288,24 @@ def test_the_ranking_of_a_search_shows_where_a_trial_comes_from(tmp_path: Path) 
     assert columns[-4:] == ["tags.`stage`", "tags.`rank`", "tags.`stopped`", "tags.`study`"]
 
 
+ONE_STUDY = """
+name: planned
+corpus: file:play.txt
+arms:
+  - model: {variant: attention, n_embd: 8}
+    search:
+      training.learning_rate: {low: 1e-3, high: 1e-1, log: true}
+      model.pe_type: [sinpe, rope]
+search: {trials: 4}
+"""
+
+
+def test_the_trials_of_one_study_have_the_colour_of_a_text_that_it_tunes(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, ONE_STUDY)
+    kinds = {trial.flat["pe_type"]: plan.kind(trial) for trial in plan.examples}
+    assert kinds == {"sinpe": 0, "rope": 1}
+
+
 def test_trials_have_the_colour_of_their_words_and_winners_say_so_first(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     trials = (*plan.trials, *plan.examples)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from mlflow.exceptions import MlflowException
 
 from analysis import load_trials, markdown, tables, write_ranking, write_tables
 from analysis.document import as_text
+from analysis.runs import attach
 from sweeps.events import TrialEvent
-from sweeps.outbox import Outbox
+from sweeps.outbox import Outbox, TrialRecord
 from sweeps.tracking import RefusedError, SweepRuns
 from sweeps.ui import mlflow_ui
 from sweeps.views import cut, saved_views
@@ -80,7 +81,8 @@ def begin(outbox: Outbox, time_ms: int = 1_000) -> None:
 def connect(uri: str, outbox: Outbox) -> SweepRuns:
     folder = outbox.path.parent
     artifacts = None if uri.startswith("http") else folder / "artifacts"
-    return SweepRuns(uri, outbox, artifacts, SharedFolder(folder), folder / "reports")
+    reports = folder / "reports"
+    return SweepRuns(uri, outbox, artifacts, SharedFolder(folder), reports, lambda _: None)
 
 
 def send(uri: str, outbox: Outbox) -> None:
@@ -265,6 +267,56 @@ def test_a_run_of_a_trial_that_no_outbox_knows_is_removed(
         connect(uri, new)
     assert runs_in(client) == []
     assert len(runs_in(client, "removed")) == 1
+
+
+def test_runs_that_no_outbox_knows_are_asked_about_before_they_are_removed(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    outbox.record(TrialEvent("a", "stopped", reason="so", time_ms=2_000))
+    send(uri, outbox)
+    asked = []
+
+    def refuse(trials: Sequence[TrialRecord]) -> None:
+        asked.append([(trial.key, trial.is_done, trial.content["params"]) for trial in trials])
+        raise RefusedError("no")
+
+    with closing(Outbox(tmp_path / "new.db", "study")) as new:
+        new.describe(SWEEP, {"b": content("beta")})
+
+        def open_again(may_retire: Any) -> SweepRuns:
+            root, storage = tmp_path / "artifacts", SharedFolder(tmp_path)
+            return SweepRuns(uri, new, root, storage, tmp_path / "reports", may_retire)
+
+        with pytest.raises(RefusedError, match=r"^no$"):
+            open_again(refuse)
+        assert asked == [[("a", True, {"lr": "0.1"})]]
+        open_again(None)
+        assert len(runs_in(client)) == 1, "`sync` has no plan to ask by"
+        new.describe(SWEEP, {"a": content("alpha"), "b": content("beta")})
+        open_again(refuse)
+        assert len(runs_in(client)) == len(asked) == 1, "what is planned is not asked about"
+
+
+def test_runs_of_a_search_whose_outbox_was_lost_are_not_asked_about(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    outbox.add({"a": {**content("alpha"), "tags": {"stage": "search"}}})
+    outbox.record(TrialEvent("a", "finished", time_ms=2_000))
+    send(uri, outbox)
+
+    def refuse(trials: Sequence[TrialRecord]) -> None:
+        raise RefusedError("no")
+
+    with closing(Outbox(tmp_path / "new.db", "study")) as new:
+        for tags, is_asked in [({}, True), ({"search": "{}"}, False)]:
+            new.describe({**SWEEP, "tags": tags}, {})
+            place = tmp_path / "artifacts", SharedFolder(tmp_path), tmp_path / "reports"
+            with pytest.raises(RefusedError) if is_asked else contextlib.nullcontext():
+                SweepRuns(uri, new, *place, refuse)
+            assert len(runs_in(client, "removed")) == (not is_asked)
+        new.add({"a": {**content("alpha"), "tags": {"stage": "search"}}})  # suggested again
+        send(uri, new)
+    assert len(runs_in(client)) == 1
 
 
 def test_a_reason_that_is_no_more_is_taken_back(
@@ -491,7 +543,9 @@ def test_the_page_of_a_run_obeys_nothing_that_its_trial_says(
     assert f"<td>word</td>\n<td>{shown}</td>" in note
     assert f"<pre><code>a\n{shown}\n\n{shown}\n# b\n</code></pre>" in note
     about = reader.render(sweep.data.tags["mlflow.note.content"])
-    assert about.startswith(f"<p>{shown}</p>\n<p># more</p>\n<p><strong>1 of 1 trials")
+    assert about.startswith('<p><a href="#/experiments/1/runs?')
+    assert "</p>\n<p><strong>1 of 1 trials" in about
+    assert about.endswith(f"</p>\n<p>{shown}</p>\n<p># more</p>\n")
     assert f"Best: {shown}, validation loss <strong>3.5000</strong>" in about
     links = re.findall(r'href="([^"]*)"', about)
     assert len(links) == 3, "to the best trial's run and to both views"
@@ -511,7 +565,8 @@ def test_the_page_of_a_sweep_says_how_far_it_is_and_what_is_best(
     views = saved_views(["lr"])
     outbox.describe({**SWEEP, "views": views}, {key: content(f"trial {key}") for key in "abcd"})
     note, sweep = page()
-    assert note.startswith("letters\n\n**0 of 4 trials are done**.\n\n[ranking](#/")
+    assert re.fullmatch(r"\[ranking\]\(#/\S+ · \[curves\]\(#/\S+\n\n.*\n\nletters", note)
+    assert "\n\n**0 of 4 trials are done**.\n\n" in note
     assert "best_val_loss" not in sweep.data.metrics
     for key, step in (("a", 8), ("b", 16), ("c", 24)):
         outbox.record(progressed(key, step, time_ms=2_000))
@@ -530,10 +585,31 @@ def test_the_page_of_a_sweep_says_how_far_it_is_and_what_is_best(
     tag = client.get_experiment("1").tags["mlflow.sharedViewState.curves"]
     assert tag == cut(views["mlflow.sharedViewState.curves"], [3.0, 2.0]), "stopped ones are not"
 
-    (tmp_path / "report.html").write_text("a page")
-    client.log_artifact(sweep.info.run_id, str(tmp_path / "report.html"))
-    note, sweep = page()
-    assert f"[report](#/experiments/1/runs/{sweep.info.run_id}/artifacts/report.html?" in note
+    report = tmp_path / "report.html"
+    report.write_text("a page")
+    attach(load_trials("study", uri), tmp_path, [report], uri)
+    said = client.get_run(sweep.info.run_id).data.tags["mlflow.note.content"]
+    link = f"#/experiments/1/runs/{sweep.info.run_id}/artifacts/report.html?workflowType="
+    assert said.startswith(f"[report]({link}machine_learning) · [ranking]("), "at once"
+    attach(load_trials("study", uri), tmp_path, [report], uri)
+    assert page()[0] == said, "once, and also where the sweep writes it"
+
+
+def test_the_page_of_a_sweep_shows_the_picture_of_its_results(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    def note() -> tuple[str, str]:
+        send(uri, outbox)
+        (sweep,) = runs_in(client, "sweep")
+        return sweep.info.run_id, sweep.data.tags["mlflow.note.content"]
+
+    assert "![" not in note()[1]
+    for name in ("ranking.json", "overview.png"):
+        (tmp_path / "reports").mkdir(exist_ok=True)
+        (tmp_path / "reports" / name).write_text('{"columns": ["n"], "data": [[1]]}')
+    outbox.end("FINISHED")
+    run_id, text = note()
+    assert text.endswith(f"![val_loss](get-artifact?path=overview.png&run_uuid={run_id})")
 
 
 @pytest.mark.parametrize(("kind", "begins"), [("failed", "Failed"), ("stopped", "Stopped early")])

@@ -16,13 +16,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from analysis.links import artifact_link, artifact_source, run_link
+from analysis.runs import PICTURE
 from sweeps.tracking import USAGE
 from sweeps.ui import UiError, mlflow_ui
-from sweeps.views import artifact_link, cut, saved_views, view_link
+from sweeps.views import cut, saved_views, view_link
 
 STEPS = range(0, 5_001, 500)
 PE_LOSSES = {"rope": 1.9, "sinpe": 2.1, "randn": 2.3}  # nats, the best of each
@@ -294,6 +297,28 @@ def test_an_artifact_in_a_local_folder_is_shown_and_what_a_trial_took_has_its_ow
     page.reload()
     page.get_by_role("tab", name="System metrics").click()
     expect(page.get_by_text("process_gpu", exact=True)).to_be_visible()
+
+
+@pytest.mark.browser
+def test_the_page_of_a_sweep_shows_its_picture(
+    store: Store, base_url: str, later_visit: BrowserContext, tmp_path: Path
+) -> None:
+    client = MlflowClient(store.uri)
+    [run] = client.search_runs([store.experiment_id], "tags.role = 'sweep'")
+    run_id = run.info.run_id
+    picture = tmp_path / PICTURE
+    Figure(figsize=(7.2, 4)).savefig(picture, dpi=78)
+    client.log_artifact(run_id, str(picture))
+    note = f"first\n\n![val_loss]({artifact_source(run_id, PICTURE)})"
+    client.set_tag(run_id, "mlflow.note.content", note)
+    page = later_visit.new_page()
+    page.goto(f"{base_url}/{run_link(store.experiment_id, run_id)}")
+    expect(page.get_by_text("first", exact=True)).to_be_visible()
+    page.get_by_text("Show more").click()
+    page.wait_for_function(
+        "() => [...document.images].some(each => each.complete && each.naturalWidth === 561)"
+    )
+    page.screenshot(path=tmp_path / "sweep.png")
 
 
 @pytest.mark.parametrize(("host", "status"), [("localhost", 200), ("study.example.com", 403)])

@@ -119,7 +119,10 @@ def sentences(each: Conclusion) -> Iterable[str]:
         return
     if each.ranked:
         yield _which_is_best(each)
-    named = "strongest counterexample" if each.claim.holds == NEGATED else "weakest difference"
+    named = "weakest difference"
+    if each.claim.holds == NEGATED:
+        is_countered = each.cells_hold < each.cells
+        named = "strongest counterexample" if is_countered else "nearest to a counterexample"
     held = f"{each.cells_hold} of {each.cells}"
     yield f"The mean differences agree with the comparison in {held} cells."
     if each.weakest is None:
@@ -154,10 +157,13 @@ def _which_is_best(each: Conclusion) -> str:
 
 def _evidence(each: Conclusion) -> Iterable[str]:
     if each.deciding > 1:
-        yield (
+        text = (
             f"It is one of {each.deciding} that decide: intervals that hold for all of them at once"
             f" with 90 % give it {_between(each.simultaneous)}."
         )
+        if each.verdict == "SUPPORTED" and each.simultaneous.low <= 0 <= each.simultaneous.high:
+            text += " It may contain zero: each of them is tested by itself, and all have to pass."
+        yield text
     if each.bootstrap.n >= FEWEST_FOR_BOOTSTRAP:
         yield f"Its 95 % bootstrap interval is {_between(each.bootstrap)}."
     yield (

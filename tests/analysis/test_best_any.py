@@ -1,4 +1,4 @@
-"""`best: any` asks which level is best, and pays for the choice."""
+"""`best: any` asks which level is best and pays for the choice; what is said of a verdict."""
 
 from __future__ import annotations
 
@@ -169,3 +169,33 @@ def test_one_seed_names_the_lowest_and_is_underpowered() -> None:
     found = one(WHICH, trials_with({("a", 8): [1.0], ("b", 8): [2.0], ("c", 8): [3.0]}))
     assert (found.verdict, found.cells_hold) == ("UNDERPOWERED", 1)
     assert "lowest is kind=a" in found.statement
+
+
+def test_a_wider_interval_for_all_cells_does_not_contradict_a_verdict() -> None:
+    losses = {("a", 8): [1.0, 1.0], ("b", 8): [1.018, 1.022]}
+    losses |= {("a", width): [1.0, 1.0] for width in (16, 32)}
+    losses |= {("b", width): [1.1, 1.11] for width in (16, 32)}
+    found = one(
+        {"claim": "a is better", "factor": "kind", "order": ["a", "b"]}, trials_with(losses)
+    )
+    assert found.verdict == "SUPPORTED"
+    assert found.simultaneous.low < 0 < found.simultaneous.high
+    assert "It may contain zero: each of them is tested by itself" in " ".join(sentences(found))
+    clear = one({"claim": "a", "factor": "kind", "order": ["a", "b"]}, noisy({"a": 1.0, "b": 2.0}))
+    assert clear.verdict == "SUPPORTED"
+    assert "It may contain zero" not in " ".join(sentences(clear))
+
+
+@pytest.mark.parametrize(
+    ("means", "said"),
+    [
+        ({"a": 1.0, "b": 2.0}, "The nearest to a counterexample is"),
+        ({"a": 2.0, "b": 1.0}, "The strongest counterexample is"),
+    ],
+)
+def test_only_what_counters_a_comparison_is_called_a_counterexample(
+    means: dict[str, float], said: str
+) -> None:
+    order = {"claim": "not always", "factor": "kind", "order": ["a", "b"]}
+    found = one(order | {"holds": "not in every cell"}, noisy(means))
+    assert said in " ".join(sentences(found))

@@ -119,7 +119,7 @@ def test_a_model_that_cannot_train_is_refused_with_its_arm(
         assert part in refused.stderr
 
 
-def test_what_it_prints_is_no_part_of_a_plan() -> None:
+def test_what_it_prints_is_no_part_of_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     for sweep in (SWEEP, SEARCH):
         write(LAST, sweep)
         planned = run("plan", "sweep.yaml")
@@ -128,6 +128,9 @@ def test_what_it_prints_is_no_part_of_a_plan() -> None:
         assert "built" not in planned.output
         assert "called" not in planned.output
         assert "warning" not in planned.output
+    made = make_plan("sweep.yaml", [], State(Path("state").absolute()))
+    assert made.count_parameters(made.examples[0]) > 0
+    assert capsys.readouterr().out == ""
 
 
 def test_a_search_may_suggest_what_fails_but_not_that_alone() -> None:

@@ -24,7 +24,7 @@ def phase(doing: str, say: Callable[[str], None] | None = None) -> Iterator[None
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     spinner = Progress(*columns, console=console, transient=True)
     spinner.add_task(doing, total=None)

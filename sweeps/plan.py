@@ -20,7 +20,7 @@ from sweeps.constraints import holds, names_in
 from sweeps.feasibility import MOST, allowed
 from sweeps.overrides import read_value, read_values
 from sweeps.search_spec import Parameter, Search
-from sweeps.sizes import FAR, check_counts, check_sizes
+from sweeps.sizes import FAR, check_counts, check_sizes, fits_here
 from sweeps.spec import Arm, SweepFile, load_sweep
 from sweeps.state import State
 from trainables.batches import initial_stream
@@ -28,6 +28,7 @@ from trainables.config import TrainingConfig, TrialConfig, canonical
 from trainables.corpus import Corpus, load_corpus
 from trainables.errors import UserError, brief, unknown_setting, validate
 from trainables.model_check import check_models
+from trainables.own_modules import silenced
 from trainables.variants import schema_of
 
 SHORT = {  # in the names of runs
@@ -53,6 +54,7 @@ class Plan:
     cells: tuple[Cell, ...] = ()
     examples: tuple[TrialConfig, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)  # of studies that will run out, by label
+    arms: Mapping[str, int] = field(default_factory=dict)  # of trials and examples, by key
     command: str = ""  # that asks for this sweep again
     warnings: tuple[str, ...] = ()  # what to know before it is trained, a line each
 
@@ -114,9 +116,10 @@ class Plan:
         """Numbers that the model of a trial learns; NaN of one that fails by itself to be built."""
         block_size = trial.training.block_size
         try:
-            model = trial.model.build(
-                self.corpus.vocab_size, block_size, initial_stream(trial.seed)
-            )
+            with silenced():
+                model = trial.model.build(
+                    self.corpus.vocab_size, block_size, initial_stream(trial.seed)
+                )
         except (Exception, SystemExit):
             return math.nan
         return sum(parameter.numel() for parameter in model.parameters())
@@ -207,10 +210,33 @@ def make_plan(
     except UserError as error:
         raise UserError(_naming_overrides(str(error), overrides)) from None
     command = shlex.join(["sweeps", "run", name_or_path, *overrides])
-    warnings = check_models((*plan.trials, *plan.examples), corpus.vocab_size)
-    if corpus.warning:
-        warnings.insert(0, corpus.warning)
-    return replace(plan, command=command, warnings=tuple(warnings))
+    warnings = [corpus.warning] if corpus.warning else []
+    warnings += _check_own_models(plan, source)
+    return replace(plan, command=command, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def _check_own_models(plan: Plan, source: str) -> Iterator[str]:
+    """Try the models of each arm that are the user's own.
+
+    Yields:
+        Warnings.
+
+    Raises:
+        UserError: a model cannot be trained; of those that a search suggests, none can.
+    """
+    vocab_size = plan.corpus.vocab_size
+    sizes = [len(plan.corpus.train), len(plan.corpus.validation)]
+    of_arm: dict[int, list[TrialConfig]] = {}
+    for trial in (*plan.trials, *plan.examples):
+        of_arm.setdefault(plan.arms[trial.key], []).append(trial)
+    for index, trials in of_arm.items():
+        is_searched = bool(plan.sweep.arms[index].search)
+        try:
+            yield from check_models(
+                trials, vocab_size, sizes, lambda trial: fits_here(trial, vocab_size), is_searched
+            )
+        except UserError as error:
+            raise UserError(f"{source}: arms[{index}]: {error}") from None
 
 
 def _naming_overrides(message: str, overrides: Sequence[str]) -> str:
@@ -313,6 +339,7 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str, is_here: bool = False)
     for arm_in_cell, _ in searched:
         for example in arm_in_cell.examples(sweep.seeds[0]):
             _check_block(example, corpus, arm_in_cell.where)
+            arm_of_key.setdefault(example.key, arm_in_cell.index)
             examples.append(example)
     cells = make_cells(searched)
     labels = [cell.label for cell in cells]
@@ -328,7 +355,7 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str, is_here: bool = False)
         )
     _check_constraints(sweep.search, examples, source)
     check_sizes((*trials, *examples), corpus.vocab_size, source, 1 if is_here else FAR)
-    plan = Plan(sweep, corpus, tuple(trials), cells, tuple(examples))
+    plan = Plan(sweep, corpus, tuple(trials), cells, tuple(examples), arms=arm_of_key)
     return replace(plan, sizes=_sizes(plan, source)) if cells else plan
 
 

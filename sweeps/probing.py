@@ -22,7 +22,9 @@ from bigram_models import FittedModel, LanguageModel
 from sweeps.sizes import check_memory, training_bytes
 from trainables.batches import WindowSampler, initial_stream, stream
 from trainables.config import TrialConfig
+from trainables.errors import UserError, in_a_line
 from trainables.evaluation import EVALUATION_TOKENS, exact_loss, next_token_loss
+from trainables.own_modules import silenced
 from trainables.timing import one_thread
 from trainables.training import Splits
 
@@ -97,12 +99,13 @@ def probe_all(shapes: Mapping[str, TrialConfig], vocab_size: int, splits: Splits
 
 def _probed(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
     try:
-        return probe(trial, vocab_size, splits)
+        with silenced():
+            return probe(trial, vocab_size, splits)
     except (Exception, SystemExit) as error:  # the trial itself will fail by it, legibly
         logger.warning(
             "%s cannot be timed, so what is estimated leaves it out: %s",
             trial.model.variant,
-            error,
+            error if isinstance(error, UserError) else in_a_line(error),
         )
         return Probe()
 
@@ -164,7 +167,7 @@ def _predicted(
     for each in (*known, *unknown):
         if time.perf_counter() > deadline:
             break
-        with contextlib.suppress(Exception, SystemExit):  # as in `_probed`
+        with silenced(), contextlib.suppress(Exception, SystemExit):  # as in `_probed`
             counts[each] = _count(shapes[each], vocab_size)
     columns = zip(*map(astuple, timed.values()), strict=True)
     mean = Probe(*map(statistics.fmean, columns))

@@ -23,6 +23,7 @@ from trainables.batches import initial_stream
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.evaluation import next_token_loss
+from trainables.own_modules import silenced
 
 FAR = 10  # times this machine's memory: a machine of the cluster may be larger, but not by that
 SMALL_BYTES = 1 << 30  # of the largest tensor; shapes below that are not looked at
@@ -84,8 +85,13 @@ def check_memory(trial: TrialConfig, vocab_size: int) -> None:
     Raises:
         UserError: it says how much it takes.
     """
-    if needed_bytes(trial, vocab_size) > memory_bytes():
+    if not fits_here(trial, vocab_size):
         raise UserError(_in_words(trial, vocab_size))
+
+
+def fits_here(trial: TrialConfig, vocab_size: int) -> bool:
+    """Whether a trial fits into this machine's memory."""
+    return needed_bytes(trial, vocab_size) <= memory_bytes()
 
 
 def needed_bytes(trial: TrialConfig, vocab_size: int) -> float:
@@ -102,18 +108,19 @@ def needed_bytes(trial: TrialConfig, vocab_size: int) -> float:
     is_fitted = issubclass(trial.model.model_class, FittedModel)
     if is_fitted and training.evaluation == "exact":
         return 0
-    batch_bytes = 16 * tokens  # inputs and targets
+    least_bytes = 16 * tokens  # inputs and targets
     if is_fitted:
-        return batch_bytes
+        return least_bytes
     try:
-        with torch.device("meta"), _NoChance():
+        with torch.device("meta"), _NoChance(), silenced():
             model = trial.model.build(vocab_size, longest, initial_stream(trial.seed))
+            least_bytes += 4 * sum(parameter.nbytes for parameter in model.parameters())
             ids_BT = torch.empty((training.batch_size, longest), dtype=torch.int64)
             return training_bytes(model, ids_BT, ids_BT)
     except Exception as error:
         if "overflow" in str(error).lower():  # of a size in bytes
             return math.inf
-        return batch_bytes  # a model of the user's own that reads its values, say
+        return least_bytes  # a model of the user's own that reads its values, say
 
 
 def training_bytes(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> int:

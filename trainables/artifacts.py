@@ -27,7 +27,9 @@ def write_artifacts(
     folder: Path, trial: TrialConfig, model: LanguageModel, vocabulary: str
 ) -> None:
     """Write the three files of a trained model; the sample depends on the trial's seed alone."""
-    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    # Copied, as safetensors refuses tensors that share memory: tied weights, say.
+    state = model.state_dict().items()
+    weights = {name: value.cpu().contiguous().clone() for name, value in state}
     write_atomically(folder / WEIGHTS, save(weights))
     configuration = {"trial": trial.to_dict(), "key": trial.key, "vocabulary": vocabulary}
     content = json.dumps(configuration, indent=2, ensure_ascii=False) + "\n"

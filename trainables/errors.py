@@ -34,6 +34,11 @@ def reason_of(error: OSError) -> str:
     return f"{where}{error.strerror or error}"
 
 
+def in_a_line(error: BaseException) -> str:
+    """The type and the message of an error, in a line of at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:300]
+
+
 def validate(model: type[Model], data: object, where: str) -> Model:
     """Build a settings object from plain data.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -45,3 +46,10 @@ def import_own(name: str) -> ModuleType:
         sys.meta_path.append(_finder)
     importlib.invalidate_caches()
     return importlib.import_module(name)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Context manager: drop what a model of the user's own prints while it is only tried."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 import bigram_models
 from bigram_models import VARIANTS, LanguageModel
-from trainables.errors import UserError, brief, unknown_setting, validate
+from trainables.errors import UserError, brief, in_a_line, unknown_setting, validate
 from trainables.own_modules import import_own
 
 NOT_OWN = (  # where no code of a user's own model lies
@@ -84,7 +84,7 @@ def parse_model(data: Mapping[str, Any], where: str, reserved: Collection[str]) 
             " one of the trial itself; give it another name"
         )
     settings = {name: value for name, value in data.items() if name != "variant"}
-    with _faults_of(where):
+    with faults_of(where):
         values = validate(schema, settings, where).model_dump()
         try:
             model = ModelConfig(variant, model_class(variant).Config(**values))
@@ -128,7 +128,7 @@ def model_class(variant: str) -> type[LanguageModel]:
             unknown_setting(variant, VARIANTS).replace("setting", "variant", 1)
             + "; a model of your own is MODULE:CLASS"
         )
-    with _faults_of(f"cannot import {brief(variant)}"):
+    with faults_of(f"cannot import {brief(variant)}"):
         try:
             module = import_own(module_name)
         except ModuleNotFoundError as error:
@@ -156,7 +156,7 @@ def settings_schema(variant: str) -> type[BaseModel]:
     """A strict schema of the fields of a variant's ``Config`` dataclass."""
     config = model_class(variant).Config
     strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    with _faults_of(f"the Config of {brief(variant)} cannot be read"):
+    with faults_of(f"the Config of {brief(variant)} cannot be read"):
         hints = get_type_hints(config, include_extras=True)
         fields: dict[str, Any] = {
             field.name: (hints[field.name], _default(field)) for field in dataclasses.fields(config)
@@ -165,8 +165,8 @@ def settings_schema(variant: str) -> type[BaseModel]:
 
 
 @contextmanager
-def _faults_of(what: str) -> Iterator[None]:
-    """Whatever a module of the user's own raises becomes a `UserError` that says where.
+def faults_of(what: str) -> Iterator[None]:
+    """Whatever code of the user's own raises becomes a `UserError` that says where, caused by it.
 
     It may even exit; and Python and pydantic have many errors for what they cannot read.
     """
@@ -175,8 +175,7 @@ def _faults_of(what: str) -> Iterator[None]:
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        said = f"{type(error).__name__}: {error}".strip().removesuffix(":").splitlines()[0][:300]
-        raise UserError(f"{what}: {_place(error)}{said}") from error
+        raise UserError(f"{what}: {_place(error)}{in_a_line(error)}") from error
 
 
 def _place(error: BaseException) -> str:

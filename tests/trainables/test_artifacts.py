@@ -150,3 +150,13 @@ def test_count_weights_without_a_part_are_refused(make_trial: MakeTrial, tmp_pat
     other_weights(tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match="holds no whole model"):
         load_model(tmp_path)
+
+
+def test_weights_may_be_tied(make_trial: MakeTrial, tmp_path: Path) -> None:
+    trial = make_trial("factorized", n_embd=V)
+    model = trained(make_trial("factorized", n_embd=V, max_steps=2, batch_size=4))
+    (table,) = (p for n, p in model.named_parameters() if n.startswith("embed"))
+    model.register_parameter("tied", table)
+    write_artifacts(tmp_path, trial, model, VOCABULARY)
+    saved = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    assert torch.equal(saved["tied"], table)

@@ -271,8 +271,8 @@ def _null(text: str) -> None:
 def _leading_zeros(text: str) -> None:
     number = re.sub("^([-+]?)[0_]+(?=.)", r"\1", text)
     raise YamlError(
-        f"readers of YAML disagree on leading zeros as in {_shown(text)}: write {number} for a"
-        " number, or quotes for text"
+        f"readers of YAML disagree on leading zeros as in {_shown(text)}: write"
+        f" {number if len(number) <= SHOWN else 'it without them'} for a number, or quotes for text"
     )
 
 

@@ -27,6 +27,7 @@ from analysis.errors import AnalysisError
         ("claims: []\nclaims: []", "line 2: 'claims' is given twice"),
         ("claims: !!float abc", "line 1: 'abc' is no value of !!float"),
         ("margin: 001\nclaims: []", "line 1: readers of YAML disagree on leading zeros"),
+        (f"margin: 0{'4' * 500}\nclaims: []", "write it without them for a number, or quotes"),
         ("margin: " + "9" * 5_000, "too large"),
     ],
 )

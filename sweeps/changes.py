@@ -47,7 +47,7 @@ def change(before: Iterable[TrialRecord], now: Mapping[str, Content], plan: Plan
         plan: has examples of what the search may add.
     """
     known = {
-        r.key: r for r in before if r.key in now or r.content["tags"].get("stage") != "confirm"
+        r.key: r for r in before if r.key in now or not r.is_confirming
     }
     stay, go = known.keys() & now.keys(), known.keys() - now.keys()
     return Change(

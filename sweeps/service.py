@@ -33,6 +33,7 @@ from sweeps.ray_environment import prepare_ray, scratch_folder
 from sweeps.resources import check_address, concurrency, local_node
 from sweeps.state import State, check_disk, make_writable
 from sweeps.stopping import NEVER, Stop
+from sweeps.summary import counted
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.storage import Storage, StorageError, check_from_here, open_storage
@@ -289,6 +290,7 @@ def _queue(
     records = {record.key: record for record in outbox.trials()}
     queue = search or Queue()
     queue.put(_to_run(plan, records))
+    used, new = 0, set[str]()  # suggestions so far, and keys of trials that `fill` adds
     if search:
         from sweeps.search import history_in
 
@@ -297,11 +299,13 @@ def _queue(
         search.resume(earlier | records, history_in(outbox))
         for event in search.decided():
             outbox.record(event)
+        used, before = search.used, {trial.key for trial in queue.waiting}
         queue.fill()
+        new = {trial.key for trial in queue.waiting} - before
         records |= {record.key: record for record in outbox.trials()}
         came_back = [earlier[key] for key in earlier.keys() & records.keys()]
         removed -= sum(record.status != "WAITING" for record in came_back)
-    kinds = ("done", "to continue", "to run", "more at most", "failed to retry", "given up")
+    kinds = ("done", "to continue", "to run", "failed to retry", "given up")
     counts = dict.fromkeys(kinds, 0)
     try:
         started = storage.started([trial.key for trial in queue.waiting])
@@ -313,19 +317,45 @@ def _queue(
             counts["failed to retry"] += 1
         elif trial.key in started:
             counts["to continue"] += 1
-        else:
+        elif trial.key not in new:
             counts["to run"] += 1
-    counts["more at most"] = _to_come(plan, counts["done"], queue)
     failed = sum(record.status == "FAILED" for record in records.values())
     counts["given up"] = failed - counts["failed to retry"]
     counts["no longer part of the sweep"] = removed
     shown = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
+    if search and not search.is_over:
+        to_confirm = plan.confirming - sum(
+            record.is_confirming and (record.is_decided or key in started)
+            for key, record in records.items()
+        )
+        shown += _coming(plan, used, to_confirm)
     say(f"{plan.sweep.name}: {', '.join(shown)}")
     for warning in plan.warnings:
         say(f"warning {warning}")
     if search:
-        say(f"search  {search.summary}")
+        of = "" if plan.suggestions is None else f" of {plan.suggestions}"
+        say(f"search  {used}{of} suggestions made so far ({plan.sweep.search.sampler})")
     return queue
+
+
+def _coming(plan: Plan, used: int, to_confirm: int) -> list[str]:
+    """What a search will do, in words.
+
+    Args:
+        plan: of the sweep.
+        used: how many suggestions were made so far.
+        to_confirm: how many trials confirm winners, beside those that have begun.
+    """
+    what = "more suggestion" if used else "suggestion"
+    studies = counted(len(plan.cells), "study", "studies")
+    found = []
+    if plan.suggestions is None:
+        found.append(f"{what}s in {studies}")
+    elif left := plan.suggestions - used:
+        found.append(f"{counted(left, what)} in {studies}")
+    if to_confirm > 0:
+        found.append(f"then {counted(to_confirm, 'trial')} to confirm the winners")
+    return found
 
 
 def _to_come(plan: Plan, done: int, queue: Queue) -> int:

@@ -46,9 +46,7 @@ def change(before: Iterable[TrialRecord], now: Mapping[str, Content], plan: Plan
         now: of the plan and its search, by key.
         plan: has examples of what the search may add.
     """
-    known = {
-        r.key: r for r in before if r.key in now or not r.is_confirming
-    }
+    known = {r.key: r for r in before if r.key in now or not r.is_confirming}
     stay, go = known.keys() & now.keys(), known.keys() - now.keys()
     return Change(
         stay=len(stay),

@@ -272,7 +272,8 @@ def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Importance describes the trials
     that there are, by fANOVA and PED-ANOVA, and is no evidence. The tables are written as CSV and
     Markdown: importance, and of a search its winners, suggestions, best_so_far and Pareto front.
-    A search with too few trials for importance has the others.
+    With too few trials for importance a search has the others, and a grid spreads: how far val_loss
+    differs by each setting where all others are equal.
     """
     load_matplotlib()
     from analysis.ranking import write_tables

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.confirmed import judged
 from analysis.csv_files import csv_text
-from analysis.document import markdown_table
+from analysis.document import in_short, markdown_table
 from analysis.errors import AnalysisError, listed
 from analysis.runs import Trials
 from analysis.statistics import t_intervals
@@ -23,6 +23,7 @@ INTERVAL = ["low", "high"]
 DECIMALS = {
     **dict.fromkeys([*LOSSES, *INTERVAL, "search_loss", "last_loss", "best"], 5),
     **dict.fromkeys(["fANOVA", "PED-ANOVA"], 3),
+    "difference": 5,
     "training_seconds": 1,
 }
 STAGES = ("confirm", "", "search")  # as they are read: what was confirmed, what is plain, picks
@@ -146,6 +147,34 @@ def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.Data
     table = table[groups[by].transform("nunique") > 1]
     table = table.sort_values(["best_of_group", "group", "val_loss"], ignore_index=True)
     return table[[*others, by, *SHOWN]].dropna(axis="columns", how="all")
+
+
+def spreads(trials: Trials) -> pd.DataFrame:
+    """How far val_loss differs by each setting, all others held fixed: without a model of it.
+
+    Returns:
+        A row a setting that differs by itself somewhere, the one with the largest difference first:
+        ``setting``; ``groups``: of configurations that differ in nothing else; ``difference``: from
+        the lowest to the highest val_loss of a group, the mean over groups, nats per character;
+        ``best``: the value that is the lowest of its group most often.
+
+    Raises:
+        AnalysisError: no trial is finished.
+    """
+    table = configurations(trials)
+    rows = []
+    for name in trials.settings:
+        rows_of = pivot(trials, name, table)
+        if rows_of.empty:
+            continue
+        others = list(rows_of.columns[: rows_of.columns.get_loc(name)])
+        groups = rows_of.groupby(others or (lambda _: 0), dropna=False)
+        losses = groups["val_loss"]
+        best = rows_of.loc[losses.idxmin(), name].value_counts().index[0]
+        difference = (losses.max() - losses.min()).mean()
+        rows.append((name, groups.ngroups, difference, in_short(best)))
+    found = pd.DataFrame(rows, columns=["setting", "groups", "difference", "best"])
+    return found.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 
 
 def pivot_settings(trials: Trials) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ Heads = Callable[..., list[str]]
 
 
 @pytest.fixture
-def heads(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Heads]:
+def heads(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Heads:
     """Run a sweep, whose driver dies after some events; return its first line and the search's."""
     simulate(monkeypatch, tmp_path)
     monkeypatch.delenv("SWEEPS_STATE", raising=False)
@@ -56,7 +56,7 @@ def heads(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert isinstance(done.exception, DriverDiedError)
         return [line for line in done.output.splitlines() if line.startswith(("s1:", "search "))]
 
-    yield run
+    return run
 
 
 def test_a_search_says_first_what_will_be(heads: Heads) -> None:

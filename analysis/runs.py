@@ -32,6 +32,7 @@ from analysis.trials import (
     column,
     in_reading_order,
     is_finite,
+    of_trials,
     typed,
 )
 from analysis.trials_csv import read_trials
@@ -133,6 +134,7 @@ def is_table(experiment: str) -> bool:
     return experiment.endswith(".csv")
 
 
+@of_trials
 def load_curves(
     trials: Trials, tracking_uri: str | None = None, run_ids: Iterable[str] | None = None
 ) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.confirmed import confirmation_note, studies_of, unconfirmed
 from analysis.document import Figure, Report, as_text, markdown_table
+from analysis.errors import AnalysisError
 from analysis.figures import SEARCH_FIGURES, figures_of_search
 from analysis.importances import (
     ALL,
@@ -18,7 +19,6 @@ from analysis.importances import (
     samples,
     too_little,
 )
-from analysis.errors import AnalysisError
 from analysis.ranking import DECIMALS, markdown, spreads
 from analysis.ranking_texts import first_rows
 from analysis.runs import Trials

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import AnalysisError, load_trials, tables, write_ranking, write_tables
+from analysis.errors import nearest
 from analysis.sqlite_store import STORE, artifacts_beside, store_file
+from analysis.terminal import in_a_line
 from sweeps import signals
 from sweeps.changes import change
 from sweeps.description import describe_sweep, describe_trial
@@ -187,9 +189,7 @@ def sync_sweep(
         UserError: there is no such sweep in the state directory, or a process runs it.
     """
     if name not in (known := sweep_names(state)):
-        raise UserError(
-            f"there is no sweep {name!r} in {state.root}; it has: {', '.join(known) or 'none'}"
-        )
+        raise UserError(f"there is no sweep {name!r} in {state.root}; {nearest(name, known)}")
     with only_driver(state.sweep(name), name), _outbox(state, name, say) as outbox:
         uri = tracking_uri or outbox.sweep.content["uri"] or state.tracking_uri
         storage_uri = storage_uri or outbox.sweep.content.get("storage")
@@ -331,7 +331,7 @@ def _queue(
         shown += _coming(plan, used, to_confirm)
     say(f"{plan.sweep.name}: {', '.join(shown)}")
     for warning in plan.warnings:
-        say(f"warning {warning}")
+        say(f"warning {in_a_line(warning)}")
     if search:
         of = "" if plan.suggestions is None else f" of {plan.suggestions}"
         say(f"search  {used}{of} suggestions made so far ({plan.sweep.search.sampler})")

@@ -26,6 +26,7 @@ import requests
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from analysis.errors import nearest
 from sweeps.jobs.package import copy_code
 from sweeps.summary import Summary, last_summary
 from trainables.errors import UserError, brief
@@ -132,8 +133,8 @@ class Cluster:
         jobs = self.jobs()
         found = [job for job in jobs if job.sweep == sweep]
         if not found:
-            known = ", ".join(dict.fromkeys(job.sweep for job in jobs)) or "none"
-            raise NotThereError(f"the cluster has no sweep {sweep!r}; it has: {known}")
+            known = nearest(sweep, {job.sweep for job in jobs})
+            raise NotThereError(f"the cluster has no sweep {sweep!r}; {known}")
         return found
 
     def newest(self, sweep: str) -> SweepJob:

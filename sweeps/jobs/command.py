@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from analysis.errors import listed
+from analysis.errors import nearest
 from analysis.terminal import pass_on, say, table
 from sweeps.options import overrides_argument, retire_option, state_option
 from sweeps.summary import Summary, duration
@@ -56,10 +56,10 @@ def submit(
     as_json: bool,
     state_root: Path,
 ) -> None:
-    """Run FILE (a path or a preset) on a cluster; this machine may leave.
+    """Run a sweep on a cluster; this machine may leave.
 
-    The sweep file, the overrides, the code as it is here and models of your own travel with it.
-    The state directory and the MLflow server are the cluster's.
+    FILE is a path or a preset. The sweep file, the overrides, the code as it is here and models of
+    your own travel with it. The state directory and the MLflow server are the cluster's.
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
@@ -93,10 +93,10 @@ def submit(
 def status(
     context: click.Context, sweep: str | None, address: str, as_json: bool, state_root: Path
 ) -> None:
-    """Show the sweeps of a cluster and how far they are; or each submission of SWEEP.
+    """Show how far the sweeps of a cluster, or those here, are.
 
-    Where no address is given and no cluster on this machine has any, show the sweeps of the state
-    directory.
+    With SWEEP, show each of its submissions. Where no address is given and no cluster on this
+    machine has any, show the sweeps of the state directory.
     """
     is_given = context.get_parameter_source("address") is not ParameterSource.DEFAULT
     try:
@@ -152,7 +152,10 @@ def logs(context: click.Context, sweep: str, follow: bool, address: str, state_r
 @json_option
 @state_option
 def stop(sweep: str, address: str, as_json: bool, state_root: Path) -> None:
-    """Stop SWEEP on a cluster gently: its trials save themselves first."""
+    """Stop SWEEP on a cluster gently.
+
+    Its trials save themselves first.
+    """
     from sweeps.jobs.client import Cluster
 
     with _here_perhaps(sweep, state_root):
@@ -174,7 +177,10 @@ def stop(sweep: str, address: str, as_json: bool, state_root: Path) -> None:
 @json_option
 @state_option
 def resume(sweep: str, retry_failed: bool, address: str, as_json: bool, state_root: Path) -> None:
-    """Let SWEEP go on, as it was submitted last; finished trials stay finished."""
+    """Let SWEEP go on as it was submitted last.
+
+    Finished trials stay finished.
+    """
     from sweeps.jobs.client import Cluster
 
     arguments = ["--retry-failed"] if retry_failed else []
@@ -230,7 +236,7 @@ def _none_here(sweep: str | None, state_root: Path) -> str:
     names = sweep_names(state_at(state_root))
     if not sweep or not names:
         return f"there is no sweep in {state_root} yet"
-    return f"there is no sweep {sweep!r} in {state_root} (it has: {listed(names)})"
+    return f"there is no sweep {sweep!r} in {state_root} ({nearest(sweep, names)})"
 
 
 def _show_local(sweep: str | None, state_root: Path, as_json: bool) -> bool:

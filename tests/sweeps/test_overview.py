@@ -155,7 +155,7 @@ def test_status_shows_the_state_directory_where_there_is_no_cluster(
         assert done.exit_code == 2
         assert "the cluster does not answer" in done.stderr
     done = CliRunner().invoke(main, ["status", "absent"])
-    assert "there is no sweep 'absent' in state (it has: study), and the cluster" in done.stderr
+    assert "there is no sweep 'absent' in state (there are: study), and the cluster" in done.stderr
 
 
 @pytest.mark.parametrize("cluster", ["absent", "without it"])

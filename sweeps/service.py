@@ -122,14 +122,15 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
         trials = _describe(plan, search)
         _check_change(plan, outbox, trials, options.retire, say)
-        removed = outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
+        before = outbox.trials()
+        outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
         if options.retry_failed:
             outbox.forgive()
         with _delivery(outbox, state, outcome, say) as delivery:
             stop.at_deadline = lambda: _abandon(outbox, delivery)
             queue = None
             try:
-                queue = _queue(plan, search, outbox, storage, removed, say)
+                queue = _queue(plan, search, outbox, storage, before, say)
                 if not queue.is_over:
                     _train(plan, queue, state, options, outbox, delivery, outcome, say)
                 stop.may_cut(NEVER)
@@ -284,9 +285,14 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
 
 
 def _queue(
-    plan: Plan, search: Search | None, outbox: Outbox, storage: Storage, removed: int, say: Say
+    plan: Plan,
+    search: Search | None,
+    outbox: Outbox,
+    storage: Storage,
+    before: Sequence[TrialRecord],
+    say: Say,
 ) -> Queue:
-    """What is left to do, which is said."""
+    """What is left to do, which is said; ``before`` are the trials that the sweep had."""
     records = {record.key: record for record in outbox.trials()}
     queue = search or Queue()
     queue.put(_to_run(plan, records))
@@ -299,12 +305,10 @@ def _queue(
         search.resume(earlier | records, history_in(outbox))
         for event in search.decided():
             outbox.record(event)
-        used, before = search.used, {trial.key for trial in queue.waiting}
+        used, waiting = search.used, {trial.key for trial in queue.waiting}
         queue.fill()
-        new = {trial.key for trial in queue.waiting} - before
+        new = {trial.key for trial in queue.waiting} - waiting
         records |= {record.key: record for record in outbox.trials()}
-        came_back = [earlier[key] for key in earlier.keys() & records.keys()]
-        removed -= sum(record.status != "WAITING" for record in came_back)
     kinds = ("done", "to continue", "to run", "failed to retry", "given up")
     counts = dict.fromkeys(kinds, 0)
     try:
@@ -321,7 +325,11 @@ def _queue(
             counts["to run"] += 1
     failed = sum(record.status == "FAILED" for record in records.values())
     counts["given up"] = failed - counts["failed to retry"]
-    counts["no longer part of the sweep"] = removed
+    counts["no longer part of the sweep"] = sum(
+        record.status != "WAITING" and not (plan.confirming and record.is_confirming)
+        for record in before
+        if record.key not in records  # those that confirm come back, or others do, in the end
+    )
     shown = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
     if search and not search.is_over:
         to_confirm = plan.confirming - sum(

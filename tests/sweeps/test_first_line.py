@@ -75,14 +75,18 @@ def test_a_search_that_goes_on_says_what_is_left(heads: Heads) -> None:
     assert second == "search  6 of 10 suggestions made so far (tpe)"
     assert heads() == ["s1: 16 done", "search  10 of 10 suggestions made so far (tpe)"]
     first, _ = heads("search.trials=11")
-    assert first.startswith("s1: 10 done, ")
-    assert first.endswith(", 1 more suggestion in 2 studies, then 6 trials to confirm the winners")
+    more = "1 more suggestion in 2 studies, then 6 trials to confirm the winners"
+    assert first == f"s1: 10 done, {more}"
 
 
 def test_only_winners_may_be_left_to_confirm(heads: Heads) -> None:
     heads("search.confirm=null")
-    first, _ = heads()
+    first, _ = heads(dies_after=30)
     assert first == "s1: 10 done, then 6 trials to confirm the winners"
+    first, _ = heads()
+    assert first == "s1: 12 done, then 4 trials to confirm the winners"
+    first, _ = heads("search.confirm=null")
+    assert first == "s1: 10 done, 6 no longer part of the sweep"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ about, those that `despite` names, and those that only one of the two has.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ Direction = Literal["falling", "rising"]
 SHIPPED = Path(__file__).parent / "claims.yaml"
 FORMS = ("order", "monotone", "trend", "best", "equal")
 OPEN_FORMS = ("monotone", "trend", "best")  # which do not name all of their levels
+EXAMPLE = "{claim: rope is best, factor: pe_type, best: rope}"
 ANY = "any"  # as `best`: whichever level it is; [any] is a level of that name
 MARGIN = 0.002  # nats per character
 
@@ -170,7 +172,7 @@ class Claim(BaseModel):
         return found
 
 
-ClaimData = Mapping[str, Any] | Sequence[Claim | Mapping[str, Any]]
+ClaimData = Claim | Mapping[str, Any] | Sequence[Claim | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -191,14 +193,16 @@ def load_claims(source: Path | str | ClaimData | None = None) -> ClaimFile:
     """Read claims.
 
     Args:
-        source: a file, a list of claims, or a dictionary as the file has it; None takes the claims
-            of the published study.
+        source: a file, a claim, a list of claims, or a dictionary as the file has it; None takes
+            the claims of the published study.
 
     Raises:
         AnalysisError: it cannot be read, or a claim has no meaning.
     """
     if source is not None and not isinstance(source, Path | str):
         is_content = isinstance(source, Mapping) and "claims" in source
+        if isinstance(source, Claim | Mapping) and not is_content:
+            source = [source]
         return _claim_file(_plain(source if is_content else {"claims": source}), "", {})
     file = SHIPPED if source is None else Path(source)
     try:
@@ -209,7 +213,9 @@ def load_claims(source: Path | str | ClaimData | None = None) -> ClaimFile:
 
 
 def _claim_file(data: Any, source: str, lines: Lines) -> ClaimFile:
-    if not isinstance(data, dict) or not isinstance(data.get("claims"), list) or not data["claims"]:
+    if isinstance(data, dict) and data.get("claims") == []:
+        raise AnalysisError(f"{source}{': ' if source else ''}no claims given")
+    if not isinstance(data, dict) or not isinstance(data.get("claims"), list):
         expected = f"{source}: expected a list of claims under `claims:`"
         raise AnalysisError(expected if source else "claims: expected a file or a list of claims")
     if unknown := sorted(data.keys() - {"claims", "margin"}, key=str):
@@ -257,13 +263,29 @@ def _problem(error: Any) -> str:
         )
     if error["type"] == "extra_forbidden":
         return f"unknown; known: {', '.join(Claim.model_fields)}"
+    if not error["loc"] and error["type"] != "value_error":
+        return f"a claim is a map, such as {EXAMPLE}, not {reprlib.repr(error['input'])}"
     if name == "despite":
         return "expected a list of settings, such as [learning_rate]"
     if name == "best":
         return "expected a level, `any` to ask which one is best, or [any] for a level of that name"
     if len(error["loc"]) > 1 and error["type"].endswith("_type"):
         return "expected a word, a number, or a list of at least one"
-    return str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return "is missing"
+    if error["type"] == "value_error":
+        return str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] in ("too_short", "too_long"):
+        limits = {"min_length": "at least", "max_length": "at most"}
+        (limit,) = [
+            f"{words} {error['ctx'][n]}" for n, words in limits.items() if n in error["ctx"]
+        ]
+        return f"should have {limit} items, not {error['ctx']['actual_length']}"
+    if error["type"] == "string_too_short":
+        return "should not be empty"
+    if error["type"] == "dict_type":
+        return f"should be a map, name: value, not {reprlib.repr(error['input'])}"
+    return f"{str(error['msg']).removeprefix('Input ')}, not {reprlib.repr(error['input'])}"
 
 
 def _place(source: str, lines: Lines, path: KeyPath, rest: KeyPath = ()) -> str:

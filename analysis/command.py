@@ -94,9 +94,9 @@ claims_option = click.option(
     metavar="SETTING",
     help="Pivot by this setting; may be repeated. By default by each number that differs.",
 )
-@click.option("--markdown", "form", flag_value="markdown", help="Print all tables as Markdown.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print all tables as Markdown.")
 @click.option(
-    "--csv", "form", flag_value="csv", help="Print the ranking as CSV; with one --by that pivot."
+    "--csv", "as_csv", is_flag=True, help="Print the ranking as CSV; with one --by that pivot."
 )
 @tracking_option
 @state_option
@@ -104,30 +104,33 @@ claims_option = click.option(
 def rankings(
     experiment: str,
     by: tuple[str, ...],
-    form: str | None,
+    as_markdown: bool,
+    as_csv: bool,
     tracking_uri: str | None,
     state: Path,
     out: Path | None,
 ) -> None:
-    """Rank the configurations of EXPERIMENT by val_loss; write CSV and Markdown.
+    """Rank the configurations of EXPERIMENT by val_loss.
 
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Prints the best, and the pivot
-    with most in it; the files have all.
+    with most in it; the files that it writes, CSV and Markdown, have all.
     """
     from analysis.csv_files import csv_text
     from analysis.ranking import markdown, tables, write_tables
     from analysis.ranking_texts import not_ranked, ranking_text
 
-    if form == "csv" and len(by) > 1:
+    if as_csv and as_markdown:
+        raise AnalysisError("give --csv or --markdown, not both: the files are written anyway")
+    if as_csv and len(by) > 1:
         raise AnalysisError("--csv prints one table: give --by once, or not at all")
     trials, _ = _load(experiment, tracking_uri, state)
     named = tables(trials, list(by) or None)
     alone = [name for name in by if f"by_{name}" not in named]
-    if alone and form == "csv":
+    if alone and as_csv:
         raise AnalysisError(f"no two configurations differ in {alone[0]} alone: it has no pivot")
-    if form == "csv":
+    if as_csv:
         pass_on(csv_text(named[f"by_{by[0]}" if by else "ranking"]))
-    elif form == "markdown":
+    elif as_markdown:
         pass_on("\n".join(f"## {name}\n\n{markdown(table)}" for name, table in named.items()))
     else:
         say(ranking_text(named, every_pivot=bool(by)))
@@ -154,11 +157,11 @@ def conclusions(
     state: Path,
     out: Path | None,
 ) -> None:
-    """Hold claims against the trials of EXPERIMENT; write conclusions.csv and contrasts.csv.
+    """Hold claims against the trials of EXPERIMENT.
 
-    EXPERIMENT is a sweep's name, or a CSV file with a row a trial: trials.csv, which is written as
-    well, has the losses by which these claims were judged. Exit codes: 0 every claim is
-    SUPPORTED; 1 some are not; 2 the request is wrong.
+    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Writes conclusions.csv,
+    contrasts.csv and trials.csv, which has the losses by which these claims were judged. Exit
+    codes: 0 every claim is SUPPORTED; 1 some are not; 2 the request is wrong.
 
     A file of claims has one of these forms in each claim (docs/claims.md has more):
 
@@ -229,10 +232,11 @@ def report(
     state: Path,
     out: Path | None,
 ) -> None:
-    """Write report.html and report.md on EXPERIMENT, and attach them to its run in MLflow.
+    """Write a report on EXPERIMENT, and attach it in MLflow.
 
-    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. The tables that the report shows
-    in part are written beside it, and trials.csv with the losses by which claims were judged.
+    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Writes report.html and
+    report.md, which MLflow shows in the run of the sweep; beside them the tables that the report
+    shows in part, and trials.csv with the losses by which claims were judged.
     """
     load_matplotlib()
     from analysis.conclusions import check_claims, write_conclusions
@@ -270,12 +274,13 @@ def report(
     help="A folder; STATE/reports/EXPERIMENT/importance by default.",
 )
 def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path | None) -> None:
-    """Say which settings mattered in EXPERIMENT, and write a page on its search with figures.
+    """Say which settings mattered in EXPERIMENT.
 
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Importance describes the trials
-    that there are, by fANOVA and PED-ANOVA, and is no evidence. The tables are written as CSV and
-    Markdown: importance, and of a search its winners, suggestions, best_so_far and Pareto front.
-    A search with too few trials for importance has the others.
+    that there are, by fANOVA and PED-ANOVA, and is no evidence. Writes a page with figures, and as
+    CSV and Markdown the tables: importance, and of a search its winners, suggestions, best_so_far
+    and Pareto front. With too few trials for importance a search has the others, and a grid
+    means: the mean val_loss of each level of a setting where all others are equal.
     """
     load_matplotlib()
     from analysis.ranking import write_tables
@@ -307,10 +312,11 @@ def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path
 def compare(
     experiment: str, tracking_uri: str | None, state: Path, corpora: Path | None, out: Path | None
 ) -> None:
-    """BabyGPT v1 against the statistical bigram, on the runs of `sweeps run compare`.
+    """Compare BabyGPT v1 with the statistical bigram.
 
-    Losses and trained models are those of the runs; times are measured here and now, on the CPU and
-    on a GPU where there is one. Takes about a minute.
+    EXPERIMENT has the runs of `sweeps run compare`. Losses and trained models are those of the
+    runs; times are measured here and now, on the CPU and on a GPU where there is one. Takes about a
+    minute.
     """
     load_matplotlib()
     from analysis.comparison.measure import comparison_of

@@ -36,6 +36,7 @@ from analysis.errors import AnalysisError
 from analysis.forecast import Needed, seeds_needed
 from analysis.runs import Trials
 from analysis.statistics import Interval, bca_interval, holm, sign_flip, t_intervals
+from analysis.trials import of_trials
 
 CONFIDENCE = 1 - 2 * ALPHA  # of intervals, whose ends are those of the one-sided tests
 CONTRAST_COLUMNS = (
@@ -177,14 +178,15 @@ class Conclusion:
         return sum(contrast.has_equal_losses for contrast in self.contrasts)
 
 
+@of_trials
 def check_claims(trials: Trials, claims: Path | str | ClaimData | None = None) -> list[Conclusion]:
     """Hold claims against the trials; where there are studies, against their confirmed winners.
 
     Args:
         trials: from `load_trials`.
-        claims: a YAML file (see `analysis.claims`), or a list of claims, each a dictionary as in
-            the file; None takes the claims of the published study, those of them that the trials
-            can speak of.
+        claims: a YAML file (see `analysis.claims`), or a claim or a list of them, each a dictionary
+            as in the file; None takes the claims of the published study, those of them that the
+            trials can speak of.
 
     Raises:
         AnalysisError: a claim is wrong, or names what no trial has or what was tuned.

@@ -11,12 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.trials import METRICS, WAITING, Trials, in_reading_order
+from analysis.trials import METRICS, WAITING, Trials, in_reading_order, of_trials
 
 FEW = 3  # studies that are named in a sentence
 TUNED = "tuned"  # the value of a setting that a search chose
 
 
+@of_trials
 def judged(trials: Trials) -> Trials:
     """The trials as those of a plain sweep: all that were planned, and each study as its winner.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 MOST_SHOWN = 20
@@ -16,3 +17,10 @@ def listed(names: Iterable[object], none: str = "none") -> str:
     words = list(map(str, names))
     more = f" and {len(words) - MOST_SHOWN:,} more" if len(words) > MOST_SHOWN else ""
     return ", ".join(words[:MOST_SHOWN]) + more or none
+
+
+def nearest(name: str, known: Iterable[str], none: str = "none") -> str:
+    """What a name that does not exist may mean: the nearest of those that do, else all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {listed(names, none)}"

@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.errors import AnalysisError, listed
 from analysis.runs import Trials, is_finite
 from analysis.studies import with_active
+from analysis.trials import of_trials
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -43,6 +44,7 @@ class Sample:
     log: frozenset[str]  # the settings of which ratios matter
 
 
+@of_trials
 def importance(trials: Trials) -> pd.DataFrame:
     """The importance of each setting for val_loss.
 

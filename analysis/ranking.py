@@ -15,6 +15,7 @@ from analysis.errors import AnalysisError, listed
 from analysis.runs import Trials
 from analysis.statistics import t_intervals
 from analysis.terminal import in_a_line
+from analysis.trials import of_trials
 
 RANKING_TABLE = "ranking.json"
 MOST_BYTES = 200  # of the name of a file
@@ -23,12 +24,14 @@ INTERVAL = ["low", "high"]
 DECIMALS = {
     **dict.fromkeys([*LOSSES, *INTERVAL, "search_loss", "last_loss", "best"], 5),
     **dict.fromkeys(["fANOVA", "PED-ANOVA"], 3),
+    "difference": 5,
     "training_seconds": 1,
 }
 STAGES = ("confirm", "", "search")  # as they are read: what was confirmed, what is plain, picks
 SHOWN = ["n", "train_loss", "val_loss", *INTERVAL, "best_val_loss"]
 
 
+@of_trials
 def configurations(trials: Trials) -> pd.DataFrame:
     """The finished trials, those that differ in nothing but their seed taken together.
 
@@ -86,6 +89,7 @@ def configurations(trials: Trials) -> pd.DataFrame:
     return table.astype({name: trials.table[name].dtype for name in names})
 
 
+@of_trials
 def rankings(trials: Trials) -> pd.DataFrame:
     """All configurations by val_loss, best first; those of each stage apart.
 
@@ -115,6 +119,7 @@ def _reading_order(stages: pd.Series[str]) -> pd.Series[int]:
     return stages.map(lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
 
 
+@of_trials
 def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
     """What one setting does, all others held fixed.
 
@@ -190,6 +195,7 @@ def pivot_settings(trials: Trials) -> list[str]:
     return [name for name in trials.settings if pd.api.types.is_numeric_dtype(trials.table[name])]
 
 
+@of_trials
 def tables(trials: Trials, by: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
     """The ranking and the pivots, by the names of their files.
 

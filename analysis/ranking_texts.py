@@ -33,8 +33,11 @@ def ranking_text(named: Mapping[str, pd.DataFrame], every_pivot: bool = False) -
     shown = [name for name, cells in grids.items() if len(cells)]
     if not every_pivot:
         shown = sorted(shown, key=lambda name: grids[name].size)[-1:]
-    parts = ["val_loss in nats per character: the mean over n seeds, and its 95 % interval\n"]
-    parts.append(first_rows(named["ranking"], "configurations"))
+    ranking = named["ranking"]
+    has_intervals = ranking[INTERVAL].notna().any(axis=None)
+    means = ": the mean over n seeds, and its 95 % interval" if has_intervals else ", of one seed"
+    parts = [f"val_loss in nats per character{means}\n"]
+    parts.append(first_rows(ranking, "configurations"))
     for name, table in named.items():
         if name in shown:
             by = list(table)[list(table).index("n") - 1]

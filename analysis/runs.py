@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.errors import AnalysisError, listed
+from analysis.errors import AnalysisError, nearest
 from analysis.links import artifact_link
 from analysis.messages import first_line, without_password
 from analysis.sqlite_store import STORE, follow_move, is_driven, plain_uri, store_file, store_uri
@@ -33,6 +33,7 @@ from analysis.trials import (
     column,
     in_reading_order,
     is_finite,
+    of_trials,
     typed,
 )
 from analysis.trials_csv import read_trials
@@ -42,6 +43,7 @@ __all__ = ["COSTS", "METRICS", "RESERVED", "Trials", "is_finite", "load_trials",
 logger = logging.getLogger(__name__)
 
 PAGE = 1_000
+MLFLOWS_OWN = "Default"  # an experiment that each store has
 PLAN = "plan.json"  # artifact of a sweep's run: a list of the trials that it planned
 PLANNED = "planned"  # its tag: how many they are
 PICTURE = "overview.png"  # artifact of a sweep's run, which its page shows
@@ -137,6 +139,7 @@ def is_table(experiment: str) -> bool:
     return experiment.endswith(".csv")
 
 
+@of_trials
 def load_curves(
     trials: Trials, tracking_uri: str | None = None, run_ids: Iterable[str] | None = None
 ) -> pd.DataFrame:
@@ -212,10 +215,10 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
     try:
         found = client.get_experiment_by_name(experiment)
         if found is None:
-            names = sorted(one.name for one in client.search_experiments())
+            names = {one.name for one in client.search_experiments()} - {MLFLOWS_OWN}
             raise AnalysisError(
-                f"{without_password(tracking_uri)} has no experiment {experiment!r}; there are:"
-                f" {listed(names)}"
+                f"{without_password(tracking_uri)} has no experiment {experiment!r};"
+                f" {nearest(experiment, names)}"
             )
         yield client, found.experiment_id
     except MlflowException as error:

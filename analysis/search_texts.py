@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.confirmed import confirmation_note, studies_of, unconfirmed
 from analysis.document import Figure, Report, as_text, markdown_table
+from analysis.errors import AnalysisError
 from analysis.figures import SEARCH_FIGURES, figures_of_search
 from analysis.importances import (
     ALL,
@@ -18,7 +19,7 @@ from analysis.importances import (
     samples,
     too_little,
 )
-from analysis.ranking import markdown
+from analysis.ranking import DECIMALS, level_means, markdown
 from analysis.ranking_texts import first_rows
 from analysis.runs import Trials
 from analysis.search import EDGE
@@ -34,6 +35,11 @@ fresh seeds, drawn after the choice, with its 95 % interval from `low` to `high`
 counts. `edges` names settings within 5 % of an end of their range (of its logarithm where it is
 log): there the best may lie beyond it.
 """
+MEANS = (
+    "Descriptive, no evidence and no test: the mean val_loss of each level of a setting, in nats"
+    " per character, over `n` configurations that differ from those of its other levels in nothing"
+    " else."
+)
 EFFORTS = """\
 A suggestion is a configuration with its seeds. `steps` were trained (optimizer updates, added over
 trials; of those that did not finish, up to where they were judged last); `full_steps` would have
@@ -84,20 +90,29 @@ def search_section(trials: Trials, drawn: Mapping[str, Figure]) -> list[str]:
 def search_report(trials: Trials) -> tuple[Report, dict[str, pd.DataFrame]]:
     """A page on what mattered in a sweep and on its search, and the tables for its files.
 
-    Where there are too few trials for importance, the page says so and has the rest.
+    Where there are too few trials for importance, the page says so and has the rest: of a search
+    its studies, and of a plain sweep the `level_means`.
 
     Raises:
-        AnalysisError: there are too few, or too few settings vary, and there was no search.
+        AnalysisError: no two configurations can be compared, and there was no search.
     """
     named = study_tables(trials)
-    if not named or samples(trials):
-        named = {"importance": importance(trials)} | named
-    table = named.get("importance", pd.DataFrame())
+    table = importance(trials) if samples(trials) else pd.DataFrame()
+    if not table.empty:
+        named = {"importance": table} | named
+    elif not named:
+        named = {"means": level_means(trials)}
+        if named["means"].empty:
+            raise AnalysisError(
+                f"no two configurations differ in one setting; {too_little(trials)}"
+            )
     drawn = figures_of_search(trials, table)
     title = f"What mattered in {trials.experiment}"
     text = as_text(_no_importance(trials)) + "\n"
-    if not table.empty:
+    if "importance" in named:
         text = f"{_meaning(table)}\n\n{markdown(table)}"
+    elif "means" in named:
+        text += f"\n{MEANS}\n\n{markdown_table(named['means'], DECIMALS)}"
     sections = [f"# {as_text(title)}\n", text, *search_section(trials, drawn)]
     if len(sections) == 2:
         sections += [figure.markdown for figure in drawn.values()]
@@ -116,6 +131,8 @@ def search_text(trials: Trials, named: Mapping[str, pd.DataFrame]) -> str:
     if "importance" in named:
         table = named["importance"]
         parts = [_meaning(table), "", first_rows(table, "settings", more)]
+    elif "means" in named:
+        parts += ["", MEANS, "", first_rows(named["means"], "levels", more)]
     if "winners" in named:
         table = named["winners"]
         compact = table.drop(columns=[*EFFORT, *_empty(table)], errors="ignore")
@@ -131,9 +148,10 @@ def _meaning(table: pd.DataFrame) -> str:
     """What the table of `importance` means."""
     meaning = "; ".join(f"{name}: {text}" for name, text in MEANING.items())
     count = table.loc[table["scope"] == ALL, "trials"].max()
+    which = "finished trials" if count < MOST_TRIALS else "of the finished trials, evenly chosen"
     return (
-        f"Descriptive, on {count} finished trials (of more than {MOST_TRIALS}, as many as that): no"
-        f" evidence and no test. {meaning}. A setting that a search hardly varied looks"
+        f"Descriptive, on {count} {which}: no evidence and no test. {meaning}. A setting that a"
+        " search hardly varied looks"
         " unimportant, and one that not all trials have is measured among those that have it; one"
         f" with more than {MOST_WORDS} words for values is left out."
     )

@@ -16,6 +16,7 @@ from analysis.contrasts import select
 from analysis.runs import COSTS, Trials, is_finite
 from analysis.search import NO_SPACE, Search
 from analysis.statistics import t_interval
+from analysis.trials import of_trials
 
 OUTCOMES = ("finished", "unfinished", "stopped", "failed")  # of several trials the last one counts
 SUGGESTION = [
@@ -24,6 +25,7 @@ SUGGESTION = [
 ]
 
 
+@of_trials
 def suggestions(trials: Trials) -> pd.DataFrame:
     """What the search suggested, the seeds of a suggestion taken together.
 
@@ -71,6 +73,7 @@ def suggestions(trials: Trials) -> pd.DataFrame:
     return table.reset_index()[columns]
 
 
+@of_trials
 def winners(trials: Trials) -> pd.DataFrame:
     """What each study came to.
 
@@ -98,6 +101,7 @@ def winners(trials: Trials) -> pd.DataFrame:
     return table.drop(columns=[name for name in names if table[name].isna().all()])
 
 
+@of_trials
 def best_so_far(trials: Trials) -> pd.DataFrame:
     """The lowest val_loss of each study against what its search had cost, as suggestions came.
 
@@ -114,6 +118,7 @@ def best_so_far(trials: Trials) -> pd.DataFrame:
     return table.reindex(columns=["study", "suggestion", "outcome", "steps", "val_loss", "best"])
 
 
+@of_trials
 def pareto_front(trials: Trials) -> pd.DataFrame:
     """The finished suggestions that no other beats in an objective without losing in another.
 

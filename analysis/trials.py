@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
-from collections.abc import Container, Hashable, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 
 from analysis.errors import AnalysisError
 from analysis.search import Search, read_search
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 WAITING = "WAITING"  # the status of a trial that was planned and has no run
 STOPPED = "stopped early"
 LARGEST = 1e100  # of a number: powers of larger ones overflow
@@ -136,6 +140,28 @@ class Trials:
         """The rows that are not among those that count, with a column ``why``."""
         rows = self.table.drop(counted.index)
         return rows.assign(why=[_why_left_out(row) for row in rows.to_dict("records")])
+
+
+def of_trials(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Let a function refuse what is no `Trials` for its first argument, such as a sweep's name.
+
+    Raises:
+        AnalysisError: by the function, with the remedy.
+    """
+
+    @functools.wraps(function)
+    def checked(*given: Given.args, **named: Given.kwargs) -> Result:
+        first = given[0] if given else named.get("trials")
+        if not isinstance(first, Trials) and (given or "trials" in named):
+            is_name = isinstance(first, str | os.PathLike)
+            name, what = (repr(str(first)), "text") if is_name else ("NAME", type(first).__name__)
+            raise AnalysisError(
+                f"{function.__name__} takes the trials of a sweep, not {what}: give it"
+                f" load_trials({name})"
+            )
+        return function(*given, **named)
+
+    return checked
 
 
 def is_finite(values: pd.Series) -> pd.Series:

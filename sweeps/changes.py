@@ -48,9 +48,7 @@ def change(before: Iterable[TrialRecord], now: Mapping[str, Content], plan: Plan
         now: of the plan and its search, by key.
         plan: has examples of what the search may add.
     """
-    known = {
-        r.key: r for r in before if r.key in now or r.content["tags"].get("stage") != "confirm"
-    }
+    known = {r.key: r for r in before if r.key in now or not r.is_confirming}
     stay, go = known.keys() & now.keys(), known.keys() - now.keys()
     gone = [known[key].content for key in go]
     come = [now[key] for key in now.keys() - known.keys()]

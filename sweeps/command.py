@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from analysis.messages import without_password
-from analysis.terminal import complain, pass_on, set_up, table, try_to_say
+from analysis.terminal import complain, in_a_line, pass_on, set_up, table, try_to_say
 from sweeps import signals
 from sweeps.jobs import command as jobs
 from sweeps.options import (
@@ -88,7 +88,9 @@ def list_presets() -> None:
 @click.option("--trials", "list_trials", is_flag=True, help="List every trial with its key.")
 @state_option
 def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Path) -> None:
-    """Check FILE (a path or a preset), count its trials and estimate their cost; start nothing.
+    """Check a sweep and estimate its cost; start nothing.
+
+    FILE is a path or a preset. Counts its trials, and says how long they take on this machine.
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
@@ -116,7 +118,7 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         f" {corpus.vocab_size} distinct, sha256 {corpus.digest[:12]}"
     )
     for warning in made.warnings:
-        _say(f"warning {warning}")
+        _say(f"warning {in_a_line(warning)}")
     variants = Counter(trial.model.variant for trial in made.trials)
     parts = [f"{count} {variant}" for variant, count in variants.items()]
     if made.cells:
@@ -235,10 +237,10 @@ def run(
     storage_uri: str | None,
     state_root: Path,
 ) -> None:
-    """Train every trial of FILE (a path or a preset) that is not finished yet, and rank them.
+    """Train what is not finished of a sweep, and rank its trials.
 
-    What was interrupted goes on, whatever interrupted it: run the same command again. Ctrl-C stops
-    gently, a second one at once.
+    FILE is a path or a preset. What was interrupted goes on, whatever interrupted it: run the same
+    command again. Ctrl-C stops gently, a second one at once.
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
@@ -260,7 +262,7 @@ def run(
             _say(f"means   {line}")
         _say(f"tables  {outcome.reports}")
     elif outcome.unranked:
-        _say(f"tables  there are none: {outcome.unranked}")
+        _say(f"tables  there are none: {in_a_line(outcome.unranked)}")
     store = [] if outcome.uri == state.tracking_uri else ["--tracking-uri", outcome.uri]
     if without_password(outcome.uri) != outcome.uri:  # it is in the environment there, too
         store = []
@@ -278,17 +280,18 @@ def run(
         if all(record.failures >= limit for record in retried) and retried and not retry_failed:
             again += " --retry-failed"
     for line in outcome.exhausted:
-        _say(f"search  {line}")
+        _say(f"search  {in_a_line(line)}")
     if outcome.fruitless and outcome.status == "FAILED":
-        _say(f"search  no trial was finished in: {'; '.join(outcome.fruitless)}")
+        _say(f"search  no trial was finished in: {in_a_line('; '.join(outcome.fruitless))}")
     if outcome.unsent:
         sync = _command("sweeps", "sync", made.sweep.name, *store, "--state", state_root)
-        _say(f"unsent  {outcome.unsent} runs are not in MLflow yet, they are kept"
-             f" ({outcome.problem})\nsend    {os.environ.get(AGAIN) or sync}")  # fmt: skip
+        why = in_a_line(outcome.problem)
+        _say(f"unsent  {outcome.unsent} runs are not in MLflow yet, they are kept ({why})")
+        _say(f"send    {os.environ.get(AGAIN) or sync}")
     if outcome.status == "FINISHED" and not outcome.stop.is_interrupted:
         context.exit(1 if outcome.unsent or outcome.unranked else 0)
     if outcome.status == "KILLED":
-        _say(f"stopped before the end: {outcome.stop.message or outcome.stop.cause}")
+        _say(f"stopped before the end: {in_a_line(outcome.stop.message or outcome.stop.cause)}")
     _say(f"again   {again}")
     code = signals.INTERRUPTED if outcome.stop.cause in ("interrupted", "lost") else 1
     if outcome.stop.is_cut:
@@ -311,11 +314,11 @@ def verify_pack(
     most: int | None,
     state_root: Path,
 ) -> None:
-    """Train the trials of FILE in packs and alone, here and now, and compare them.
+    """Train the trials of FILE in packs and alone, and compare.
 
-    Parameters must agree to 1e-5 after 10 steps in float64, where rounding hides nothing; final
-    validation losses to 0.003 nats, and their differences must be 0.0005 or less on average; else
-    the exit code is 1.
+    This is done here and now. Parameters must agree to 1e-5 after 10 steps in float64, where
+    rounding hides nothing; final validation losses to 0.003 nats, and their differences must be
+    0.0005 or less on average; else the exit code is 1.
     """
     made = _plan(file, overrides, state_root)
     from sweeps.estimate import estimate
@@ -365,7 +368,10 @@ def sync(
     storage_uri: str | None,
     state_root: Path,
 ) -> None:
-    """Send what MLflow does not have yet of SWEEPS (or of all in the state directory)."""
+    """Send MLflow what it does not have yet of SWEEPS.
+
+    Without SWEEPS, of all that are in the state directory.
+    """
     from sweeps.service import sweep_names, sync_sweep
     from sweeps.state import state_at
 
@@ -373,7 +379,8 @@ def sync(
     unsent = 0
     for name in sweeps or sweep_names(state):
         outcome = sync_sweep(name, state, tracking_uri, storage_uri, _say)
-        said = f"{outcome.unsent} runs unsent ({outcome.problem})" if outcome.unsent else "all sent"
+        why = in_a_line(outcome.problem)
+        said = f"{outcome.unsent} runs unsent ({why})" if outcome.unsent else "all sent"
         _say(f"{name}: {said}")
         unsent += outcome.unsent
     context.exit(1 if unsent else 0)
@@ -392,7 +399,7 @@ def _show_faults(outcome: Outcome) -> None:
             " were taken again"
         )
     for note in outcome.notes.values():
-        _say(f"lost    {note}")
+        _say(f"lost    {in_a_line(note)}")
 
 
 def _show_failures(failed: Sequence[TrialRecord], storage: Storage) -> None:
@@ -405,8 +412,8 @@ def _show_failures(failed: Sequence[TrialRecord], storage: Storage) -> None:
     for records in groups.values():
         first = records[0]
         log = f"{storage.where(first.key)}/artifacts/{LOG}"
-        _say(f"failed  {len(records)} x {first.reason}\n"
-             f"        first: {first.content['name']} ({first.key}), log: {log}")  # fmt: skip
+        _say(f"failed  {len(records)} x {in_a_line(first.reason)}")
+        _say(f"        first: {in_a_line(first.content['name'])} ({first.key}), log: {log}")
 
 
 def _browse(name: str, outcome: Outcome, store: Sequence[str], state_root: Path) -> str:
@@ -435,7 +442,10 @@ def _command(*arguments: object) -> str:
 @tracking_option
 @state_option
 def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path) -> None:
-    """Serve the MLflow UI on this machine, and print links to the views of SWEEP (or of all)."""
+    """Serve the MLflow UI on this machine, and print links.
+
+    The links lead to the views of SWEEP, or of all sweeps.
+    """
     from sweeps.overview import settle_orphans
     from sweeps.state import state_at
     from sweeps.stopping import interruptible
@@ -483,7 +493,10 @@ def sample(
     tracking_uri: str | None,
     state_root: Path,
 ) -> None:
-    """Write text with the model of RUN: an MLflow run id, a trial's key, or SWEEP/best."""
+    """Write text with the model of RUN.
+
+    RUN is an MLflow run id, a trial's key, or SWEEP/best.
+    """
     from sweeps.state import state_at
     from sweeps.stopping import interruptible
     from sweeps.store import fetch_model, mlflow_client

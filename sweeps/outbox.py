@@ -97,6 +97,16 @@ class TrialRecord:
         return self.status != "FINISHED" and self.failures < max_failures
 
     @property
+    def is_decided(self) -> bool:
+        """Whether it is done, or has failed."""
+        return self.is_done or self.status == "FAILED"
+
+    @property
+    def is_confirming(self) -> bool:
+        """Whether it trains the winner of a study once more."""
+        return bool(self.content["tags"].get("stage") == "confirm")
+
+    @property
     def is_suggested(self) -> bool:
         """Whether a search suggested it: it takes a failure for an answer."""
         return bool(self.content["tags"].get("stage") == "search")

@@ -75,16 +75,25 @@ class Plan:
     @property
     def to_come(self) -> int | None:
         """How many trials the search adds at most; None where no number limits them."""
-        if not self.cells:
-            return 0
-        budget, confirm = self.sweep.search.budget, self.sweep.search.confirm
+        if self.suggestions is None:
+            return None
+        return self.suggestions * len(self.sweep.seeds) + self.confirming
+
+    @property
+    def suggestions(self) -> int | None:
+        """How many configurations the search suggests at most; None where no number limits them."""
+        budget = self.sweep.search.budget if self.cells else 0
         if len(self.sizes) == len(self.cells):  # all will run out
             most = sum(self.sizes.values())
             budget = most if budget is None else min(most, budget)
-        if budget is None:
-            return None
-        confirming = len(self.cells) * confirm.top if confirm else 0
-        return budget * len(self.sweep.seeds) + confirming * len(self.sweep.confirm_seeds)
+        return budget
+
+    @property
+    def confirming(self) -> int:
+        """How many trials the search adds at most to confirm the winners of its studies."""
+        confirm = self.sweep.search.confirm
+        winners = len(self.cells) * confirm.top if confirm else 0
+        return winners * len(self.sweep.confirm_seeds)
 
     @property
     def share(self) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from sweeps.events import TrialEvent
 from sweeps.packs import Packs
+from sweeps.summary import counted
 from trainables.config import TrialConfig
 
 
@@ -83,7 +84,7 @@ class Queue:
     @property
     def what_comes(self) -> str:
         """How much there is to do, in words."""
-        return f"{len(self._waiting)} trial{'' if len(self._waiting) == 1 else 's'} to train"
+        return f"{counted(len(self._waiting), 'trial')} to train"
 
     def put_back(self, key: str) -> None:
         """A trial that was taken is to be taken again, before the others."""

@@ -26,6 +26,7 @@ from sweeps.queue import Queue
 from sweeps.search_spec import Search as SearchSpec
 from sweeps.studies import Study, learn_again, open_studies
 from sweeps.suggestion import Suggestion
+from sweeps.summary import counted
 from trainables.config import TrialConfig
 from trainables.training import TrainingDivergedError
 
@@ -103,18 +104,16 @@ class Search(Queue):
         return (*Queue.storage_errors, OptunaError)
 
     @property
-    def summary(self) -> str:
-        """How far it is, in a line."""
-        used = sum(study.used for study in self._studies.values())
-        return f"{self.what_comes}, {used} made so far ({self._spec.sampler})"
+    def used(self) -> int:
+        """How many suggestions were made so far."""
+        return sum(study.used for study in self._studies.values())
 
     @property
     def what_comes(self) -> str:
         """How much there is to do, in words."""
         budget = self._spec.budget
-        suggestions = "1 suggestion" if budget == 1 else f"{budget or ''} suggestions".strip()
-        studies = "1 study" if len(self._studies) == 1 else f"{len(self._studies)} studies"
-        return f"{suggestions} in {studies}"
+        suggestions = "suggestions" if budget is None else counted(budget, "suggestion")
+        return f"{suggestions} in {counted(len(self._studies), 'study', 'studies')}"
 
     def without_result(self) -> list[str]:
         """The labels of studies in which nothing was trained to its end."""
@@ -122,8 +121,7 @@ class Search(Queue):
 
     def exhausted(self) -> list[str]:
         """Which studies found nothing more to suggest before the limits were reached, and why."""
-        used = sum(study.used for study in self._studies.values())
-        if self._spec.budget is not None and used >= self._spec.budget:
+        if self._spec.budget is not None and self.used >= self._spec.budget:
             return []
         why = {label: study.why_exhausted for label, study in self._studies.items()}
         return [f"study {label}: {reason}" for label, reason in why.items() if reason]
@@ -285,7 +283,7 @@ class Search(Queue):
     def _suggesting(self) -> list[Study]:
         """The studies that may suggest something more."""
         spec, studies = self._spec, self._studies.values()
-        if spec.budget is not None and sum(study.used for study in studies) >= spec.budget:
+        if spec.budget is not None and self.used >= spec.budget:
             return []
         if spec.hours is not None and self._searched_s >= spec.hours * 3600:
             return []

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import AnalysisError, Trials, load_trials, tables, write_ranking, write_tables
+from analysis.errors import nearest
 from analysis.matplotlib_settings import load_matplotlib
 from analysis.ranking import level_means
 from analysis.ranking_texts import means_in_words
 from analysis.runs import PICTURE
 from analysis.sqlite_store import STORE, artifacts_beside, store_file
+from analysis.terminal import in_a_line
 from sweeps import signals
 from sweeps.changes import change
 from sweeps.description import describe_sweep, describe_trial
@@ -37,6 +39,7 @@ from sweeps.ray_environment import prepare_ray, scratch_folder
 from sweeps.resources import check_address, concurrency, local_node
 from sweeps.state import State, check_disk, make_writable
 from sweeps.stopping import NEVER, Stop
+from sweeps.summary import counted
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.storage import Storage, StorageError, check_from_here, open_storage
@@ -123,8 +126,9 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         stop.may_cut(0)
         search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
         trials = _describe(plan, search)
-        _check_change(plan, name, outbox.trials(), trials, options.retire, say)
-        removed = outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
+        before = outbox.trials()
+        _check_change(plan, name, before, trials, options.retire, say)
+        outbox.describe({**describe_sweep(plan), "storage": storage_uri}, trials)
         if options.retry_failed:
             outbox.forgive()
 
@@ -140,7 +144,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
             stop.at_deadline = lambda: _abandon(outbox, delivery)
             queue = None
             try:
-                queue = _queue(plan, search, outbox, storage, removed, say)
+                queue = _queue(plan, search, outbox, storage, before, say)
                 if not queue.is_over:
                     _train(plan, queue, state, options, outbox, delivery, outcome, say)
                 stop.may_cut(NEVER)
@@ -205,9 +209,7 @@ def sync_sweep(
         UserError: there is no such sweep in the state directory, or a process runs it.
     """
     if name not in (known := sweep_names(state)):
-        raise UserError(
-            f"there is no sweep {name!r} in {state.root}; it has: {', '.join(known) or 'none'}"
-        )
+        raise UserError(f"there is no sweep {name!r} in {state.root}; {nearest(name, known)}")
     with only_driver(state.sweep(name), name), _outbox(state, name, say) as outbox:
         uri = tracking_uri or outbox.sweep.content["uri"] or state.tracking_uri
         storage_uri = storage_uri or outbox.sweep.content.get("storage")
@@ -308,12 +310,18 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
 
 
 def _queue(
-    plan: Plan, search: Search | None, outbox: Outbox, storage: Storage, removed: int, say: Say
+    plan: Plan,
+    search: Search | None,
+    outbox: Outbox,
+    storage: Storage,
+    before: Sequence[TrialRecord],
+    say: Say,
 ) -> Queue:
-    """What is left to do, which is said."""
+    """What is left to do, which is said; ``before`` are the trials that the sweep had."""
     records = {record.key: record for record in outbox.trials()}
     queue = search or Queue()
     queue.put(_to_run(plan, records))
+    used, new = 0, set[str]()  # suggestions so far, and keys of trials that `fill` adds
     if search:
         from sweeps.search import history_in
 
@@ -322,11 +330,11 @@ def _queue(
         search.resume(earlier | records, history_in(outbox))
         for event in search.decided():
             outbox.record(event)
+        used, waiting = search.used, {trial.key for trial in queue.waiting}
         queue.fill()
+        new = {trial.key for trial in queue.waiting} - waiting
         records |= {record.key: record for record in outbox.trials()}
-        came_back = [earlier[key] for key in earlier.keys() & records.keys()]
-        removed -= sum(record.status != "WAITING" for record in came_back)
-    kinds = ("done", "to continue", "to run", "more at most", "failed to retry", "given up")
+    kinds = ("done", "to continue", "to run", "failed to retry", "given up")
     counts = dict.fromkeys(kinds, 0)
     try:
         started = storage.started([trial.key for trial in queue.waiting])
@@ -338,19 +346,49 @@ def _queue(
             counts["failed to retry"] += 1
         elif trial.key in started:
             counts["to continue"] += 1
-        else:
+        elif trial.key not in new:
             counts["to run"] += 1
-    counts["more at most"] = _to_come(plan, counts["done"], queue)
     failed = sum(record.status == "FAILED" for record in records.values())
     counts["given up"] = failed - counts["failed to retry"]
-    counts["no longer part of the sweep"] = removed
+    counts["no longer part of the sweep"] = sum(
+        record.status != "WAITING" and not (plan.confirming and record.is_confirming)
+        for record in before
+        if record.key not in records  # those that confirm come back, or others do, in the end
+    )
     shown = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
+    if search and not search.is_over:
+        to_confirm = plan.confirming - sum(
+            record.is_confirming and (record.is_decided or key in started)
+            for key, record in records.items()
+        )
+        shown += _coming(plan, used, to_confirm)
     say(f"{plan.sweep.name}: {', '.join(shown)}")
     for warning in plan.warnings:
-        say(f"warning {warning}")
+        say(f"warning {in_a_line(warning)}")
     if search:
-        say(f"search  {search.summary}")
+        of = "" if plan.suggestions is None else f" of {plan.suggestions}"
+        say(f"search  {used}{of} suggestions made so far ({plan.sweep.search.sampler})")
     return queue
+
+
+def _coming(plan: Plan, used: int, to_confirm: int) -> list[str]:
+    """What a search will do, in words.
+
+    Args:
+        plan: of the sweep.
+        used: how many suggestions were made so far.
+        to_confirm: how many trials confirm winners, beside those that have begun.
+    """
+    what = "more suggestion" if used else "suggestion"
+    studies = counted(len(plan.cells), "study", "studies")
+    found = []
+    if plan.suggestions is None:
+        found.append(f"{what}s in {studies}")
+    elif left := plan.suggestions - used:
+        found.append(f"{counted(left, what)} in {studies}")
+    if to_confirm > 0:
+        found.append(f"then {counted(to_confirm, 'trial')} to confirm the winners")
+    return found
 
 
 def _to_come(plan: Plan, done: int, queue: Queue) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
+from analysis.errors import listed
 from analysis.plain_yaml import YamlError, read_yaml
 from sweeps.passwords import Uri
 from sweeps.search_spec import Parameter, Replicates, Search
@@ -20,6 +23,7 @@ from trainables.storage import check_uri
 PRESETS = resources.files("sweeps") / "presets"
 AUTO, OFF = "auto", "off"
 SMALLEST_SHARE = 0.0001  # of a CPU or GPU, that Ray knows
+SUFFIXES = (".yaml", ".yml")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -239,12 +243,24 @@ def find_sweep(name_or_path: str) -> Path:
         return path
     if is_there:
         raise UserError(f"{name_or_path} is not a file")
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise UserError(f"there is no sweep file {name_or_path}")
+    near = _nearest_sweep(path, presets)
+    meant = f"; did you mean {near}?" if near else ""
+    if path.suffix in SUFFIXES or len(path.parts) > 1:
+        raise UserError(f"there is no sweep file {name_or_path}{meant}")
     raise UserError(
-        f"there is no preset {name_or_path!r} (presets: {', '.join(presets)}) and no file of"
-        " that name"
+        f"there is no preset {name_or_path!r} and no file of that name"
+        f"{meant or f'; presets: {listed(presets)}'}"
     )
+
+
+def _nearest_sweep(path: Path, presets: Iterable[str]) -> str:
+    """The preset, or the sweep file beside a path, that its name resembles; empty if none does."""
+    known = {name: name for name in presets}
+    if path.parent.is_dir():
+        files = [file for suffix in SUFFIXES for file in path.parent.glob(f"*{suffix}")]
+        known |= {file.stem: str(file) for file in files}
+    near = difflib.get_close_matches(path.stem, known, n=1)
+    return known[near[0]] if near else ""
 
 
 def preset_files() -> dict[str, Path]:

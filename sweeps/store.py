@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, nearest
 from analysis.messages import first_line
 from analysis.runs import open_store
 from trainables.artifacts import CONFIGURATION, WEIGHTS
@@ -54,7 +54,7 @@ def sweep_experiments(client: Any, sweep: str | None) -> dict[str, str]:
     if sweep is None:
         return found
     if sweep not in found:
-        raise UserError(f"the MLflow store has no sweep {sweep!r}; it has: {', '.join(found)}")
+        raise UserError(f"the MLflow store has no sweep {sweep!r}; {nearest(sweep, found)}")
     return {sweep: found[sweep]}
 
 
@@ -93,14 +93,21 @@ def _find_trial(client: Any, name: str) -> Any:
         query = "tags.role = 'trial' AND attributes.status = 'FINISHED'"
         runs = client.search_runs([experiment_id], query, max_results=1_000, order_by=order)
         found = [run for run in runs if not run.data.tags.get("stopped")]  # those have a model
+        if not found:
+            raise UserError(f"no trial of {sweep} is finished, so it has no best model yet")
     else:
         quoted = name.replace("'", "")
-        ids = list(sweep_experiments(client, None).values())
+        sweeps = sweep_experiments(client, None)
+        ids = list(sweeps.values())
         found = [
             run
             for field in ("attributes.run_id", "tags.key")
             for run in client.search_runs(ids, f"{field} = '{quoted}'", max_results=1)
         ]
+    if not found and (start := name.partition("/")[0]) in sweeps:
+        raise UserError(
+            f"{start} is a sweep, and {name!r} no trial; name its best one {start}/best"
+        )
     if not found:
         raise UserError(f"there is no trial {name!r}; name a run id, a trial's key, or SWEEP/best")
     return found[0]

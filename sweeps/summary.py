@@ -65,3 +65,8 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {rest_minutes:02} min"
     return f"{minutes} min {rest_s:02} s" if minutes else f"{rest_s} s"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number of things for people, such as ``1 study`` or ``2 studies``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import difflib
 import errno
 import hashlib
 import http.client
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -16,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainables.errors import UserError
+from trainables.errors import UserError, brief
 from trainables.files import expand_home, is_utf8, read_regular_file, write_atomically
 from trainables.verse import write_play
 
@@ -25,6 +27,7 @@ TINYSHAKESPEARE_URL = (
 )
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 DOWNLOAD_TIMEOUT_S = 30
+NAMES = ("tinyshakespeare", "embedded")  # others are files
 TRAIN_SHARE = 0.9
 MOST_BYTES = 1 << 30  # of a text; tokenised it takes up to five times as much memory
 PIECE_BYTES = 1 << 20
@@ -203,10 +206,7 @@ def _content(name: str, cache: Path) -> bytes:
         return _tinyshakespeare(cache / name / "input.txt")
     kind, _, path = name.partition(":")
     if kind != "file" or not path:
-        meant = f"; for a text of your own write file:{name}" if "." in name and not path else ""
-        raise UserError(
-            f"corpus {name!r} does not exist; choose tinyshakespeare, embedded or file:PATH{meant}"
-        )
+        raise UserError(f"corpus {brief(name)} {_meant(name)}")
     if not is_utf8(name):
         raise UserError(f"corpus {name!r}: its name is not UTF-8; rename the file")
     try:
@@ -214,6 +214,19 @@ def _content(name: str, cache: Path) -> bytes:
     except OSError as error:
         remedy = f"; {SHORTER}" if error.errno == errno.EFBIG else ""
         raise UserError(f"corpus {name!r} cannot be read ({error.strerror}){remedy}") from None
+
+
+def _meant(name: str) -> str:
+    """What is wrong with the name of a corpus that does not exist."""
+    try:
+        is_file = os.path.isfile(expand_home(name))
+    except OSError:
+        is_file = False
+    if is_file:
+        return f"is a file; a text of your own is named with file: before it, file:{name}"
+    near = difflib.get_close_matches(name, NAMES, n=1)
+    meant = f"; did you mean {near[0]}?" if near else f"; choose {', '.join(NAMES)} or file:PATH"
+    return f"does not exist{meant}"
 
 
 def _tinyshakespeare(path: Path) -> bytes:

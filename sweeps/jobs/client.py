@@ -20,14 +20,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from analysis.errors import nearest
 from sweeps.jobs.package import copy_code
 from sweeps.summary import Summary, last_summary
-from trainables.errors import UserError
+from trainables.errors import UserError, brief
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
@@ -38,6 +40,10 @@ STOP_S = 60  # how long a sweep may take to save its trials and end
 ENDING_S = 30.0  # what Ray takes to say so
 SCRIPT = "run.sh"
 CHANGES_NOTHING = "the sweep itself goes on, see `sweeps status`"
+
+
+class NotThereError(UserError):
+    """No cluster answers at the address, or it does not have the sweep."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +80,28 @@ class Cluster:
             address: of its dashboard, ``http://host:8265``.
 
         Raises:
-            UserError: nothing answers there, or it refuses us.
+            NotThereError: nothing answers there.
+            UserError: it is no address, or what answers refuses us.
         """
-        self._address = address
+        self._address = _checked(address)
         for module in ("dashboard_sdk", "modules.job.sdk"):
             logging.getLogger(f"ray.dashboard.{module}").setLevel(logging.WARNING)
         logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
         for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
             os.environ.pop(name, None)  # Ray prefers them to the address that it is given
         with self._asked():
-            self._client = JobSubmissionClient(address)
+            self._client = JobSubmissionClient(self._address)
 
     @contextlib.contextmanager
     def _asked(self, then: str = "") -> Iterator[None]:
         """What goes wrong with a request, as a user's error."""
         try:
             yield
+        except (ConnectionError, requests.ConnectionError, requests.Timeout):
+            raise NotThereError(
+                f"no Ray cluster answers at {self._address}; {then}{'; ' if then else ''}give its"
+                " address with --address or RAY_API_SERVER_ADDRESS"
+            ) from None
         except (RayError, RuntimeError, OSError, ValueError, requests.RequestException) as error:
             said = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             if any(word in str(error) for word in ("401", "403", "uthenticat", "nauthoriz")):
@@ -116,13 +128,13 @@ class Cluster:
         """All of a sweep, at least one, the newest first.
 
         Raises:
-            UserError: the cluster knows no such sweep.
+            NotThereError: the cluster knows no such sweep.
         """
         jobs = self.jobs()
         found = [job for job in jobs if job.sweep == sweep]
         if not found:
-            known = ", ".join(dict.fromkeys(job.sweep for job in jobs)) or "none"
-            raise UserError(f"the cluster has no sweep {sweep!r}; it has: {known}")
+            known = nearest(sweep, {job.sweep for job in jobs})
+            raise NotThereError(f"the cluster has no sweep {sweep!r}; {known}")
         return found
 
     def newest(self, sweep: str) -> SweepJob:
@@ -248,6 +260,25 @@ class Cluster:
                 },
             )
             return _job(self._client.get_job_info(identifier))
+
+
+def _checked(address: str) -> str:
+    """The address of a dashboard, with its scheme.
+
+    Raises:
+        UserError: it is none; of other schemes Ray would import the Python module of that name.
+    """
+    whole = address if "://" in address else f"http://{address}"
+    try:
+        parts = urlsplit(whole)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise UserError(
+            f"{brief(address)} is no address of a cluster's dashboard; write it as http://HOST:8265"
+        )
+    return whole
 
 
 def _refuse_active(jobs: Iterable[SweepJob]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
+from analysis.errors import nearest
 from analysis.terminal import pass_on, say, table
 from sweeps.options import overrides_argument, retire_option, state_option
 from sweeps.summary import Summary, duration
@@ -54,22 +56,25 @@ def submit(
     as_json: bool,
     state_root: Path,
 ) -> None:
-    """Run FILE (a path or a preset) on a cluster; this machine may leave.
+    """Run a sweep on a cluster; this machine may leave.
 
-    The sweep file, the overrides, the code as it is here and models of your own travel with it.
-    The state directory and the MLflow server are the cluster's.
+    FILE is a path or a preset. The sweep file, the overrides, the code as it is here and models of
+    your own travel with it. The state directory and the MLflow server are the cluster's.
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     from sweeps.spec import find_sweep, load_sweep, preset_files
 
     load_sweep(file)  # a mistake in it is told before the slow part
-    from sweeps.jobs.client import Cluster
+    from sweeps.jobs.client import Cluster, NotThereError
     from sweeps.plan import make_plan
     from sweeps.state import state_at
     from sweeps.stopping import interruptible
 
-    cluster = Cluster(address)  # its address may be wrong
+    try:
+        cluster = Cluster(address)  # its address may be wrong
+    except NotThereError as error:
+        raise UserError(f"{error}, or run the sweep here with `sweeps run {file}`") from None
     plan = make_plan(file, overrides, state_at(state_root))
     flags = {"--fail-fast": fail_fast, "--retry-failed": retry_failed, "--retire": retire}
     arguments = [*overrides, *(flag for flag, is_on in flags.items() if is_on)]
@@ -88,10 +93,10 @@ def submit(
 def status(
     context: click.Context, sweep: str | None, address: str, as_json: bool, state_root: Path
 ) -> None:
-    """Show the sweeps of a cluster and how far they are; or each submission of SWEEP.
+    """Show how far the sweeps of a cluster, or those here, are.
 
-    Where no address is given and no cluster on this machine has any, show the sweeps of the state
-    directory.
+    With SWEEP, show each of its submissions. Where no address is given and no cluster on this
+    machine has any, show the sweeps of the state directory.
     """
     is_given = context.get_parameter_source("address") is not ParameterSource.DEFAULT
     try:
@@ -100,11 +105,7 @@ def status(
         if is_given:
             raise
         if not _show_local(sweep, state_root, as_json):
-            name = f" {sweep!r}" if sweep else ""
-            raise UserError(
-                f"there is no sweep{name} in {state_root}, and no cluster to ask ({error});"
-                " run a sweep first, or name the cluster with --address"
-            ) from None
+            raise UserError(f"{_none_here(sweep, state_root)}, and {error}") from None
         return
     if not jobs and not is_given and _show_local(sweep, state_root, as_json):
         return
@@ -119,8 +120,9 @@ def status(
 @click.argument("sweep")
 @click.option("-f", "--follow", is_flag=True, help="Wait for more, until the sweep ends.")
 @address_option
+@state_option
 @click.pass_context
-def logs(context: click.Context, sweep: str, follow: bool, address: str) -> None:
+def logs(context: click.Context, sweep: str, follow: bool, address: str, state_root: Path) -> None:
     """Show what SWEEP says on a cluster. Ctrl-C ends this, and not the sweep.
 
     With -f the exit code is that of the sweep.
@@ -128,8 +130,9 @@ def logs(context: click.Context, sweep: str, follow: bool, address: str) -> None
     from sweeps.jobs.client import CHANGES_NOTHING, Cluster
     from sweeps.stopping import interruptible
 
-    cluster = Cluster(address)
-    job = cluster.newest(sweep)
+    with _here_perhaps(sweep, state_root):
+        cluster = Cluster(address)
+        job = cluster.newest(sweep)
     if not follow:
         pass_on(cluster.logs(job))
         return
@@ -147,12 +150,18 @@ def logs(context: click.Context, sweep: str, follow: bool, address: str) -> None
 @click.argument("sweep")
 @address_option
 @json_option
-def stop(sweep: str, address: str, as_json: bool) -> None:
-    """Stop SWEEP on a cluster gently: its trials save themselves first."""
+@state_option
+def stop(sweep: str, address: str, as_json: bool, state_root: Path) -> None:
+    """Stop SWEEP on a cluster gently.
+
+    Its trials save themselves first.
+    """
     from sweeps.jobs.client import Cluster
 
-    cluster = Cluster(address)
-    job = cluster.with_progress(cluster.stop(cluster.newest(sweep)))
+    with _here_perhaps(sweep, state_root):
+        cluster = Cluster(address)
+        newest = cluster.newest(sweep)
+    job = cluster.with_progress(cluster.stop(newest))
     if as_json:
         say(json.dumps(job.to_dict(), indent=2))
         return
@@ -166,12 +175,18 @@ def stop(sweep: str, address: str, as_json: bool) -> None:
 @retry_option
 @address_option
 @json_option
-def resume(sweep: str, retry_failed: bool, address: str, as_json: bool) -> None:
-    """Let SWEEP go on, as it was submitted last; finished trials stay finished."""
+@state_option
+def resume(sweep: str, retry_failed: bool, address: str, as_json: bool, state_root: Path) -> None:
+    """Let SWEEP go on as it was submitted last.
+
+    Finished trials stay finished.
+    """
     from sweeps.jobs.client import Cluster
 
     arguments = ["--retry-failed"] if retry_failed else []
-    _show_started(Cluster(address).resume(sweep, arguments), as_json)
+    with _here_perhaps(sweep, state_root):
+        job = Cluster(address).resume(sweep, arguments)
+    _show_started(job, as_json)
 
 
 def _jobs(address: str, sweep: str | None) -> list[SweepJob]:
@@ -184,6 +199,44 @@ def _jobs(address: str, sweep: str | None) -> list[SweepJob]:
     else:
         jobs = cluster.submissions(sweep)
     return [cluster.with_progress(job) for job in jobs]
+
+
+@contextlib.contextmanager
+def _here_perhaps(sweep: str, state_root: Path) -> Iterator[None]:
+    """Say of a sweep that no cluster has whether it is one of the state directory.
+
+    Raises:
+        UserError: as what is done raises it, with what to do about a sweep of this machine.
+    """
+    from sweeps.jobs.client import NotThereError
+    from sweeps.overview import overview
+    from sweeps.state import state_at
+
+    try:
+        yield
+    except NotThereError as error:
+        found = next((o for o in overview(state_at(state_root)) if o.sweep == sweep), None)
+        if found is None:
+            raise
+        then = f"`{found.command or 'sweeps run'}` lets it go on"
+        if found.status == "RUNNING":
+            then = "Ctrl-C where it runs stops it"
+        raise UserError(
+            f"{sweep} is a sweep of this machine, in {state_root}: {found.status}, {found.done} of"
+            f" {found.total} trials done; `sweeps status {sweep}` shows it, {then}. Of a cluster:"
+            f" {error}"
+        ) from None
+
+
+def _none_here(sweep: str | None, state_root: Path) -> str:
+    """Say that a state directory has no such sweep, or none at all."""
+    from sweeps.service import sweep_names
+    from sweeps.state import state_at
+
+    names = sweep_names(state_at(state_root))
+    if not sweep or not names:
+        return f"there is no sweep in {state_root} yet"
+    return f"there is no sweep {sweep!r} in {state_root} ({nearest(sweep, names)})"
 
 
 def _show_local(sweep: str | None, state_root: Path, as_json: bool) -> bool:

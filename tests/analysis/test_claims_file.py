@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from math import nan
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,6 +41,13 @@ def test_what_is_no_plain_yaml_is_refused(text: str, part: str, tmp_path: Path) 
     assert message.startswith(f"{file}: ")
     assert part in message
     assert "\n" not in message
+
+
+def test_a_file_without_claims_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "claims.yaml"
+    file.write_text("claims: []")
+    with pytest.raises(AnalysisError, match=f"^{re.escape(str(file))}: no claims given$"):
+        load_claims(file)
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
@@ -97,8 +105,11 @@ def test_claims_in_python_are_what_they_are_in_a_file(tmp_path: Path) -> None:
     (given,) = check_claims(trials, {"margin": 0.004, "claims": [asked]})
     (listed,) = check_claims(trials, [{**asked, "margin": 0.004}])
     (made,) = check_claims(trials, [read.claim])
-    assert read.claim == given.claim == listed.claim == made.claim
-    assert read.decision == given.decision == listed.decision == made.decision
+    (single,) = check_claims(trials, {**asked, "margin": 0.004})
+    (alone,) = check_claims(trials, read.claim)
+    found = (given, listed, made, single, alone)
+    assert all(read.claim == each.claim for each in found)
+    assert all(read.decision == each.decision for each in found)
     assert check_claims(trials, str(file))[0].claim == read.claim
 
 
@@ -117,13 +128,22 @@ def test_tuples_and_numbers_of_numpy_are_levels(levels: Any) -> None:
         ([{**WIDTH, "best": 64}, {**WIDTH, "bets": 64}], r"claims\[1\]\.bets: unknown; known: "),
         ([{**WIDTH, "factor": "x", "best": 1}], r"claims\[0\]\.factor: no trial .* setting 'x'"),
         ([WIDTH], r"claims\[0\]: with a `factor` give one of order, monotone,"),
-        ([{1: 2}], r"claims\[0\]\.claim: Field required"),
-        ([5], r"claims\[0\]: Input should be a valid dictionary"),
-        ([[[[[[1]]]]]], r"claims\[0\]: Input should be a valid dictionary"),
+        ([{1: 2}], r"claims\[0\]\.claim: is missing$"),
+        ([5], r"claims\[0\]: a claim is a map, such as {claim: .*}, not 5$"),
+        (["text"], r"claims\[0\]: a claim is a map, such as {claim: .*}, not 'text'$"),
+        ([[[[[[1]]]]]], r"claims\[0\]: a claim is a map"),
         ({"claims": [WIDTH], "margins": 1}, "unknown 'margins'; known: claims, margin"),
-        ({"claims": [{**WIDTH, "best": 64}], "margin": -1}, "margin: Input should be greater"),
-        ([], "claims: expected a file or a list of claims"),
-        (WIDTH, "claims: expected a file or a list of claims"),
+        ({"claims": [{**WIDTH, "best": 64}], "margin": -1}, "margin: should be greater than 0"),
+        ({"claims": [{**WIDTH, "best": 64}], "margin": nan}, "margin: should be a finite .* nan$"),
+        ([{**WIDTH, "order": [64]}], r"claims\[0\]\.order: should have at least 2 items, not 1$"),
+        ([{**WIDTH, "order": 64}], r"claims\[0\]\.order: should be a valid list, not 64$"),
+        ([{**WIDTH, "claim": ""}], r"claims\[0\]\.claim: should not be empty$"),
+        ([{**WIDTH, "where": []}], r"claims\[0\]\.where: should be a map, name: value, not \[\]$"),
+        ([{**WIDTH, "trend": "up"}], r"claims\[0\]\.trend: should be .* 'rising', not 'up'$"),
+        ({**WIDTH, "bets": 64}, r"claims\[0\]\.bets: unknown; known: "),
+        ([], "no claims given$"),
+        ({"claims": []}, "no claims given$"),
+        (WIDTH, r"claims\[0\]: with a `factor` give one of order, monotone,"),
         ({"claims": WIDTH}, "claims: expected a file or a list of claims"),
         (5, "claims: expected a file or a list of claims"),
         ("absent.yaml", "absent.yaml: cannot be read: No such file"),

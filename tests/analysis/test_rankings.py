@@ -341,3 +341,25 @@ def test_a_loss_is_whole_on_any_terminal(
     text = ranking_text(tables(published))
     best = [f"{loss:.5f}" for loss in sorted(published.table["val_loss"])[:20]]
     assert [loss for loss in best if loss not in text] == []
+
+
+def test_an_interval_is_announced_only_where_there_is_one(published: Trials) -> None:
+    seeds = trials_of("twice", [run(i, val_loss=2.5 + i / 10, n_embd=8, seed=i) for i in range(2)])
+    with_interval = ranking_text(tables(seeds)).splitlines()
+    assert with_interval[0].endswith("the mean over n seeds, and its 95 % interval")
+    assert {"low", "high"} <= {*with_interval[2].split()}
+    alone = ranking_text(tables(published)).splitlines()
+    assert alone[0] == "val_loss in nats per character, of one seed"
+    assert not {"low", "high"} & {*alone[2].split()}
+
+
+@pytest.mark.parametrize("by", [[], ["--by", "n_embd"]])
+def test_csv_and_markdown_are_refused_together(by: list[str], tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("n_embd,val_loss\n8,1.0\n16,2.0\n")
+    for forms in (["--csv", "--markdown"], ["--markdown", "--csv"]):
+        done = CliRunner().invoke(
+            main, ["rankings", str(table), "--out", str(tmp_path), *forms, *by]
+        )
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "give --csv or --markdown, not both" in done.stderr

@@ -133,10 +133,41 @@ def test_the_command_explains_a_plain_table_and_writes_its_page(tmp_path: Path) 
 
 def test_the_command_refuses_what_is_too_little(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    table.write_text("n_embd,val_loss\n8,1.0\n16,2.0\n")
+    for rows in ("8,2,1.0", "8,2,1.0\n16,4,2.0"):
+        table.write_text(f"n_embd,block_size,val_loss\n{rows}\n")
+        done = invoke("importance", table, "--out", tmp_path)
+        assert done.exit_code == 2, done.output
+        assert done.output.startswith("analysis: no two configurations differ in one setting; imp")
+        assert "Traceback" not in done.output
+
+
+def test_a_small_grid_shows_what_each_setting_does_by_itself(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "pe_type,n_embd,val_loss\n"
+        "rope,8,2.5\nrope,16,2.4\nrope,32,2.0\n"
+        "sinpe,8,2.8\nsinpe,16,2.6\nsinpe,32,2.7\n"
+    )
     done = invoke("importance", table, "--out", tmp_path)
-    assert (done.exit_code, "has 2 trials" in done.output) == (2, True), done.output
-    assert "Traceback" not in done.output
+    assert done.exit_code == 0, done.output
+    assert "No importance is shown: importance needs 20 finished trials" in done.output
+    assert "no evidence and no test" in done.output
+    found = pd.read_csv(tmp_path / "means.csv")
+    assert list(found["setting"]) == ["pe_type"] * 2 + ["n_embd"] * 3
+    assert list(found["level"].astype(str)) == ["rope", "sinpe", "32", "16", "8"]
+    assert list(found["val_loss"]) == pytest.approx([2.3, 2.7, 2.35, 2.5, 2.65])
+    assert list(found["n"]) == [3, 3, 2, 2, 2]
+    assert "2.70000" in next(row for row in done.output.splitlines() if "sinpe" in row)
+    assert "2.70000" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(21, "on 21 finished trials:"), (301, "on 300 of the")]
+)
+def test_importance_says_of_how_many_trials_it_speaks(count: int, said: str) -> None:
+    rates = range(count)
+    trials = sweep([run({"n_embd": 8 + r, "learning_rate": r % 7}, 2 + r / 99) for r in rates])
+    assert said in search_text(trials, search_report(trials)[1])
 
 
 def test_a_small_search_has_all_but_importance_and_says_why(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from analysis.errors import AnalysisError
-from analysis.runs import open_store
+from analysis.runs import load_trials, open_store
+from analysis.sqlite_store import store_uri
 
 
 def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> None:
@@ -33,6 +35,20 @@ def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> Non
     client.create_experiment("kept")
     again = open_store(f"sqlite:///{store}", must_exist=True)
     assert again.get_experiment_by_name("kept")
+
+
+def test_an_unknown_experiment_is_refused_with_the_nearest_and_without_mlflows_own(
+    empty_store: Path, tmp_path: Path
+) -> None:
+    store = store_uri(Path(shutil.copy(empty_store, tmp_path / "mlflow.db")))
+    with pytest.raises(AnalysisError, match=r"no experiment 'tinny'; there are: none$"):
+        load_trials("tinny", store)
+    for name in ("tiny", "other"):
+        open_store(store).create_experiment(name)
+    with pytest.raises(AnalysisError, match=r"no experiment 'tinny'; did you mean 'tiny'\?$"):
+        load_trials("tinny", store)
+    with pytest.raises(AnalysisError, match=r"no experiment 'study'; there are: other, tiny$"):
+        load_trials("study", store)
 
 
 def test_what_a_database_refuses_is_raised_and_not_printed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,12 +29,58 @@ def test_a_password_in_what_is_sent_to_a_cluster_is_refused() -> None:
     assert "hidden" not in result.output
 
 
-@pytest.mark.parametrize("command", ["status", "logs", "stop", "resume"])
-def test_a_cluster_that_does_not_answer_is_said(command: str) -> None:
-    arguments = [] if command == "status" else ["my-sweep"]
-    address = "http://127.0.0.1:9"
-    result = CliRunner().invoke(main, [command, *arguments, "--address", address])
-    refused(result, f"the cluster at {address} did not do it")
+NOBODY = "http://127.0.0.1:9"
+COMMANDS = {
+    "status": ["status"],
+    "logs": ["logs", "study"],
+    "follow": ["logs", "study", "-f"],
+    "stop": ["stop", "study"],
+    "resume": ["resume", "study"],
+    "submit": ["submit", "quickstart"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_cluster_that_does_not_answer_is_said(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEPS_STATE", str(tmp_path / "state"))
+    result = CliRunner().invoke(main, [*COMMANDS[command], "--address", NOBODY])
+    remedy = "give its address with --address or RAY_API_SERVER_ADDRESS"
+    refused(result, f"sweeps: no Ray cluster answers at {NOBODY}; {remedy}")
+    is_sent = "run the sweep here with `sweeps run quickstart`" in result.stderr
+    assert is_sent == (command == "submit")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_status_without_a_cluster_and_without_sweeps_says_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setattr(client, "JobSubmissionClient", unreachable)
+    result = CliRunner().invoke(main, ["status", "--state", str(tmp_path / "state")])
+    refused(
+        result,
+        f"there is no sweep in {tmp_path / 'state'} yet, and no Ray cluster answers at"
+        " http://127.0.0.1:8265; give its address with --address",
+    )
+
+
+@pytest.mark.parametrize("address", ["ftp://host:8265", "ray://host:10001", "http://", "http://["])
+def test_what_is_no_address_of_a_dashboard_is_refused(address: str) -> None:
+    result = CliRunner().invoke(main, ["status", "--address", address])
+    refused(result, f"{address!r} is no address of a cluster's dashboard", "http://HOST:8265")
+
+
+def test_an_address_needs_no_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(client, "JobSubmissionClient", asked.append)
+    client.Cluster("host:8265")
+    assert asked == ["http://host:8265"]
+
+
+def unreachable(_: str) -> None:
+    raise ConnectionError("Failed to connect to Ray at address: nowhere.")
 
 
 class RecordingClient:

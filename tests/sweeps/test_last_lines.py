@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,29 @@ def test_the_state_directory_of_any_name_is_given_to_the_command(empty_store: Pa
         == State(Path("50%20 ?/state").absolute()).tracking_uri
     )
     assert {path.name for path in Path().iterdir()} == {"50%20 ?", "sweep.yaml"}
+
+
+def test_what_failed_is_said_in_a_line_each(ended: Callable[..., Result]) -> None:
+    """However many lines an exception has."""
+    train_all()
+    with closing(Outbox(Path("state/sweeps/study/outbox.db"), "study")) as outbox:
+        (record,) = outbox.trials()
+    failed = [replace(record, status="FAILED", reason="RuntimeError: multi\nline\nboom")]
+    done = ended(
+        "http://mlflow:5000",
+        status="FAILED",
+        failed=failed,
+        unsent=1,
+        problem="gone\naway",
+        notes={"a": "cut\nshort"},
+        exhausted=["study x: no\nmore"],
+        unranked="not\nnow",
+    )
+    lines = said(done)
+    assert done.exit_code == 1
+    assert lines["failed"] == r"1 x RuntimeError: multi\nline\nboom"
+    assert lines["lost"] == r"cut\nshort"
+    assert lines["search"] == r"study x: no\nmore"
+    assert lines["tables"] == r"there are none: not\nnow"
+    assert lines["unsent"].endswith(r"(gone\naway)")
+    assert {*lines} == {"failed", "", "lost", "search", "tables", "unsent", "send", "again"}

@@ -154,6 +154,36 @@ def test_status_shows_the_state_directory_where_there_is_no_cluster(
         done = CliRunner().invoke(main, ["status", *arguments])
         assert done.exit_code == 2
         assert "the cluster does not answer" in done.stderr
+    done = CliRunner().invoke(main, ["status", "absent"])
+    assert "there is no sweep 'absent' in state (there are: study), and the cluster" in done.stderr
+
+
+@pytest.mark.parametrize("cluster", ["absent", "without it"])
+@pytest.mark.parametrize("command", ["logs", "stop", "resume"])
+def test_what_is_asked_of_a_cluster_tells_of_the_sweep_here(
+    command: str, cluster: str, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        def __init__(self, address: str) -> None:
+            if cluster == "absent":
+                raise ConnectionError("Failed to connect to Ray")
+
+        def list_jobs(self) -> list[Any]:
+            return []
+
+    monkeypatch.setattr("sweeps.jobs.client.JobSubmissionClient", Client)
+    done = CliRunner().invoke(main, [command, "study"])
+    assert done.exit_code == 2
+    here = "sweeps: study is a sweep of this machine, in state: KILLED, 1 of 3 trials done"
+    assert done.stderr.startswith(here)
+    assert f"`sweeps status study` shows it, `{COMMAND}` lets it go on" in done.stderr
+    done = CliRunner().invoke(main, [command, "other"])
+    assert done.exit_code == 2
+    assert "this machine" not in done.stderr
+    with only_driver(state.sweep("study"), "study"):
+        done = CliRunner().invoke(main, [command, "study"])
+    assert "RUNNING" in done.stderr
+    assert "Ctrl-C where it runs stops it" in done.stderr
 
 
 def test_an_analysis_calls_what_was_killed_so(state: State) -> None:

@@ -185,10 +185,19 @@ def test_a_name_that_looks_like_one_of_these_is_fine(name: str) -> None:
     ("name", "parts"),
     [
         ("absent.yaml", ["there is no sweep file absent.yaml"]),
-        ("publishd", ["no preset 'publishd'", "published", "quickstart"]),
+        ("publishd", ["no preset 'publishd'", "did you mean published?"]),
+        ("quickstrat", ["no preset 'quickstrat'", "did you mean quickstart?"]),
+        ("quickstart.yml", ["no sweep file quickstart.yml; did you mean quickstart?"]),
+        ("mine", ["no preset 'mine'", "did you mean mine.yml?"]),
+        ("min.yaml", ["no sweep file min.yaml; did you mean mine.yml?"]),
+        ("below/thiers.yaml", ["no sweep file below/thiers.yaml; did you mean below/theirs.yaml?"]),
+        ("zzz", ["no preset 'zzz'", "presets: compare, published, quickstart, search, tuned"]),
     ],
 )
 def test_a_missing_file_or_preset_is_refused(command: str, name: str, parts: list[str]) -> None:
+    Path("below").mkdir()
+    for file in ("mine.yml", "below/theirs.yaml"):
+        Path(file).write_text("")
     refused(CliRunner().invoke(main, [command, name]), *parts)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -51,3 +53,36 @@ def test_a_prompt_is_taken_as_it_is(sample: Sample) -> None:
         refused = sample("abc", "--prompt", prompt)
         assert refused.exit_code == 2
         assert reason in refused.output
+
+
+class Store:
+    """Stands for MLflow: two sweeps, of which one has a run that was stopped early."""
+
+    def search_experiments(self) -> list[Any]:
+        tags = {"mlflow.sharedViewState.ranking": ""}
+        names = ["Default", "tiny", "ocrash"]
+        return [
+            SimpleNamespace(name=n, experiment_id=n, tags={} if n == "Default" else tags)
+            for n in names
+        ]
+
+    def search_runs(self, ids: list[str], query: str, **_: Any) -> list[Any]:
+        tags = {"stopped": "asha"}
+        return [SimpleNamespace(data=SimpleNamespace(tags=tags))] if ids == ["tiny"] else []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ocrash/best", "no trial of ocrash is finished, so it has no best model yet"),
+        ("tiny/best", "no trial of tiny is finished, so it has no best model yet"),
+        ("tinny/best", "the MLflow store has no sweep 'tinny'; did you mean 'tiny'?"),
+        ("tiny", "tiny is a sweep, and 'tiny' no trial; name its best one tiny/best"),
+        ("tiny/worst", "tiny is a sweep, and 'tiny/worst' no trial; name its best one tiny/best"),
+        ("abc", "there is no trial 'abc'; name a run id, a trial's key, or SWEEP/best"),
+    ],
+)
+def test_what_has_no_model_is_said(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps.store, "mlflow_client", lambda *_, **__: Store())
+    refused = CliRunner().invoke(main, ["sample", name])
+    assert (refused.exit_code, refused.stderr) == (2, f"sweeps: {said}\n")

@@ -149,7 +149,7 @@ def test_the_same_command_with_a_larger_budget_goes_on(folder: SweepFolder) -> N
     again = folder.run()
     assert again.returncode == 0
     assert f"searched: {TRIALS} done\n" in again.stdout
-    assert "20 suggestions in 2 studies, 20 made so far" in again.stdout
+    assert "search  20 of 20 suggestions made so far" in again.stdout
     more = folder.run("run", "sweep.yaml", "search.trials=24")
     assert more.returncode == 0, more.stdout + more.stderr
     after = folder.by_key()

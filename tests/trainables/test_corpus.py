@@ -90,14 +90,28 @@ def test_characters_that_only_validation_has_are_part_of_the_vocabulary(tmp_path
     assert corpus_of(tmp_path, TEXT).warning == ""
 
 
-def test_the_name_of_a_text_is_taken_for_what_it_may_mean(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"write file:my_text\.txt"):
-        load_corpus("my_text.txt", tmp_path)
+def test_the_name_of_a_text_is_taken_for_what_it_may_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_text.txt").write_text(TEXT)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("my_text.txt", "./my_text.txt", "~/my_text.txt", str(tmp_path / "my_text.txt")):
+        with pytest.raises(UserError) as refused:
+            load_corpus(name, tmp_path)
+        said = f"{name!r} is a file; a text of your own is named with file: before it, file:{name}"
+        assert str(refused.value) == f"corpus {said}"
+        assert load_corpus(f"file:{name}", tmp_path).vocabulary
+    for name in ("your_text.txt", "folder", "a\0b.txt", "~nobody-here/x.txt"):
+        with pytest.raises(UserError, match=r"does not exist; choose .* or file:PATH$"):
+            load_corpus(name, tmp_path)
+    with pytest.raises(UserError, match="does not exist; did you mean tinyshakespeare"):
+        load_corpus("tinyshakespere", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["", "shakespeare", "file:", "http://x/y.txt"])
+@pytest.mark.parametrize("name", ["", "play", "file:", "http://x/y.txt"])
 def test_an_unknown_corpus_is_refused_with_the_known_ones(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="choose tinyshakespeare, embedded or file:PATH"):
+    with pytest.raises(UserError, match=r"choose tinyshakespeare, embedded or file:PATH$"):
         load_corpus(name, tmp_path)
 
 

@@ -13,7 +13,7 @@ from sweeps.earlier import Earlier, Timing
 from sweeps.feasibility import some_allowed
 from sweeps.plan import Plan
 from sweeps.probing import Probe, Probes, probe_all, shape
-from sweeps.rungs import first_rung, trained_share
+from sweeps.rungs import first_rung, learnt_share, trained_share
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.corpus import Corpus
 from trainables.training import Splits
@@ -42,12 +42,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class Coming:
-    """The trials that a search will add. Random configurations stand for their unknown settings."""
+    """The trials that a search will add. Random configurations stand for their unknown settings.
+
+    What a sampler learns to prefer, and the winners, cost what the longer half of them does: of
+    language models the larger ones are mostly better.
+    """
 
     examples: tuple[TrialConfig, ...] = ()
     suggested: int = 0  # trials, which the pruner may stop early
     confirming: int = 0  # trials, which always train to the end
     share: float = 1.0  # mean part of its steps that a suggested trial trains, from 0 to 1
+    learnt: float = 0.0  # part of the suggestions that a sampler makes from earlier results
 
     @staticmethod
     def of(plan: Plan, trials: int) -> Coming:
@@ -59,9 +64,11 @@ class Coming:
         examples = [some_allowed(cell, search.constraints, seed, each) for cell in plan.cells]
         confirm = search.confirm.top * len(plan.sweep.confirm_seeds) if search.confirm else 0
         confirming = min(trials, len(plan.cells) * confirm)
+        each_makes = plan.share or 1
+        learnt = learnt_share(search.sampler, each_makes)
         shares = [
             trained_share(
-                search.early, first_rung(search.early, cell), some[0].training, plan.share or 1
+                search.early, first_rung(search.early, cell), some[0].training, each_makes, learnt
             )
             for cell, some in zip(plan.cells, examples, strict=True)
             if some
@@ -71,6 +78,7 @@ class Coming:
             trials - confirming,
             confirming,
             statistics.fmean(shares) if shares else 1.0,
+            learnt,
         )
 
 
@@ -148,15 +156,17 @@ def estimate(
         unsure_s[key] = (UNCERTAIN_BEFORE if timing else part) * costs[key].seconds
     given = [costs[trial.key] for trial in trials]
     shown = [costs[example.key] for example in coming.examples] or list(costs.values())
-    whole_s = statistics.fmean(cost.seconds for cost in shown)
+    lengths_s = sorted(cost.seconds for cost in shown)
+    random_s = statistics.fmean(lengths_s)
+    preferred_s = statistics.fmean(lengths_s[len(lengths_s) // 2 :])
+    whole_s = (1 - coming.learnt) * random_s + coming.learnt * preferred_s
     mean_s = coming.share * whole_s
-    given_s = sum(cost.seconds for cost in given) + coming.confirming * whole_s
+    given_s = sum(cost.seconds for cost in given) + coming.confirming * preferred_s
     count = coming.suggested + coming.confirming
+    coming_s = coming.suggested * mean_s + coming.confirming * preferred_s
     return Estimate(
         costs=costs,
-        mean_s=(coming.suggested * mean_s + coming.confirming * whole_s) / count
-        if count
-        else mean_s,
+        mean_s=coming_s / count if count else mean_s,
         work_s=given_s + coming.suggested * mean_s,
         most_s=given_s + coming.suggested * whole_s,
         disk_bytes=sum(cost.disk_bytes for cost in given)

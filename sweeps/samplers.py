@@ -21,9 +21,9 @@ from optuna.samplers import (
 )
 
 from sweeps.cells import Pick
+from sweeps.rungs import random_startup
 from sweeps.search_spec import Parameter, SamplerName, Stopping
 
-STARTUP = (4, 10)  # suggestions by chance before a model is made of them, fewest and most
 POPULATION = (8, 50)  # of a genetic sampler
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -38,8 +38,7 @@ def make_sampler(name: SamplerName, seed: int, study_seed: int, budget: int | No
         study_seed: the same for all suggestions of a study.
         budget: suggestions that the study will have, where that is known.
     """
-    few, many = STARTUP
-    startup = many if budget is None else min(many, max(few, budget // 4))
+    startup = random_startup(budget)
     least, most = POPULATION
     population = most if budget is None else min(most, max(least, budget // 5))
     makers: Mapping[SamplerName, Callable[[], BaseSampler]] = {

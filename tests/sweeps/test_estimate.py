@@ -135,15 +135,26 @@ def test_what_a_search_stops_early_is_expected_and_its_winners_are_trained_to_th
     assert cost.range_s(2)[1] == pytest.approx(STARTUP_S + 8 / 2 * whole_s * 1.2 * cost.busy)
 
 
+def test_what_a_sampler_prefers_costs_what_the_longer_half_of_the_configurations_does(
+    probed: list[int], make_trial: MakeTrial
+) -> None:
+    examples = tuple(make_trial("factorized", n_embd=width, max_steps=10) for width in (8, 16, 24))
+    short_s, middle_s, long_s = (expected_s(10, w, 1, w / 8 * TOKENS) for w in (8, 16, 24))
+    mean_s, preferred_s = (short_s + middle_s + long_s) / 3, (middle_s + long_s) / 2
+    cost = estimate([], CORPUS, Coming(examples, suggested=4, confirming=1, learnt=0.25))
+    assert cost.work_s == pytest.approx(4 * (0.75 * mean_s + 0.25 * preferred_s) + preferred_s)
+
+
 def test_random_configurations_stand_for_what_a_search_will_suggest(state: State) -> None:
     plan = make_plan("search", ["corpus=embedded"], state)
     assert plan.to_come == 69
     coming = Coming.of(plan, 69)
     assert (coming.suggested, coming.confirming) == (60, 9)
-    assert 0.5 < coming.share < 0.7
+    assert 0.6 < coming.share < 0.85
+    assert coming.learnt == 50 / 60
     shapes = {shape(example) for example in coming.examples}
     assert 20 < len(shapes) <= 36  # of 3 x 3 x 4; the ends of the ranges alone are 8
-    assert Coming.of(plan, 5) == Coming(coming.examples, 0, 5, coming.share)
+    assert Coming.of(plan, 5) == Coming(coming.examples, 0, 5, coming.share, coming.learnt)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from statistics import fmean
 import optuna
 import pytest
 
-from sweeps.rungs import rungs, trained_share
+from sweeps.rungs import learnt_share, random_startup, rungs, trained_share
 from sweeps.samplers import make_pruner
 from sweeps.search_spec import Stopping
 from trainables.config import TrainingConfig
@@ -34,6 +34,18 @@ def test_the_share_of_steps_that_are_trained(
 ) -> None:
     found = trained_share(stopping, first_step, TRAINING, suggestions)
     assert found == pytest.approx(share, abs=0.02)
+
+
+def test_suggestions_that_are_learnt_are_stopped_less_often() -> None:
+    by_chance = trained_share(ASHA, 1_667, TRAINING, 60)
+    learnt = trained_share(ASHA, 1_667, TRAINING, 60, learnt_share("tpe", 60))
+    assert by_chance + 0.02 < learnt < 0.85
+
+
+def test_a_sampler_learns_from_results_once_it_has_some() -> None:
+    assert [random_startup(count) for count in (None, 1, 24, 400)] == [10, 4, 6, 10]
+    assert [learnt_share("tpe", count) for count in (3, 24)] == [0, 18 / 24]
+    assert learnt_share("random", 24) == learnt_share("qmc", 24) == 0
 
 
 @pytest.mark.parametrize("stopping", [MEDIAN, ASHA, Stopping(rule="asha", reduction=2)], ids=str)

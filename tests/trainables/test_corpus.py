@@ -11,7 +11,7 @@ import pytest
 
 import trainables.corpus
 from trainables.corpus import MOST_BYTES, Corpus, decode, load_corpus
-from trainables.errors import UserError
+from trainables.errors import UserError, brief
 
 TEXT = "to be or not to be, that is the question\n" * 5
 
@@ -99,8 +99,8 @@ def test_the_name_of_a_text_is_taken_for_what_it_may_mean(
     for name in ("my_text.txt", "./my_text.txt", "~/my_text.txt", str(tmp_path / "my_text.txt")):
         with pytest.raises(UserError) as refused:
             load_corpus(name, tmp_path)
-        said = f"{name!r} is a file; a text of your own is named with file: before it, file:{name}"
-        assert str(refused.value) == f"corpus {said}"
+        said = f"is a file; a text of your own is named with file: before it, file:{name}"
+        assert str(refused.value) == f"corpus {brief(name)} {said}"
         assert load_corpus(f"file:{name}", tmp_path).vocabulary
     for name in ("your_text.txt", "folder", "a\0b.txt", "~nobody-here/x.txt"):
         with pytest.raises(UserError, match=r"does not exist; choose .* or file:PATH$"):

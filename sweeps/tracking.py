@@ -209,7 +209,7 @@ class SweepRuns:
                 # log_table appends to the table of an earlier run of the sweep: the file is whole.
                 self._client.log_artifacts(self._parent_id, str(self._reports))
         tags = dict(record.content.get("tags", {}))  # not in an outbox of an earlier version
-        best = self._outbox.trial(min(losses, key=losses.__getitem__)) if losses else None
+        best = self._best(losses)
         if best:
             self._send_best(losses[best.key])
             tags |= {"best_trial": best.content["name"], "best_key": best.key}
@@ -219,6 +219,12 @@ class SweepRuns:
         if record.status != "RUNNING":
             self._client.set_terminated(self._parent_id, record.status)
         self._outbox.sweep_sent(record.revision)
+
+    def _best(self, losses: Mapping[str, float]) -> TrialRecord | None:
+        """Return the trial with the lowest loss; once winners are confirmed, of their trials."""
+        ended = [trial for trial in self._outbox.trials() if trial.key in losses]
+        confirming = [trial for trial in ended if trial.is_confirming]
+        return min(confirming or ended, key=lambda trial: losses[trial.key], default=None)
 
     def _send_best(self, val_loss: float) -> None:
         """Let the sweep's run show the lowest val_loss at the end of a trial."""
@@ -241,8 +247,10 @@ class SweepRuns:
             said += [f"{counts[status]} {words}"] if counts[status] else []
         done_and_best = ", ".join(said) + "."
         if best:
+            of = " of the search, not confirmed on fresh seeds" if best.is_suggested else ""
+            of = " of the trials on fresh seeds" if best.is_confirming else of
             done_and_best += (
-                f" Best: {as_text(best.content['name'])}, validation loss"
+                f" Best{of}: {as_text(best.content['name'])}, validation loss"
                 f" **{losses[best.key]:.4f}** nats per character"
             )
             if best.run_id:

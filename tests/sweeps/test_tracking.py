@@ -553,6 +553,34 @@ def test_the_page_of_a_run_obeys_nothing_that_its_trial_says(
     assert sorted(set(re.findall(r"<(\w+)", about))) == ["a", "p", "strong"]
 
 
+def test_the_best_of_a_search_is_a_confirmed_one_as_soon_as_there_is_one(
+    uri: str, outbox: Outbox, client: MlflowClient
+) -> None:
+    def page() -> tuple[str, float]:
+        outbox.end("RUNNING")
+        send(uri, outbox)
+        (sweep,) = runs_in(client, "sweep")
+        return sweep.data.tags["mlflow.note.content"], sweep.data.metrics["best_val_loss"]
+
+    stages = {"a": "search", "b": "search", "c": "confirm", "d": "confirm"}
+    trials = {key: content(f"trial {key}") for key in stages}
+    for key, stage in stages.items():
+        trials[key]["tags"] = {**trials[key]["tags"], "stage": stage}
+    outbox.describe(SWEEP, trials)
+    for key, step in (("a", 8), ("b", 24)):
+        outbox.record(progressed(key, step, time_ms=2_000))
+        outbox.record(TrialEvent(key, "finished"))
+    note, lowest = page()
+    assert "Best of the search, not confirmed on fresh seeds: trial b, " in note
+    assert lowest == 1.0
+    for key, step in (("c", 8), ("d", 16)):
+        outbox.record(progressed(key, step, time_ms=2_000))
+        outbox.record(TrialEvent(key, "finished"))
+    note, lowest = page()
+    assert "Best of the trials on fresh seeds: trial d, " in note
+    assert lowest == 2.0
+
+
 def test_the_page_of_a_sweep_says_how_far_it_is_and_what_is_best(
     uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
 ) -> None:

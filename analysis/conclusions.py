@@ -95,7 +95,7 @@ class Conclusion:
 
     @property
     def cells_hold(self) -> int:
-        """In how many cells every mean difference bears the claim out."""
+        """Number of cells in which every mean difference agrees with the claim."""
         return sum(all(badness(self.claim, one) < 0 for one in cell) for cell in self._by_cell)
 
     @property
@@ -285,7 +285,7 @@ def _which_is_best(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
 
 
 def _mean_difference(each: Conclusion) -> tuple[int, float]:
-    """How a level compares with all others, and before that how many comparisons are missing."""
+    """Sort key of a level: missing comparisons first, then its mean difference to the others."""
     means = [contrast.mean for contrast in each.basis if len(contrast.seeds)]
     return len(each.basis) - len(means), fmean(means or [inf])
 
@@ -376,11 +376,11 @@ def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
 
     Returns:
         Columns ``claim_index`` (from 1), ``claim``, ``verdict``, ``favoured`` (which differences
-        bear the claim out: "negative", "positive" or "small"), ``cell``, ``what``, ``n`` (pairs),
+        support the claim: "negative", "positive" or "small"), ``cell``, ``what``, ``n`` (pairs),
         ``mean``, ``low`` and ``high`` (paired-t interval by itself, nats per character), the
-        ``confidence`` of that (0.9, more for ``best: any``), ``p_holm`` (that this one alone bears
-        the claim out, corrected for all of the claim), ``p_equal`` (two one-sided tests that it is
-        less than the margin), ``lost``, ``run_ids``.
+        ``confidence`` of that (0.9, more for ``best: any``), ``p_holm`` (that this one alone
+        supports the claim, corrected for all of the claim), ``p_equal`` (two one-sided tests that
+        it is less than the margin), ``lost``, ``run_ids``.
     """
     rows = []
     for index, each in enumerate(conclusions, start=1):

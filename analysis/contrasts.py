@@ -35,7 +35,7 @@ DIFFERENCE = np.array([1.0, -1.0])
 
 @dataclass(frozen=True)
 class Contrast:
-    """Differences by seed, in nats per character; a negative one bears the claim out.
+    """Differences by seed, in nats per character; a negative one supports the claim.
 
     Both trials of a difference have the same seed, so they drew the same batches where their
     block_size agrees, and started from the same values where their shapes do.

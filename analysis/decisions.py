@@ -40,7 +40,7 @@ class OneSided:
 
 
 def tests_for(claim: Claim, contrast: Contrast) -> list[OneSided]:
-    """The tests that all have to reject for a contrast to bear the claim out.
+    """The tests that all have to reject for a contrast to support the claim.
 
     Each allows for what the losses were rounded by.
     """
@@ -156,7 +156,7 @@ def decide(claim: Claim, contrasts: Sequence[Contrast], among: int = 1) -> Decis
 
 
 def p_for(claim: Claim, contrasts: Sequence[Contrast], noise: Noise) -> Floats:
-    """The p-values of the tests whose rejection says that a contrast bears the claim out.
+    """The p-values of the tests whose rejection says that a contrast supports the claim.
 
     A contrast that lost a pair decides nothing, here and below: what fails does not fail by chance.
     """
@@ -186,7 +186,7 @@ def floor(contrast: Contrast) -> float:
 
 
 def badness(claim: Claim, contrast: Contrast) -> float:
-    """How far the mean difference is from bearing the claim out; negative where it does."""
+    """Distance of the mean difference from supporting the claim; negative where it does."""
     if claim.equal is not None:
         return abs(contrast.mean) - claim.margin
     return contrast.mean

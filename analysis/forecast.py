@@ -83,7 +83,7 @@ def chances(claim: Claim, contrasts: Sequence[Contrast], seeds: int, among: int 
 
 @dataclass(frozen=True)
 class _One:
-    """Chances of a contrast: that it bears the claim out, contradicts it, does only the former."""
+    """Chances that a contrast supports the claim, contradicts it, or does only the former."""
 
     holds: float
     fails: float

@@ -99,7 +99,9 @@ def _shown(words: pd.DataFrame, what: str, of: int, more: str = MORE) -> str:
 
 
 def means_in_words(means: pd.DataFrame) -> list[str]:
-    """What the settings with the largest effects do, a line each, the best level first.
+    """Mean losses by level for the settings with the largest effects, a line for each setting.
+
+    The best level comes first.
 
     Args:
         means: of `analysis.ranking.level_means`.

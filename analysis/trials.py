@@ -126,7 +126,7 @@ class Trials:
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """How many trials there are of each status, those that were stopped early apart."""
+        """Number of trials by status. Trials that were stopped early have a status of their own."""
         is_stopped = (self.table["status"] == "FINISHED") & (self.table["stopped"] != "")
         counts = self.table["status"].where(~is_stopped, STOPPED).value_counts()
         return {str(outcome): int(number) for outcome, number in sorted(counts.items())}

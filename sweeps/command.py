@@ -442,9 +442,9 @@ def _command(*arguments: object) -> str:
 @tracking_option
 @state_option
 def ui(sweep: str | None, port: int, tracking_uri: str | None, state_root: Path) -> None:
-    """Serve the MLflow UI on this machine, and print links.
+    """Serve the MLflow UI on this machine.
 
-    The links lead to the views of SWEEP, or of all sweeps.
+    Prints links to the views of SWEEP, or of all sweeps.
     """
     from sweeps.overview import settle_orphans
     from sweeps.state import state_at

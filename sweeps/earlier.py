@@ -8,14 +8,12 @@ import sqlite3
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 import torch
 
-from sweeps.outbox import OUTBOX
+from sweeps.outbox import OUTBOX, opened_to_read
 from sweeps.state import State
 from trainables.config import TrialConfig, canonical
 from trainables.timing import one_thread
@@ -91,8 +89,7 @@ def earlier_here(state: State) -> Earlier:
 
 def _read(path: Path, here: str) -> Iterator[tuple[str, float, float]]:
     """Yield the shape of each trial, with the seconds of a step and of an evaluation."""
-    uri = f"file:{quote(str(path))}?mode=rw"  # of a journal that a driver left, readers write too
-    with closing(sqlite3.connect(uri, uri=True, timeout=5)) as database:
+    with opened_to_read(path) as database:
         rows = database.execute(QUERY, (here, MOST_READ)).fetchall()
     for _, of_trial in itertools.groupby(rows, key=lambda row: row[0]):
         looks = list(of_trial)

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,10 +52,8 @@ def allowed(
     looked_at = 0
     for arm, values in candidates:
         looked_at += 1
-        with contextlib.suppress(UserError):  # its values cannot be together
-            trial = arm.configure(values, seed)
-            if not broken(constraints, trial.flat):
-                keys.add(trial.key)
+        if trial := _allowed_trial(arm, values, constraints, seed):
+            keys.add(trial.key)
         if len(keys) >= (enough if is_small else 1):
             break
     return Allowed(frozenset(keys), looked_at, is_small and looked_at == len(every))
@@ -103,12 +101,16 @@ def some_allowed(
     cell: Cell, constraints: Sequence[str], seed: int, count: int
 ) -> list[TrialConfig]:
     """Draw at most `count` configurations that a study may suggest, the same ones every time."""
-    found: list[TrialConfig] = []
-    for arm, values in itertools.islice(_some(cell), MOST):
-        if len(found) == count:
-            break
-        with contextlib.suppress(UserError):  # its values cannot be together
-            trial = arm.configure(values, seed)
-            if not broken(constraints, trial.flat):
-                found.append(trial)
-    return found
+    drawn = (_allowed_trial(arm, values, constraints, seed) for arm, values in _some(cell))
+    return list(itertools.islice(filter(None, drawn), count))
+
+
+def _allowed_trial(
+    arm: SearchedArm, values: Mapping[str, Any], constraints: Sequence[str], seed: int
+) -> TrialConfig | None:
+    """Return the trial with these values, or None if they exclude each other or a constraint."""
+    with contextlib.suppress(UserError):  # the values exclude each other
+        trial = arm.configure(values, seed)
+        if not broken(constraints, trial.flat):
+            return trial
+    return None

@@ -11,7 +11,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -421,8 +421,9 @@ class Outbox:
             self._database.execute(query, values)
 
 
-def read_trials(path: Path) -> list[TrialRecord]:
-    """The trials of the sweep whose outbox is at a path, which is not changed.
+@contextlib.contextmanager
+def opened_to_read(path: Path) -> Iterator[sqlite3.Connection]:
+    """Context manager: open the outbox at a path, which another process may be writing.
 
     Raises:
         sqlite3.Error: it cannot be read, or there is none.
@@ -430,6 +431,16 @@ def read_trials(path: Path) -> list[TrialRecord]:
     uri = f"file:{quote(str(path))}?mode=rw"  # of a journal that a driver left, readers write too
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=20)) as database:
         database.row_factory = sqlite3.Row
+        yield database
+
+
+def read_trials(path: Path) -> list[TrialRecord]:
+    """The trials of the sweep whose outbox is at a path, which is not changed.
+
+    Raises:
+        sqlite3.Error: it cannot be read, or there is none.
+    """
+    with opened_to_read(path) as database:
         rows = database.execute("SELECT * FROM trials WHERE role = ?", (TRIAL,)).fetchall()
     return [_record(row) for row in rows]
 

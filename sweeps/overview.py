@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from analysis.sqlite_store import STORE, is_driven
 from sweeps.changes import change
 from sweeps.description import describe_trial
-from sweeps.outbox import OUTBOX, TRIAL, read_trials
+from sweeps.outbox import OUTBOX, TRIAL, opened_to_read, read_trials
 from sweeps.plan import Plan
 from sweeps.service import sweep_names, sync_sweep
 from sweeps.state import State
@@ -56,7 +54,7 @@ class Done:
         return [trial for trial in plan.trials if trial.key not in self.keys]
 
     def to_come(self, plan: Plan) -> int:
-        """Return how many trials the search has yet to add, 0 where no number limits it."""
+        """Return how many trials the search has still to add, or 0 if it has no limit in trials."""
         of_the_search = len(self.keys) - (len(plan.trials) - len(self.left(plan)))
         return max(0, (plan.to_come or 0) - of_the_search)
 
@@ -122,8 +120,7 @@ def _read(state: State, name: str) -> LocalSweep:
 
 def _content(path: Path) -> tuple[str, dict[str, Any], dict[str, int]]:
     """The status of a sweep, what describes it, and how many trials are in which status."""
-    uri = f"file:{quote(str(path))}?mode=rw"
-    with closing(sqlite3.connect(uri, uri=True, timeout=20)) as database:
+    with opened_to_read(path) as database:
         status, content = database.execute("SELECT status, content FROM sweep").fetchone()
         counts = database.execute(
             "SELECT status, count(*) FROM trials WHERE role = ? GROUP BY status", (TRIAL,)

@@ -22,7 +22,7 @@ from bigram_models import FittedModel, LanguageModel
 from sweeps.sizes import check_memory, training_bytes
 from trainables.batches import WindowSampler, initial_stream, stream
 from trainables.config import TrialConfig
-from trainables.errors import UserError, in_a_line
+from trainables.errors import UserError, type_and_message
 from trainables.evaluation import EVALUATION_TOKENS, exact_loss, next_token_loss
 from trainables.own_modules import silenced
 from trainables.timing import one_thread
@@ -105,7 +105,7 @@ def _probed(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
         logger.warning(
             "%s cannot be timed, so what is estimated leaves it out: %s",
             trial.model.variant,
-            error if isinstance(error, UserError) else in_a_line(error),
+            error if isinstance(error, UserError) else type_and_message(error),
         )
         return Probe()
 

@@ -10,7 +10,7 @@ import json
 import shlex
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,22 +209,17 @@ class SweepRuns:
                 # log_table appends to the table of an earlier run of the sweep: the file is whole.
                 self._client.log_artifacts(self._parent_id, str(self._reports))
         tags = dict(record.content.get("tags", {}))  # not in an outbox of an earlier version
-        best = self._best(losses)
+        trials = self._outbox.trials()
+        best = _best(trials, losses)
         if best:
             self._send_best(losses[best.key])
             tags |= {"best_trial": best.content["name"], "best_key": best.key}
-        tags["mlflow.note.content"] = self._sweep_note(record, best, losses)
+        tags["mlflow.note.content"] = self._sweep_note(record, trials, best, losses)
         for tag, value in tags.items():
             self._client.set_tag(self._parent_id, tag, value)
         if record.status != "RUNNING":
             self._client.set_terminated(self._parent_id, record.status)
         self._outbox.sweep_sent(record.revision)
-
-    def _best(self, losses: Mapping[str, float]) -> TrialRecord | None:
-        """Return the trial with the lowest loss; once winners are confirmed, of their trials."""
-        ended = [trial for trial in self._outbox.trials() if trial.key in losses]
-        confirming = [trial for trial in ended if trial.is_confirming]
-        return min(confirming or ended, key=lambda trial: losses[trial.key], default=None)
 
     def _send_best(self, val_loss: float) -> None:
         """Let the sweep's run show the lowest val_loss at the end of a trial."""
@@ -233,13 +228,16 @@ class SweepRuns:
             self._client.log_metric(self._parent_id, "best_val_loss", val_loss)
 
     def _sweep_note(
-        self, record: SweepRecord, best: TrialRecord | None, losses: Mapping[str, float]
+        self,
+        record: SweepRecord,
+        trials: Sequence[TrialRecord],
+        best: TrialRecord | None,
+        losses: Mapping[str, float],
     ) -> str:
         """The page of the sweep's run; it folds away what comes later.
 
         Where to look, how far the sweep is and what is best, what it is about, and its picture.
         """
-        trials = self._outbox.trials()
         counts = Counter(trial.status for trial in trials)
         done = sum(trial.is_done for trial in trials)
         said = [f"**{done} of {len(trials)} trials are done**"]
@@ -450,6 +448,13 @@ def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
     losses = {name: evaluation[source] for name, source in SOURCES.items()}
     usage = evaluation.get("usage", {})
     return losses | {USAGE.format(name): value for name, value in usage.items()}
+
+
+def _best(trials: Iterable[TrialRecord], losses: Mapping[str, float]) -> TrialRecord | None:
+    """Return the trial with the lowest loss, of those that confirm winners if there are any."""
+    ended = [trial for trial in trials if trial.key in losses]
+    confirming = [trial for trial in ended if trial.is_confirming]
+    return min(confirming or ended, key=lambda trial: losses[trial.key], default=None)
 
 
 def _record_of(key: str, run: Any) -> TrialRecord:

@@ -34,8 +34,8 @@ def reason_of(error: OSError) -> str:
     return f"{where}{error.strerror or error}"
 
 
-def in_a_line(error: BaseException) -> str:
-    """The type and the message of an error, in a line of at most 300 characters."""
+def type_and_message(error: BaseException) -> str:
+    """Return the type and the message of an error in one line of at most 300 characters."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:300]
 
 

@@ -38,7 +38,7 @@ def check_models(
     fits: Callable[[TrialConfig], bool] = lambda trial: True,
     may_fail: bool = False,
 ) -> list[str]:
-    """Try configurations of each variant that is the user's own, as far as `TRYING_S` goes.
+    """Check each of the user's own models in some of its configurations, for `TRYING_S` at most.
 
     Args:
         trials: of any variants.

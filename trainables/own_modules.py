@@ -50,6 +50,6 @@ def import_own(name: str) -> ModuleType:
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Context manager: drop what a model of the user's own prints while it is only tried."""
+    """Context manager: discard what the user's own model prints while it is checked or timed."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
         yield

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 import bigram_models
 from bigram_models import VARIANTS, LanguageModel
-from trainables.errors import UserError, brief, in_a_line, unknown_setting, validate
+from trainables.errors import UserError, brief, type_and_message, unknown_setting, validate
 from trainables.own_modules import import_own
 
 NOT_OWN = (  # where no code of a user's own model lies
@@ -175,7 +175,7 @@ def faults_of(what: str) -> Iterator[None]:
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise UserError(f"{what}: {_place(error)}{in_a_line(error)}") from error
+        raise UserError(f"{what}: {_place(error)}{type_and_message(error)}") from error
 
 
 def _place(error: BaseException) -> str:

@@ -63,7 +63,7 @@ def artifacts_beside(store: Path, sweep: str) -> Path:
 
 
 def is_driven(store: Path, sweep: str) -> bool | None:
-    """Whether a process runs a sweep now, by its lock (of `sweeps.lock`); None if there is none."""
+    """Return whether a process holds the lock of a sweep, or None if there is no lock."""
     try:
         with (store.parent / "sweeps" / sweep / "lock.json").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -23,16 +23,16 @@ import torch
 
 from benchmarks.measuring import best_device
 from benchmarks.plain_loop import summary
-from sweeps.gpus import pack_sizes_here
-from sweeps.packs import settle_packs
-from sweeps.plan import Plan, make_plan, training_tokens
-from sweeps.queue import Queue
-from sweeps.state import State
+from sweeps.planning.plan import Plan, make_plan, training_tokens
+from sweeps.records.state import State
+from sweeps.resources.gpus import pack_sizes_here
+from sweeps.resources.packs import settle_packs
+from sweeps.search.queue import Queue
 from trainables.config import TrialConfig
-from trainables.corpus import Corpus
-from trainables.stack import stack_shape
-from trainables.storage import SharedFolder
-from trainables.worker import Worker
+from trainables.data.corpus import Corpus
+from trainables.persistence.storage import SharedFolder
+from trainables.training.stack import stack_shape
+from trainables.worker.worker import Worker
 
 REPORT_S = 10.0  # how long a worker trains before it says what its trials came to
 

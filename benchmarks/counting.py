@@ -7,7 +7,7 @@ import torch
 from analysis.comparison.counting import Counted, counted
 from benchmarks.measuring import Asked, Samples, best_device, print_section, print_table
 from bigram_models import CountBigram
-from trainables.timing import devices, timed
+from trainables.training.timing import devices, timed
 
 QUICK_TOKENS = 2_000
 FIT = "`CountBigram.fit`"

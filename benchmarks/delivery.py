@@ -23,16 +23,16 @@ import torch
 from analysis.runs import runs_of
 from analysis.sqlite_store import STORE, artifacts_beside
 from benchmarks.measuring import Asked, Samples, print_section, print_table
-from sweeps.delivery import Delivery
-from sweeps.description import describe_sweep, describe_trial
-from sweeps.events import TrialEvent
-from sweeps.outbox import Outbox
-from sweeps.plan import make_plan
-from sweeps.service import OUTBOX
-from sweeps.state import State
-from sweeps.store import mlflow_client, sweep_experiments
-from sweeps.tracking import SweepRuns
-from trainables.storage import SharedFolder
+from sweeps.execution.service import OUTBOX
+from sweeps.planning.plan import make_plan
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import Outbox
+from sweeps.records.state import State
+from sweeps.tracking.delivery import Delivery
+from sweeps.tracking.description import describe_sweep, describe_trial
+from sweeps.tracking.store import mlflow_client, sweep_experiments
+from sweeps.tracking.sweep_runs import SweepRuns
+from trainables.persistence.storage import SharedFolder
 
 TRIALS, TRIALS_QUICK = 200, 4
 OURS, STOCK = "our delivery", "a client call for each value"

@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.ui import mlflow_ui
+from sweeps.server.ui import mlflow_ui
 from tests.sweeps.faulty_proxy import FaultyProxy
 from tests.sweeps.running import Curve, SweepFolder, WorkerKiller
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from trainables.corpus import Corpus, load_corpus
-from trainables.timing import hardware, load, timed
+from trainables.data.corpus import Corpus, load_corpus
+from trainables.training.timing import hardware, load, timed
 
 SIDES, SIDES_GPU = (256, 512, 1_024), (2_048, 4_096, 8_192)  # of the square matrices
 COPIED = 1 << 26  # float32, 256 MiB: more than the caches hold

@@ -12,9 +12,9 @@ import torch
 
 from benchmarks.operations import attention_operations, executed_operations
 from trainables.config import TrialConfig
-from trainables.corpus import Corpus
-from trainables.stack import Member, Stack
-from trainables.training import Splits, advance, initial_state
+from trainables.data.corpus import Corpus
+from trainables.training.loop import Splits, advance, initial_state
+from trainables.training.stack import Member, Stack
 
 BATCH_SIZE = 64
 

@@ -21,7 +21,7 @@ import torch
 from benchmarks.measuring import Asked, Samples, digits, print_section, print_table
 from benchmarks.plain_loop import PlainConfig
 from benchmarks.ways import OURS, TUNE, TUNE_REUSING, Came, run_ours, run_plain
-from trainables.verse import write_play
+from trainables.data.verse import write_play
 
 FEW = 4
 QUARTERS = 4

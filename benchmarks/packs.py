@@ -22,10 +22,10 @@ from benchmarks.measuring import (
 from benchmarks.operations import attention_operations
 from benchmarks.ours import BATCH_SIZE, Ours, Shape, trials_of
 from benchmarks.plain_loop import PlainConfig, PlainTrial
-from trainables.corpus import Corpus
-from trainables.pack_size import SIZES
-from trainables.timing import one_thread
-from trainables.training import Splits
+from trainables.data.corpus import Corpus
+from trainables.training.loop import Splits
+from trainables.training.pack_size import SIZES
+from trainables.training.timing import one_thread
 
 SHAPES = (Shape(64, 8, "rope"), Shape(64, 64, "rope"))
 GLANCE = 4_096  # tokens of each split: the evaluations are not what is measured

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.corpus import Corpus, load_corpus
+from trainables.data.corpus import Corpus, load_corpus
 
 LEARNING_RATE = 1e-2
 

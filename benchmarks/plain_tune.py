@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plain_loop import PlainConfig, PlainTrial, read_work, summary
-from sweeps.ray_environment import LOOPBACK
-from trainables.corpus import Corpus
+from sweeps.cluster.ray_environment import LOOPBACK
+from trainables.data.corpus import Corpus
 
 
 def trainable(config: dict[str, Any], corpus: Corpus, device: str) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.commands import SWEEPS, run_command
 from benchmarks.measuring import Asked, Samples, print_section, print_table
-from trainables.verse import write_play
+from trainables.data.verse import write_play
 
 MEGABYTES, MEGABYTES_QUICK = 50, 2
 SEEDS, SEEDS_QUICK = 1_000, 10

@@ -32,10 +32,10 @@ from benchmarks.measuring import (
 from benchmarks.operations import attention_bytes
 from benchmarks.ours import BATCH_SIZE, Ours, Shape, operations_of, trials_of
 from benchmarks.plain_loop import PlainConfig, PlainTrial
-from trainables.corpus import Corpus
-from trainables.heap import keep_between_steps
-from trainables.timing import one_thread
-from trainables.training import Splits
+from trainables.data.corpus import Corpus
+from trainables.training.loop import Splits
+from trainables.training.timing import one_thread
+from trainables.worker.heap import keep_between_steps
 
 WIDTHS, BLOCKS, POSITIONS = (64, 128, 256), (8, 16, 32, 64), ("randn", "sinpe", "rope")
 UNIT_STEPS, UNIT_BATCHES = 500, 200

@@ -30,8 +30,8 @@ from benchmarks.ways import (
     run_ours,
     run_plain,
 )
-from sweeps.plan import Plan, make_plan
-from sweeps.state import State
+from sweeps.planning.plan import Plan, make_plan
+from sweeps.records.state import State
 
 PRESET = "published"
 EVAL_EVERY = 500  # steps

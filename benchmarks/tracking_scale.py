@@ -29,10 +29,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.analysis_scale import measure
 from benchmarks.delivery import SWEEP, Filled, deliver, fill
-from sweeps.state import State
-from sweeps.store import mlflow_client, sweep_experiments
-from sweeps.ui import mlflow_ui
-from sweeps.views import view_link
+from sweeps.records.state import State
+from sweeps.server.ui import mlflow_ui
+from sweeps.tracking.store import mlflow_client, sweep_experiments
+from sweeps.tracking.views import view_link
 from tests.docker.running import mlflow_server, postgres, secret_file
 
 PASSWORD = "of this benchmark only"
@@ -73,7 +73,7 @@ def in_file(browser: Browser, filled: Filled, state: State) -> Iterator[tuple[st
     uri, log_file = state.tracking_uri, state.root / "ui.log"
     yield "delivery to sqlite", [deliver(uri, filled, state)]
     yield "rankings, sqlite", rankings(uri, state)
-    with patch("sweeps.ui.analyze"), mlflow_ui(uri, log_file=log_file) as url:
+    with patch("sweeps.server.ui.analyze"), mlflow_ui(uri, log_file=log_file) as url:
         yield "page, sqlite without ANALYZE", page(browser, url, uri, filled)
     with mlflow_ui(uri, log_file=log_file) as url:
         yield "page, sqlite", page(browser, url, uri, filled)

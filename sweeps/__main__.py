@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 
-from sweeps import signals
+from sweeps.process import signals
 
 PASSWORD = re.compile(r":[^:/@\s]*@")  # one in a URI is refused later, and never shown
 
@@ -22,7 +22,7 @@ def main() -> None:
     except OSError:  # torch's libraries would end this process in their own words
         sys.stderr.write("sweeps: the working directory does not exist any more; go to another\n")
         signals.exit_now(2)
-    from sweeps.command import main as command
+    from sweeps.cli.main import main as command
 
     try:
         command(prog_name="sweeps")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainables.config import TrainingConfig, TrialConfig
-from trainables.corpus import Corpus, load_corpus
+from trainables.data.corpus import Corpus, load_corpus
 
 SHARED_CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
 

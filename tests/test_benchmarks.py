@@ -24,7 +24,7 @@ from benchmarks.synthetic import SKEWED, SYMMETRIC
 from benchmarks.ways import Came
 from bigram_models import VARIANTS
 from bigram_models.positions import AddedTable
-from trainables.corpus import Corpus
+from trainables.data.corpus import Corpus
 
 ROOT = Path(__file__).parents[1]
 POSITIONS = ("randn", "sinpe", "rope")

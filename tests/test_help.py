@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from analysis.command import main as analysis
-from sweeps.command import main as sweeps
+from sweeps.cli.main import main as sweeps
 
 PROGRAMS = {"sweeps": sweeps, "analysis": analysis}
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from trainables.config import TrialConfig
-from trainables.corpus import Corpus
-from trainables.training import Splits, initial_state, train
+from trainables.data.corpus import Corpus
+from trainables.training.loop import Splits, initial_state, train
 
 pytestmark = pytest.mark.slow
 

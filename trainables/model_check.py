@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from bigram_models import VARIANTS, FittedModel, LanguageModel
-from trainables.artifacts import SAMPLE_CHARACTERS
-from trainables.batches import initial_stream
 from trainables.config import TrialConfig
+from trainables.data.batches import initial_stream
 from trainables.errors import UserError, brief
-from trainables.evaluation import next_token_loss
 from trainables.own_modules import silenced
+from trainables.persistence.artifacts import SAMPLE_CHARACTERS
+from trainables.training.evaluation import next_token_loss
 from trainables.variants import faults_of
 
 ROWS = 2  # of the tokens that are tried

@@ -8,7 +8,7 @@ from typing import Any
 from analysis.comparison.cost import BATCHES
 from analysis.comparison.counting import ELEMENTS, HISTOGRAM, LISTS, Counted
 from analysis.comparison.measure import BABY, BABY_WIDTH, COUNT, Comparison
-from trainables.timing import duration
+from trainables.training.timing import duration
 
 NEAR_NATS = 0.005  # what is called near
 SHAPES = [f"{sequences:,} x {length}" for sequences, length in BATCHES]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from bigram_models import CountBigram, FittedModel, LanguageModel
-from trainables.batches import WindowSampler, stream
 from trainables.config import TrialConfig
-from trainables.corpus import Corpus
-from trainables.timing import Timing, timed
-from trainables.training import Splits, TrainingState, initial_state, take_steps
+from trainables.data.batches import WindowSampler, stream
+from trainables.data.corpus import Corpus
+from trainables.training.loop import Splits, TrainingState, initial_state, take_steps
+from trainables.training.timing import Timing, timed
 
 BATCHES = ((32, 8), (1_024, 64))  # sequences x tokens of a forward pass: as trained, and larger
 UPDATES = 20  # that are timed together

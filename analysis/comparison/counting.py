@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bigram_models import count_pairs
-from trainables.timing import Timing, timed
+from trainables.training.timing import Timing, timed
 
 LOOP_TOKENS = 100_000  # the first of the text, for the ways that take microseconds a token
 LISTS = "Python lists, a loop"

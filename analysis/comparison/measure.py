@@ -31,11 +31,17 @@ from analysis.errors import AnalysisError
 from analysis.messages import first_line
 from analysis.runs import Trials, load_trials, opened
 from bigram_models import FactorizedBigram, LanguageModel, conditional_entropy, count_pairs
-from trainables.artifacts import CONFIGURATION, WEIGHTS, first_prompt, load_model, sample_text
 from trainables.config import TrialConfig
-from trainables.corpus import Corpus, load_corpus
+from trainables.data.corpus import Corpus, load_corpus
 from trainables.errors import UserError
-from trainables.timing import devices, load, one_thread
+from trainables.persistence.artifacts import (
+    CONFIGURATION,
+    WEIGHTS,
+    first_prompt,
+    load_model,
+    sample_text,
+)
+from trainables.training.timing import devices, load, one_thread
 
 BABY, COUNT, TABLE = "BabyGPT v1", "statistical bigram", "trained table"
 BABY_WIDTH = 32

@@ -20,7 +20,7 @@ from analysis.comparison.rank import (
 )
 from analysis.document import Report, as_code, as_text, code_block, markdown_table
 from bigram_models import FittedModel
-from trainables.timing import devices, duration, hardware
+from trainables.training.timing import devices, duration, hardware
 
 TIMES = (
     "A time is the median of repeated calls after one that does not count, with the quartiles in"

@@ -40,8 +40,14 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from analysis.messages import first_line
-from sweeps.mlflow_server import LOCAL_NAMES, LOOPBACK, analyze, server_command, server_environment
-from sweeps.secret_file import read_secret
+from sweeps.server.mlflow_server import (
+    LOCAL_NAMES,
+    LOOPBACK,
+    analyze,
+    server_command,
+    server_environment,
+)
+from sweeps.server.secret_file import read_secret
 from trainables.errors import UserError
 
 REFUSED = 2  # exit code

@@ -32,7 +32,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from sweeps.secret_file import read_secret
+from sweeps.server.secret_file import read_secret
 from trainables.errors import UserError
 
 LOOPBACK = "127.0.0.1"

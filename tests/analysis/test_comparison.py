@@ -29,8 +29,8 @@ from analysis.comparison.rank import (
 from analysis.comparison.report import report_of, side_by_side
 from bigram_models import CountBigram, conditional_entropy, count_pairs
 from tests.sweeps.running import SweepFolder
-from trainables import timing
-from trainables.evaluation import exact_loss
+from trainables.training import timing
+from trainables.training.evaluation import exact_loss
 
 CPU = torch.device("cpu")
 SWEEP = """

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from analysis.messages import address_of, first_line, without_password
 from analysis.runs import open_store
 from analysis.sqlite_store import store_uri
-from sweeps.delivery import _reason
+from sweeps.tracking.delivery import _reason
 
 FULL = "database or disk is full"
 AUTOFLUSH = (

@@ -23,7 +23,7 @@ from analysis.sqlite_store import (
     store_file,
     store_uri,
 )
-from sweeps.state import State
+from sweeps.records.state import State
 from trainables.errors import UserError
 
 FOLDERS = ["d?q=1", "d%20pct", "d%", "d#x", "d;x", "a b", "ü'\"", "a:b@c", "back\\slash", "~", "*"]

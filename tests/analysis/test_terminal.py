@@ -18,13 +18,13 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from analysis.terminal import pass_on, table, visible
-from sweeps import command
-from sweeps.command import main
-from sweeps.events import TrialEvent
-from sweeps.jobs import client
-from sweeps.progress import Before, Progress
-from sweeps.summary import Summary
-from trainables.verse import write_play
+from sweeps.cli import main as command
+from sweeps.cli.main import main
+from sweeps.cluster import jobs as client
+from sweeps.execution.progress import Before, Progress
+from sweeps.process.summary import Summary
+from sweeps.records.events import TrialEvent
+from trainables.data.verse import write_play
 
 HOSTILE = ["[/red]x", "[x](y)", "a[/b].txt", ":smile:", "[link=http://x]y[/link]", "a\x1b[31mb"]
 ENCODINGS = [
@@ -270,7 +270,7 @@ def shown_progress(name: str) -> Progress:
     ("program", "part", "arguments"),
     [
         ("analysis", "analysis.runs.load_trials", ["rankings", "study"]),
-        ("sweeps", "sweeps.plan.make_plan", ["plan", "quickstart"]),
+        ("sweeps", "sweeps.planning.plan.make_plan", ["plan", "quickstart"]),
     ],
 )
 def test_ctrl_c_is_a_line_and_exit_code_130(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import bigram_models.count
 from bigram_models import CountBigram, conditional_entropy, count_pairs
-from trainables.corpus import Corpus
+from trainables.data.corpus import Corpus
 
 LARGE_V = 1_000_000  # a histogram of all pairs would take 8 TB
 

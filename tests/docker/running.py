@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.ui import is_healthy
+from sweeps.server.ui import is_healthy
 
 ROOT = Path(__file__).parents[2]
 MLFLOW_ENTRY = ROOT / "docker" / "entry" / "mlflow_server.py"

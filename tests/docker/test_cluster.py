@@ -22,7 +22,7 @@ import pytest
 
 from tests.docker.machines import LoopbackCluster, loopback_cluster, wait_for
 from tests.docker.running import mlflow_server, postgres, secret_file
-from trainables.verse import write_play
+from trainables.data.verse import write_play
 
 BIN = Path(sys.executable).parent
 SWEEP_S = 200.0

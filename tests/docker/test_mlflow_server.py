@@ -19,13 +19,13 @@ import pytest
 from click.testing import CliRunner
 
 from analysis.command import main as analysis
-from sweeps.command import main as sweeps
-from sweeps.description import describe_sweep, describe_trial
-from sweeps.events import TrialEvent
-from sweeps.outbox import Outbox
-from sweeps.service import sync_sweep
-from sweeps.state import State
-from sweeps.study_storage import open_storage
+from sweeps.cli.main import main as sweeps
+from sweeps.execution.service import sync_sweep
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import Outbox
+from sweeps.records.state import State
+from sweeps.search.study_storage import open_storage
+from sweeps.tracking.description import describe_sweep, describe_trial
 from tests.docker.running import (
     MLFLOW_ENTRY,
     Database,
@@ -298,7 +298,7 @@ def test_a_wrong_password_is_said_and_nothing_is_lost(
     said: list[str] = []
 
     with monkeypatch.context() as patch:
-        patch.setattr("sweeps.delivery.NO_PROGRESS_S", 0.5)
+        patch.setattr("sweeps.tracking.delivery.NO_PROGRESS_S", 0.5)
         assert (
             sync_sweep("grid", state, server.url, None, said.append).unsent == len(made.trials) + 1
         )

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from sweeps.constraints import FUNCTIONS, holds
+from sweeps.spec.constraints import FUNCTIONS, holds
 from tests.fuzz import guard
 from trainables.errors import UserError
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from sweeps.outbox import Outbox
-from sweeps.plan import Plan
-from sweeps.study_storage import JOURNAL
+from sweeps.planning.plan import Plan
+from sweeps.records.outbox import Outbox
+from sweeps.search.study_storage import JOURNAL
 from tests.fuzz import guard
 from tests.sweeps.searches import SWEEP, plan, resumed, valley
 from tests.sweeps.simulation import DriverDiedError, Simulation

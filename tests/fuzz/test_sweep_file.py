@@ -13,14 +13,14 @@ from hypothesis import strategies as some
 from hypothesis.strategies import SearchStrategy
 
 from analysis.plain_yaml import YamlError, parse_yaml
-from sweeps.plan import expand, override
-from sweeps.spec import SweepFile, load_sweep
+from sweeps.planning.plan import expand, override
+from sweeps.spec.sweep_file import SweepFile, load_sweep
 from tests.fuzz import guard
 from tests.sweeps.searches import SWEEP
 from trainables.config import TrainingConfig
-from trainables.corpus import Corpus, tokenise
+from trainables.data.corpus import Corpus, tokenise
+from trainables.data.verse import write_play
 from trainables.errors import UserError
-from trainables.verse import write_play
 
 GRID = """
 name: cells

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from mlflow import MlflowClient
 
-from sweeps.plan import Plan, make_plan
-from sweeps.state import State
+from sweeps.planning.plan import Plan, make_plan
+from sweeps.records.state import State
 from tests.processes import descendants
 from trainables.config import TrialConfig
-from trainables.training import Evaluation, Splits, initial_state, train
-from trainables.verse import write_play
+from trainables.data.verse import write_play
+from trainables.training.loop import Evaluation, Splits, initial_state, train
 
 BIN = Path(sys.executable).parent
 WAIT_S = 150

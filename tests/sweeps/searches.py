@@ -12,18 +12,18 @@ import optuna
 import pytest
 
 from analysis.plain_yaml import parse_yaml
-from sweeps.description import describe_trial
-from sweeps.outbox import Outbox
-from sweeps.plan import Plan, expand, override
-from sweeps.search import Search, history_in, known_studies
-from sweeps.spec import SweepFile
-from sweeps.studies import Study, open_studies
-from sweeps.study_storage import open_storage
+from sweeps.planning.plan import Plan, expand, override
+from sweeps.records.outbox import Outbox
+from sweeps.search.search import Search, history_in, known_studies
+from sweeps.search.study import Study, open_studies
+from sweeps.search.study_storage import open_storage
+from sweeps.spec.sweep_file import SweepFile
+from sweeps.tracking.description import describe_trial
 from tests.sweeps.simulation import Simulation
 from trainables.config import TrialConfig
-from trainables.corpus import Corpus, tokenise
+from trainables.data.corpus import Corpus, tokenise
+from trainables.data.verse import write_play
 from trainables.errors import validate
-from trainables.verse import write_play
 
 STEPS = 100  # each trial evaluates ten times
 SWEEP = f"""
@@ -52,7 +52,7 @@ def simulate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         queue.listen = lambda event: (outbox.record(event), listen(event))  # type: ignore
         Simulation(queue, valley).run()
 
-    monkeypatch.setattr("sweeps.service._train", train)
+    monkeypatch.setattr("sweeps.execution.service._train", train)
     monkeypatch.chdir(folder)
     (folder / "play.txt").write_text(write_play(characters=20_000))
 
@@ -87,12 +87,12 @@ def valley(trial: TrialConfig) -> dict[int, float]:
 def record(
     outbox: Outbox, made: Plan, trials: Sequence[tuple[TrialConfig, dict[str, str]]]
 ) -> None:
-    """What `sweeps.service` announces."""
+    """What `sweeps.execution.service` announces."""
     outbox.add({trial.key: describe_trial(made, trial, tags) for trial, tags in trials})
 
 
 def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, str, int, int]:
-    """A search as `sweeps.service` opens it.
+    """A search as `sweeps.execution.service` opens it.
 
     Returns:
         The search, what was lost of the journal, how many suggestions the studies lacked, and how

@@ -1,4 +1,4 @@
-"""What `sweeps.ray_run` does with a queue, without Ray: trials advance in simulated time."""
+"""Run a queue without Ray: trials advance in simulated time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sweeps.events import TrialEvent
-from sweeps.packs import Packs
-from sweeps.queue import Queue
-from sweeps.spec import Resources
+from sweeps.records.events import TrialEvent
+from sweeps.resources.packs import Packs
+from sweeps.search.queue import Queue
+from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
 
 UNKNOWN = dict.fromkeys(("train_nats", "best_val_nats", "tokens_per_s"), 0.0)  # nobody asks

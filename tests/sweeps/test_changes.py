@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
-from sweeps.command import main
-from sweeps.description import describe_sweep, describe_trial
-from sweeps.events import TrialEvent
-from sweeps.outbox import Outbox
-from sweeps.plan import make_plan
-from sweeps.state import State
+from sweeps.cli.main import main
+from sweeps.planning.plan import make_plan
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import Outbox
+from sweeps.records.state import State
+from sweeps.tracking.description import describe_sweep, describe_trial
 from tests.sweeps.searches import SWEEP as SEARCH
 from tests.sweeps.searches import simulate
 from tests.sweeps.test_tracking import evaluation

@@ -12,7 +12,7 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
-from sweeps.outbox import Outbox, TrialRecord
+from sweeps.records.outbox import Outbox, TrialRecord
 from tests.sweeps.running import SweepFolder
 
 SWEEP = """

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import description
-from sweeps.description import CODE, PACKAGES, code_version
+from sweeps.tracking import description
+from sweeps.tracking.description import CODE, PACKAGES, code_version
 
 
 @pytest.fixture

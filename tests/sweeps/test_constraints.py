@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.constraints import MAX_DEPTH, MAX_LENGTH, holds, names_in
+from sweeps.spec.constraints import MAX_DEPTH, MAX_LENGTH, holds, names_in
 from tests.fuzz import guard
 from tests.sweeps.searches import SWEEP, plan
 from trainables.errors import UserError

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from sweeps.delivery import Delivery
-from sweeps.events import TrialEvent
-from sweeps.outbox import Outbox, SweepRecord, TrialRecord
-from sweeps.tracking import RefusedError, SweepRuns
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import Outbox, SweepRecord, TrialRecord
+from sweeps.tracking.delivery import Delivery
+from sweeps.tracking.sweep_runs import RefusedError, SweepRuns
 
 KEYS = ("a", "b", "c")
 

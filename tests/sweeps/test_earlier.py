@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeps.description import describe_trial
-from sweeps.earlier import Timing, earlier_here
-from sweeps.events import TrialEvent
-from sweeps.outbox import OUTBOX, Outbox
-from sweeps.plan import Plan, make_plan
-from sweeps.state import State
-from trainables.timing import one_thread
-from trainables.worker import hardware
+from sweeps.planning.earlier import Timing, earlier_here
+from sweeps.planning.plan import Plan, make_plan
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import OUTBOX, Outbox
+from sweeps.records.state import State
+from sweeps.tracking.description import describe_trial
+from trainables.training.timing import one_thread
+from trainables.worker.worker import hardware
 
 HERE = [
     "model.n_embd=16",

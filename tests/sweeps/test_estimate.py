@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-import sweeps.probing
-from sweeps.earlier import Earlier, Timing
-from sweeps.estimate import (
+import sweeps.planning.probing
+from sweeps.planning.earlier import Earlier, Timing
+from sweeps.planning.estimate import (
     EVALUATION_OVERHEAD_S,
     IN_A_SWEEP,
     STARTUP_S,
@@ -17,12 +17,12 @@ from sweeps.estimate import (
     Coming,
     estimate,
 )
-from sweeps.plan import make_plan
-from sweeps.probing import Probe, probe_all, shape
-from sweeps.state import State
+from sweeps.planning.plan import make_plan
+from sweeps.planning.probing import Probe, probe_all, shape
+from sweeps.records.state import State
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
-from trainables.training import Splits
+from trainables.data.corpus import tokenise
+from trainables.training.loop import Splits
 
 MakeTrial = Callable[..., TrialConfig]
 
@@ -51,7 +51,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         widths.append(width)
         return Probe(width, width / 8, width, width, width * 1.5)
 
-    monkeypatch.setattr(sweeps.probing, "probe", probe)
+    monkeypatch.setattr(sweeps.planning.probing, "probe", probe)
     return widths
 
 
@@ -169,7 +169,7 @@ def test_shapes_that_are_not_timed_are_predicted_by_their_work(
 
     def probe(trial: TrialConfig, *_: object) -> Probe:
         training = trial.training
-        work = sweeps.probing._count(trial, CORPUS.vocab_size)
+        work = sweeps.planning.probing._count(trial, CORPUS.vocab_size)
         step_s = float(work @ (3e-6, 2e-9, 1e-9))
         return Probe(step_s, step_s / training.batch_size / training.block_size, 100, 8, step_s)
 
@@ -179,11 +179,11 @@ def test_shapes_that_are_not_timed_are_predicted_by_their_work(
         for batch in (4, 8, 16)
     ]
     shapes = {shape(trial): trial for trial in trials}
-    monkeypatch.setattr(sweeps.probing, "probe", probe)
+    monkeypatch.setattr(sweeps.planning.probing, "probe", probe)
     clock = iter(range(1000))
-    monkeypatch.setattr(sweeps.probing.time, "perf_counter", lambda: next(clock) / 2)
-    monkeypatch.setattr(sweeps.probing, "PROBING_S", 2)  # five of them
-    monkeypatch.setattr(sweeps.probing, "COUNTING_S", 100)
+    monkeypatch.setattr(sweeps.planning.probing.time, "perf_counter", lambda: next(clock) / 2)
+    monkeypatch.setattr(sweeps.planning.probing, "PROBING_S", 2)  # five of them
+    monkeypatch.setattr(sweeps.planning.probing, "COUNTING_S", 100)
     found = probe_all(shapes, CORPUS.vocab_size, Splits.of(CORPUS, CPU))
     assert len(found.predicted) == 12 - 5
     for each in found.predicted:
@@ -194,8 +194,8 @@ def test_shapes_that_are_not_timed_are_predicted_by_their_work(
 def test_without_time_to_count_the_others_cost_what_the_timed_ones_do_on_average(
     probed: list[int], make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeps.probing, "PROBING_S", 0)
-    monkeypatch.setattr(sweeps.probing, "COUNTING_S", -1)
+    monkeypatch.setattr(sweeps.planning.probing, "PROBING_S", 0)
+    monkeypatch.setattr(sweeps.planning.probing, "COUNTING_S", -1)
     trials = [make_trial("factorized", n_embd=width, max_steps=10) for width in range(8, 40)]
     cost = estimate(trials, CORPUS)
     assert probed == [39]  # the largest
@@ -209,7 +209,7 @@ def test_a_trial_that_cannot_be_timed_costs_the_least(
     def broken(*_: object) -> Probe:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(sweeps.probing, "probe", broken)
+    monkeypatch.setattr(sweeps.planning.probing, "probe", broken)
     trial = make_trial("factorized", n_embd=8)
     seconds = estimate([trial], CORPUS).of(trial.key)
     assert seconds == pytest.approx(TRIAL_OVERHEAD_S + EVALUATION_OVERHEAD_S)
@@ -221,7 +221,7 @@ def test_a_trial_that_cannot_be_timed_costs_the_least(
 
 def test_work_is_counted_in_operations_multiplications_and_bytes(make_trial: MakeTrial) -> None:
     made = [make_trial("attention", n_embd=8, batch_size=batch, block_size=4) for batch in (5, 10)]
-    few, more = (sweeps.probing._count(trial, CORPUS.vocab_size) for trial in made)
+    few, more = (sweeps.planning.probing._count(trial, CORPUS.vocab_size) for trial in made)
     assert few[0] == more[0] > 3
     # of scores, of values, and of the head: T^2 D, T^2 D and T V D for each sequence
     assert few[1] == 5 * (2 * 4 * 4 * 8 + 4 * 8 * CORPUS.vocab_size)
@@ -232,7 +232,7 @@ def test_work_is_counted_in_operations_multiplications_and_bytes(make_trial: Mak
 @pytest.mark.parametrize("variant", ["bigram", "attention", "count"])
 def test_a_real_shape_is_timed(variant: str, make_trial: MakeTrial) -> None:
     trial = make_trial(variant, max_steps=10)
-    found = sweeps.probing.probe(trial, CORPUS.vocab_size, Splits.of(CORPUS, CPU))
+    found = sweeps.planning.probing.probe(trial, CORPUS.vocab_size, Splits.of(CORPUS, CPU))
     is_trained = variant != "count"
     assert (found.step_s > 0) == (found.memory_bytes > 0) == is_trained
     assert found.usual_step_s >= found.step_s

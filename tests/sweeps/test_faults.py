@@ -19,8 +19,8 @@ import pytest
 import safetensors
 from ray.cluster_utils import Cluster
 
-from sweeps.stopping import SAME_S
-from sweeps.ui import mlflow_ui
+from sweeps.process.stopping import SAME_S
+from sweeps.server.ui import mlflow_ui
 from tests.processes import descendants
 from tests.sweeps.faulty_proxy import FaultyProxy
 from tests.sweeps.running import Curve, SweepFolder, WorkerKiller, undisturbed

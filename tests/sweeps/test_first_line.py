@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from sweeps.command import main
+from sweeps.cli.main import main
 from tests.sweeps.searches import simulate, valley
 from tests.sweeps.simulation import DriverDiedError, Simulation
 
@@ -47,7 +47,7 @@ def heads(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             queue.listen = lambda event: (outbox.record(event), listen(event))
             Simulation(queue, valley, dies_after=dies_after).run()
 
-        monkeypatch.setattr("sweeps.service._train", train)
+        monkeypatch.setattr("sweeps.execution.service._train", train)
         Path("sweep.yaml").write_text(text)
         done = CliRunner().invoke(main, ["run", "sweep.yaml", *overrides])
         if dies_after is None:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from sweeps.estimate import Cost, Estimate
-from sweeps.gpus import GpuShares, largest, measured_here, pick, settle
-from sweeps.resources import Node, concurrency
-from sweeps.spec import Resources
+from sweeps.planning.estimate import Cost, Estimate
+from sweeps.resources.gpus import GpuShares, largest, measured_here, pick, settle
+from sweeps.resources.nodes import Node, concurrency
+from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
+from trainables.data.corpus import tokenise
 from trainables.errors import UserError, validate
-from trainables.gpu_memory import GpuUse
+from trainables.training.gpu_memory import GpuUse
 
 GIB = 2**30
 AUTO = Resources(gpus_per_trial="auto")
@@ -110,7 +110,7 @@ def test_a_gpu_that_cannot_be_measured_is_a_warning(
     def broken(*_: object) -> GpuUse:
         raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later")
 
-    monkeypatch.setattr("sweeps.gpus.measure", broken)
+    monkeypatch.setattr("sweeps.resources.gpus.measure", broken)
     assert measured_here([], tokenise("verse", "to be or not to be")) == []
     assert caplog.messages == ["the GPU could not be measured: CUDA error: out of memory"]
 

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 from ray.job_submission import JobDetails, JobStatus, JobType
 
-from sweeps.command import AGAIN, main
-from sweeps.jobs import client
+from sweeps.cli.main import AGAIN, main
+from sweeps.cluster import jobs as client
 
 
 def refused(result: Result, *parts: str) -> None:

@@ -14,10 +14,10 @@ import optuna
 import pytest
 from click.testing import CliRunner
 
-from sweeps.command import main
-from sweeps.outbox import Outbox
-from sweeps.plan import Plan
-from sweeps.study_storage import JOURNAL, open_storage
+from sweeps.cli.main import main
+from sweeps.planning.plan import Plan
+from sweeps.records.outbox import Outbox
+from sweeps.search.study_storage import JOURNAL, open_storage
 from tests.sweeps.searches import SWEEP, plan, resumed, simulate, valley
 from tests.sweeps.simulation import DriverDiedError, Simulation
 from trainables.config import TrialConfig

@@ -17,19 +17,19 @@ from click.testing import CliRunner, Result
 
 from analysis.errors import AnalysisError
 from analysis.sqlite_store import store_uri
-from sweeps import service
-from sweeps.command import main
-from sweeps.description import describe_sweep, describe_trial
-from sweeps.events import TrialEvent
-from sweeps.outbox import Outbox
-from sweeps.plan import make_plan
-from sweeps.state import State
-from sweeps.stopping import Stop
-from sweeps.store import mlflow_client, sweep_experiments
+from sweeps.cli.main import main
+from sweeps.execution import service
+from sweeps.planning.plan import make_plan
+from sweeps.process.stopping import Stop
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import Outbox
+from sweeps.records.state import State
+from sweeps.tracking.description import describe_sweep, describe_trial
+from sweeps.tracking.store import mlflow_client, sweep_experiments
 from tests.analysis.tuned import suggested
 from tests.analysis.tuned import sweep as searched
 from tests.sweeps.test_tracking import evaluation
-from trainables.storage import SharedFolder
+from trainables.persistence.storage import SharedFolder
 
 SWEEP = """
 name: study
@@ -154,7 +154,7 @@ def test_what_is_to_judge_is_said_at_the_end_and_where_there_is_something(
 
 def test_runs_that_cannot_be_sent_are_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     train_all()
-    monkeypatch.setattr("sweeps.delivery.NO_PROGRESS_S", 0.5)
+    monkeypatch.setattr("sweeps.tracking.delivery.NO_PROGRESS_S", 0.5)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     nowhere = "http://127.0.0.1:9"
     done = run("--tracking-uri", nowhere)

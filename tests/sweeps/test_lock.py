@@ -20,15 +20,15 @@ from typing import Any
 
 import pytest
 
-from sweeps.lock import only_driver
-from sweeps.state import check_disk
+from sweeps.records.lock import only_driver
+from sweeps.records.state import check_disk
 from trainables.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
 import sys
 from pathlib import Path
-from sweeps.lock import only_driver
+from sweeps.records.lock import only_driver
 
 with only_driver(Path(sys.argv[1]), "study"):
     print("holds", flush=True)

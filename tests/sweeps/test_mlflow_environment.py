@@ -20,15 +20,15 @@ from mlflow.exceptions import MlflowException
 
 from analysis.runs import DEFAULTS, OF_SERVERS, open_store
 from analysis.sqlite_store import artifacts_beside, store_uri
-from sweeps.events import TrialEvent
-from sweeps.mlflow_server import own_environment
-from sweeps.outbox import Outbox
-from sweeps.store import ALWAYS
-from sweeps.tracking import SweepRuns
-from sweeps.ui import mlflow_ui
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import Outbox
+from sweeps.server.mlflow_server import own_environment
+from sweeps.server.ui import mlflow_ui
+from sweeps.tracking.store import ALWAYS
+from sweeps.tracking.sweep_runs import SweepRuns
 from tests.sweeps.running import BIN
 from tests.sweeps.test_tracking import begin, points, runs_in, send
-from trainables.storage import SharedFolder
+from trainables.persistence.storage import SharedFolder
 
 OURS = {**DEFAULTS, **OF_SERVERS, **ALWAYS}
 

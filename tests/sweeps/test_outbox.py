@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.events import TrialEvent
-from sweeps.outbox import VERSION, Outbox, TrialRecord
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import VERSION, Outbox, TrialRecord
 from trainables.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -443,7 +443,7 @@ def test_a_good_file_is_not_set_aside_because_the_disk_is_full(
 
     outbox.close()
     with monkeypatch.context() as patch:
-        patch.setattr("sweeps.outbox._check", fail)
+        patch.setattr("sweeps.records.outbox._check", fail)
         with pytest.raises(sqlite3.OperationalError):
             Outbox(path, "study")
     assert [each.name for each in path.parent.iterdir()] == ["outbox.db"]
@@ -454,7 +454,7 @@ def test_a_good_file_is_not_set_aside_because_the_disk_is_full(
 
 def test_a_process_that_is_killed_while_it_makes_the_file_leaves_none(path: Path) -> None:
     code = (
-        "import os, pathlib, sweeps.outbox as o\n"
+        "import os, pathlib, sweeps.records.outbox as o\n"
         "o.Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
         f"o.Outbox(pathlib.Path({str(path)!r}), 'study')\n"
     )
@@ -512,8 +512,8 @@ def test_a_run_without_evaluations_is_sent_again_once_it_started(outbox: Outbox)
 LIFE = """
 import os, signal, sys
 from pathlib import Path
-from sweeps.events import TrialEvent
-from sweeps.outbox import Outbox
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import Outbox
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)

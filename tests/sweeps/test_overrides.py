@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.plan import make_plan, override
-from sweeps.spec import SweepFile, load_sweep
-from sweeps.state import State
+from sweeps.planning.plan import make_plan, override
+from sweeps.records.state import State
+from sweeps.spec.sweep_file import SweepFile, load_sweep
 from trainables.errors import UserError
 
 

@@ -17,17 +17,17 @@ from mlflow import MlflowClient
 
 from analysis import load_trials
 from analysis.command import main as analysis
-from sweeps.command import main
-from sweeps.events import TrialEvent
-from sweeps.lock import only_driver
-from sweeps.outbox import Outbox
-from sweeps.overview import LocalSweep, overview, settle_orphans
-from sweeps.state import State
-from sweeps.tracking import SweepRuns
-from sweeps.views import saved_views
+from sweeps.cli.main import main
+from sweeps.execution.overview import LocalSweep, overview, settle_orphans
+from sweeps.records.events import TrialEvent
+from sweeps.records.lock import only_driver
+from sweeps.records.outbox import Outbox
+from sweeps.records.state import State
+from sweeps.tracking.sweep_runs import SweepRuns
+from sweeps.tracking.views import saved_views
 from tests.sweeps.test_tracking import SWEEP, content, progressed, runs_in
 from trainables.errors import UserError
-from trainables.storage import SharedFolder
+from trainables.persistence.storage import SharedFolder
 
 COMMAND = "sweeps run letters"
 SAID = f"killed  the driver of study ended without a word; it goes on by its command ({COMMAND})"
@@ -112,7 +112,7 @@ def test_the_ui_is_served_when_its_pages_are_true(
     def end() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sweeps.ui.mlflow_ui", serve)
+    monkeypatch.setattr("sweeps.server.ui.mlflow_ui", serve)
     monkeypatch.setattr(signal, "pause", end)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     done = CliRunner().invoke(main, ["ui"])
@@ -127,7 +127,7 @@ def test_the_ui_is_served_too_where_a_sweep_cannot_be_settled(
     def refuse(*_: object) -> None:
         raise UserError("its storage is away")
 
-    monkeypatch.setattr("sweeps.overview.sync_sweep", refuse)
+    monkeypatch.setattr("sweeps.execution.overview.sync_sweep", refuse)
     said: list[str] = []
     settle_orphans(["study"], state, state.tracking_uri, said.append)
     assert said == ["stale   study is shown as running, which it is not: its storage is away"]
@@ -139,7 +139,7 @@ def test_status_shows_the_state_directory_where_there_is_no_cluster(
     def refuse(_: str) -> None:
         raise UserError("the cluster does not answer")
 
-    monkeypatch.setattr("sweeps.jobs.client.Cluster", refuse)
+    monkeypatch.setattr("sweeps.cluster.jobs.Cluster", refuse)
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     done = CliRunner().invoke(main, ["status"])
     assert done.exit_code == 0, done.output
@@ -171,7 +171,7 @@ def test_what_is_asked_of_a_cluster_tells_of_the_sweep_here(
         def list_jobs(self) -> list[Any]:
             return []
 
-    monkeypatch.setattr("sweeps.jobs.client.JobSubmissionClient", Client)
+    monkeypatch.setattr("sweeps.cluster.jobs.JobSubmissionClient", Client)
     done = CliRunner().invoke(main, [command, "study"])
     assert done.exit_code == 2
     here = "sweeps: study is a sweep of this machine, in state: KILLED, 1 of 3 trials done"

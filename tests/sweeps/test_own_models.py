@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import sweeps.sizes
-from sweeps.command import main
-from sweeps.plan import make_plan
-from sweeps.state import State
+import sweeps.planning.sizes
+from sweeps.cli.main import main
+from sweeps.planning.plan import make_plan
+from sweeps.records.state import State
 from tests.sweeps.test_changes import finish
 from trainables.errors import UserError
 from trainables.variants import model_class, settings_schema
@@ -149,14 +149,14 @@ def test_a_model_that_is_too_large_here_may_train_on_a_cluster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write(FAILS)
-    monkeypatch.setattr(sweeps.sizes, "SMALL_BYTES", 0)
+    monkeypatch.setattr(sweeps.planning.sizes, "SMALL_BYTES", 0)
     has = 4 * 4 * 30 * 30  # bytes: the table of logits is larger, with its gradient and moments
-    monkeypatch.setattr(sweeps.sizes, "memory_bytes", lambda: has)
+    monkeypatch.setattr(sweeps.planning.sizes, "memory_bytes", lambda: has)
     state = State(Path("state").absolute())
     assert make_plan("sweep.yaml", ["training.batch_size=1"], state).warnings == ()
     refused = run("run", "sweep.yaml", "training.batch_size=1")
     assert "GiB of memory, and this machine has" in refused.stderr
-    monkeypatch.setattr(sweeps.sizes, "memory_bytes", lambda: 100 * has)
+    monkeypatch.setattr(sweeps.planning.sizes, "memory_bytes", lambda: 100 * has)
     with pytest.raises(UserError, match="no such kernel"):
         make_plan("sweep.yaml", ["training.batch_size=1"], state)
 

@@ -23,7 +23,8 @@ def packed(tmp_path: Path) -> Path:
     (here / "unused.py").write_text("")
     folder.mkdir()
     code = (
-        "import alone, numpy\nfrom pathlib import Path\nfrom sweeps.jobs.package import copy_code\n"
+        "import alone, numpy\nfrom pathlib import Path\n"
+        "from sweeps.cluster.code_package import copy_code\n"
         f"copy_code(Path({str(folder)!r}))"
     )
     place = {"PYTHONPATH": str(Path(sweeps.__file__).parents[1])}

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeps.packs import Packs, settle_packs
-from sweeps.plan import make_plan
-from sweeps.queue import Queue
-from sweeps.spec import Resources
-from sweeps.state import State
+from sweeps.planning.plan import make_plan
+from sweeps.records.state import State
+from sweeps.resources.packs import Packs, settle_packs
+from sweeps.search.queue import Queue
+from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
+from trainables.data.corpus import tokenise
 from trainables.errors import UserError, validate
-from trainables.pack_size import best_sizes
-from trainables.stack import stack_shape
+from trainables.training.pack_size import best_sizes
+from trainables.training.stack import stack_shape
 
 MakeTrial = Callable[..., TrialConfig]
 
@@ -183,7 +183,7 @@ def test_the_best_size_is_the_largest_that_saves_time(
         assert len({trial.seed for trial in trials}) == len(trials)
         return seconds[len(trials)], len(trials)
 
-    monkeypatch.setattr("trainables.pack_size._measured", took)
+    monkeypatch.setattr("trainables.training.pack_size._measured", took)
     corpus, cpu = tokenise("verse", "to be or not\n" * 30), torch.device("cpu")
     trial = make_trial(batch_size=4)
     shape = stack_shape(trial)

@@ -11,9 +11,9 @@ from click import Group
 from click.testing import CliRunner
 
 from analysis.command import main as analysis
-from sweeps.command import main as sweeps
-from sweeps.plan import make_plan
-from sweeps.state import State
+from sweeps.cli.main import main as sweeps
+from sweeps.planning.plan import make_plan
+from sweeps.records.state import State
 from trainables.errors import UserError
 
 SERVER = "http://me:hidden@127.0.0.1:9"

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 import analysis.command
-import sweeps.command
+import sweeps.cli.main
+from trainables.data.verse import write_play
 from trainables.files import directory_at
-from trainables.verse import write_play
 
 LONG = "x" * 300
 SWEEP = "{name: study, corpus: 'file:play.txt', arms: [{model: {variant: bigram}}]}"
@@ -64,8 +64,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("command", "option"), CASES)
 def test_a_path_that_can_be_no_folder_is_refused(command: str, option: str) -> None:
-    is_ours = command.split()[0] in sweeps.command.main.commands
-    program = sweeps.command.main if is_ours else analysis.command.main
+    is_ours = command.split()[0] in sweeps.cli.main.main.commands
+    program = sweeps.cli.main.main if is_ours else analysis.command.main
     before = sorted(Path().iterdir())
     for path, reason in NO_FOLDER.items():
         result = CliRunner().invoke(program, [*command.split(), option, path])
@@ -90,7 +90,7 @@ def test_a_path_that_can_be_no_folder_is_refused(command: str, option: str) -> N
 )
 def test_a_corpus_that_can_be_no_file_is_refused(command: str, given: str, reason: str) -> None:
     result = CliRunner().invoke(
-        sweeps.command.main, [command, "sweep.yaml", f"corpus=file:{given}"]
+        sweeps.cli.main.main, [command, "sweep.yaml", f"corpus=file:{given}"]
     )
     assert result.exit_code == 2, result.output
     assert len(result.output.splitlines()) == 1
@@ -108,7 +108,7 @@ def test_a_corpus_that_can_be_no_file_is_refused(command: str, given: str, reaso
 )
 def test_storage_that_can_be_no_folder_is_refused(given: str, reason: str) -> None:
     arguments = ["run", "sweep.yaml", "--storage-uri", given]
-    result = CliRunner().invoke(sweeps.command.main, arguments)
+    result = CliRunner().invoke(sweeps.cli.main.main, arguments)
     assert result.exit_code == 2, result.output
     assert len(result.output.splitlines()) == 1
     assert reason in result.output
@@ -169,10 +169,10 @@ def test_a_command_in_a_working_directory_that_is_gone_says_so(tmp_path: Path) -
 
 UNREADABLE = """
 import sys; from pathlib import Path; from click.testing import CliRunner
-import analysis.command, sweeps.command
+import analysis.command, sweeps.cli.main
 for line in sys.stdin.read().splitlines():
     program, *arguments = line.split()
-    main = {"sweeps": sweeps.command.main, "analysis": analysis.command.main}[program]
+    main = {"sweeps": sweeps.cli.main.main, "analysis": analysis.command.main}[program]
     result = CliRunner().invoke(main, arguments)
     assert result.exception is None or isinstance(result.exception, SystemExit), line
     print(result.exit_code, result.output.strip().replace("\\n", " / "))

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.events import TrialEvent
-from sweeps.phases import phase
-from sweeps.progress import Before, Progress
-from sweeps.summary import last_summary
+from sweeps.execution.progress import Before, Progress
+from sweeps.process.phases import phase
+from sweeps.process.summary import last_summary
+from sweeps.records.events import TrialEvent
 from tests.analysis.test_terminal import Stream
 from tests.sweeps.searches import SWEEP, plan, search
 from tests.sweeps.test_tracking import evaluation
@@ -64,7 +64,9 @@ def test_lines_say_what_will_be_that_it_trains_and_how_far_it_is(
 ) -> None:
     shown = progress()
     with shown.shown():
-        monkeypatch.setattr("sweeps.progress.QUIET_S", -1.0)  # it speaks at each evaluation
+        monkeypatch.setattr(
+            "sweeps.execution.progress.QUIET_S", -1.0
+        )  # it speaks at each evaluation
         train(shown)
     output = capsys.readouterr().out
     said = [line.partition(" | ")[2] for line in output.splitlines()]

@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from analysis.plain_yaml import parse_yaml
-from sweeps.command import main
-from sweeps.plan import Plan, expand, override
-from sweeps.spec import SweepFile, load_sweep, preset_files
-from trainables.corpus import Corpus, tokenise
+from sweeps.cli.main import main
+from sweeps.planning.plan import Plan, expand, override
+from sweeps.spec.sweep_file import SweepFile, load_sweep, preset_files
+from trainables.data.corpus import Corpus, tokenise
+from trainables.data.verse import write_play
 from trainables.errors import UserError, validate
-from trainables.verse import write_play
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,15 @@ from mlflow import MlflowClient
 
 from analysis import AnalysisError, judged, load_trials
 from analysis.runs import PLAN
-from sweeps.description import describe_sweep, describe_trial
-from sweeps.events import TrialEvent
-from sweeps.outbox import Outbox
-from sweeps.plan import Plan
-from sweeps.tracking import SweepRuns
-from sweeps.ui import mlflow_ui
+from sweeps.planning.plan import Plan
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import Outbox
+from sweeps.server.ui import mlflow_ui
+from sweeps.tracking.description import describe_sweep, describe_trial
+from sweeps.tracking.sweep_runs import SweepRuns
 from tests.sweeps.running import SweepFolder
 from trainables.config import RESULT_VERSION
-from trainables.storage import SharedFolder
+from trainables.persistence.storage import SharedFolder
 
 SEARCH = """
 name: planned

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from sweeps.plan import make_plan
-from sweeps.state import State
-from trainables.batches import WindowSampler
+from sweeps.planning.plan import make_plan
+from sweeps.records.state import State
 from trainables.config import TrialConfig
-from trainables.corpus import Corpus
-from trainables.evaluation import exact_loss
-from trainables.training import Splits, initial_state, take_steps
+from trainables.data.batches import WindowSampler
+from trainables.data.corpus import Corpus
+from trainables.training.evaluation import exact_loss
+from trainables.training.loop import Splits, initial_state, take_steps
 
 SOME = 30_000  # tokens of the validation split
 

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from analysis.search import Space, read_search
-from sweeps.command import main
-from sweeps.description import describe_sweep
-from sweeps.feasibility import MOST, allowed
-from sweeps.search_spec import Parameter
+from sweeps.cli.main import main
+from sweeps.planning.feasibility import MOST, allowed
+from sweeps.spec.search_spec import Parameter
+from sweeps.tracking.description import describe_sweep
 from tests.sweeps.searches import SWEEP, plan, search, simulate, studies, valley
 from tests.sweeps.simulation import Simulation
 from trainables.errors import UserError, validate

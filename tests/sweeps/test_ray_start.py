@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import ray_environment
-from sweeps.ray_environment import RAY_BYTES, SOCKET_BYTES, scratch_folder
+from sweeps.cluster import ray_environment
+from sweeps.cluster.ray_environment import RAY_BYTES, SOCKET_BYTES, scratch_folder
 from tests.processes import descendants
 from tests.sweeps.running import BIN, SweepFolder
 from trainables.errors import UserError
-from trainables.scratch import FRESH_S, SCRATCH, ScratchFolder
+from trainables.persistence.scratch import FRESH_S, SCRATCH, ScratchFolder
 
 SMALL = """
 name: small
@@ -62,16 +62,16 @@ if any("default_worker.py" in word for word in getattr(sys, "orig_argv", [])):
 """
 IMPATIENT = """
 import sys
-from sweeps.ray_environment import prepare_ray
+from sweeps.cluster.ray_environment import prepare_ray
 prepare_ray(None)
-from sweeps import cluster
+from sweeps.cluster import connection as cluster
 cluster.WORKER_S = 20.0
 from sweeps.__main__ import main
 main()
 """
 SLOW = """
 import sys
-from sweeps.ray_environment import prepare_ray
+from sweeps.cluster.ray_environment import prepare_ray
 prepare_ray(None)
 import ray
 init, failures = ray.init, [{times}]
@@ -206,8 +206,11 @@ def test_no_place_for_temporary_files_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_folder_that_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from trainables.scratch import ScratchFolder; import os;\
-        folder = ScratchFolder(Path({str(tmp_path)!r})); os.kill(os.getpid(), 9)"
+    code = (
+        "import os; from pathlib import Path;"
+        "from trainables.persistence.scratch import ScratchFolder;"
+        f"folder = ScratchFolder(Path({str(tmp_path)!r})); os.kill(os.getpid(), 9)"
+    )
     subprocess.run([sys.executable, "-c", code], check=False)
     (abandoned,) = tmp_path.iterdir()
     fresh = ScratchFolder(tmp_path)

@@ -11,8 +11,8 @@ import csv
 import math
 from pathlib import Path
 
-from sweeps.plan import expand, override
-from sweeps.spec import load_sweep
+from sweeps.planning.plan import expand, override
+from sweeps.spec.sweep_file import load_sweep
 from tests.sweeps.searches import corpus, search
 from tests.sweeps.simulation import Simulation
 from trainables.config import TrialConfig

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from sweeps.command import main
-from sweeps.plan import override
-from sweeps.spec import load_sweep
-from trainables.verse import write_play
+from sweeps.cli.main import main
+from sweeps.planning.plan import override
+from sweeps.spec.sweep_file import load_sweep
+from trainables.data.verse import write_play
 
 ATTENTION = "arms: [{model: {variant: attention}, grid: {model.n_embd: [8, 16]}}]"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.resources import Node, check_address, concurrency
-from sweeps.spec import Resources
+from sweeps.resources.nodes import Node, check_address, concurrency
+from sweeps.spec.sweep_file import Resources
 from trainables.errors import UserError
 
 

@@ -20,8 +20,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from analysis.command import main as analysis
-from sweeps.command import main as sweeps
-from sweeps.plan import Plan
+from sweeps.cli.main import main as sweeps
+from sweeps.planning.plan import Plan
 from tests.sweeps.running import SweepFolder, in_process
 
 SWEEP = """

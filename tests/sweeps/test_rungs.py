@@ -8,9 +8,9 @@ from statistics import fmean
 import optuna
 import pytest
 
-from sweeps.rungs import learnt_share, random_startup, rungs, trained_share
-from sweeps.samplers import make_pruner
-from sweeps.search_spec import Stopping
+from sweeps.planning.rungs import learnt_share, random_startup, rungs, trained_share
+from sweeps.search.samplers import make_pruner
+from sweeps.spec.search_spec import Stopping
 from trainables.config import TrainingConfig
 
 TRAINING = TrainingConfig(max_steps=5_000, eval_every=500)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import sweeps.store
-from sweeps.command import main
-from trainables.artifacts import write_artifacts
+import sweeps.tracking.store
+from sweeps.cli.main import main
 from trainables.config import TrialConfig
-from trainables.training import initial_state
+from trainables.persistence.artifacts import write_artifacts
+from trainables.training.loop import initial_state
 
 MakeTrial = Callable[..., TrialConfig]
 Sample = Callable[..., Result]
@@ -30,8 +30,8 @@ def sample(make_trial: MakeTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return CliRunner().invoke(main, ["sample", "study/best", "--length", "5", *arguments])
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweeps.store, "mlflow_client", lambda *_, **__: None)
-    monkeypatch.setattr(sweeps.store, "fetch_model", lambda *_: tmp_path)
+    monkeypatch.setattr(sweeps.tracking.store, "mlflow_client", lambda *_, **__: None)
+    monkeypatch.setattr(sweeps.tracking.store, "fetch_model", lambda *_: tmp_path)
     return run
 
 
@@ -83,6 +83,6 @@ class Store:
     ],
 )
 def test_what_has_no_model_is_said(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps.store, "mlflow_client", lambda *_, **__: Store())
+    monkeypatch.setattr(sweeps.tracking.store, "mlflow_client", lambda *_, **__: Store())
     refused = CliRunner().invoke(main, ["sample", name])
     assert (refused.exit_code, refused.stderr) == (2, f"sweeps: {said}\n")

@@ -11,10 +11,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from sweeps.events import TrialEvent
-from sweeps.observations import Observation
-from sweeps.outbox import Outbox
-from sweeps.search import Search
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import Outbox
+from sweeps.search.search import Search
+from sweeps.search.warm_start import Observation
 from tests.sweeps.searches import STEPS, SWEEP, plan, record, search, studies, valley
 from tests.sweeps.simulation import DriverDiedError, Simulation
 from trainables.config import TrialConfig, canonical
@@ -259,7 +259,7 @@ def test_a_search_ends_when_nothing_improves_any_more() -> None:
 
 def test_a_time_limit_counts_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("sweeps.search.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sweeps.search.search.time.monotonic", lambda: clock[0])
     made = plan(SWEEP.replace("trials: 20", "hours: 1"))
 
     def slow(trial: TrialConfig) -> dict[int, float]:

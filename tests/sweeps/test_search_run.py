@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 from analysis import load_trials
-from sweeps.outbox import Outbox
+from sweeps.records.outbox import Outbox
 from tests.sweeps.running import SweepFolder
 
 SEARCH = """

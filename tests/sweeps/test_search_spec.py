@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.plan import override
-from sweeps.search_spec import Parameter, Search, Stopping
+from sweeps.planning.plan import override
+from sweeps.spec.search_spec import Parameter, Search, Stopping
 from tests.sweeps.searches import SWEEP, plan
 from trainables.errors import UserError, validate
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.secret_file import read_secret
+from sweeps.server.secret_file import read_secret
 from trainables.errors import UserError
 
 

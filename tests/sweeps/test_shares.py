@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.shares import Claim, allot
+from sweeps.resources.fair_share import Claim, allot
 
 
 def claim(sweep: str, wanted: int = 100, priority: float = 1, **shape: float) -> Claim:

@@ -12,15 +12,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from sweeps import sizes
-from sweeps.command import main
-from sweeps.estimate import estimate
+from sweeps.cli.main import main
+from sweeps.planning import sizes
+from sweeps.planning.estimate import estimate
 from tests.sweeps.searches import SWEEP, plan
-from trainables.batches import initial_stream
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
+from trainables.data.batches import initial_stream
+from trainables.data.corpus import tokenise
+from trainables.data.verse import write_play
 from trainables.errors import UserError
-from trainables.verse import write_play
 
 MakeTrial = Callable[..., TrialConfig]
 

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweeps import signals, stopping
-from sweeps.stopping import DEADLINE_S, EXIT_S, FORCE_S, NEVER, SAME_S, STOP_S, Stop
+from sweeps.process import signals, stopping
+from sweeps.process.stopping import DEADLINE_S, EXIT_S, FORCE_S, NEVER, SAME_S, STOP_S, Stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -155,8 +155,8 @@ def test_the_first_cause_counts(stop: Stop) -> None:
 
 PRELUDE = """
 import ctypes, os, signal, sys, threading, time
-from sweeps import signals, stopping
-from sweeps.stopping import NEVER, Stop, interruptible
+from sweeps.process import signals, stopping
+from sweeps.process.stopping import NEVER, Stop, interruptible
 signals.watch("again")
 def ready(): print("ready", flush=True)
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.summary import Summary, last_summary
+from sweeps.process.summary import Summary, last_summary
 
 SUMMARIES = [
     Summary(0, 38, 0, 0, 0, None, "", "?"),

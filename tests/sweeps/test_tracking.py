@@ -19,14 +19,14 @@ from mlflow.exceptions import MlflowException
 from analysis import load_trials, markdown, tables, write_ranking, write_tables
 from analysis.document import as_text
 from analysis.runs import attach
-from sweeps.events import TrialEvent
-from sweeps.outbox import Outbox, TrialRecord
-from sweeps.tracking import RefusedError, SweepRuns
-from sweeps.ui import mlflow_ui
-from sweeps.views import cut, saved_views
+from sweeps.records.events import TrialEvent
+from sweeps.records.outbox import Outbox, TrialRecord
+from sweeps.server.ui import mlflow_ui
+from sweeps.tracking.sweep_runs import RefusedError, SweepRuns
+from sweeps.tracking.views import cut, saved_views
 from tests.sweeps.faulty_proxy import FaultyProxy
 from trainables.files import trial_folder
-from trainables.storage import SharedFolder
+from trainables.persistence.storage import SharedFolder
 
 SWEEP = {
     "description": "letters",

@@ -23,9 +23,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from analysis.links import artifact_link, artifact_source, run_link
 from analysis.runs import PICTURE
-from sweeps.tracking import USAGE
-from sweeps.ui import UiError, mlflow_ui
-from sweeps.views import cut, saved_views, view_link
+from sweeps.server.ui import UiError, mlflow_ui
+from sweeps.tracking.sweep_runs import USAGE
+from sweeps.tracking.views import cut, saved_views, view_link
 
 STEPS = range(0, 5_001, 500)
 PE_LOSSES = {"rope": 1.9, "sinpe": 2.1, "randn": 2.3}  # nats, the best of each

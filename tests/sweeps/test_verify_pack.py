@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import trainables.stack
-from sweeps.verify_pack import PARAMETERS, compare, verdict
+from sweeps.execution.verify_pack import PARAMETERS, compare, verdict
 from trainables.config import TrialConfig
-from trainables.corpus import Corpus
+from trainables.data.corpus import Corpus
+from trainables.training import stack
 
 MakeTrial = Callable[..., TrialConfig]
 
@@ -39,7 +39,7 @@ def test_rounding_that_adamw_enlarges_is_no_difference(
 def test_another_optimizer_is_told(
     make_trial: MakeTrial, embedded: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainables.stack, "adamw_", partial(trainables.stack.adamw_, eps=1e-7))
+    monkeypatch.setattr(stack, "adamw_", partial(stack.adamw_, eps=1e-7))
     compared = list(compare(embedded, [trials(make_trial, "bigram")]))
     assert compared[0].parameters > PARAMETERS
     assert not verdict(compared)[0]

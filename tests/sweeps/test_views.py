@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from sweeps.views import MAX_TAG_CHARS, cut, saved_views, view_link
+from sweeps.tracking.views import MAX_TAG_CHARS, cut, saved_views, view_link
 
 RANKING = "mlflow.sharedViewState.ranking"
 CURVES = "mlflow.sharedViewState.curves"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from sweeps.ray_run import Room, Scheduler
+from sweeps.execution.tune_runner import Room, Scheduler
 
 
 def controller(pending: list[Any], starting: dict[Any, str]) -> Any:

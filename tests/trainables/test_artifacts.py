@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 
 from bigram_models import LanguageModel
-from trainables.artifacts import load_model, sample_text, write_artifacts
-from trainables.batches import stream
 from trainables.config import TrialConfig
+from trainables.data.batches import stream
 from trainables.errors import UserError
-from trainables.training import Splits, initial_state, train
+from trainables.persistence.artifacts import load_model, sample_text, write_artifacts
+from trainables.training.loop import Splits, initial_state, train
 
 MakeTrial = Callable[..., TrialConfig]
 VOCABULARY = "\n abcdé漢"

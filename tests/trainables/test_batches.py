@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trainables.batches import WindowSampler, consecutive_windows, stream
+from trainables.data.batches import WindowSampler, consecutive_windows, stream
 
 
 def test_windows_lie_in_the_split_and_targets_come_next() -> None:

@@ -13,15 +13,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from trainables.batches import stream
-from trainables.checkpoint import (
+from trainables.config import TrialConfig
+from trainables.data.batches import stream
+from trainables.files import write_atomically
+from trainables.persistence.checkpoint import (
     CheckpointError,
     load_checkpoint,
     save_checkpoint,
 )
-from trainables.config import TrialConfig
-from trainables.files import write_atomically
-from trainables.training import Evaluation, Splits, TrainingState, initial_state, train
+from trainables.training.loop import Evaluation, Splits, TrainingState, initial_state, train
 
 MakeTrial = Callable[..., TrialConfig]
 V = 11
@@ -314,7 +314,7 @@ def test_a_file_that_cannot_be_read_or_held_is_not_called_damaged(
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr("trainables.checkpoint.safe_open", fail)
+            patch.setattr("trainables.persistence.checkpoint.safe_open", fail)
             with pytest.raises(type(error)):
                 restored(trial, saved)
     assert restored(trial, saved).step == 2

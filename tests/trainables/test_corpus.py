@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import trainables.corpus
-from trainables.corpus import MOST_BYTES, Corpus, decode, load_corpus
+import trainables.data.corpus
+from trainables.data.corpus import MOST_BYTES, Corpus, decode, load_corpus
 from trainables.errors import UserError, brief
 
 TEXT = "to be or not to be, that is the question\n" * 5
@@ -177,7 +177,7 @@ def test_a_text_that_does_not_fit_into_memory_is_refused(
     def full(*_: object) -> bytes:
         raise MemoryError
 
-    monkeypatch.setattr(trainables.corpus, "read_regular_file", full)
+    monkeypatch.setattr(trainables.data.corpus, "read_regular_file", full)
     with pytest.raises(UserError, match=r"text\.txt' does not fit into the memory.*head -c"):
         corpus_of(tmp_path, TEXT)
 
@@ -188,7 +188,7 @@ def test_a_text_that_comes_in_pieces_is_the_same(
     text = "größe 漢字 🎭 a\n" * 20
     whole = corpus_of(tmp_path, text)
     for piece_bytes in (1, 2, 3, 7):  # so characters are cut
-        monkeypatch.setattr(trainables.corpus, "PIECE_BYTES", piece_bytes)
+        monkeypatch.setattr(trainables.data.corpus, "PIECE_BYTES", piece_bytes)
         pieces = corpus_of(tmp_path, text)
         assert text_of(pieces) == text
         assert (pieces.digest, pieces.vocabulary) == (whole.digest, whole.vocabulary)
@@ -204,7 +204,8 @@ def test_a_large_text_takes_memory_by_its_ids(tmp_path: Path) -> None:
     text = "to be or not to be, that is the question 🎭\n".encode()
     (tmp_path / "large.txt").write_bytes(text * (megabytes * 2**20 // len(text)))
     script = (
-        "import resource, sys; from pathlib import Path; from trainables.corpus import load_corpus;"
+        "import resource, sys; from pathlib import Path;"
+        "from trainables.data.corpus import load_corpus;"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; before = peak();"
         "corpus = load_corpus(sys.argv[1], Path()); print(peak() - before)"
     )

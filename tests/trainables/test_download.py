@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trainables.corpus import TINYSHAKESPEARE_URL, load_corpus
+from trainables.data.corpus import TINYSHAKESPEARE_URL, load_corpus
 from trainables.errors import UserError
 
 Serve = Callable[[bytes | Exception], list[str]]

@@ -13,20 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables import artifacts, durable
-from trainables.artifacts import load_model
-from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
-from trainables.durable import (
-    MAX_STARTS,
-    DurableTrial,
-    Progress,
-    WorkerDiedError,
-)
+from trainables.data.corpus import tokenise
 from trainables.files import set_aside
-from trainables.storage import StorageError, TrialFiles
-from trainables.training import (
+from trainables.persistence import artifacts
+from trainables.persistence.artifacts import load_model
+from trainables.persistence.checkpoint import load_checkpoint, save_checkpoint
+from trainables.persistence.storage import StorageError, TrialFiles
+from trainables.training.loop import (
     Evaluation,
     Splits,
     TrainingDivergedError,
@@ -34,6 +28,13 @@ from trainables.training import (
     advance,
     initial_state,
     train,
+)
+from trainables.worker import durable
+from trainables.worker.durable import (
+    MAX_STARTS,
+    DurableTrial,
+    Progress,
+    WorkerDiedError,
 )
 
 MakeTrial = Callable[..., TrialConfig]

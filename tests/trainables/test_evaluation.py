@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables import evaluation
-from trainables.batches import WindowSampler, stream
 from trainables.config import TrialConfig
-from trainables.evaluation import exact_loss, next_token_loss, sampled_loss
-from trainables.training import Splits, initial_state, train
+from trainables.data.batches import WindowSampler, stream
+from trainables.training import evaluation
+from trainables.training.evaluation import exact_loss, next_token_loss, sampled_loss
+from trainables.training.loop import Splits, initial_state, train
 
 MakeTrial = Callable[..., TrialConfig]
 V = 11

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainables import gpu_memory
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
-from trainables.gpu_memory import GpuUse, is_out_of_memory, measure, train_briefly
-from trainables.training import Splits
+from trainables.data.corpus import tokenise
+from trainables.training import gpu_memory
+from trainables.training.gpu_memory import GpuUse, is_out_of_memory, measure, train_briefly
+from trainables.training.loop import Splits
 
 CPU = torch.device("cpu")
 CORPUS = tokenise("verse", "to be or not to be\n" * 30)

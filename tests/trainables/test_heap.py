@@ -7,7 +7,7 @@ import pytest
 
 COUNT_FAULTS = """
 import ctypes, resource, sys
-from trainables.heap import keep_between_steps
+from trainables.worker.heap import keep_between_steps
 
 SIZE, PIECES, STEPS = 16 << 20, 4, 20
 libc = ctypes.CDLL(None)

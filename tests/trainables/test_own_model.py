@@ -12,7 +12,7 @@ import torch
 
 from trainables.config import TrialConfig
 from trainables.errors import UserError
-from trainables.training import initial_state
+from trainables.training.loop import initial_state
 from trainables.variants import model_class, settings_schema
 
 MakeTrial = Callable[..., TrialConfig]

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
+from trainables.data.corpus import tokenise
 from trainables.files import trial_folder
-from trainables.stack import adamw_
-from trainables.storage import SharedFolder
-from trainables.training import Splits, initial_state, train
-from trainables.trial_log import log_of
-from trainables.worker import SPLIT_DEATHS, Report, Worker
+from trainables.persistence.storage import SharedFolder
+from trainables.training.loop import Splits, initial_state, train
+from trainables.training.stack import adamw_
+from trainables.worker.trial_log import log_of
+from trainables.worker.worker import SPLIT_DEATHS, Report, Worker
 
 MakeTrial = Callable[..., TrialConfig]
 CORPUS = tokenise("verse", "to be or not to be\n" * 30)
@@ -133,7 +133,7 @@ def test_a_pack_that_does_not_fit_is_split_and_nothing_of_it_is_lost(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainables.stack.adamw_", full)
+        patch.setattr("trainables.training.stack.adamw_", full)
         report = made.advance(60)
         reason = "OutOfMemoryError: CUDA out of memory"
         assert report == {"trials": [], "split": "memory", "reason": reason, "done": True}
@@ -150,7 +150,7 @@ def test_splits_are_no_deaths(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("trainables.stack.adamw_", full)
+    monkeypatch.setattr("trainables.training.stack.adamw_", full)
     for _ in range(SPLIT_DEATHS + 1):  # from a pack of 16 to one of 8, of 4
         made = worker(trials, tmp_path)
         made.advance(60)
@@ -173,7 +173,7 @@ def test_what_was_left_in_the_middle_of_a_step_is_not_saved(
         adamw_(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainables.stack.adamw_", ending)
+        patch.setattr("trainables.training.stack.adamw_", ending)
         with pytest.raises(SystemExit):
             made.advance(60)
     made.leave()

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
+from trainables.data.corpus import tokenise
 from trainables.precision import computed_in
-from trainables.stack import Member, Stack
-from trainables.training import Splits, TrainingState, initial_state, train
+from trainables.training.loop import Splits, TrainingState, initial_state, train
+from trainables.training.stack import Member, Stack
 
 MakeTrial = Callable[..., TrialConfig]
 CORPUS = tokenise("verse", "to be or not to be, that is the question\n" * 40)

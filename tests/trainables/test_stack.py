@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from bigram_models.stacked import LoopedModel, StackedModel
-from trainables.batches import WindowSampler
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
-from trainables.stack import Member, NotStackableError, Stack, adamw_, stack_shape
-from trainables.training import (
+from trainables.data.batches import WindowSampler
+from trainables.data.corpus import tokenise
+from trainables.training.loop import (
     Splits,
     TrainingDivergedError,
     TrainingState,
@@ -26,6 +25,7 @@ from trainables.training import (
     take_steps,
     train,
 )
+from trainables.training.stack import Member, NotStackableError, Stack, adamw_, stack_shape
 
 MakeTrial = Callable[..., TrialConfig]
 CORPUS = tokenise("verse", "to be or not to be, that is the question\n" * 40)
@@ -157,7 +157,7 @@ def test_each_member_is_charged_its_part_of_the_time(
     make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(1_000))
-    monkeypatch.setattr("trainables.stack.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("trainables.training.stack.time.perf_counter", lambda: next(clock))
     trials = [make_trial(seed=seed, batch_size=4, max_steps=1, eval_every=1) for seed in range(4)]
     states = together(trials)
     assert [state.training_s for state in states] == [pytest.approx(states[0].training_s)] * 4

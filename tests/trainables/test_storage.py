@@ -18,16 +18,14 @@ from fsspec.implementations.local import LocalFileSystem
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-from trainables import artifacts, durable
-from trainables.artifacts import SAMPLE, load_model
-from trainables.checkpoint import load_checkpoint
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
-from trainables.durable import DurableTrial, Progress
+from trainables.data.corpus import tokenise
 from trainables.errors import UserError
-from trainables.ray_trial import RayTrial
-from trainables.remote import RemotePrefix
-from trainables.storage import (
+from trainables.persistence import artifacts
+from trainables.persistence.artifacts import SAMPLE, load_model
+from trainables.persistence.checkpoint import load_checkpoint
+from trainables.persistence.remote import RemotePrefix
+from trainables.persistence.storage import (
     CHECKPOINTS,
     SharedFolder,
     Storage,
@@ -38,7 +36,10 @@ from trainables.storage import (
     open_storage,
     problem_here,
 )
-from trainables.training import Splits, TrainingState, initial_state, train
+from trainables.training.loop import Splits, TrainingState, initial_state, train
+from trainables.worker import durable
+from trainables.worker.durable import DurableTrial, Progress
+from trainables.worker.ray_trial import RayTrial
 
 CORPUS = tokenise("verse", "to be or not to be\n" * 30)
 CPU = torch.device("cpu")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from bigram_models import conditional_entropy, count_pairs
-from trainables.batches import WindowSampler, stream
 from trainables.config import TrialConfig
-from trainables.corpus import Corpus
-from trainables.evaluation import exact_loss
-from trainables.training import (
+from trainables.data.batches import WindowSampler, stream
+from trainables.data.corpus import Corpus
+from trainables.training.evaluation import exact_loss
+from trainables.training.loop import (
     Evaluation,
     Splits,
     TrainingDivergedError,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.trial_log import MAX_BYTES, Capture, TrialLog, log_of
+from trainables.worker.trial_log import MAX_BYTES, Capture, TrialLog, log_of
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def test_one_that_cannot_be_written_is_given_up_and_stops_nothing(
 TRIALS = """
 import os, sys, warnings
 from pathlib import Path
-from trainables.trial_log import Capture, TrialLog, forget_warnings
+from trainables.worker.trial_log import Capture, TrialLog, forget_warnings
 
 capture = Capture()
 for path in sys.argv[1:]:

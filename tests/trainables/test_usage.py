@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables import usage
-from trainables.usage import Usage
+from trainables.worker import usage
+from trainables.worker.usage import Usage
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 CPU_PERCENT = "process_cpu_utilization_percentage"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.verse import write_play
+from trainables.data.verse import write_play
 
 ROOT = Path(__file__).parents[2]
 SHA256 = "8cac9daf47fc2d096afb5ee1a91053a83c16a3208bf3bdb2946b776e77a8e237"
@@ -62,7 +62,7 @@ def test_a_fresh_process_writes_the_same_bytes(hash_seed: str) -> None:
     program = """
 import hashlib, random
 random.seed(7)
-from trainables.verse import write_play
+from trainables.data.verse import write_play
 print(hashlib.sha256(write_play().encode()).hexdigest())
 """
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "LC_ALL": "C", "TZ": "Asia/Tokyo"}

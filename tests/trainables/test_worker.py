@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from trainables.config import TrialConfig
-from trainables.corpus import tokenise
+from trainables.data.corpus import tokenise
 from trainables.files import trial_folder
-from trainables.ray_trial import RayTrial
-from trainables.storage import SharedFolder, StorageError
-from trainables.trial_log import log_of
-from trainables.worker import Worker
+from trainables.persistence.storage import SharedFolder, StorageError
+from trainables.worker.ray_trial import RayTrial
+from trainables.worker.trial_log import log_of
+from trainables.worker.worker import Worker
 
 CORPUS = tokenise("verse", "to be or not to be\n" * 30)
 
@@ -119,13 +119,13 @@ def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
 
     made = worker(trial, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("trainables.worker.Splits.of", full)  # not even for the corpus
+        patch.setattr("trainables.worker.worker.Splits.of", full)  # not even for the corpus
         result = step(made)
     assert result["out_of_memory"]
     assert result["failure"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
     made.advance(60)
     with monkeypatch.context() as patch:
-        patch.setattr("trainables.training.next_token_loss", full)
+        patch.setattr("trainables.training.loop.next_token_loss", full)
         assert step(made)["out_of_memory"]
     assert step(made)["taken_up"]
 
@@ -134,7 +134,7 @@ def test_an_adapter_that_is_stopped_or_turned_to_another_trial_saves_first(
     trial: TrialConfig, make_trial: Callable[..., TrialConfig], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("trainables.ray_trial.STEP_S", 0.0)  # a step at a time
+    monkeypatch.setattr("trainables.worker.ray_trial.STEP_S", 0.0)  # a step at a time
     other = make_trial("bigram", max_steps=6, batch_size=4)
     made = adapter(trial, tmp_path)
     for turn in (made.cleanup, lambda: made.reset_config(carried(other))):

@@ -1,0 +1,83 @@
+"""What Ray needs before it starts: its environment variables, which it reads when it is imported,
+and a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sweeps.process import signals
+from trainables.errors import UserError
+from trainables.persistence.scratch import ScratchFolder
+
+SOCKET_BYTES = 107  # of the path of a socket, at most
+RAY_BYTES = 82  # of it, below the base: our folder, a session of Ray, and `sockets/plasma_store`
+BASES = ("/tmp", "/var/tmp", "/dev/shm")  # where TMPDIR will not do
+
+ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # prints a box and each error, whatever the verbosity
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay where the user's own models are found
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours to handle
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # nothing goes on from Tune's own state
+    "TUNE_WARN_THRESHOLD_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # workers that start at the same time
+}
+LOOPBACK = {  # Ray on this machine alone: by default all its ports are open to the network
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds to loopback, as Ray does on those systems
+    "RAY_AUTH_MODE": "token",
+    # Workers that Ray starts ahead have no use for Tune, and its driver would wait for them for
+    # ever, inside C++, where none can start.
+    "RAY_prestart_worker_first_driver": "0",
+}
+
+
+def prepare_ray(address: str | None) -> None:
+    """Set what is not set yet.
+
+    Args:
+        address: of a cluster; None for Ray on this machine, which then listens on loopback only and
+            answers only to who has its token, which nobody else has.
+    """
+    wanted = dict(ALWAYS)
+    if address is None:
+        wanted |= LOOPBACK
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A private temporary folder, with a path so short that the sockets of Ray fit into it.
+
+    Raises:
+        UserError: there is no place for one.
+    """
+    scratch = _make_scratch()
+    signals.before_exit(scratch.remove)
+    inner = scratch.path / "r"  # Ray lets every user write to the folder that it is given
+    inner.mkdir()
+    try:
+        yield inner
+    finally:
+        scratch.remove()
+
+
+def _make_scratch() -> ScratchFolder:
+    with contextlib.suppress(OSError):  # no folder at all is writable
+        for base in dict.fromkeys((tempfile.gettempdir(), *BASES)):
+            if len(os.fsencode(base)) + RAY_BYTES <= SOCKET_BYTES:
+                with contextlib.suppress(OSError):
+                    return ScratchFolder(Path(base))
+    raise UserError(
+        "Ray needs a temporary folder that is writable and has a path of at most"
+        f" {SOCKET_BYTES - RAY_BYTES} characters; name one by TMPDIR"
+    )

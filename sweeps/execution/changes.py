@@ -1,0 +1,111 @@
+"""How the trials of a sweep file differ from those that a sweep of its name has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bigram_models import VARIANTS
+from sweeps.planning.plan import Plan
+from sweeps.records.outbox import TrialRecord
+from sweeps.tracking.description import describe_trial
+
+SHOWN = 6  # values of a setting, and settings
+LONGEST = 40  # characters of a value
+TAGS = ("corpus_digest", "result_version")  # decide results as settings do
+SAME = "of the same settings: other combinations or ranges"
+SAME_OWN = "of the same settings: other combinations, ranges, or code of a model"
+
+Content = Mapping[str, Any]  # of a trial, as `describe_trial` gives it
+
+
+@dataclass(frozen=True)
+class Change:
+    """How many trials stay part of a sweep, come, and go, and by which settings."""
+
+    stay: int
+    done: int  # of those that stay
+    come: int
+    go: int
+    go_done: int  # of those that go: these have results
+    why: str
+
+    def __str__(self) -> str:
+        stays = f"{self.stay} trial{' stays' if self.stay == 1 else 's stay'}"
+        comes = f"{self.come} {'comes' if self.come == 1 else 'come'}"
+        goes = f"{self.go} {'goes' if self.go == 1 else 'go'}"
+        return f"{stays}, {comes}, {goes} ({self.why})"
+
+
+def change(before: Iterable[TrialRecord], now: Mapping[str, Content], plan: Plan) -> Change:
+    """Compare what a sweep has with what it is to have.
+
+    Trials that confirm a winner come and go with it: they change nothing.
+
+    Args:
+        before: of the sweep.
+        now: of the plan and its search, by key.
+        plan: has examples of what the search may add.
+    """
+    known = {r.key: r for r in before if r.key in now or not r.is_confirming}
+    stay, go = known.keys() & now.keys(), known.keys() - now.keys()
+    gone = [known[key].content for key in go]
+    come = [now[key] for key in now.keys() - known.keys()]
+    differing = _differing(
+        _values([record.content for record in known.values()], plan.tuned),
+        _values([*now.values(), *(describe_trial(plan, t) for t in plan.examples)], plan.tuned),
+    )
+    return Change(
+        stay=len(stay),
+        done=sum(known[key].is_done for key in stay),
+        come=len(come),
+        go=len(go),
+        go_done=sum(known[key].is_done for key in go),
+        why="; ".join([*differing, *_edited(gone, come)]) or _same(plan),
+    )
+
+
+def _edited(gone: Sequence[Content], come: Sequence[Content]) -> list[str]:
+    """The models whose code changed: trials that come and go have equal settings, other keys."""
+    settings = {repr(sorted(_decisive(content).items())) for content in gone}
+    edited = [each for each in come if repr(sorted(_decisive(each).items())) in settings]
+    variants = dict.fromkeys(content["params"]["variant"] for content in edited)
+    return [f"the code of {variant} changed" for variant in variants]
+
+
+def _decisive(content: Content) -> Mapping[str, Any]:
+    """All that decides the result of a trial, but the code of its model."""
+    return {**content["params"], **{name: content["tags"].get(name) for name in TAGS}}
+
+
+def _same(plan: Plan) -> str:
+    has_own = any(arm.model.get("variant") not in VARIANTS for arm in plan.sweep.arms)
+    return SAME_OWN if has_own else SAME
+
+
+def _differing(was: Mapping[str, list[str]], is_now: Mapping[str, list[str]]) -> list[str]:
+    """The settings whose values differ, such as ``max_steps 5000, now 20``."""
+    said = [
+        f"{name} {_listed(was.get(name, ()))}, now {_listed(is_now.get(name, ()))}"
+        for name in {**was, **is_now}
+        if {*was.get(name, ())} != {*is_now.get(name, ())}
+    ]
+    more = ["..."] if len(said) > SHOWN else []
+    return [*said[:SHOWN], *more]
+
+
+def _values(trials: Sequence[Content], tuned: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each setting that no search chooses, in order, each once."""
+    found: dict[str, dict[str, None]] = {}
+    for content in trials:
+        for name, value in _decisive(content).items():
+            if value is not None and name not in tuned:
+                found.setdefault(name, {})[value] = None
+    return {name: list(values) for name, values in found.items()}
+
+
+def _listed(values: Sequence[str]) -> str:
+    shown = [v if len(v) <= LONGEST else f"{v[: LONGEST - 3]}..." for v in values[:SHOWN]]
+    more = [f"and {len(values) - SHOWN} more"] if len(values) > SHOWN else []
+    return " ".join([*shown, *more]) or "none"

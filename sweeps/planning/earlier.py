@@ -1,0 +1,110 @@
+"""Timings of earlier trials on this machine, read from the outboxes of the state directory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from sweeps.records.outbox import OUTBOX, opened_to_read
+from sweeps.records.state import State
+from trainables.config import TrialConfig, canonical
+from trainables.training.timing import one_thread
+from trainables.worker.worker import hardware
+
+MOST_READ = 2_000  # trials of a sweep, the newest ones
+FREE = {  # settings that change neither what a step takes nor what an evaluation does
+    "corpus",
+    "eval_every",
+    "learning_rate",
+    "max_steps",
+    "schedule",
+    "seed",
+    "warmup_steps",
+}
+QUERY = """
+SELECT trials.key, trials.content, evaluations.step, evaluations.time_ms,
+    json_extract(evaluations.content, '$.training_s')
+FROM (
+    SELECT key, content FROM trials WHERE hardware = ? AND status IN ('FINISHED', 'STOPPED')
+    ORDER BY latest_ms DESC LIMIT ?
+) AS trials JOIN evaluations ON evaluations.key = trials.key
+ORDER BY trials.key, evaluations.step
+"""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median times of the trials of one shape."""
+
+    step_s: float  # of an update
+    evaluation_s: float  # of an evaluation, its checkpoint and its report
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Timings by shape."""
+
+    timings: Mapping[str, Timing] = field(default_factory=dict)
+
+    def of(self, trial: TrialConfig) -> Timing | None:
+        """Return the timing of trials of the same shape, or None if there were none."""
+        if ":" in trial.model.variant:  # a model of the user's own, whose code may have changed
+            return None
+        params = {name: canonical(value) for name, value in trial.flat.items()}
+        return self.timings.get(_shape(params, trial.corpus_digest))
+
+
+def earlier_here(state: State) -> Earlier:
+    """Read the timings of all sweeps in a state directory. Damaged outboxes are skipped.
+
+    Only trials with two or more evaluations count: the time between two, without the training
+    steps, is that of an evaluation.
+    """
+    with one_thread():
+        here = hardware(torch.device("cpu"))
+    steps, evaluations = defaultdict(list), defaultdict(list)
+    for path in sorted(state.sweeps.glob(f"*/{OUTBOX}")):
+        try:
+            found = list(_read(path, here))
+        except (sqlite3.Error, ValueError, LookupError):
+            continue
+        for shape, step_s, evaluation_s in found:
+            steps[shape].append(step_s)
+            evaluations[shape].append(evaluation_s)
+    return Earlier(
+        {
+            shape: Timing(statistics.median(times), statistics.median(evaluations[shape]))
+            for shape, times in steps.items()
+        }
+    )
+
+
+def _read(path: Path, here: str) -> Iterator[tuple[str, float, float]]:
+    """Yield the shape of each trial, with the seconds of a step and of an evaluation."""
+    with opened_to_read(path) as database:
+        rows = database.execute(QUERY, (here, MOST_READ)).fetchall()
+    for _, of_trial in itertools.groupby(rows, key=lambda row: row[0]):
+        looks = list(of_trial)
+        pauses_s = [
+            (after[3] - before[3]) / 1e3 - (after[4] - before[4])
+            for before, after in itertools.pairwise(looks)
+        ]
+        step, training_s = looks[-1][2], looks[-1][4]
+        if step and pauses_s:
+            content = json.loads(looks[0][1])
+            shape = _shape(content["params"], content["tags"]["corpus_digest"])
+            yield shape, training_s / step, max(0.0, statistics.median(pauses_s))
+
+
+def _shape(params: Mapping[str, str], corpus_digest: str) -> str:
+    """Return a key that is equal for trials whose steps and evaluations cost the same."""
+    deciding = {name: value for name, value in params.items() if name not in FREE}
+    return repr((corpus_digest, sorted(deciding.items())))

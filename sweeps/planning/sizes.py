@@ -1,0 +1,174 @@
+"""What a sweep may ask for: how many trials, and how much memory one of them takes.
+
+All of it is computed from counts and shapes, and nothing is made.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from bigram_models import FittedModel, LanguageModel
+from sweeps.spec.search_spec import MOST_TRIALS
+from sweeps.spec.sweep_file import SweepFile
+from trainables.config import TrialConfig
+from trainables.data.batches import initial_stream
+from trainables.errors import UserError
+from trainables.own_modules import silenced
+from trainables.training.evaluation import next_token_loss
+
+FAR = 10  # times this machine's memory: a machine of the cluster may be larger, but not by that
+SMALL_BYTES = 1 << 30  # of the largest tensor; shapes below that are not looked at
+MOST_CHECKED = 20  # shapes, the largest ones first
+SHAPING = {"block_size", "batch_size"}  # of the training
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def check_counts(sweep: SweepFile, source: str) -> None:
+    """Refuse a sweep of too many trials, before any is made.
+
+    Raises:
+        UserError: grids, seeds and the search multiply to more than `MOST_TRIALS`.
+    """
+    is_searched = any(arm.search for arm in sweep.arms)
+    seeds, confirming = len(sweep.seeds), len(sweep.confirm_seeds)
+    trials = studies = examples = 0
+    for arm in sweep.arms:
+        combinations = math.prod(len(values) for values in arm.grid.values())
+        if arm.search:
+            studies += combinations
+            ends = sum(len(parameter.choices or "  ") for parameter in arm.search.values())
+            examples += combinations * ends
+        else:
+            trials += combinations * (seeds + confirming * is_searched)
+    if is_searched:
+        trials += (sweep.search.budget or 0) * seeds
+        trials += studies * (sweep.search.confirm.top if sweep.search.confirm else 0) * confirming
+    if trials > MOST_TRIALS:
+        raise UserError(
+            f"{source}: these are {trials:,} trials, and a sweep has {MOST_TRIALS:,} at most; give"
+            " less values or seeds, or several sweeps"
+        )
+    if examples > MOST_TRIALS:
+        raise UserError(
+            f"{source}: its {studies:,} studies have {examples:,} choices and ends of ranges in"
+            f" all, and {MOST_TRIALS:,} are the most; give less of them, or several sweeps"
+        )
+
+
+def check_sizes(
+    trials: Iterable[TrialConfig], vocab_size: int, source: str, times: float = FAR
+) -> None:
+    """Refuse trials that need more than `times` the memory of this machine.
+
+    Raises:
+        UserError: it says how much that is.
+    """
+    shapes = {repr(_sizes(trial)): trial for trial in trials}
+    largest = heapq.nlargest(MOST_CHECKED, shapes.values(), lambda trial: math.prod(_sizes(trial)))
+    for trial in largest:
+        if needed_bytes(trial, vocab_size) > times * memory_bytes():
+            raise UserError(f"{source}: {_in_words(trial, vocab_size)}")
+
+
+def check_memory(trial: TrialConfig, vocab_size: int) -> None:
+    """Refuse to build a model here that does not fit into this machine's memory.
+
+    Raises:
+        UserError: it says how much it takes.
+    """
+    if not fits_here(trial, vocab_size):
+        raise UserError(_in_words(trial, vocab_size))
+
+
+def fits_here(trial: TrialConfig, vocab_size: int) -> bool:
+    """Whether a trial fits into this machine's memory."""
+    return needed_bytes(trial, vocab_size) <= memory_bytes()
+
+
+def needed_bytes(trial: TrialConfig, vocab_size: int) -> float:
+    """What a trial takes at least, infinity for what no number of bytes can hold.
+
+    0 for the common shapes, which fit everywhere.
+    """
+    training = trial.training
+    tokens, longest = training.batch_size * training.block_size, training.block_size
+    sizes = _sizes(trial)
+    largest = max(tokens, vocab_size, *sizes) * max(longest, vocab_size, *sizes)
+    if largest * 4 < SMALL_BYTES:
+        return 0
+    is_fitted = issubclass(trial.model.model_class, FittedModel)
+    if is_fitted and training.evaluation == "exact":
+        return 0
+    least_bytes = 16 * tokens  # inputs and targets
+    if is_fitted:
+        return least_bytes
+    try:
+        with torch.device("meta"), _NoChance(), silenced():
+            model = trial.model.build(vocab_size, longest, initial_stream(trial.seed))
+            least_bytes += 4 * sum(parameter.nbytes for parameter in model.parameters())
+            ids_BT = torch.empty((training.batch_size, longest), dtype=torch.int64)
+            return training_bytes(model, ids_BT, ids_BT)
+    except Exception as error:
+        if "overflow" in str(error).lower():  # of a size in bytes
+            return math.inf
+        return least_bytes  # a model of the user's own that reads its values, say
+
+
+def training_bytes(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> int:
+    """Weights, gradients, both moments, and what a step keeps for its backward pass."""
+    saved = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal saved
+        saved += tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        next_token_loss(model(inputs_BT), targets_BT)
+    return saved + 4 * sum(parameter.nbytes for parameter in model.parameters())
+
+
+def memory_bytes() -> int:
+    """What this machine, or this container, has in all."""
+    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(has, int(CGROUP.read_text()))
+    except (OSError, ValueError):  # no container's, or without a limit
+        return has
+
+
+class _NoChance(TorchFunctionMode):
+    """Tensors without memory are drawn from no stream of chance."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = {n: v for n, v in (kwargs or {}).items() if n != "generator"}
+        return function(*args, **kwargs)
+
+
+def _sizes(trial: TrialConfig) -> list[int]:
+    """The whole numbers that the shapes of a trial come from, but 0."""
+    settings = trial.model.to_dict().values()
+    whole = [abs(value) for value in settings if type(value) is int and value]
+    return [trial.training.block_size, trial.training.batch_size, *whole]
+
+
+def _in_words(trial: TrialConfig, vocab_size: int) -> str:
+    shown = {**trial.model.to_dict(), **trial.training.model_dump(include=SHAPING)}
+    settings = " ".join(f"{name}={value}" for name, value in shown.items())
+    needed_gib, has_gib = needed_bytes(trial, vocab_size) / 2**30, memory_bytes() / 2**30
+    needed = "more than any" if math.isinf(needed_gib) else f"{needed_gib:,.0f} GiB of"
+    return (
+        f"a trial with {settings} takes {needed} memory, and this machine has {has_gib:,.0f} GiB;"
+        " give smaller sizes"
+    )

@@ -1,0 +1,7 @@
+"""The process of a command.
+
+signals     how signals are received, and how the process ends
+stopping    stopping a sweep before its end
+phases      showing what is done before the trials train
+summary     the line that says how far a sweep is
+"""

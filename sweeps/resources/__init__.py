@@ -1,0 +1,7 @@
+"""How many trials run at once. Knows no Ray.
+
+nodes         the machines, and how many trials fit on them
+gpus          the share of a GPU that a trial gets
+packs         the trials that train together as one
+fair_share    how the sweeps of a cluster share it
+"""

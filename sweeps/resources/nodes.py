@@ -1,0 +1,78 @@
+"""What machines have, and how many trials fit on them at once. Knows no Ray."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sweeps.spec.sweep_file import Resources
+from trainables.errors import UserError
+
+CONNECT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine of the cluster has in all."""
+
+    cpus: float
+    gpus: float
+
+
+def local_node() -> Node:
+    """What Ray would find on this machine."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Node(cpus or 1, torch.cuda.device_count())
+
+
+def concurrency(resources: Resources, nodes: Sequence[Node]) -> int:
+    """How many trials run at once; the resources have a number of GPUs.
+
+    Raises:
+        UserError: no machine can ever place one.
+    """
+    fitting = places(resources, nodes)
+    if fitting == 0:
+        cpus, gpus = resources.cpus_per_trial, resources.gpus
+        has = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in nodes)
+        raise UserError(
+            f"a trial wants {cpus:g} CPUs and {gpus:g} GPUs on one machine, and no machine has"
+            f" them (there is: {has}); lower resources.cpus_per_trial or resources.gpus_per_trial"
+        )
+    return min(fitting, resources.max_concurrent or fitting)
+
+
+def places(resources: Resources, nodes: Sequence[Node]) -> int:
+    """How many trials fit on the machines; one trial does not span two."""
+    return sum(_places(node, resources.cpus_per_trial, resources.gpus) for node in nodes)
+
+
+def _places(node: Node, cpus: float, gpus: float) -> int:
+    by_cpu = int(node.cpus / cpus + 1e-9)
+    if gpus == 0:
+        return by_cpu
+    on_one_gpu = int(1 / gpus + 1e-9)  # a fraction never spans two GPUs
+    by_gpu = int(node.gpus) * on_one_gpu if gpus <= 1 else int(node.gpus // gpus)
+    return min(by_cpu, by_gpu)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address where nothing listens; Ray itself would wait there for minutes.
+
+    Args:
+        address: of a Ray cluster, ``host:port`` or ``ray://host:port``; ``auto`` is left to Ray.
+
+    Raises:
+        UserError: no connection can be made.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"no Ray cluster answers at {address} ({error})") from None

@@ -1,0 +1,113 @@
+"""Reading an MLflow store: its sweeps, their runs, and what a trial left there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from analysis.errors import AnalysisError, nearest
+from analysis.messages import first_line
+from analysis.runs import open_store
+from trainables.errors import UserError
+from trainables.persistence.artifacts import CONFIGURATION, WEIGHTS
+
+ALWAYS = {  # settings of MLflow that change what a write means, whatever the user chose
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",  # a write that fails later would count as done
+    "MLFLOW_TRUNCATE_LONG_VALUES": "true",  # else a long note keeps its run from being sent
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # our output is read by programs
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def mlflow_client(uri: str, must_exist: bool = False, driven: str | None = None) -> Any:
+    """An `MlflowClient` that keeps quiet and gives up soon.
+
+    Args:
+        uri: of the store.
+        must_exist: do not make a new store where there is no file.
+        driven: the sweep that this process runs.
+
+    Raises:
+        UserError: the store cannot be opened.
+    """
+    os.environ.update(ALWAYS)
+    try:
+        return open_store(uri, must_exist, driven)
+    except AnalysisError as error:
+        raise UserError(str(error)) from None
+
+
+def sweep_experiments(client: Any, sweep: str | None) -> dict[str, str]:
+    """The experiments of sweeps, name to id; only one of them if a sweep is named.
+
+    Raises:
+        UserError: there is none, or none of that name.
+    """
+    found = {
+        one.name: one.experiment_id
+        for one in client.search_experiments()
+        if any(tag.startswith("mlflow.sharedViewState.") for tag in one.tags)
+    }
+    if not found:
+        raise UserError("the MLflow store has no sweep yet; run one first")
+    if sweep is None:
+        return found
+    if sweep not in found:
+        raise UserError(f"the MLflow store has no sweep {sweep!r}; {nearest(sweep, found)}")
+    return {sweep: found[sweep]}
+
+
+def fetch_model(client: Any, name: str, folder: Path) -> Path:
+    """Download the files of a trained model.
+
+    Args:
+        client: from `mlflow_client`.
+        name: an MLflow run id, a trial's key, or SWEEP/best.
+        folder: where to.
+
+    Returns:
+        The folder with the files.
+
+    Raises:
+        UserError: there is no such trial, or it has no model.
+    """
+    run = _find_trial(client, name)
+    if run.info.status != "FINISHED":
+        raise UserError(f"trial {name!r} has no model: it is {run.info.status}")
+    from mlflow.exceptions import MlflowException
+
+    try:
+        for file in (CONFIGURATION, WEIGHTS):
+            client.download_artifacts(run.info.run_id, file, str(folder))
+    except (MlflowException, OSError) as error:
+        raise UserError(f"the model of {name!r} cannot be fetched: {first_line(error)}") from None
+    return folder
+
+
+def _find_trial(client: Any, name: str) -> Any:
+    sweep, slash, which = name.rpartition("/")
+    if slash and which == "best":
+        (experiment_id,) = sweep_experiments(client, sweep).values()
+        order = ["metrics.val_loss ASC"]
+        query = "tags.role = 'trial' AND attributes.status = 'FINISHED'"
+        runs = client.search_runs([experiment_id], query, max_results=1_000, order_by=order)
+        found = [run for run in runs if not run.data.tags.get("stopped")]  # those have a model
+        if not found:
+            raise UserError(f"no trial of {sweep} is finished, so it has no best model yet")
+    else:
+        quoted = name.replace("'", "")
+        sweeps = sweep_experiments(client, None)
+        ids = list(sweeps.values())
+        found = [
+            run
+            for field in ("attributes.run_id", "tags.key")
+            for run in client.search_runs(ids, f"{field} = '{quoted}'", max_results=1)
+        ]
+    if not found and (start := name.partition("/")[0]) in sweeps:
+        raise UserError(
+            f"{start} is a sweep, and {name!r} no trial; name its best one {start}/best"
+        )
+    if not found:
+        raise UserError(f"there is no trial {name!r}; name a run id, a trial's key, or SWEEP/best")
+    return found[0]

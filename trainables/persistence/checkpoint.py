@@ -1,0 +1,118 @@
+"""Saving a training state and bringing it back bit for bit, without unpickling anything.
+
+A checkpoint is one safetensors file: tensors (model, optimizer, random state) and a JSON header
+(step, all losses so far, time spent, the trial's key, and a sha256 of all that).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from trainables.files import write_atomically
+from trainables.training.loop import Evaluation, TrainingState
+
+
+class CheckpointError(ValueError):
+    """The file is not a whole checkpoint of this trial."""
+
+
+def save_checkpoint(
+    state: TrainingState, path: Path, key: str, previous: Path | None = None
+) -> None:
+    """Write a state so that the file is either the old one or the new one, whole.
+
+    Args:
+        state: a state between two steps.
+        path: the file; its folder is made.
+        key: the key of the trial.
+        previous: where the old file goes; None drops it.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors["random.batches"] = state.batches.get_state()
+    for parameter, moments in _optimizer_state(state).items():
+        tensors |= {f"optimizer.{parameter}.{name}": value for name, value in moments.items()}
+    header = {
+        "key": key,
+        "step": state.step,
+        "training_s": state.training_s,
+        "history": [asdict(evaluation) for evaluation in state.history],
+    }
+    # Copies: in a stack the step counts of all parameters are one number in memory.
+    tensors = {name: tensor.detach().contiguous().to("cpu", copy=True)
+               for name, tensor in tensors.items()}  # fmt: skip
+    header["sha256"] = _digest(header, tensors)
+    write_atomically(path, save(tensors, {"state": json.dumps(header)}), previous)
+
+
+def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
+    """Bring a trial's initial state to where its checkpoint stands, in place.
+
+    Raises:
+        CheckpointError: the file is cut, altered, of another trial, or not a checkpoint.
+        OSError: it cannot be read, which says nothing of its content.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header.pop("sha256") != _digest(header, tensors):
+            raise ValueError("its content is not what was saved")
+        if header["key"] == key:
+            _restore(state, header, tensors)
+    except torch.OutOfMemoryError:  # a RuntimeError that says nothing of the file
+        raise
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is not a whole checkpoint ({why})") from error
+    if header["key"] != key:
+        raise CheckpointError(f"{path} belongs to trial {header['key']}, not to {key}")
+
+
+def _restore(state: TrainingState, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    state.model.load_state_dict(_below("model.", tensors))
+    state.batches.set_state(tensors["random.batches"])
+    if state.optimizer is not None:
+        names = [name for name, _ in state.model.named_parameters()]
+        moments = {i: _below(f"optimizer.{name}.", tensors) for i, name in enumerate(names)}
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state.step = header["step"]
+    state.training_s = header["training_s"]
+    state.history = [Evaluation(**evaluation) for evaluation in header["history"]]
+
+
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _optimizer_state(state: TrainingState) -> dict[str, dict[str, Tensor]]:
+    """The optimizer's tensors (moments and step count) by parameter name."""
+    if state.optimizer is None:
+        return {}
+    return {
+        name: dict(state.optimizer.state[parameter])
+        for name, parameter in state.model.named_parameters()
+        if parameter in state.optimizer.state
+    }
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,45 @@
+"""The loss of a model on a split, in nats per character. Shapes: B batch, T time, V vocabulary."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bigram_models import LanguageModel
+from trainables.data.batches import WindowSampler, consecutive_windows
+
+EVALUATION_TOKENS = 2_048  # per forward pass on a CPU: what fits in its caches
+EVALUATION_TOKENS_GPU = 262_144
+
+
+def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross entropy of the next tokens (B, T) int64, a scalar in nats."""
+    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction=reduction)
+
+
+def evaluation_tokens(device: torch.device) -> int:
+    """How many tokens a forward pass of an exact evaluation takes on a device."""
+    return EVALUATION_TOKENS_GPU if device.type == "cuda" else EVALUATION_TOKENS
+
+
+@torch.inference_mode()
+def exact_loss(model: LanguageModel, tokens_N: Tensor, block_size: int) -> float:
+    """Mean loss over every token of a split but the first, each predicted once."""
+    batch_tokens = evaluation_tokens(tokens_N.device)
+    total = torch.zeros((), dtype=torch.float64, device=tokens_N.device)
+    for inputs_BT, targets_BT in consecutive_windows(tokens_N, block_size, batch_tokens):
+        total += next_token_loss(model(inputs_BT), targets_BT, reduction="sum")
+    return float(total) / (len(tokens_N) - 1)
+
+
+@torch.inference_mode()
+def sampled_loss(
+    model: LanguageModel, sampler: WindowSampler, batches: int, generator: torch.Generator
+) -> float:
+    """Mean loss over random batches, as the published study measured it."""
+    total = torch.zeros((), dtype=torch.float64, device=generator.device)
+    for _ in range(batches):
+        inputs_BT, targets_BT = sampler.draw(generator)
+        total += next_token_loss(model(inputs_BT), targets_BT)
+    return float(total) / batches

@@ -1,0 +1,170 @@
+"""The log of a trial: what became of it, and what its code printed, logged or warned. Knows no Ray.
+
+It is a text file among the artifacts of the trial, and goes on where the trial is taken up again. A
+log that cannot be written stops no trial; a full disk is found by what has to be written.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TextIO, cast
+
+from trainables.worker.durable import Progress
+
+LOG = "log.txt"
+MAX_BYTES = 1 << 20  # then only how the trial is taken up and left is added
+MAX_MARK = 20_000  # characters of what is always added; the middle is left out
+TIME = "%Y-%m-%dT%H:%M:%S%z"
+
+logger = logging.getLogger(__name__)
+
+
+def log_of(folder: Path) -> Path:
+    """Where the log of a trial lies in its folder."""
+    return folder / "artifacts" / LOG
+
+
+class TrialLog:
+    """Appends to a log, which is opened, and its folder made, when there is something to say."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: io.FileIO | None = None
+        self._is_usable = True
+        self._is_cut = False
+        self._in_line = False  # whether the last line is open
+
+    def mark(self, text: str) -> None:
+        """Add when the trial was taken up or left, and why; the log's size does not matter."""
+        if len(text) > MAX_MARK:
+            text = f"{text[: MAX_MARK // 2]}\n[...]\n{text[-MAX_MARK // 2 :]}"
+        self._append(self._line(text))
+
+    def tell(self, progress: Progress) -> None:
+        """Add what a trial came to."""
+        if progress.taken_up:
+            self.mark(f"starts at step {progress.step}")
+        else:
+            for one in progress.evaluations:
+                losses = f"train_loss {one.train_nats:.5f}, val_loss {one.val_nats:.5f}"
+                self.write(self._line(f"step {one.step}: {losses} nats per character"))
+        for note in progress.notes:
+            self.mark(f"lost: {note}")
+        if progress.done:
+            self.mark("finished")
+
+    def write(self, text: str) -> None:
+        """Add text as it is, as long as there is room; then say once where the rest goes."""
+        content = text.encode(errors="backslashreplace")
+        room = MAX_BYTES - self._size()
+        if len(content) < room:
+            self._append(text)
+        elif not self._is_cut:
+            self._is_cut = True
+            self._append(content[: max(0, room)].decode(errors="ignore"))
+            self.mark(
+                f"this log is full ({MAX_BYTES:,} bytes); what is printed from here on is in the"
+                f" output of process {os.getpid()} on {platform.node()} alone"
+            )
+
+    def close(self) -> None:
+        """Let go of the file; something more to say opens it again."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def _line(self, text: str) -> str:
+        start = "\n" if self._in_line else ""
+        return f"{start}{time.strftime(TIME)} {text.rstrip()}\n"
+
+    def _size(self) -> int:
+        file = self._open()
+        return file.tell() if file else 0
+
+    def _append(self, text: str) -> None:
+        file = self._open()
+        if file is None or not text:
+            return
+        self._in_line = not text.endswith("\n")
+        try:
+            file.write(text.encode(errors="backslashreplace"))
+        except OSError as error:
+            self._give_up(error)
+
+    def _open(self) -> io.FileIO | None:
+        if self._file is None and self._is_usable:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = io.FileIO(self._path, "a")  # no buffer: it tells of a sudden death
+            except OSError as error:
+                self._give_up(error)
+        return self._file
+
+    def _give_up(self, error: OSError) -> None:
+        self._is_usable = False
+        self.close()
+        logger.warning("%s cannot be written: %s", self._path, error)
+
+
+class Output:
+    """Stands in for a text stream of the process: passes all on, with a copy into each log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.logs: Sequence[TrialLog] = ()
+
+    def write(self, text: str) -> int:
+        for log in self.logs:
+            log.write(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+class Capture:
+    """Copies what this process prints, logs and warns into the logs of the trials that it trains.
+
+    One for a process: whoever keeps one of its streams writes to whichever trial is next.
+    """
+
+    def __init__(self) -> None:
+        """From now on messages of level INFO and above are logged, unless loggers say otherwise."""
+        root = logging.getLogger()
+        root.setLevel(min(root.level, logging.INFO))  # once: it takes Python a while
+        self._streams = Output(sys.stdout), Output(sys.stderr)
+        self._handler = logging.StreamHandler(self._streams[1])
+        self._handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", TIME)
+        )
+
+    @contextmanager
+    def into(self, logs: Sequence[TrialLog]) -> Iterator[None]:
+        """While this lasts."""
+        root = logging.getLogger()
+        out, err = (cast("TextIO", stream) for stream in self._streams)
+        for stream in self._streams:
+            stream.logs = logs
+        root.addHandler(self._handler)
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                yield
+        finally:
+            root.removeHandler(self._handler)
+            for stream in self._streams:
+                stream.logs = ()
+
+
+def forget_warnings() -> None:
+    """Let warnings be shown again that are shown once a process, for another trial to have them."""
+    with warnings.catch_warnings():
+        pass  # Python looks at its memory of them afresh after that

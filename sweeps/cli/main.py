@@ -121,13 +121,13 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
         _say(f"warning {in_a_line(warning)}")
     variants = Counter(trial.model.variant for trial in made.trials)
     parts = [f"{count} {variant}" for variant, count in variants.items()]
-    if made.cells:
+    if made.studies:
         parts.append(f"{'?' if made.to_come is None else made.to_come} of the search")
     total = len(made.trials) + (made.to_come or 0)
     _say(f"trials  {total} ({', '.join(parts)}), {at_once} at once on this machine")
     if done.in_words:
         _say(f"done    {done.in_words}")
-    if made.cells:
+    if made.studies:
         _show_search(made)
     else:
         _say(f"varies  {', '.join(made.varying) or 'nothing'}")
@@ -178,7 +178,7 @@ def _takes(made: Plan, cost: Estimate, at_once: int) -> str:
         return f"{limit}; a trial about {duration(cost.mean_s)} ({cost.basis})"
     low_s, high_s = cost.range_s(at_once)
     said = f"about {duration(cost.seconds(at_once))} ({duration(low_s)} to {duration(high_s)})"
-    limit = f"; at most {hours:g} h of it searching" if hours and made.cells else ""
+    limit = f"; at most {hours:g} h of it searching" if hours and made.studies else ""
     busy = "; this machine is busy now" if cost.busy > BUSY else ""
     return f"{said} on this machine's CPU, {cost.basis}{limit}{busy}"
 
@@ -187,7 +187,7 @@ def _show_search(made: Plan) -> None:
     """What a search compares, tunes and leaves as it is, and how long it looks."""
     from trainables.config import canonical
 
-    search, cells = made.sweep.search, made.cells
+    search, studies = made.sweep.search, made.studies
     limits = {"suggestions": search.budget, "hours": search.hours}
     said = [f"{limit:g} {what}" for what, limit in limits.items() if limit is not None]
     if search.patience is not None:
@@ -202,7 +202,7 @@ def _show_search(made: Plan) -> None:
         _say(f"confirm the best {search.confirm.top} of each study with {fresh} new seeds")
     compared = [name for name in made.varying if name not in (*made.tuned, "seed")]
     same = {n: v for n, v in made.examples[0].flat.items() if n not in (*made.varying, *made.tuned)}
-    _say(f"studies {len(cells)}, one for each of: {', '.join(compared) or 'the sweep'}")
+    _say(f"studies {len(studies)}, one for each of: {', '.join(compared) or 'the sweep'}")
     _say(f"tuned   {', '.join(made.tuned)}")
     for label, size in made.sizes.items():
         _say(f"        {label} has {size} configurations in all")

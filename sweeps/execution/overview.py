@@ -65,7 +65,7 @@ def done_of(plan: Plan, state: State) -> Done:
         records = read_trials(state.sweep(plan.sweep.name) / OUTBOX)
     except (sqlite3.Error, ValueError):
         return Done()
-    labels = {cell.label for cell in plan.cells}
+    labels = {cell.label for cell in plan.studies}
     now = {r.key: r.content for r in records if r.content["tags"].get("study") in labels}
     now |= {trial.key: describe_trial(plan, trial) for trial in plan.trials}
     found = change(records, now, plan)

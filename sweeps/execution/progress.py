@@ -73,7 +73,7 @@ class Progress:
         self.restarts = 0  # how often a worker died
         self._best = before.best
 
-    def listen(self, event: TrialEvent) -> None:
+    def on_event(self, event: TrialEvent) -> None:
         """Take an event, before the queue does."""
         trial = self._trials.setdefault(event.key, self._queue.trial(event.key))
         name = self._plan.run_name(trial)
@@ -95,10 +95,10 @@ class Progress:
                     self.notes[event.key] = f"{name} goes on from step {event.step}: {note}"
             case "restarted":
                 self.restarts += 1
-            case "enlarged" | "yielded" if event.reason:
+            case "enlarged" | "preempted" if event.reason:
                 self.running.pop(event.key, None)
                 try_to_say(in_a_line(f"{name} {event.reason}"))
-            case "parked" | "yielded" | "finished" | "failed" | "stopped":
+            case "paused" | "preempted" | "finished" | "failed" | "stopped":
                 self.running.pop(event.key, None)
                 ended = {"finished": self.finished, "failed": self.failed, "stopped": self.stopped}
                 if event.kind in ended:

@@ -124,7 +124,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         _outbox(state, name, say) as outbox,
     ):
         stop.may_cut(0)
-        search = _open_search(plan, state, outbox, uri, say) if plan.cells else None
+        search = _open_search(plan, state, outbox, uri, say) if plan.studies else None
         trials = _describe(plan, search)
         before = outbox.trials()
         _check_change(plan, name, before, trials, options.retire, say)
@@ -328,7 +328,7 @@ def _queue(
         # Trials that confirm come back when their study, which was lost, ends again.
         earlier = {record.key: record for record in outbox.removed_trials()}
         search.resume(earlier | records, history_in(outbox))
-        for event in search.decided():
+        for event in search.pending_events():
             outbox.record(event)
         used, waiting = search.used, {trial.key for trial in queue.waiting}
         queue.fill()
@@ -380,7 +380,7 @@ def _coming(plan: Plan, used: int, to_confirm: int) -> list[str]:
         to_confirm: how many trials confirm winners, beside those that have begun.
     """
     what = "more suggestion" if used else "suggestion"
-    studies = counted(len(plan.cells), "study", "studies")
+    studies = counted(len(plan.studies), "study", "studies")
     found = []
     if plan.suggestions is None:
         found.append(f"{what}s in {studies}")
@@ -393,7 +393,7 @@ def _coming(plan: Plan, used: int, to_confirm: int) -> list[str]:
 
 def _to_come(plan: Plan, done: int, queue: Queue) -> int:
     """How many trials a search may still add; 0 where there is none, or no number limits it."""
-    if not plan.cells or plan.to_come is None or queue.is_over:
+    if not plan.studies or plan.to_come is None or queue.is_over:
         return 0
     return max(0, len(plan.trials) + plan.to_come - done - len(queue.waiting))
 
@@ -478,7 +478,7 @@ def _train(
                     packs,
                     lambda: slots.limit if slots else at_once,
                     storage,
-                    [outbox.record, delivery.listen, progress.listen, fail_fast],
+                    [outbox.record, delivery.on_event, progress.on_event, fail_fast],
                     outcome.stop,
                     scratch,
                 )

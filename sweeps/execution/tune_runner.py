@@ -76,7 +76,7 @@ def run_trials(
         ),
     )
     shares = GpuShares(resources.gpus)
-    room = Room(limit)
+    room = SlotLimit(limit)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are ours to tell
     recorder = Recorder(listeners, queue, packs, shares, stop, room, storage)
     tuner = tune.Tuner(
@@ -101,7 +101,7 @@ def run_trials(
     tuner.fit()
 
 
-class Room:
+class SlotLimit:
     """How many packs run, and how many may: those that leave to make room are not counted."""
 
     def __init__(self, limit: Callable[[], int]) -> None:
@@ -138,7 +138,7 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
     """Gives Tune what is next in the queue, while there is room for it."""
 
     def __init__(
-        self, queue: Queue, packs: Packs, shares: GpuShares, stop: Stop, room: Room
+        self, queue: Queue, packs: Packs, shares: GpuShares, stop: Stop, room: SlotLimit
     ) -> None:
         super().__init__()
         self._queue, self._packs, self._shares = queue, packs, shares
@@ -171,7 +171,7 @@ class Scheduler(Unpickled, FIFOScheduler):  # type: ignore[misc]
     Three things that Tune has no switch for are done here, by what it keeps to itself.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: SlotLimit) -> None:
         super().__init__()
         self._room = room
 
@@ -198,7 +198,7 @@ class Stopper(Unpickled, tune.Stopper):  # type: ignore[misc]
         self._stop = stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._recorder.hear(result["config"]["carried"], result)
+        return self._recorder.on_result(result["config"]["carried"], result)
 
     def stop_all(self) -> bool:
         return bool(self._stop.cause)
@@ -217,36 +217,36 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         packs: Packs,
         shares: GpuShares,
         stop: Stop,
-        room: Room,
+        room: SlotLimit,
         storage: Storage,
     ) -> None:
         self._dropped: Counter[str] = Counter()  # how often Tune gave a trial up, by key
-        self._listeners = [*listeners, queue.listen]
+        self._listeners = [*listeners, queue.on_event]
         self._queue, self._packs, self._shares = queue, packs, shares
         self._stop, self._room, self._storage = stop, room, storage
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell_all(self._open(_carried(trial)), "started")
 
-    def hear(self, carried: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    def on_result(self, carried: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
         """Take what the trials of a pack came to; whether it is to be left."""
         for report in result["trials"]:
-            self._hear(carried, report)
+            self._on_report(carried, report)
         if result["done"]:
             return False
-        if any(self._queue.leave(key) for key in self._open(carried)):
+        if any(self._queue.stop_event(key) for key in self._open(carried)):
             return True
         return self._room.must_leave(carried["keys"][0])
 
-    def _hear(self, carried: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    def _on_report(self, carried: Mapping[str, Any], report: Mapping[str, Any]) -> None:
         key = report["key"]
         if "failure" in report:
             if not (report["out_of_memory"] and self._enlarge(key, carried["gpus"])):
                 self._tell(TrialEvent(key, "failed", reason=report["failure"]))
             return
-        names = ("step", "evaluations", "taken_up", "notes", "hardware")
+        names = ("step", "evaluations", "resumed", "notes", "hardware")
         self._tell(TrialEvent(key, "progressed", **{name: report[name] for name in names}))
-        if report["done"] and self._queue.leave(key) is None:
+        if report["done"] and self._queue.stop_event(key) is None:
             self._tell(TrialEvent(key, "finished"))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -267,12 +267,12 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
             why = self._packs.split(map(self._queue.trial, keys), split)
             if reason := result.get("reason"):
                 why += f" ({reason})"
-        left = {key: self._queue.leave(key) for key in keys}
+        left = {key: self._queue.stop_event(key) for key in keys}
         for key in reversed(keys):  # each goes before those that wait
             if event := left[key]:
                 self._tell(event)
             elif why or is_leaving or any(left.values()):
-                self._tell(TrialEvent(key, "yielded", reason=why))
+                self._tell(TrialEvent(key, "preempted", reason=why))
 
     def _enlarge(self, key: str, had: float) -> bool:
         """Let a trial go on with a larger share of a GPU, if there is one."""
@@ -281,7 +281,7 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
             return False
         said = f"did not fit into {had:.3g} of a GPU, goes on with {share:.3g}"
         self._tell(TrialEvent(key, "enlarged", reason=said))
-        self._queue.put_back(key)
+        self._queue.requeue(key)
         return True
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -293,13 +293,13 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
             self._dropped[key] += 1
             self._tell(TrialEvent(key, "restarted"))
             if self._dropped[key] < ROUNDS:
-                self._queue.put_back(key)
+                self._queue.requeue(key)
             else:
                 self._give_up(key, str(error).strip())
 
     def _give_up(self, key: str, said: str) -> None:
         with contextlib.suppress(OSError):
-            files = self._storage.take_up(key)
+            files = self._storage.open_trial(key)
             with contextlib.closing(TrialLog(log_of(files.folder))) as log:
                 log.mark(f"failed: {said}")
             files.push()
@@ -318,7 +318,7 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         try:
             for listener in self._listeners:
                 listener(event)
-            for follows in self._queue.decided():
+            for follows in self._queue.pending_events():
                 self._tell(follows)
         except self._queue.storage_errors as error:  # the trial has it, and says it again
             self._stop.request("storage", f"what trials came to cannot be written: {error}")

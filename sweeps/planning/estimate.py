@@ -57,20 +57,20 @@ class Coming:
     @staticmethod
     def of(plan: Plan, trials: int) -> Coming:
         """Describe the `trials` that the search of a plan has yet to add."""
-        if not plan.cells:
+        if not plan.studies:
             return Coming()
         search, seed = plan.sweep.search, plan.sweep.seeds[0]
-        each = max(1, EXAMPLES // len(plan.cells))
-        examples = [some_allowed(cell, search.constraints, seed, each) for cell in plan.cells]
+        each = max(1, EXAMPLES // len(plan.studies))
+        examples = [some_allowed(cell, search.constraints, seed, each) for cell in plan.studies]
         confirm = search.confirm.top * len(plan.sweep.confirm_seeds) if search.confirm else 0
-        confirming = min(trials, len(plan.cells) * confirm)
+        confirming = min(trials, len(plan.studies) * confirm)
         each_makes = plan.share or 1
         learnt = learnt_share(search.sampler, each_makes)
         shares = [
             trained_share(
                 search.early, first_rung(search.early, cell), some[0].training, each_makes, learnt
             )
-            for cell, some in zip(plan.cells, examples, strict=True)
+            for cell, some in zip(plan.studies, examples, strict=True)
             if some
         ]
         return Coming(

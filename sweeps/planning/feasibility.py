@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.planning.study_spec import Cell, SearchedArm
+from sweeps.planning.study_spec import SearchedArm, StudySpec
 from sweeps.spec.constraints import broken
 from sweeps.spec.search_spec import Parameter
 from trainables.config import TrialConfig
@@ -30,7 +30,7 @@ class Allowed:
 
 
 def allowed(
-    cell: Cell,
+    cell: StudySpec,
     constraints: Sequence[str],
     seed: int,
     enough: float = math.inf,
@@ -59,7 +59,7 @@ def allowed(
     return Allowed(frozenset(keys), looked_at, is_small and looked_at == len(every))
 
 
-def _is_finite(cell: Cell) -> bool:
+def _is_finite(cell: StudySpec) -> bool:
     return all(p.count < math.inf for arm in cell.arms for p in arm.space.values())
 
 
@@ -77,7 +77,7 @@ class _Turn:
         return parameter.value(self.places[len(self.counts) - 1])
 
 
-def _every(cell: Cell) -> Iterator[Configuration]:
+def _every(cell: StudySpec) -> Iterator[Configuration]:
     """All combinations of values, the last parameter changing fastest."""
     places: list[int] = []
     while True:
@@ -90,7 +90,7 @@ def _every(cell: Cell) -> Iterator[Configuration]:
         places[-1] += 1
 
 
-def _some(cell: Cell) -> Iterator[Configuration]:
+def _some(cell: StudySpec) -> Iterator[Configuration]:
     """Random combinations, the same ones every time."""
     chance = random.Random(0)
     for _ in range(MOST):
@@ -98,7 +98,7 @@ def _some(cell: Cell) -> Iterator[Configuration]:
 
 
 def some_allowed(
-    cell: Cell, constraints: Sequence[str], seed: int, count: int
+    cell: StudySpec, constraints: Sequence[str], seed: int, count: int
 ) -> list[TrialConfig]:
     """Draw at most `count` configurations that a study may suggest, the same ones every time."""
     drawn = (_allowed_trial(arm, values, constraints, seed) for arm, values in _some(cell))

@@ -17,11 +17,11 @@ from pydantic.fields import FieldInfo
 from analysis.messages import without_password
 from sweeps.planning.feasibility import MOST, allowed
 from sweeps.planning.sizes import FAR, check_counts, check_sizes, fits_here
-from sweeps.planning.study_spec import Cell, SearchedArm, make_cells, short_name
+from sweeps.planning.study_spec import SearchedArm, StudySpec, make_study_specs, short_name
 from sweeps.records.state import State
 from sweeps.spec.constraints import holds, names_in
 from sweeps.spec.overrides import read_value, read_values
-from sweeps.spec.search_spec import Parameter, Search
+from sweeps.spec.search_spec import Parameter, SearchSpec
 from sweeps.spec.sweep_file import Arm, SweepFile, load_sweep
 from trainables.config import TrainingConfig, TrialConfig, canonical
 from trainables.data.batches import initial_stream
@@ -44,14 +44,14 @@ SHORT = {  # in the names of runs
 class Plan:
     """A sweep with its corpus and its trials, all valid and all different.
 
-    ``trials`` are those of the grid; what a search suggests in its ``cells`` comes later, and
+    ``trials`` are those of the grid; what a search suggests in its ``studies`` comes later, and
     ``examples`` has some of each cell, which are valid.
     """
 
     sweep: SweepFile
     corpus: Corpus
     trials: tuple[TrialConfig, ...]
-    cells: tuple[Cell, ...] = ()
+    studies: tuple[StudySpec, ...] = ()
     examples: tuple[TrialConfig, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)  # of studies that will run out, by label
     arms: Mapping[str, int] = field(default_factory=dict)  # of trials and examples, by key
@@ -82,8 +82,8 @@ class Plan:
     @property
     def suggestions(self) -> int | None:
         """How many configurations the search suggests at most; None where no number limits them."""
-        budget = self.sweep.search.budget if self.cells else 0
-        if len(self.sizes) == len(self.cells):  # all will run out
+        budget = self.sweep.search.budget if self.studies else 0
+        if len(self.sizes) == len(self.studies):  # all will run out
             most = sum(self.sizes.values())
             budget = most if budget is None else min(most, budget)
         return budget
@@ -92,25 +92,25 @@ class Plan:
     def confirming(self) -> int:
         """How many trials the search adds at most to confirm the winners of its studies."""
         confirm = self.sweep.search.confirm
-        winners = len(self.cells) * confirm.top if confirm else 0
+        winners = len(self.studies) * confirm.top if confirm else 0
         return winners * len(self.sweep.confirm_seeds)
 
     @property
     def share(self) -> int | None:
         """How many suggestions each cell has of the budget, rounded up."""
         budget = self.sweep.search.budget
-        return math.ceil(budget / len(self.cells)) if budget else None
+        return math.ceil(budget / len(self.studies)) if budget else None
 
     @property
     def tuned(self) -> tuple[str, ...]:
         """The settings that a search chooses, by short names."""
-        arms = [arm for cell in self.cells for arm in cell.arms]
+        arms = [arm for cell in self.studies for arm in cell.arms]
         return tuple(dict.fromkeys(short_name(path) for arm in arms for path in arm.space))
 
     @property
     def shortened(self) -> dict[str, Parameter]:
         """The ranges whose steps do not reach their high end, by short names."""
-        spaces = [arm.space for cell in self.cells for arm in cell.arms]
+        spaces = [arm.space for cell in self.studies for arm in cell.arms]
         ranges = {short_name(p): r for space in spaces for p, r in space.items() if not r.choices}
         return {name: each for name, each in ranges.items() if each.highest != each.high}
 
@@ -118,7 +118,7 @@ class Plan:
     def costs(self) -> dict[str, Callable[[TrialConfig], float]]:
         """The objectives of the search that are known before a trial is trained."""
         known = {"parameters": self.count_parameters, "training_tokens": training_tokens}
-        wanted = self.sweep.search.objectives if self.cells else []
+        wanted = self.sweep.search.objectives if self.studies else []
         return {name: known[name] for name in wanted if name in known}
 
     def count_parameters(self, trial: TrialConfig) -> float:
@@ -170,7 +170,7 @@ class Plan:
     @cached_property
     def _tuned_words(self) -> dict[str, list[str]]:
         """The choices that a search has for each text, by short names."""
-        spaces = [arm.space for cell in self.cells for arm in cell.arms]
+        spaces = [arm.space for cell in self.studies for arm in cell.arms]
         found: dict[str, dict[str, None]] = {}
         for path, parameter in [item for space in spaces for item in space.items()]:
             words = [choice for choice in parameter.choices or () if isinstance(choice, str)]
@@ -350,22 +350,22 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str, is_here: bool = False)
             _check_block(example, corpus, arm_in_cell.where)
             arm_of_key.setdefault(example.key, arm_in_cell.index)
             examples.append(example)
-    cells = make_cells(searched)
-    labels = [cell.label for cell in cells]
+    studies = make_study_specs(searched)
+    labels = [cell.label for cell in studies]
     if twice := next((label for label, count in Counter(labels).items() if count > 1), ""):
         raise UserError(
             f"{source}: the grid has the study {brief(twice)} twice; remove one of them"
         )
     budget = sweep.search.budget
-    if budget is not None and budget < len(cells):
+    if budget is not None and budget < len(studies):
         raise UserError(
             f"{source}: search.trials={budget} is less than a suggestion for each of the"
-            f" {len(cells)} studies; give {len(cells)} or more"
+            f" {len(studies)} studies; give {len(studies)} or more"
         )
     _check_constraints(sweep.search, examples, source)
     check_sizes((*trials, *examples), corpus.vocab_size, source, 1 if is_here else FAR)
-    plan = Plan(sweep, corpus, tuple(trials), cells, tuple(examples), arms=arm_of_key)
-    return replace(plan, sizes=_sizes(plan, source)) if cells else plan
+    plan = Plan(sweep, corpus, tuple(trials), studies, tuple(examples), arms=arm_of_key)
+    return replace(plan, sizes=_sizes(plan, source)) if studies else plan
 
 
 def _sizes(plan: Plan, source: str) -> dict[str, int]:
@@ -376,8 +376,8 @@ def _sizes(plan: Plan, source: str) -> dict[str, int]:
     """
     sizes = {}
     constraints, seed = plan.sweep.search.constraints, plan.sweep.seeds[0]
-    enough, small = plan.share or math.inf, MOST // len(plan.cells)
-    for cell in plan.cells:
+    enough, small = plan.share or math.inf, MOST // len(plan.studies)
+    for cell in plan.studies:
         found = allowed(cell, constraints, seed, enough, small)
         if not found.keys:
             count = f"{found.looked_at:,}"
@@ -484,7 +484,7 @@ def _in_type(parameter: Parameter, annotation: Any, where: str) -> Parameter:
     return parameter.model_copy(update=floats)
 
 
-def _check_constraints(search: Search, examples: Sequence[TrialConfig], source: str) -> None:
+def _check_constraints(search: SearchSpec, examples: Sequence[TrialConfig], source: str) -> None:
     names = {name for example in examples for name in example.flat}
     for number, text in enumerate(search.constraints):
         try:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import fmean, median
 
-from sweeps.planning.study_spec import Cell
+from sweeps.planning.study_spec import StudySpec
 from sweeps.spec.search_spec import SamplerName, Stopping
 from trainables.config import TrainingConfig
 
@@ -35,7 +35,7 @@ def learnt_share(sampler: SamplerName, suggestions: int) -> float:
     return max(0, suggestions - random_startup(suggestions)) / suggestions
 
 
-def first_rung(stopping: Stopping, cell: Cell) -> int:
+def first_rung(stopping: Stopping, cell: StudySpec) -> int:
     """Return the step from which the pruner looks at the configurations of a study."""
     shortest = min(arm.defaults["training.max_steps"] for arm in cell.arms)
     return stopping.first_step or math.ceil(shortest / stopping.reduction)

@@ -74,7 +74,7 @@ class SearchedArm:
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudySpec:
     """One study: several arms share one where they have no grid."""
 
     label: str
@@ -110,20 +110,22 @@ class Cell:
         return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
-def make_cells(arms: Sequence[tuple[SearchedArm, Mapping[str, Any]]]) -> tuple[Cell, ...]:
+def make_study_specs(
+    arms: Sequence[tuple[SearchedArm, Mapping[str, Any]]],
+) -> tuple[StudySpec, ...]:
     """Put arms into cells.
 
     Args:
         arms: each with its combination of the grid, by dotted path; empty without a grid.
     """
     alone = [
-        Cell(" ".join([arm.label, *(f"{short_name(p)}={v}" for p, v in grid.items())]), (arm,))
+        StudySpec(" ".join([arm.label, *(f"{short_name(p)}={v}" for p, v in grid.items())]), (arm,))
         for arm, grid in arms
         if grid
     ]
     together = tuple(arm for arm, grid in arms if not grid)
     if together:
-        alone.append(Cell(", ".join(arm.label for arm in together), together))
+        alone.append(StudySpec(", ".join(arm.label for arm in together), together))
     return tuple(alone)
 
 

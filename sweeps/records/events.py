@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 # started: a worker has it. progressed: what it came to. restarted: its worker died, it goes on.
 # enlarged: its share of a GPU was too small, it goes on with a larger one.
-# parked: left for now, until other seeds of its configuration come as far. yielded: left for now,
+# paused: left for now, until other seeds of its configuration come as far. preempted: left for now,
 # in favour of another sweep, or as its pack comes apart. stopped: left for good.
 Kind = Literal[
     "started",
     "progressed",
     "restarted",
     "enlarged",
-    "parked",
-    "yielded",
+    "paused",
+    "preempted",
     "stopped",
     "finished",
     "failed",
@@ -32,7 +32,7 @@ class TrialEvent:
     kind: Kind
     step: int = 0  # where it stands
     evaluations: Sequence[dict[str, Any]] = ()  # trainables.training.loop.Evaluation, host, usage
-    taken_up: bool = False  # whether the step is where it goes on from
+    resumed: bool = False  # whether the step is where it goes on from
     notes: Sequence[str] = ()  # what could not be trusted
     hardware: str = ""
     reason: str = ""  # why it failed, was stopped, goes on otherwise

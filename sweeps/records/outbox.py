@@ -255,7 +255,7 @@ class Outbox:
         known = database.execute(
             "SELECT step, hardware FROM trials WHERE key = ?", (event.key,)
         ).fetchone()
-        if event.taken_up and known["step"]:
+        if event.resumed and known["step"]:
             database.execute(
                 "UPDATE trials SET restarts = restarts + 1, recomputed = recomputed + ?"
                 " WHERE key = ?",

@@ -128,6 +128,6 @@ def settle_packs(
 def _most_in_a_pack(plan: Plan, trials: int, at_once: int) -> int:
     """A tenth of what a study may suggest, which learns nothing between trials of a pack; without
     a search so many that each place has something to do."""
-    if plan.cells:
+    if plan.studies:
         return len(plan.sweep.seeds) * max(1, (plan.share or SUGGESTIONS) // ROUNDS)
     return math.ceil(trials / at_once)

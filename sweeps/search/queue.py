@@ -89,18 +89,18 @@ class Queue:
         """How much there is to do, in words."""
         return f"{counted(len(self._waiting), 'trial')} to train"
 
-    def put_back(self, key: str) -> None:
+    def requeue(self, key: str) -> None:
         """A trial that was taken is to be taken again, before the others."""
         self._waiting.appendleft(self.running.pop(key))
 
-    def listen(self, event: TrialEvent) -> None:
+    def on_event(self, event: TrialEvent) -> None:
         """Take an event."""
-        if event.kind in ("finished", "failed", "stopped", "parked"):
+        if event.kind in ("finished", "failed", "stopped", "paused"):
             self.running.pop(event.key, None)
-        elif event.kind == "yielded":
-            self.put_back(event.key)
+        elif event.kind == "preempted":
+            self.requeue(event.key)
 
-    def decided(self) -> list[TrialEvent]:
+    def pending_events(self) -> list[TrialEvent]:
         """What became of trials that do not run, since this was asked last."""
         return []
 
@@ -112,7 +112,7 @@ class Queue:
         """Which studies found nothing more to suggest before the limits were reached, and why."""
         return []
 
-    def leave(self, key: str) -> TrialEvent | None:
+    def stop_event(self, key: str) -> TrialEvent | None:
         """Whether a running trial is to be left now, as the event that this will be."""
         return None
 

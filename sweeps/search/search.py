@@ -26,7 +26,7 @@ from sweeps.search.queue import Queue
 from sweeps.search.study import Study, learn_again, open_studies
 from sweeps.search.suggestion import Suggestion
 from sweeps.search.warm_start import ANOTHER_SEED
-from sweeps.spec.search_spec import Search as SearchSpec
+from sweeps.spec.search_spec import SearchSpec
 from trainables.config import TrialConfig
 from trainables.training.loop import TrainingDivergedError
 
@@ -160,7 +160,7 @@ class Search(Queue):
         self._trials |= {trial.key: trial for trial in suggestion.trials}
         for key in suggestion.keys:
             for evaluation in history(key):
-                suggestion.hear(key, evaluation)
+                suggestion.on_evaluation(key, evaluation)
         for key in suggestion.keys:
             record = records.get(key)
             if key not in self._open or record is None:
@@ -176,9 +176,9 @@ class Search(Queue):
 
     # What happens.
 
-    def listen(self, event: TrialEvent) -> None:
-        """Take an event; what follows from it for other trials is in `decided`."""
-        super().listen(event)
+    def on_event(self, event: TrialEvent) -> None:
+        """Take an event; what follows from it for other trials is in `pending_events`."""
+        super().on_event(event)
         if event.kind == "started":
             self._begun.add(event.key)
         if event.key not in self.running:
@@ -189,11 +189,11 @@ class Search(Queue):
         match event.kind:
             case "progressed":
                 for evaluation in event.evaluations:
-                    suggestion.hear(event.key, evaluation)
+                    suggestion.on_evaluation(event.key, evaluation)
                 self._judge(self._studies[suggestion.study], suggestion)
                 if event.key in self._open and suggestion.waits(event.key):
-                    self._leaving[event.key] = TrialEvent(event.key, "parked")
-            case "parked":
+                    self._leaving[event.key] = TrialEvent(event.key, "paused")
+            case "paused":
                 self._parked.add(event.key)
                 self._release(suggestion)
             case "finished":
@@ -202,11 +202,11 @@ class Search(Queue):
                 self._fail(suggestion, event.key, event.reason)
         self._keep_time()
 
-    def leave(self, key: str) -> TrialEvent | None:
+    def stop_event(self, key: str) -> TrialEvent | None:
         """Whether a running trial is to be left now, as the event that this will be."""
         return self._leaving.get(key)
 
-    def decided(self) -> list[TrialEvent]:
+    def pending_events(self) -> list[TrialEvent]:
         """What became of trials that do not run, since this was asked last."""
         decided, self._decided = self._decided, []
         return decided
@@ -255,7 +255,7 @@ class Search(Queue):
         self._waiting.extendleft(reversed(free))
         for key in suggestion.keys:
             event = self._leaving.get(key)
-            if event is not None and event.kind == "parked" and not suggestion.waits(key):
+            if event is not None and event.kind == "paused" and not suggestion.waits(key):
                 del self._leaving[key]
 
     # What comes next.

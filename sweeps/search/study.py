@@ -20,7 +20,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from sweeps.planning.feasibility import allowed
 from sweeps.planning.plan import Plan
 from sweeps.planning.rungs import first_rung, rungs
-from sweeps.planning.study_spec import Cell
+from sweeps.planning.study_spec import StudySpec
 from sweeps.records.outbox import Outbox
 from sweeps.search.samplers import Chooser, experimental, make_pruner, make_sampler, picker, reason
 from sweeps.search.study_storage import DamagedError
@@ -33,7 +33,7 @@ from sweeps.search.warm_start import (
     unknown_in_outbox,
 )
 from sweeps.spec.constraints import broken
-from sweeps.spec.search_spec import Objective, Search
+from sweeps.spec.search_spec import Objective, SearchSpec
 from trainables.config import TrialConfig
 
 ASKS = 20  # of the sampler, for something new; then by chance
@@ -52,8 +52,8 @@ class Study:
 
     def __init__(
         self,
-        cell: Cell,
-        search: Search,
+        cell: StudySpec,
+        search: SearchSpec,
         seeds: Sequence[int],
         storage: BaseStorage,
         sweep: str,
@@ -304,7 +304,7 @@ class Study:
         again = self._suggest_again(made, params, observations[0].sweep)
         for observation in observations:
             for evaluation in observation.evaluations:
-                again.hear(observation.key, evaluation)
+                again.on_evaluation(observation.key, evaluation)
         while again.at_rung() is not None:
             self.judge(again)
         if why := next((one.stopped for one in observations if one.stopped), ""):
@@ -392,7 +392,7 @@ def open_studies(plan: Plan, storage: BaseStorage) -> tuple[list[Study], set[str
     taken = {trial.key for trial in plan.trials}
     studies = [
         Study(cell, sweep.search, sweep.seeds, storage, sweep.name, plan.share, plan.costs, taken)
-        for cell in plan.cells
+        for cell in plan.studies
     ]
     return studies, taken
 

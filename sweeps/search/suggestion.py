@@ -29,7 +29,7 @@ class Suggestion:
     def keys(self) -> tuple[str, ...]:
         return tuple(trial.key for trial in self.trials)
 
-    def hear(self, key: str, evaluation: Mapping[str, Any]) -> None:
+    def on_evaluation(self, key: str, evaluation: Mapping[str, Any]) -> None:
         """Take an evaluation of one of its trials; again changes nothing."""
         self.losses.setdefault(key, {})[evaluation["step"]] = evaluation["val_nats"]
         if evaluation["step"] >= self.measured.get(key, evaluation)["step"]:

@@ -183,7 +183,7 @@ class Confirm(Frozen):
     replicates: Replicates = 5  # a number counts up from the last seed of the search
 
 
-class Search(Frozen):
+class SearchSpec(Frozen):
     """How the search chooses, and when it has searched enough: the first limit counts.
 
     Limits hold for all studies of the sweep together, but ``patience``.
@@ -206,7 +206,7 @@ class Search(Frozen):
         return {"rule": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
-    def _can_be(self) -> Search:
+    def _can_be(self) -> SearchSpec:
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError(f"an objective occurs twice in {self.objectives}")
         if self.objectives[0] != "val_loss":

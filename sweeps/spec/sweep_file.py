@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, mod
 from analysis.errors import listed
 from analysis.plain_yaml import YamlError, read_yaml
 from sweeps.spec.passwords import Uri
-from sweeps.spec.search_spec import Parameter, Replicates, Search
+from sweeps.spec.search_spec import Parameter, Replicates, SearchSpec
 from trainables.errors import UserError, brief, validate
 from trainables.persistence.storage import check_uri
 from trainables.settings import LARGEST, Count, Frozen, Seed
@@ -118,13 +118,13 @@ class Resources(Frozen):
         return self.model_copy(update={"gpus_per_trial": float(gpus)}) if self.is_auto else self
 
 
-class Tracking(Frozen):
+class TrackingSpec(Frozen):
     """Where the runs go: an MLflow tracking URI, or a store in the state directory by default."""
 
     uri: Uri | None = None
 
 
-class Storage(Frozen):
+class StorageSpec(Frozen):
     """Where the trials keep their files: the state directory by default.
 
     Else a path that all machines share, or an fsspec URI such as s3://bucket/prefix.
@@ -154,10 +154,10 @@ class SweepFile(Seed):
     training: dict[str, Any] = Field(default_factory=dict)
     replicates: Replicates = 1
     arms: Annotated[list[Arm], Field(min_length=1)]
-    search: Search = Search()
+    search: SearchSpec = SearchSpec()
     resources: Resources = Resources()
-    tracking: Tracking = Tracking()
-    storage: Storage = Storage()
+    tracking: TrackingSpec = TrackingSpec()
+    storage: StorageSpec = StorageSpec()
 
     @property
     def seeds(self) -> list[int]:
@@ -201,7 +201,7 @@ class SweepFile(Seed):
                 f"search.confirm.replicates has the seed {min(old)}, with which the search itself"
                 " trains; name others"
             )
-        if self.search != Search() and not is_searched:
+        if self.search != SearchSpec() and not is_searched:
             raise ValueError(
                 "search is given, but no arm has a `search` that says what may be chosen"
             )

@@ -56,7 +56,7 @@ class Delivery:
         if self._refusal:
             raise self._refusal
 
-    def listen(self, event: TrialEvent) -> None:
+    def on_event(self, event: TrialEvent) -> None:
         """There is something new in the outbox."""
         self._wake.set()
 

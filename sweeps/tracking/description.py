@@ -30,7 +30,7 @@ LIBRARIES = ("torch", "numpy", "ray", "mlflow", "optuna")
 def describe_sweep(plan: Plan) -> dict[str, Any]:
     """Plain data for the experiment of a sweep and the run of the sweep itself."""
     params = list(plan.varying) or ["variant"]
-    if plan.cells and "seed" not in params:  # those that confirm have others
+    if plan.studies and "seed" not in params:  # those that confirm have others
         params.append("seed")
     corpus = plan.corpus
     return {
@@ -43,7 +43,7 @@ def describe_sweep(plan: Plan) -> dict[str, Any]:
             "versions": versions(),
             **_search(plan),
         },
-        "views": saved_views(params, SEARCH_TAGS if plan.cells else (), sweep=plan.sweep.name),
+        "views": saved_views(params, SEARCH_TAGS if plan.studies else (), sweep=plan.sweep.name),
         "dataset": {
             "name": corpus.name,
             "digest": corpus.digest,
@@ -58,7 +58,7 @@ def describe_sweep(plan: Plan) -> dict[str, Any]:
 def _studies(plan: Plan) -> list[dict[str, Any]]:
     """The trials that will confirm the winner of each study, without what it is to choose."""
     planned = []
-    for cell in plan.cells:
+    for cell in plan.studies:
         flats = [_held(arm) for arm in cell.arms]
         held = dict(set.intersection(*(set(flat.items()) for flat in flats)))
         tags = {
@@ -91,7 +91,7 @@ def _held(arm: SearchedArm) -> dict[str, str]:
 
 def _search(plan: Plan) -> dict[str, str]:
     """What was searched, how and over which ranges, as the sweep's run shows it."""
-    if not plan.cells:
+    if not plan.studies:
         return {}
     sweep, search = plan.sweep, plan.sweep.search
     about = {
@@ -112,7 +112,7 @@ def _search(plan: Plan) -> dict[str, str]:
 
 def _space(plan: Plan, index: int) -> dict[str, Any] | None:
     """What may be chosen in an arm, by short names: a list of choices, or a range."""
-    arm = next((arm for cell in plan.cells for arm in cell.arms if arm.index == index), None)
+    arm = next((arm for cell in plan.studies for arm in cell.arms if arm.index == index), None)
     if arm is None:
         return None
     space: dict[str, Any] = {}

@@ -246,15 +246,15 @@ def test_the_live_table_shows_names_as_they_are(encoding: str) -> None:
         highlight=False, _environ={},
     )  # fmt: skip
     with progress.shown():
-        progress.listen(TrialEvent("key", "started"))
+        progress.on_event(TrialEvent("key", "started"))
     name = " ".join(HOSTILE).replace("\x1b", r"\x1b")
     assert stream.text.count(name) >= 2  # as title and as trial
 
 
 def test_progress_lines_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     progress = shown_progress(":smile:")
-    progress.listen(TrialEvent("key", "started"))
-    progress.listen(TrialEvent("key", "failed", reason="[/red]\x1b[2J\nx"))
+    progress.on_event(TrialEvent("key", "started"))
+    progress.on_event(TrialEvent("key", "failed", reason="[/red]\x1b[2J\nx"))
     assert capsys.readouterr().out.endswith(" | :smile: failed: [/red]\\x1b[2J\\nx\n")
 
 

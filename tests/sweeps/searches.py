@@ -48,8 +48,8 @@ def simulate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let the commands work in a folder with a corpus, and simulate trials instead of training."""
 
     def train(plan: Plan, queue: Search, state: Any, options: Any, outbox: Outbox, *_: Any) -> None:
-        listen = queue.listen
-        queue.listen = lambda event: (outbox.record(event), listen(event))  # type: ignore
+        listen = queue.on_event
+        queue.on_event = lambda event: (outbox.record(event), listen(event))  # type: ignore
         Simulation(queue, valley).run()
 
     monkeypatch.setattr("sweeps.execution.service._train", train)
@@ -109,8 +109,8 @@ def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, str, int,
     trials = {t.key: describe_trial(made, t, tags) for t, tags in search.known()}
     removed = outbox.describe({}, trials)
     search.resume({one.key: one for one in outbox.trials()}, history_in(outbox))
-    for event in search.decided():
+    for event in search.pending_events():
         outbox.record(event)
-    listen = search.listen
-    search.listen = lambda event: (outbox.record(event), listen(event))  # type: ignore
+    listen = search.on_event
+    search.on_event = lambda event: (outbox.record(event), listen(event))  # type: ignore
     return search, lost, lacked, removed

@@ -84,7 +84,7 @@ class Simulation:
         ]
         if said:
             self._tell(TrialEvent(key, "progressed", step=reached, evaluations=said))
-        if left := self.queue.leave(key):
+        if left := self.queue.stop_event(key):
             self._tell(left)
         elif reached == trial.training.max_steps:
             self._tell(TrialEvent(key, "finished"))
@@ -94,8 +94,8 @@ class Simulation:
         self.events.append(event)
         if self.dies_after is not None and len(self.events) >= self.dies_after:
             raise DriverDiedError
-        self.queue.listen(event)
-        for follows in self.queue.decided():
+        self.queue.on_event(event)
+        for follows in self.queue.pending_events():
             self._tell(follows)
 
     def keys(self, kind: str) -> list[str]:

@@ -171,7 +171,7 @@ def test_what_the_thread_was_told_before_it_connected_is_not_lost(
         delivery.wait_until_tried(0)
         assert "no answer" in delivery.problem
         outbox.record(TrialEvent("a", "failed", reason="early"))
-        delivery.listen(TrialEvent("a", "failed"))
+        delivery.on_event(TrialEvent("a", "failed"))
         may_connect.set()
         assert delivery.flush() == 0
     assert store.taken == [*KEYS, "sweep"]

@@ -43,8 +43,8 @@ def heads(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def run(*overrides: str, text: str = SEARCH, dies_after: int | None = None) -> list[str]:
         def train(plan: Any, queue: Any, state: Any, options: Any, outbox: Any, *_: Any) -> None:
-            listen = queue.listen
-            queue.listen = lambda event: (outbox.record(event), listen(event))
+            listen = queue.on_event
+            queue.on_event = lambda event: (outbox.record(event), listen(event))
             Simulation(queue, valley, dies_after=dies_after).run()
 
         monkeypatch.setattr("sweeps.execution.service._train", train)

@@ -217,7 +217,7 @@ def test_a_trial_that_was_stopped_early_says_why_and_did_not_fail(outbox: Outbox
 def test_a_trial_that_is_parked_still_runs(outbox: Outbox) -> None:
     outbox.record(event("a", "started"))
     before = record_of(outbox)
-    outbox.record(event("a", "parked"))
+    outbox.record(event("a", "paused"))
     assert record_of(outbox) == before
 
 
@@ -241,7 +241,7 @@ def test_a_worker_that_died_changes_nothing(outbox: Outbox) -> None:
 
 @pytest.mark.parametrize(
     "again",
-    [progressed("a", 0, 2, time_ms=9_000), progressed("a", 2, 4, time_ms=9_000, taken_up=True)],
+    [progressed("a", 0, 2, time_ms=9_000), progressed("a", 2, 4, time_ms=9_000, resumed=True)],
     ids=["the same event", "the past of a trial that is taken up"],
 )
 def test_an_evaluation_is_taken_once(again: TrialEvent, outbox: Outbox) -> None:
@@ -294,8 +294,8 @@ def test_what_was_done_again_is_counted(
 ) -> None:
     for life in lives:
         for step in life:
-            taken_up = step == life[0]
-            outbox.record(event("a", "progressed", step=step, taken_up=taken_up))
+            resumed = step == life[0]
+            outbox.record(event("a", "progressed", step=step, resumed=resumed))
     record = record_of(outbox)
     assert (record.restarts, record.recomputed) == (restarts, recomputed)
     assert record.step == lives[-1][-1]

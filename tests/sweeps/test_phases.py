@@ -32,10 +32,10 @@ def progress(total: int | None = 2) -> Progress:
 def train(shown: Progress) -> None:
     """Finish one trial, and take another to its middle."""
     for key in "ab":
-        shown.listen(TrialEvent(key, "started"))
-    shown.listen(TrialEvent("a", "progressed", 10, [evaluation(10)]))
-    shown.listen(TrialEvent("a", "finished"))
-    shown.listen(TrialEvent("b", "progressed", 5, [evaluation(5)]))
+        shown.on_event(TrialEvent(key, "started"))
+    shown.on_event(TrialEvent("a", "progressed", 10, [evaluation(10)]))
+    shown.on_event(TrialEvent("a", "finished"))
+    shown.on_event(TrialEvent("b", "progressed", 5, [evaluation(5)]))
 
 
 def test_a_phase_is_a_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -179,7 +179,7 @@ def test_conditions_and_arms_are_counted_each_once() -> None:
 """
     start, end = SWEEP.index("arms:"), SWEEP.index("search: {trials")
     made = plan(SWEEP[:start] + arms + SWEEP[end:])
-    (cell,) = made.cells
+    (cell,) = made.studies
     found = allowed(cell, [], 1)
     assert (len(found.keys), found.looked_at, found.is_all) == (2 + 3 * (1 + 3), 14, True)
     found = allowed(cell, ["n_embd > 2"], 1)  # the bigram has no such setting

@@ -18,10 +18,10 @@ from tests.sweeps.simulation import Simulation
 from trainables.config import TrialConfig
 
 SEEDS = range(10)
-Cell = tuple[str, int, int, float]
+StudySpec = tuple[str, int, int, float]
 
 
-def recorded() -> dict[Cell, dict[int, float]]:
+def recorded() -> dict[StudySpec, dict[int, float]]:
     with (Path(__file__).parent / "recorded_curves.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {

@@ -88,7 +88,7 @@ def test_cells_share_the_budget_evenly_and_each_has_its_winner_confirmed() -> No
         (stage, f"factorized n_embd={width}"): count
         for stage, count in (("search", 4), ("confirm", 6)) for width in (2, 4, 8)
     }  # fmt: skip
-    for cell in made.cells:
+    for cell in made.studies:
         mine = [(t, tags) for t, tags in tagged if tags["study"] == cell.label]
         searched = {
             t.flat["learning_rate"]: valley(t)[STEPS] for t, g in mine if g["stage"] == "search"
@@ -177,17 +177,17 @@ def test_a_driver_that_dies_again_and_again_changes_no_count(tmp_path: Path, wor
         record(outbox, made, list(found.known()))
         records = {one.key: one for one in outbox.trials()}
         found.resume(records, lambda key, box=outbox: [e for _, e in box.evaluations(key)])
-        for event in found.decided():
+        for event in found.pending_events():
             outbox.record(event)
         simulation = Simulation(found, valley, workers, reached=reached)
         simulation.dies_after = chance.randint(1, 40)
-        listen = found.listen
+        listen = found.on_event
 
         def both(event: TrialEvent, listen=listen, outbox=outbox) -> None:  # type: ignore[no-untyped-def]
             outbox.record(event)
             listen(event)
 
-        found.listen = both  # type: ignore[method-assign]
+        found.on_event = both  # type: ignore[method-assign]
         try:
             simulation.run()
         except DriverDiedError:
@@ -393,7 +393,7 @@ def test_an_earlier_sweep_is_learnt_from_once_and_not_repeated() -> None:
 def test_of_several_seeds_all_must_have_been_observed() -> None:
     made = plan(SWEEP, "replicates=2")
     (study,) = studies(made)
-    (arm,) = made.cells[0].arms
+    (arm,) = made.studies[0].arms
     values = {"model.n_embd": 4, "training.learning_rate": 0.01}
     one, two = (arm.configure(values, seed) for seed in (1337, 1338))
     assert study.learn({one.key: observed(one)}) == 0

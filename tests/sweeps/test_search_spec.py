@@ -1,11 +1,11 @@
-"""Search spaces as a sweep file says them."""
+"""SearchSpec spaces as a sweep file says them."""
 
 from __future__ import annotations
 
 import pytest
 
 from sweeps.planning.plan import override
-from sweeps.spec.search_spec import Parameter, Search, Stopping
+from sweeps.spec.search_spec import Parameter, SearchSpec, Stopping
 from tests.sweeps.searches import SWEEP, plan
 from trainables.errors import UserError, validate
 
@@ -36,7 +36,7 @@ arms:
 
 def test_what_is_in_the_grid_is_compared_and_what_is_in_the_search_is_tuned_in_each_of_it() -> None:
     made = plan(GRID)
-    assert [cell.label for cell in made.cells] == [
+    assert [cell.label for cell in made.studies] == [
         "attention pe_type=rope block_size=4",
         "attention pe_type=rope block_size=8",
         "attention pe_type=randn block_size=4",
@@ -45,7 +45,7 @@ def test_what_is_in_the_grid_is_compared_and_what_is_in_the_search_is_tuned_in_e
     assert {trial.model.variant for trial in made.trials} == {"bigram"}
     assert [trial.seed for trial in made.trials] == list(range(1337, 1343)), "the winners' as well"
     assert made.tuned == ("learning_rate", "schedule", "warmup_steps")
-    assert {arm.settings["model"]["pe_type"] for c in made.cells for arm in c.arms} == {
+    assert {arm.settings["model"]["pe_type"] for c in made.studies for arm in c.arms} == {
         "rope", "randn"
     }  # fmt: skip
 
@@ -59,7 +59,7 @@ def test_each_end_and_each_choice_is_tried_before_the_start_those_under_a_condit
 
 
 def test_a_parameter_is_chosen_only_where_its_condition_holds() -> None:
-    (cell, *_) = plan(GRID).cells
+    (cell, *_) = plan(GRID).studies
 
     def values(schedule: str) -> dict[str, object]:
         def pick(name: str, parameter: Parameter) -> object:
@@ -72,7 +72,7 @@ def test_a_parameter_is_chosen_only_where_its_condition_holds() -> None:
 
 
 def test_arms_without_a_grid_share_a_study_that_chooses_among_them() -> None:
-    (cell,) = plan(ARMS).cells
+    (cell,) = plan(ARMS).studies
     asked = []
 
     def pick(name: str, parameter: Parameter) -> object:
@@ -85,7 +85,7 @@ def test_arms_without_a_grid_share_a_study_that_chooses_among_them() -> None:
 
 
 def test_arms_that_give_a_setting_other_ranges_have_a_parameter_each() -> None:
-    (cell,) = plan(ARMS.replace("1e-1", "1", 1)).cells
+    (cell,) = plan(ARMS.replace("1e-1", "1", 1)).studies
     names = []
     for label in ("bigram", "attention"):
 
@@ -101,7 +101,7 @@ def test_arms_that_give_a_setting_other_ranges_have_a_parameter_each() -> None:
 
 def test_arms_of_one_variant_are_told_apart() -> None:
     twice = ARMS.replace("variant: bigram", "variant: attention, n_embd: 8")
-    (cell,) = plan(twice).cells
+    (cell,) = plan(twice).studies
     labels = ["attention (arms[0])", "attention (arms[1])"]
     assert [arm.label for arm in cell.arms] == labels
 
@@ -110,13 +110,13 @@ def test_arms_of_one_variant_are_told_apart() -> None:
 
     assert cell.choose(pick)[0].index == 1
     gridded = twice.replace("    search", "    grid: {training.block_size: [8]}\n    search")
-    names = [cell.label for cell in plan(gridded).cells]
+    names = [cell.label for cell in plan(gridded).studies]
     assert names == [f"{label} block_size=8" for label in labels]
 
 
 def test_whole_numbers_are_for_whole_settings() -> None:
     made = plan(SWEEP.replace("{low: 1e-4, high: 1, log: true}", "{low: 1, high: 2}"))
-    (arm,) = made.cells[0].arms
+    (arm,) = made.studies[0].arms
     assert isinstance(arm.space["training.learning_rate"].low, float)
     assert isinstance(arm.space["model.n_embd"].low, int)
 
@@ -124,7 +124,7 @@ def test_whole_numbers_are_for_whole_settings() -> None:
 def test_an_override_fixes_searches_or_limits() -> None:
     fixed = plan(SWEEP, "training.learning_rate=0.1")
     assert fixed.tuned == ("n_embd",)
-    assert fixed.cells[0].label == "factorized learning_rate=0.1"
+    assert fixed.studies[0].label == "factorized learning_rate=0.1"
     wider = plan(SWEEP, "training.batch_size={low: 8, high: 64}")
     assert wider.tuned == ("n_embd", "learning_rate", "batch_size")
     limited = plan(SWEEP, "search.trials=7", "search.confirm.top=2", "search.stopping.reduction=4")
@@ -141,7 +141,7 @@ def test_the_seeds_that_confirm_are_none_of_the_search() -> None:
 
 def test_more_suggestions_are_the_same_study_and_other_ranges_another_one() -> None:
     def digest(*overrides: str) -> str:
-        return plan(SWEEP, *overrides).cells[0].digest()
+        return plan(SWEEP, *overrides).studies[0].digest()
 
     assert digest() == digest("search.trials=99", "search.sampler=random")
     for change in ("training.max_steps=50", "training.learning_rate={low: 1e-3, high: 1}"):
@@ -220,7 +220,7 @@ def test_an_override_of_what_is_not_there_is_refused(path: str) -> None:
 
 
 def test_a_search_that_names_no_limit_has_one() -> None:
-    assert Search().budget == 100
-    assert Search(hours=1).budget is None
-    assert validate(Search, {"stopping": "median"}, "s").early.rule == "median"
-    assert Search(objectives=["val_loss", "parameters"]).early.rule == "none"
+    assert SearchSpec().budget == 100
+    assert SearchSpec(hours=1).budget is None
+    assert validate(SearchSpec, {"stopping": "median"}, "s").early.rule == "median"
+    assert SearchSpec(objectives=["val_loss", "parameters"]).early.rule == "none"

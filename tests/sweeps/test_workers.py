@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from sweeps.execution.tune_runner import Room, Scheduler
+from sweeps.execution.tune_runner import Scheduler, SlotLimit
 
 
 def controller(pending: list[Any], starting: dict[Any, str]) -> Any:
@@ -23,7 +23,7 @@ class Waiting:
 
 
 def test_a_free_worker_goes_to_a_trial_for_which_none_starts() -> None:
-    scheduler = Scheduler(Room(lambda: 3))
+    scheduler = Scheduler(SlotLimit(lambda: 3))
     first, second, third = Waiting(), Waiting(), Waiting()
     waiting = [first, second, third]
     assert scheduler.choose_trial_to_run(controller(waiting, {})) is first

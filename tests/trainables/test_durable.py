@@ -66,11 +66,11 @@ def take_up(trial: TrialConfig, folder: Path) -> DurableTrial:
     return DurableTrial(trial, CORPUS, SPLITS, TrialFiles(folder), CPU)
 
 
-def finish(taken_up: DurableTrial, within_s: float = math.inf) -> list[Progress]:
+def finish(resumed: DurableTrial, within_s: float = math.inf) -> list[Progress]:
     """What each call told, until the trial is done."""
-    told = [taken_up.advance(within_s)]
+    told = [resumed.advance(within_s)]
     while not told[-1].done:
-        told.append(taken_up.advance(within_s))
+        told.append(resumed.advance(within_s))
     return told
 
 
@@ -167,7 +167,7 @@ def test_a_trial_that_is_abandoned_at_any_moment_ends_as_an_undisturbed_one(
         before = [died.advance(within_s=0) for _ in range(moment)]
         saved = [each for each in before if save_s == AFTER_EACH_STEP or each.evaluations]
         told = finish(take_up(trial, folder), within_s=0)
-        assert told[0].taken_up
+        assert told[0].resumed
         assert told[0].step == (saved[-1].step if saved else 0)
         assert told_steps(told) == [each.step for each in expected.history]
         assert_ended_as(expected, trial, folder)
@@ -264,16 +264,16 @@ def test_leaving_a_finished_trial_changes_nothing(trial: TrialConfig, folder: Pa
 
 def test_a_new_trial_tells_that_it_starts(trial: TrialConfig, tmp_path: Path) -> None:
     first, second, *_ = finish(take_up(trial, tmp_path))
-    assert first == Progress(step=0, done=False, evaluations=[], taken_up=True, notes=[])
-    assert (second.step, second.taken_up) == (2, False)
+    assert first == Progress(step=0, done=False, evaluations=[], resumed=True, notes=[])
+    assert (second.step, second.resumed) == (2, False)
 
 
 def test_a_trial_that_is_taken_up_tells_its_past_once(trial: TrialConfig, folder: Path) -> None:
     past, *rest = finish(take_up(trial, folder))
-    assert (past.step, past.done, past.taken_up, past.notes) == (4, False, True, [])
+    assert (past.step, past.done, past.resumed, past.notes) == (4, False, True, [])
     assert losses(past.evaluations) == losses(undisturbed(trial).history[:2])
     assert told_steps(rest) == [6]
-    assert not any(progress.taken_up for progress in rest)
+    assert not any(progress.resumed for progress in rest)
 
 
 def test_a_finished_trial_tells_its_past_and_that_it_is_done(
@@ -281,7 +281,7 @@ def test_a_finished_trial_tells_its_past_and_that_it_is_done(
 ) -> None:
     finish(take_up(trial, folder))
     (past,) = finish(take_up(trial, folder))
-    assert (past.step, past.done, past.taken_up) == (6, True, True)
+    assert (past.step, past.done, past.resumed) == (6, True, True)
     assert losses(past.evaluations) == losses(undisturbed(trial).history)
 
 
@@ -381,9 +381,9 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(
 ) -> None:
     previous = (folder / PREVIOUS).read_bytes()
     content = damaged(folder / NEWEST, damage)
-    taken_up = take_up(trial, folder)
+    resumed = take_up(trial, folder)
     assert (folder / PREVIOUS).read_bytes() == previous
-    told = finish(taken_up)
+    told = finish(resumed)
     (note,) = told[0].notes
     assert str(folder / NEWEST) in note
     assert note.endswith("kept as checkpoint.safetensors.unusable-1")
@@ -455,7 +455,7 @@ def test_a_trial_that_is_taken_up_at_one_step_again_and_again_is_given_up(
     trial: TrialConfig, folder: Path
 ) -> None:
     told = starts(trial, folder, MAX_STARTS).advance(math.inf)
-    assert (told.step, told.taken_up) == (4, True)  # it was told, and got no further
+    assert (told.step, told.resumed) == (4, True)  # it was told, and got no further
     with pytest.raises(WorkerDiedError, match=f"died {MAX_STARTS} times in a row after step 4"):
         take_up(trial, folder)
 

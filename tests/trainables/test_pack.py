@@ -65,7 +65,7 @@ def test_each_trial_of_a_pack_has_its_reports_checkpoint_artifacts_and_log(
     for trial in trials:
         reports = told[trial.key]
         assert_as_alone(trial, reports)
-        assert [report["taken_up"] for report in reports] == [True, False, False]
+        assert [report["resumed"] for report in reports] == [True, False, False]
         assert all(e["usage"] for report in reports for e in report["evaluations"])
         folder = trial_folder(tmp_path, trial.key)
         assert (folder / "checkpoint.safetensors").exists()
@@ -86,7 +86,7 @@ def test_what_was_saved_in_a_pack_goes_on_alone_and_the_other_way_round(
     first.leave()
     before = worker(trials[:1], tmp_path)
     report = before.advance(60)["trials"][0]
-    assert (report["step"], report["taken_up"]) == (1, True)
+    assert (report["step"], report["resumed"]) == (1, True)
     before.advance(0)
     before.leave()
     last = worker(trials, tmp_path)

@@ -101,21 +101,21 @@ def trial(make_trial: Callable[..., TrialConfig]) -> TrialConfig:
 
 
 def take_up(trial: TrialConfig, storage: Storage) -> DurableTrial:
-    return DurableTrial(trial, CORPUS, SPLITS, storage.take_up(trial.key), CPU)
+    return DurableTrial(trial, CORPUS, SPLITS, storage.open_trial(trial.key), CPU)
 
 
-def finish(taken_up: DurableTrial) -> list[Progress]:
-    told = [taken_up.advance(within_s=0)]
+def finish(resumed: DurableTrial) -> list[Progress]:
+    told = [resumed.advance(within_s=0)]
     while not told[-1].done:
-        told.append(taken_up.advance(within_s=0))
+        told.append(resumed.advance(within_s=0))
     return told
 
 
 def files(storage: Storage, key: str) -> dict[str, bytes]:
     """What the storage has of a trial."""
-    taken_up = storage.take_up(key)  # a private folder goes with it
-    paths = [path for path in taken_up.folder.rglob("*") if path.is_file()]
-    return {path.relative_to(taken_up.folder).as_posix(): path.read_bytes() for path in paths}
+    resumed = storage.open_trial(key)  # a private folder goes with it
+    paths = [path for path in resumed.folder.rglob("*") if path.is_file()]
+    return {path.relative_to(resumed.folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def undisturbed(trial: TrialConfig) -> TrainingState:
@@ -127,8 +127,8 @@ def undisturbed(trial: TrialConfig) -> TrainingState:
 def assert_ended_as_undisturbed(trial: TrialConfig, storage: Storage) -> None:
     """The same losses and weights, bit for bit, and nothing else but what is left behind."""
     expected, ended = undisturbed(trial), initial_state(trial, CORPUS.vocab_size)
-    taken_up = storage.take_up(trial.key)
-    load_checkpoint(ended, taken_up.folder / NEWEST, trial.key)
+    resumed = storage.open_trial(trial.key)
+    load_checkpoint(ended, resumed.folder / NEWEST, trial.key)
     assert [each.val_nats for each in ended.history] == [each.val_nats for each in expected.history]
     with storage.artifacts(trial.key) as folder:
         model, _, _ = load_model(folder)
@@ -144,7 +144,7 @@ def assert_ended_as_undisturbed(trial: TrialConfig, storage: Storage) -> None:
 
 
 def test_what_one_machine_pushes_the_next_one_has(storage: Storage) -> None:
-    mine = storage.take_up("a")
+    mine = storage.open_trial("a")
     (mine.folder / "artifacts").mkdir(parents=True)
     for name in (NEWEST, "starts.json", "artifacts/sample.txt"):
         (mine.folder / name).write_bytes(name.encode())
@@ -194,12 +194,12 @@ def test_a_worker_gets_the_same_storage_and_no_credentials(storage: Storage) -> 
 def test_a_private_folder_goes_when_the_trial_is_left(
     remote: RemotePrefix, trial: TrialConfig, tmp_path: Path
 ) -> None:
-    taken_up = take_up(trial, remote)
-    taken_up.advance(within_s=0)
+    resumed = take_up(trial, remote)
+    resumed.advance(within_s=0)
     assert len(list(tmp_path.glob("tmp/sweeps-*"))) == 1
-    taken_up.leave()
+    resumed.leave()
     assert files(remote, trial.key).keys() == set()  # it took no step
-    del taken_up
+    del resumed
     with remote.artifacts(trial.key):
         pass
     assert not list(tmp_path.glob("tmp/sweeps-*"))
@@ -226,7 +226,7 @@ def test_a_trial_that_is_abandoned_goes_on_elsewhere_as_if_undisturbed(
     for _ in range(4):
         before.advance(within_s=0)  # told, and three steps
     told = finish(take_up(trial, storage))
-    assert (told[0].step, told[0].taken_up, told[0].notes) == (3, True, [])
+    assert (told[0].step, told[0].resumed, told[0].notes) == (3, True, [])
     assert_ended_as_undisturbed(trial, storage)
 
 
@@ -238,8 +238,8 @@ def test_a_damaged_checkpoint_is_set_aside_there_and_the_one_before_it_is_used(
         before.advance(within_s=0)
     for number in (1, 2):
         storage.write(f"trials/{trial.key}/{NEWEST}", b"damaged %d" % number)
-        taken_up = take_up(trial, storage)
-        told = taken_up.advance(within_s=0)
+        resumed = take_up(trial, storage)
+        told = resumed.advance(within_s=0)
         assert told.step == 2
         (note,) = told.notes
         assert storage.where(trial.key) in note
@@ -247,9 +247,9 @@ def test_a_damaged_checkpoint_is_set_aside_there_and_the_one_before_it_is_used(
         kept = files(storage, trial.key)
         assert kept[f"{NEWEST}.unusable-{number}"] == b"damaged %d" % number
         assert NEWEST not in kept
-        taken_up.advance(within_s=0)
+        resumed.advance(within_s=0)
     assert storage.started([trial.key]) == {trial.key}
-    finish(taken_up)
+    finish(resumed)
     assert_ended_as_undisturbed(trial, storage)
 
 

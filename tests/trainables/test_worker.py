@@ -59,7 +59,7 @@ def test_it_reports_the_past_then_each_evaluation_then_the_end(
     made = worker(trial, tmp_path)
     results = [step(made) for _ in range(3)]
     assert [result["step"] for result in results] == [0, 3, 6]
-    assert [result["taken_up"] for result in results] == [True, False, False]
+    assert [result["resumed"] for result in results] == [True, False, False]
     assert [result["done"] for result in results] == [False, False, True]
     assert [e["step"] for result in results for e in result["evaluations"]] == [3, 6]
 
@@ -108,7 +108,7 @@ def test_a_trial_that_fails_says_why_and_the_worker_takes_the_next(
     log = log_of(trial_folder(tmp_path, diverging.key)).read_text()
     assert f"failed: {result['failure']}\nTraceback" in log
     made.take([trial.to_dict()])
-    assert step(made)["taken_up"]
+    assert step(made)["resumed"]
 
 
 def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
@@ -127,7 +127,7 @@ def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
     with monkeypatch.context() as patch:
         patch.setattr("trainables.training.loop.next_token_loss", full)
         assert step(made)["out_of_memory"]
-    assert step(made)["taken_up"]
+    assert step(made)["resumed"]
 
 
 def test_an_adapter_that_is_stopped_or_turned_to_another_trial_saves_first(

@@ -41,7 +41,7 @@ class RemotePrefix(Storage):
     def assert_seen(self) -> None:
         self._names(_prefix("none"))
 
-    def take_up(self, key: str) -> TrialFiles:
+    def open_trial(self, key: str) -> TrialFiles:
         return PrivateFiles(self, key)
 
     @contextlib.contextmanager

@@ -63,7 +63,7 @@ class Storage(ABC):
         """Raise StorageError where this machine does not see the storage."""
 
     @abstractmethod
-    def take_up(self, key: str) -> TrialFiles:
+    def open_trial(self, key: str) -> TrialFiles:
         """The files of a trial, to go on with."""
 
     @abstractmethod
@@ -113,7 +113,7 @@ class SharedFolder(Storage):
                 f"{platform.node()} does not see {self.root}; share the state directory"
             )
 
-    def take_up(self, key: str) -> TrialFiles:
+    def open_trial(self, key: str) -> TrialFiles:
         return TrialFiles(trial_folder(self.root, key))
 
     @contextlib.contextmanager

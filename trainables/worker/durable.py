@@ -43,7 +43,7 @@ class Progress:
     step: int
     done: bool
     evaluations: list[Evaluation]  # those not told before; all past ones when it is taken up
-    taken_up: bool = False  # whether this says where it goes on from
+    resumed: bool = False  # whether this says where it goes on from
     notes: list[str] = field(default_factory=list)  # what could not be trusted
 
 

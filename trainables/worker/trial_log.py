@@ -51,7 +51,7 @@ class TrialLog:
 
     def tell(self, progress: Progress) -> None:
         """Add what a trial came to."""
-        if progress.taken_up:
+        if progress.resumed:
             self.mark(f"starts at step {progress.step}")
         else:
             for one in progress.evaluations:

@@ -136,7 +136,7 @@ class Worker:
         Returns:
             ``trials``: a report for each that was not done before. It has its ``key`` and
 
-            * ``step``, ``evaluations``, ``taken_up``, ``notes``, ``done`` and ``hardware``; or
+            * ``step``, ``evaluations``, ``resumed``, ``notes``, ``done`` and ``hardware``; or
             * ``failure``: why it failed by itself, so that it is not tried again as one whose
               worker died is, and ``out_of_memory``; the traceback is in its log.
 
@@ -148,7 +148,7 @@ class Worker:
         try:
             for trial in self._given:
                 if trial.key not in self._carried:
-                    files = self._storage.take_up(trial.key)
+                    files = self._storage.open_trial(trial.key)
                     self._carried[trial.key] = Carried(trial, files)
             with self._capture.into([one.log for one in self._carried.values()]):
                 report = self._advanced(within_s)
@@ -235,7 +235,7 @@ class Worker:
 
     def _use_of(self, told: Sequence[tuple[DurableTrial, CameTo]]) -> Mapping[str, Any]:
         """Where evaluations were made that are new, and what they took; of none, nothing."""
-        moved = (one for _, one in told if isinstance(one, Progress) and not one.taken_up)
+        moved = (one for _, one in told if isinstance(one, Progress) and not one.resumed)
         if not any(one.evaluations for one in moved):
             return {}
         return {"host": platform.node(), "usage": self._usage.take()}

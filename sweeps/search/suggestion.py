@@ -31,7 +31,7 @@ class Suggestion:
 
     def on_evaluation(self, key: str, evaluation: Mapping[str, Any]) -> None:
         """Take an evaluation of one of its trials; again changes nothing."""
-        self.losses.setdefault(key, {})[evaluation["step"]] = evaluation["val_nats"]
+        self.losses.setdefault(key, {})[evaluation["step"]] = evaluation["val_loss"]
         if evaluation["step"] >= self.measured.get(key, evaluation)["step"]:
             self.measured[key] = evaluation
 

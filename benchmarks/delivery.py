@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.runs import runs_of
-from analysis.sqlite_store import STORE, artifacts_beside
+from analysis.trials.mlflow_store import runs_of
+from analysis.trials.sqlite_store import STORE, artifacts_beside
 from benchmarks.measuring import Asked, Samples, print_section, print_table
 from sweeps.execution.service import OUTBOX
 from sweeps.planning.plan import make_plan

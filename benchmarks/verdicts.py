@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.forecast import chances
+from analysis.claims.forecast import chances
 from benchmarks.edges import EDGES, EVERY, REFUTED, SUPPORTED, Edge, by_truth
 from benchmarks.measuring import Asked, print_section, print_table
 from benchmarks.synthetic import NOISES, SKEWED, SYMMETRIC, Design, Means, Noise, Truth, conclusions

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from analysis.errors import nearest
-from analysis.terminal import pass_on, say, table
+from analysis.text.terminal import pass_on, say, table
 from sweeps.cli.options import overrides_argument, retire_option, state_option
 from sweeps.process.summary import Summary, duration
 from trainables.errors import UserError

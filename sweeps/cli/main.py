@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from analysis.messages import without_password
-from analysis.terminal import complain, in_a_line, pass_on, set_up, table, try_to_say
+from analysis.text.messages import without_password
+from analysis.text.terminal import complain, in_a_line, pass_on, set_up, table, try_to_say
 from sweeps.cli import jobs
 from sweeps.cli.options import (
     overrides_argument,
@@ -513,8 +513,8 @@ def sample(
 def _show_ranking(ranking: object) -> None:
     import pandas as pd
 
-    from analysis.document import in_short
-    from analysis.ranking import DECIMALS
+    from analysis.results.ranking import DECIMALS
+    from analysis.text.document import in_short
 
     assert isinstance(ranking, pd.DataFrame)
     hidden = ["train_loss", "best_val_loss", "training_seconds", "left_out", "run_ids"]

@@ -22,7 +22,7 @@ from ray.job_config import JobConfig
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from analysis.messages import first_line
+from analysis.text.messages import first_line
 from sweeps.cluster.code_package import copy_code
 from sweeps.cluster.remote_tasks import Shares, answer, visit
 from sweeps.process import signals

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.sqlite_store import STORE, is_driven
+from analysis.trials.sqlite_store import STORE, is_driven
 from sweeps.execution.changes import change
 from sweeps.execution.service import sweep_names, sync_sweep
 from sweeps.planning.plan import Plan

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal import in_a_line, printable, try_to_say
+from analysis.text.terminal import in_a_line, printable, try_to_say
 from sweeps.planning.estimate import Estimate
 from sweeps.planning.plan import Plan
 from sweeps.process.summary import Summary, duration

@@ -14,12 +14,12 @@ import pandas as pd
 
 from analysis import AnalysisError, Trials, load_trials, tables, write_ranking, write_tables
 from analysis.errors import nearest
-from analysis.matplotlib_settings import load_matplotlib
-from analysis.ranking import level_means
-from analysis.ranking_texts import means_in_words
-from analysis.runs import PICTURE
-from analysis.sqlite_store import STORE, artifacts_beside, store_file
-from analysis.terminal import in_a_line
+from analysis.figures.matplotlib_settings import load_matplotlib
+from analysis.reports.ranking_texts import means_in_words
+from analysis.results.ranking import level_means
+from analysis.text.terminal import in_a_line
+from analysis.trials.mlflow_store import PICTURE
+from analysis.trials.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps.cluster.ray_environment import prepare_ray, scratch_folder
 from sweeps.execution.changes import change
 from sweeps.execution.progress import Before, Progress
@@ -551,7 +551,7 @@ def _draw(trials: Trials, path: Path) -> None:
     """Write the picture that the page of the sweep's run shows; of a single trial there is none."""
     # Imported late: it takes a second.
     load_matplotlib()
-    from analysis.figures import overview
+    from analysis.figures.report_figures import overview
 
     with phase("drawing the results"):
         if figure := overview(trials):

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from analysis.messages import without_password
+from analysis.text.messages import without_password
 from sweeps.planning.feasibility import MOST, allowed
 from sweeps.planning.sizes import FAR, check_counts, check_sizes, fits_here
 from sweeps.planning.study_spec import SearchedArm, StudySpec, make_study_specs, short_name

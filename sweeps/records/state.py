@@ -29,7 +29,7 @@ class State:
         """
         # Imported late: what plans a sweep has no use for the libraries of `analysis`.
         from analysis import AnalysisError
-        from analysis.sqlite_store import STORE, store_uri
+        from analysis.trials.sqlite_store import STORE, store_uri
 
         try:
             return store_uri(self.root / STORE)

@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from analysis.messages import first_line
+from analysis.text.messages import first_line
 from trainables.errors import UserError
 from trainables.files import set_aside, write_atomically
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from analysis import AnalysisError
-from analysis.runs import opened, runs_of
+from analysis.trials.mlflow_store import opened, runs_of
 from sweeps.planning.study_spec import ARM, SearchedArm
 from sweeps.records.outbox import Outbox, TrialRecord
 from trainables.config import canonical

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from analysis.plain_yaml import YamlError, parse_yaml
+from analysis.text.plain_yaml import YamlError, parse_yaml
 from sweeps.spec.sweep_file import SweepFile
 from trainables.errors import UserError
 

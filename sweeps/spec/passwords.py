@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 from pydantic import AfterValidator
 
-from analysis.messages import without_password
+from analysis.text.messages import without_password
 from trainables.errors import UserError
 
 

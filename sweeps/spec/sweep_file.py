@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
 from analysis.errors import listed
-from analysis.plain_yaml import YamlError, read_yaml
+from analysis.text.plain_yaml import YamlError, read_yaml
 from sweeps.spec.passwords import Uri
 from sweeps.spec.search_spec import Parameter, Replicates, SearchSpec
 from trainables.errors import UserError, brief, validate

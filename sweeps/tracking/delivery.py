@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from analysis.messages import first_line
+from analysis.text.messages import first_line
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
 from sweeps.tracking.sweep_runs import RefusedError, SweepRuns

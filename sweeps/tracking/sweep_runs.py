@@ -18,11 +18,12 @@ from typing import Any
 import pandas as pd
 
 from analysis import RANKING_TABLE
-from analysis.document import as_code, as_text, code_block
-from analysis.links import artifact_link, artifact_source, run_link
-from analysis.messages import without_password
-from analysis.runs import METRICS, PICTURE, PLAN, PLANNED, REPORT, report_link, runs_of
-from analysis.sqlite_store import is_elsewhere, local_folder
+from analysis.text.document import as_code, as_text, code_block
+from analysis.text.links import artifact_link, artifact_source, run_link
+from analysis.text.messages import without_password
+from analysis.trials.mlflow_store import PICTURE, PLAN, PLANNED, REPORT, report_link, runs_of
+from analysis.trials.sqlite_store import is_elsewhere, local_folder
+from analysis.trials.table import METRICS
 from sweeps.records.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
 from sweeps.tracking.store import mlflow_client
 from sweeps.tracking.views import cut, view_link

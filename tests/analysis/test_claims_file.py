@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from analysis import check_claims, load_trials
-from analysis.claims import FORMS, Scope, load_claims
+from analysis.claims.claim import FORMS, Scope, load_claims
 from analysis.command import main
 from analysis.errors import AnalysisError
 

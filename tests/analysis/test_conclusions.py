@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError, check_claims, conclusions_table, contrasts_table, load_trials
-from analysis.claims import Claim
-from analysis.conclusions import conclude
-from analysis.contrasts import Contrast, contrasts_of
-from analysis.decisions import ALPHA, averages, decide
-from analysis.forecast import chances
-from analysis.published import PUBLISHED
-from analysis.runs import Trials
+from analysis.claims.claim import Claim
+from analysis.claims.conclusions import conclude
+from analysis.claims.contrasts import Contrast, contrasts_of
+from analysis.claims.decisions import ALPHA, averages, decide
+from analysis.claims.forecast import chances
+from analysis.results.published import PUBLISHED
+from analysis.trials.table import Trials
 
 ORDER = {"claim": "a < b < c", "factor": "kind", "order": ["a", "b", "c"]}
 SWEEPS = 1_000

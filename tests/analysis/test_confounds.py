@@ -14,13 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from analysis import check_claims, conclusions_table, contrasts_table, load_trials
-from analysis.claim_texts import Link, claim_section, claims_overview, one_seed_note, sentences
-from analysis.claims import Claim, ClaimError
+from analysis.claims.claim import Claim, ClaimError
+from analysis.claims.conclusions import Conclusion, averages, conclude, decide
+from analysis.claims.contrasts import Contrast, contrasts_of
 from analysis.command import main
-from analysis.conclusions import Conclusion, averages, conclude, decide
-from analysis.contrasts import Contrast, contrasts_of
 from analysis.errors import AnalysisError
-from analysis.runs import Trials
+from analysis.reports.claim_texts import (
+    Link,
+    claim_section,
+    claims_overview,
+    one_seed_note,
+    sentences,
+)
+from analysis.trials.table import Trials
 from tests.analysis.tuned import run, sweep
 
 SEEDS = range(1, 6)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.claims import Claim
-from analysis.contrasts import Contrast
-from analysis.decisions import Noise, decide
-from analysis.forecast import Needed, chances, seeds_needed
+from analysis.claims.claim import Claim
+from analysis.claims.contrasts import Contrast
+from analysis.claims.decisions import Noise, decide
+from analysis.claims.forecast import Needed, chances, seeds_needed
 
 UNIT = np.array([-1.0, 0.0, 1.0])  # mean 0, standard deviation 1
 TINY = 1e-9  # a margin that plays no part

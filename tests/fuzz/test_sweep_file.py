@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from hypothesis.strategies import SearchStrategy
 
-from analysis.plain_yaml import YamlError, parse_yaml
+from analysis.text.plain_yaml import YamlError, parse_yaml
 from sweeps.planning.plan import expand, override
 from sweeps.spec.sweep_file import SweepFile, load_sweep
 from tests.fuzz import guard

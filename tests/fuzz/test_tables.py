@@ -15,13 +15,13 @@ from hypothesis import settings
 from hypothesis import strategies as some
 
 from analysis import check_claims, load_trials, markdown, tables, write_tables
-from analysis.claim_texts import claims_overview, sentences
-from analysis.claims import SHIPPED, Claim
-from analysis.conclusions import write_conclusions
+from analysis.claims.claim import SHIPPED, Claim
+from analysis.claims.conclusions import write_conclusions
 from analysis.errors import AnalysisError
-from analysis.plain_yaml import parse_yaml
-from analysis.published import PUBLISHED
-from analysis.runs import RESERVED
+from analysis.reports.claim_texts import claims_overview, sentences
+from analysis.results.published import PUBLISHED
+from analysis.text.plain_yaml import parse_yaml
+from analysis.trials.table import RESERVED
 from tests.fuzz import guard
 
 OURS = sorted({*RESERVED, "seed", "variant", "pe_type", "n_embd", "block_size", "corpus", "loss"})

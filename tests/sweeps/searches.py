@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
-from analysis.plain_yaml import parse_yaml
+from analysis.text.plain_yaml import parse_yaml
 from sweeps.planning.plan import Plan, expand, override
 from sweeps.records.outbox import Outbox
 from sweeps.search.search import Search, history_in, known_studies

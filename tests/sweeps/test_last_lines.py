@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from analysis.errors import AnalysisError
-from analysis.sqlite_store import store_uri
+from analysis.trials.sqlite_store import store_uri
 from sweeps.cli.main import main
 from sweeps.execution import service
 from sweeps.planning.plan import make_plan

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from analysis.plain_yaml import parse_yaml
+from analysis.text.plain_yaml import parse_yaml
 from sweeps.cli.main import main
 from sweeps.planning.plan import Plan, expand, override
 from sweeps.spec.sweep_file import SweepFile, load_sweep, preset_files

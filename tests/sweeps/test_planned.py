@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis import AnalysisError, judged, load_trials
-from analysis.runs import PLAN
+from analysis.trials.mlflow_store import PLAN
 from sweeps.planning.plan import Plan
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox

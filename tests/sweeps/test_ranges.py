@@ -11,7 +11,7 @@ import optuna
 import pytest
 from click.testing import CliRunner
 
-from analysis.search import Space, read_search
+from analysis.trials.search_record import Space, read_search
 from sweeps.cli.main import main
 from sweeps.planning.feasibility import MOST, allowed
 from sweeps.spec.search_spec import Parameter

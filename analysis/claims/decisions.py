@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.claims import Claim
-from analysis.contrasts import Contrast
+from analysis.claims.claim import Claim
+from analysis.claims.contrasts import Contrast
 from analysis.statistics import (
     ROUNDING,
     SMALLEST,

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.trials import METRICS, WAITING, Trials, in_reading_order, of_trials
+from analysis.trials.table import METRICS, WAITING, Trials, in_reading_order, of_trials
 
 FEW = 3  # studies that are named in a sentence
 TUNED = "tuned"  # the value of a setting that a search chose

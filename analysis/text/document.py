@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.terminal import visible
+from analysis.text.terminal import visible
 
 FIGURES = "figures"
 LONG = 10  # characters of a number

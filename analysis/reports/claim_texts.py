@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.conclusions import Conclusion, contrasts_table
-from analysis.decisions import NEGATED
-from analysis.document import as_code, as_text, in_short, markdown_table
-from analysis.forecast import fewest_for_signs
-from analysis.messages import address_of
+from analysis.claims.conclusions import Conclusion, contrasts_table
+from analysis.claims.decisions import NEGATED
+from analysis.claims.forecast import fewest_for_signs
 from analysis.statistics import FEWEST_FOR_BOOTSTRAP, Interval
+from analysis.text.document import as_code, as_text, in_short, markdown_table
+from analysis.text.messages import address_of
 
 MOST_LINKS = 10  # to runs, for a claim
 ONE_SEED = """\

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from analysis.document import in_short
-from analysis.ranking import DECIMALS, INTERVAL
-from analysis.runs import Trials
-from analysis.terminal import in_a_line
-from analysis.terminal import table as columns
+from analysis.results.ranking import DECIMALS, INTERVAL
+from analysis.text.document import in_short
+from analysis.text.terminal import in_a_line
+from analysis.text.terminal import table as columns
+from analysis.trials.table import Trials
 
 MOST_ROWS = 20  # of the ranking
 MORE = "--markdown and --csv print all"
@@ -104,7 +104,7 @@ def means_in_words(means: pd.DataFrame) -> list[str]:
     The best level comes first.
 
     Args:
-        means: of `analysis.ranking.level_means`.
+        means: of `analysis.results.ranking.level_means`.
     """
     lines = []
     for setting, rows in means.groupby("setting", sort=False):

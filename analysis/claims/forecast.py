@@ -11,9 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from analysis.claims import Claim
-from analysis.contrasts import Contrast
-from analysis.decisions import ALPHA, NEGATED, Decision, OneSided, floor, tests_against, tests_for
+from analysis.claims.claim import Claim
+from analysis.claims.contrasts import Contrast
+from analysis.claims.decisions import (
+    ALPHA,
+    NEGATED,
+    Decision,
+    OneSided,
+    floor,
+    tests_against,
+    tests_for,
+)
 from analysis.statistics import Floats, below_zero, page_trend
 
 WANTED = 0.8  # the chance of a verdict at which so many seeds are enough

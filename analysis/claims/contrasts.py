@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.claims import Claim, ClaimError, ConfoundedError, Selection, Value
-from analysis.errors import listed
-from analysis.pairing import (
+from analysis.claims.claim import Claim, ClaimError, ConfoundedError, Selection
+from analysis.claims.pairing import (
     LOSS,
     PROVENANCE,
     Configuration,
@@ -24,8 +23,10 @@ from analysis.pairing import (
     label,
     pairs,
 )
-from analysis.runs import Trials
+from analysis.errors import listed
 from analysis.statistics import Floats, resolution
+from analysis.trials.selection import as_in, select
+from analysis.trials.table import Trials
 
 MOST_CONTRASTS = 20_000
 ENOUGH = 5  # different losses, from which it is plain to what they were rounded
@@ -104,7 +105,7 @@ def _check_names(claim: Claim, trials: Trials) -> None:
         if name not in trials.params:
             raise ClaimError(no_setting(name, trials), *path)
     for path, name, value in claim.values:
-        if not trials.table[name].isin([_as_in(trials.table[name], value)]).any():
+        if not trials.table[name].isin([as_in(trials.table[name], value)]).any():
             known = sorted(map(str, trials.table[name].dropna().unique()))
             raise ClaimError(
                 f"no trial of {trials.experiment!r} has {name}={value}; there are: {listed(known)}",
@@ -133,7 +134,7 @@ def _between_levels(claim: Claim, trials: Trials, table: pd.DataFrame) -> Iterat
     if factor not in trials.settings:  # all trials have the same level
         return
     table = table[table[factor].notna()]
-    named = [_as_in(table[factor], level) for level in claim.named_levels]
+    named = [as_in(table[factor], level) for level in claim.named_levels]
     if len(set(named)) < len(named):
         raise ClaimError(f"a level occurs twice in {', '.join(map(str, named))}", "factor")
     compared = set(named) if claim.names_all else {*named, *table[factor]}
@@ -320,25 +321,6 @@ def _resolution(*sides: pd.DataFrame) -> float:
         return 0.0
     many = [losses for losses in known if losses.nunique() >= ENOUGH]
     return max(map(resolution, [pd.concat(known), *many]))
-
-
-def select(table: pd.DataFrame, selection: Mapping[str, Value | list[Value]]) -> pd.DataFrame:
-    """The rows that have these values."""
-    for name, value in selection.items():
-        values = value if isinstance(value, list) else [value]
-        table = table[table[name].isin([_as_in(table[name], one) for one in values])]
-    return table
-
-
-def _as_in(column: pd.Series[Any], value: Value) -> Value:
-    """A value as the column has it: YAML's 1e-3, "8" and true are 0.001, 8 and "True"."""
-    if not pd.api.types.is_numeric_dtype(column):  # words, and perhaps numbers
-        return next((one for one in column.unique() if str(one) == str(value)), str(value))
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    return int(number) if number.is_integer() else number
 
 
 def _values(selection: Selection) -> str:

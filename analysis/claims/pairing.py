@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.claims import Claim, ClaimError, ConfoundedError
+from analysis.claims.claim import Claim, ClaimError, ConfoundedError
 from analysis.errors import listed
-from analysis.runs import Trials
+from analysis.trials.table import Trials
 
 LOSS = "val_loss, where it counts"  # a column that no setting is called
 PROVENANCE = ("corpus_digest", "code_version", "result_version")

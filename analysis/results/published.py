@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.runs import Trials, load_trials
 from analysis.statistics import prediction_interval
+from analysis.trials.loading import load_trials
+from analysis.trials.table import Trials
 
-PUBLISHED = Path(__file__).parent / "published_results.csv"
+PUBLISHED = Path(__file__).parents[1] / "published_results.csv"
 FACTORS = ("variant", "pe_type", "n_embd", "block_size")
 PROTOCOL = {  # of the study, as params of a trial show it
     "corpus": "tinyshakespeare",

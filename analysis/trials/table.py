@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import pandas as pd
 
 from analysis.errors import AnalysisError
-from analysis.search import Search, read_search
+from analysis.trials.search_record import Search, read_search
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")

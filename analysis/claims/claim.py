@@ -31,16 +31,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from analysis.errors import AnalysisError
-from analysis.plain_yaml import Lines, YamlError, read_with_lines
+from analysis.text.plain_yaml import Lines, YamlError, read_with_lines
+from analysis.trials.selection import Value
 
-Value = bool | int | float | str
 Selection = dict[str, Value | Annotated[list[Value], Field(min_length=1)]]
 Side = Annotated[Selection, Field(min_length=1)]
 Levels = Annotated[list[Value], Field(min_length=2, max_length=100)]  # `equal` compares all pairs
 Scope = Literal["in every cell", "not in every cell", "on average"]
 Direction = Literal["falling", "rising"]
 
-SHIPPED = Path(__file__).parent / "claims.yaml"
+SHIPPED = Path(__file__).parents[1] / "claims.yaml"
 FORMS = ("order", "monotone", "trend", "best", "equal")
 OPEN_FORMS = ("monotone", "trend", "best")  # which do not name all of their levels
 EXAMPLE = "{claim: rope is best, factor: pe_type, best: rope}"

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.confirmed import first_choices, texts
-from analysis.contrasts import select
-from analysis.runs import COSTS, Trials, is_finite
-from analysis.search import NO_SPACE, Search
 from analysis.statistics import t_interval
-from analysis.trials import of_trials
+from analysis.trials.confirmed import first_choices, texts
+from analysis.trials.search_record import NO_SPACE, Search
+from analysis.trials.selection import select
+from analysis.trials.table import COSTS, Trials, is_finite, of_trials
 
 OUTCOMES = ("finished", "unfinished", "stopped", "failed")  # of several trials the last one counts
 SUGGESTION = [

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.confirmed import confirmation_note, studies_of, unconfirmed
-from analysis.document import Figure, Report, as_text, markdown_table
 from analysis.errors import AnalysisError
-from analysis.figures import SEARCH_FIGURES, figures_of_search
-from analysis.importances import (
+from analysis.figures.report_figures import SEARCH_FIGURES, figures_of_search
+from analysis.reports.ranking_texts import first_rows
+from analysis.results.importances import (
     ALL,
     MEANING,
     MOST_TRIALS,
@@ -19,11 +18,12 @@ from analysis.importances import (
     samples,
     too_little,
 )
-from analysis.ranking import DECIMALS, level_means, markdown
-from analysis.ranking_texts import first_rows
-from analysis.runs import Trials
-from analysis.search import EDGE
-from analysis.studies import chosen, study_tables, winners
+from analysis.results.ranking import DECIMALS, level_means, markdown
+from analysis.results.studies import chosen, study_tables, winners
+from analysis.text.document import Figure, Report, as_text, markdown_table
+from analysis.trials.confirmed import confirmation_note, studies_of, unconfirmed
+from analysis.trials.search_record import EDGE
+from analysis.trials.table import Trials
 
 MOST_ROWS = 60  # of a table; the CSV files have all
 EFFORT = ["suggestions", "finished", "stopped", "failed", "steps", "full_steps"]

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.claim_texts import Link, claim_section, claims_overview
-from analysis.conclusions import Conclusion, contrasts_table
-from analysis.confirmed import judged, not_begun_note, studies_of
-from analysis.document import Figure, Report, as_text, in_short, markdown_table
-from analysis.figures import SEARCH_FIGURES, figures
-from analysis.published import PROTOCOL, comparison
-from analysis.ranking import markdown
-from analysis.runs import Trials
-from analysis.search_texts import basis, search_section
+from analysis.claims.conclusions import Conclusion, contrasts_table
+from analysis.figures.report_figures import SEARCH_FIGURES, figures
+from analysis.reports.claim_texts import Link, claim_section, claims_overview
+from analysis.reports.search_texts import basis, search_section
+from analysis.results.published import PROTOCOL, comparison
+from analysis.results.ranking import markdown
+from analysis.text.document import Figure, Report, as_text, in_short, markdown_table
+from analysis.trials.confirmed import judged, not_begun_note, studies_of
+from analysis.trials.table import Trials
 
 MOST_ROWS = 60  # of a table; the CSV files have all
 MOST_CURVES = 60  # configurations, the best ones

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from analysis.csv_files import csv_text, read_csv
 from analysis.errors import AnalysisError, listed
-from analysis.trials import (
+from analysis.text.csv_files import csv_text, read_csv
+from analysis.trials.table import (
     IDENTITY,
     METRICS,
     TAGS,
@@ -74,7 +74,7 @@ def write_trials(trials: Trials, folder: Path, source: str = "") -> Path:
     """Write ``trials.csv``: the same claims have the same verdicts on it.
 
     Args:
-        trials: as they are judged (see `analysis.confirmed`).
+        trials: as they are judged (see `analysis.trials.confirmed`).
         folder: is made if need be.
         source: the file that they were read from; it is not written over.
     """

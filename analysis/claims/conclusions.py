@@ -12,11 +12,9 @@ from statistics import fmean
 
 import pandas as pd
 
-from analysis.claims import Claim, ClaimData, ClaimError, ConfoundedError, load_claims
-from analysis.confirmed import confirmation_note, judged
-from analysis.contrasts import Contrast, contrasts_of, no_setting
-from analysis.csv_files import csv_text
-from analysis.decisions import (
+from analysis.claims.claim import Claim, ClaimData, ClaimError, ConfoundedError, load_claims
+from analysis.claims.contrasts import Contrast, contrasts_of, no_setting
+from analysis.claims.decisions import (
     ALPHA,
     NEGATED,
     Decision,
@@ -32,11 +30,12 @@ from analysis.decisions import (
     tests_against,
     tests_for,
 )
+from analysis.claims.forecast import Needed, seeds_needed
 from analysis.errors import AnalysisError
-from analysis.forecast import Needed, seeds_needed
-from analysis.runs import Trials
 from analysis.statistics import Interval, bca_interval, holm, sign_flip, t_intervals
-from analysis.trials import of_trials
+from analysis.text.csv_files import csv_text
+from analysis.trials.confirmed import confirmation_note, judged
+from analysis.trials.table import Trials, of_trials
 
 CONFIDENCE = 1 - 2 * ALPHA  # of intervals, whose ends are those of the one-sided tests
 CONTRAST_COLUMNS = (
@@ -184,8 +183,8 @@ def check_claims(trials: Trials, claims: Path | str | ClaimData | None = None) -
 
     Args:
         trials: from `load_trials`.
-        claims: a YAML file (see `analysis.claims`), or a claim or a list of them, each a dictionary
-            as in the file; None takes the claims of the published study, those of them that the
+        claims: a YAML file (see `analysis.claims.claim`), or a claim or a list of them, each a
+            dictionary as in the file; None takes those claims of the published study that the
             trials can speak of.
 
     Raises:

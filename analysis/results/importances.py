@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import AnalysisError, listed
-from analysis.runs import Trials, is_finite
-from analysis.studies import with_active
-from analysis.trials import of_trials
+from analysis.results.studies import with_active
+from analysis.trials.table import Trials, is_finite, of_trials
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

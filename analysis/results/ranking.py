@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.confirmed import judged
-from analysis.csv_files import csv_text
-from analysis.document import markdown_table
 from analysis.errors import AnalysisError, listed
-from analysis.runs import Trials
 from analysis.statistics import t_intervals
-from analysis.terminal import in_a_line
-from analysis.trials import of_trials
+from analysis.text.csv_files import csv_text
+from analysis.text.document import markdown_table
+from analysis.text.terminal import in_a_line
+from analysis.trials.confirmed import judged
+from analysis.trials.table import Trials, of_trials
 
 RANKING_TABLE = "ranking.json"
 MOST_BYTES = 200  # of the name of a file

@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 
 from analysis.errors import nearest
 from sweeps.cluster.code_package import copy_code
-from sweeps.process.summary import Summary, last_summary
+from sweeps.process.summary import WANTS_JSON, Summary, last_summary, without_json
 from trainables.errors import UserError, brief
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ class Cluster:
         return self.submissions(sweep)[0]
 
     def with_progress(self, job: SweepJob) -> SweepJob:
-        """The same, and how far it is by its output."""
-        return SweepJob(**{**vars(job), "progress": last_summary(self.logs(job))})
+        """Return the job with its progress, which the driver writes to its log as JSON."""
+        return replace(job, progress=last_summary(self._log(job)))
 
     def submit(
         self, plan: Plan, file: Path | None, name_or_path: str, arguments: Sequence[str]
@@ -189,30 +189,37 @@ class Cluster:
         return self._start(f'cd "$SWEEPS_STATE/{_kept(sweep)}" && {again}', metadata, None)
 
     def logs(self, job: SweepJob) -> str:
-        """What a sweep has said so far."""
+        """Return the output of a sweep so far."""
+        return "".join(without_json([self._log(job)]))
+
+    def _log(self, job: SweepJob) -> str:
         with self._asked():
-            logs: str = self._client.get_job_logs(job.job)
-        return logs
+            log: str = self._client.get_job_logs(job.job)
+        return log
 
     def follow(self, job: SweepJob) -> Iterator[str]:
-        """What a sweep says, until it ends.
+        """Yield the output of a sweep until it ends.
 
         Raises:
             UserError: the connection broke.
         """
         with self._asked(CHANGES_NOTHING):
-            loop = asyncio.new_event_loop()
-            try:
-                lines = self._client.tail_job_logs(job.job)
-                while True:
-                    try:
-                        yield loop.run_until_complete(anext(lines))
-                    except StopAsyncIteration:
-                        break
-            finally:
-                loop.run_until_complete(loop.shutdown_asyncgens())
-                loop.close()
+            yield from without_json(self._tail(job))
         self.wait(job, ENDING_S)  # the last line comes before the end
+
+    def _tail(self, job: SweepJob) -> Iterator[str]:
+        """Yield the log of a job in chunks, until the job ends."""
+        loop = asyncio.new_event_loop()
+        try:
+            chunks = self._client.tail_job_logs(job.job)
+            while True:
+                try:
+                    yield loop.run_until_complete(anext(chunks))
+                except StopAsyncIteration:
+                    break
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
     def stop(self, job: SweepJob) -> SweepJob:
         """Let the trials of a sweep save themselves, and end it.
@@ -246,6 +253,7 @@ class Cluster:
             "RAY_JOB_STOP_SIGNAL": "SIGINT",  # gently
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S),
             "PYTHONUNBUFFERED": "1",  # its output can be followed
+            WANTS_JSON: "1",
             "SWEEPS_CODE_VERSION": metadata["code_version"],
             "SWEEPS_AGAIN": f"sweeps resume {metadata['sweep']}",
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from rich.text import Text
 from analysis.text.terminal import in_a_line, printable, try_to_say
 from sweeps.planning.estimate import Estimate
 from sweeps.planning.plan import Plan
-from sweeps.process.summary import Summary, duration
+from sweeps.process.summary import WANTS_JSON, Summary, duration
 from sweeps.records.events import TrialEvent
 from sweeps.search.queue import Queue
 from trainables.config import TrialConfig
@@ -113,7 +114,10 @@ class Progress:
     def _print(self, said: str) -> None:
         if not self._console.is_terminal:
             self._printed_s = time.monotonic()
-            try_to_say(in_a_line(f"{self.summary()} | {said}"))
+            summary = self.summary()
+            try_to_say(in_a_line(f"{summary} | {said}"))
+            if WANTS_JSON in os.environ:
+                try_to_say(summary.to_json())
 
     @contextmanager
     def shown(self) -> Iterator[None]:

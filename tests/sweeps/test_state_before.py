@@ -1,8 +1,8 @@
 """A state directory and an MLflow store that an earlier version wrote are continued.
 
-`state_before.tar.gz` is the state of a sweep of ten trials whose driver was killed: seven were done,
-two were being trained, one was still to confirm the winner. In the version that wrote it `sweeps`
-had no packages, and evaluations had ``val_nats`` in the place of ``val_loss``.
+`state_before.tar.gz` is the state of a sweep of ten trials whose driver was killed: seven were
+done, two were being trained, one was still to confirm the winner. In the version that wrote it
+`sweeps` had no packages, and evaluations had ``val_nats`` in the place of ``val_loss``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
 from sweeps.process.stopping import FORCE_S, Stop
-from sweeps.records.events import Kind, Listener, TrialEvent
+from sweeps.records.events import Kind, Listener, TrialEvent, cause_in_words
 from sweeps.resources.gpus import GpuShares
 from sweeps.resources.packs import Packs
 from sweeps.search.queue import Queue
@@ -242,7 +242,14 @@ class Recorder(Unpickled, tune.Callback):  # type: ignore[misc]
         key = report["key"]
         if "failure" in report:
             if not (report["out_of_memory"] and self._enlarge(key, carried["gpus"])):
-                self._tell(TrialEvent(key, "failed", reason=report["failure"]))
+                self._tell(
+                    TrialEvent(
+                        key,
+                        "failed",
+                        reason=report["failure"],
+                        cause=cause_in_words(report["failure"]),
+                    )
+                )
             return
         names = ("step", "evaluations", "resumed", "notes", "hardware")
         self._tell(TrialEvent(key, "progressed", **{name: report[name] for name in names}))

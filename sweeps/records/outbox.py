@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sweeps.records.events import TrialEvent
+from sweeps.records.events import EndCause, TrialEvent, cause_in_words
 from trainables.errors import UserError
 from trainables.files import keep_private, partial_of, remove_partials, set_aside
 
@@ -42,6 +42,7 @@ CREATE TABLE trials (
     role TEXT NOT NULL,
     status TEXT NOT NULL DEFAULT 'WAITING',  -- or RUNNING, FINISHED, STOPPED, FAILED, KILLED
     reason TEXT NOT NULL DEFAULT '',  -- why it failed, or was stopped early
+    cause TEXT NOT NULL DEFAULT '',  -- sweeps.records.events.EndCause
     failures INTEGER NOT NULL DEFAULT 0,  -- how often it failed
     hardware TEXT NOT NULL DEFAULT '',
     step INTEGER NOT NULL DEFAULT 0,
@@ -87,6 +88,7 @@ class TrialRecord:
     latest_ms: int
     run_id: str | None
     revision: int
+    cause: EndCause | None = None
 
     @property
     def is_done(self) -> bool:
@@ -231,19 +233,19 @@ class Outbox:
             )
             match event.kind:
                 case "started":
-                    self._set(event.key, "status = 'RUNNING', reason = '',"
+                    self._set(event.key, "status = 'RUNNING', reason = '', cause = '',"
                               " started_ms = coalesce(started_ms, latest_ms)")  # fmt: skip
                 case "progressed":
                     self._progress(event)
                 case "finished":
-                    self._set(event.key, "status = 'FINISHED', reason = ''")
+                    self._set(event.key, "status = 'FINISHED', reason = '', cause = ''")
                 case "stopped":
-                    self._set(
-                        event.key, "status = 'STOPPED', reason = :reason", reason=event.reason
-                    )
+                    self._set(event.key, "status = 'STOPPED', reason = :reason, cause = :cause",
+                              reason=event.reason, cause=event.cause or "")  # fmt: skip
                 case "failed":
                     self._set(event.key, "status = 'FAILED', failures = failures + 1,"
-                              " reason = :reason", reason=event.reason)  # fmt: skip
+                              " reason = :reason, cause = :cause",
+                              reason=event.reason, cause=event.cause or "")  # fmt: skip
 
     def _stop_running(self) -> None:
         self._database.execute(
@@ -397,9 +399,16 @@ class Outbox:
             )
             ended = status in ("FINISHED", "STOPPED", "FAILED")
             database.execute(
-                "UPDATE trials SET status = ?, reason = ?, failures = ?, revision = revision + ?"
-                " WHERE key = ? AND status = 'WAITING'",
-                (status if ended else "KILLED", reason, status == "FAILED", not ended, key),
+                "UPDATE trials SET status = ?, reason = ?, cause = ?, failures = ?,"
+                " revision = revision + ? WHERE key = ? AND status = 'WAITING'",
+                (
+                    status if ended else "KILLED",
+                    reason,
+                    cause_in_words(reason) or "",
+                    status == "FAILED",
+                    not ended,
+                    key,
+                ),
             )
             if ended and is_current:
                 database.execute(
@@ -462,6 +471,7 @@ def _open(path: Path, sweep: str) -> sqlite3.Connection:
         _check(database, path, sweep)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
+        _add_causes(database)
     except sqlite3.DatabaseError as error:
         database.close()
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -496,9 +506,23 @@ def _check(database: sqlite3.Connection, path: Path, sweep: str) -> None:
         raise _UnusableError("it is the outbox of another sweep")
 
 
+def _add_causes(database: sqlite3.Connection) -> None:
+    """Give the trials of an earlier version a cause, read from their reasons."""
+    if "cause" in {column["name"] for column in database.execute("PRAGMA table_info(trials)")}:
+        return
+    database.create_function("cause_in_words", 1, lambda reason: cause_in_words(reason) or "")
+    with database:
+        database.execute("BEGIN")
+        database.execute("ALTER TABLE trials ADD COLUMN cause TEXT NOT NULL DEFAULT ''")
+        database.execute("UPDATE trials SET cause = cause_in_words(reason)")
+
+
 def _record(row: sqlite3.Row) -> TrialRecord:
-    fields = {name: row[name] for name in TrialRecord.__dataclass_fields__}
-    return TrialRecord(**fields | {"content": json.loads(row["content"])})
+    """Return the record of a row, which an earlier version may have written."""
+    columns = dict(zip(row.keys(), row, strict=True))
+    cause = columns.get("cause", cause_in_words(row["reason"]))
+    columns |= {"content": json.loads(row["content"]), "cause": EndCause(cause) if cause else None}
+    return TrialRecord(**{name: columns[name] for name in TrialRecord.__dataclass_fields__})
 
 
 def _set_aside(path: Path) -> Path:

@@ -85,7 +85,7 @@ def train(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     return [
         {
             "tokens": training_tokens(config),
-            "val_loss": last[config.key]["val_nats"],
+            "val_loss": last[config.key]["val_loss"],
             "started_s": started_s,
         }
         for config in configs

@@ -161,7 +161,7 @@ def fill(folder: Path, trials: int) -> Filled:
 
 
 def evaluation(step: int, loss: float) -> dict[str, float]:
-    nats = {"train_nats": loss - 0.02, "val_nats": loss, "best_val_nats": loss}
+    nats = {"train_loss": loss - 0.02, "val_loss": loss, "best_val_loss": loss}
     return {"step": step, **nats, "training_s": step / 1_000, "tokens_per_s": 1e5}
 
 

@@ -93,6 +93,6 @@ def run_ours(folder: Path, sweep: str, name: str, *overrides: str) -> Came:
         step * int(one["batch_size"]) * int(one["block_size"])
         for (step, _, _), one in zip(trials, params, strict=True)
     )
-    losses = [json.loads(content)["val_nats"] for content, _ in last]
+    losses = [json.loads(content)["val_loss"] for content, _ in last]
     started_s = [started_ms / 1e3 for *_, started_ms in trials]
     return Came(ran, len(trials), tokens, statistics.fmean(losses), started_s)

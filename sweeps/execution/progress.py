@@ -86,9 +86,9 @@ class Progress:
             case "progressed":
                 self.running[event.key] = event.step
                 for evaluation in event.evaluations:
-                    self._losses[event.key] = evaluation["val_nats"]
-                    if self._best is None or evaluation["val_nats"] < self._best[0]:
-                        self._best = (evaluation["val_nats"], name)
+                    self._losses[event.key] = evaluation["val_loss"]
+                    if self._best is None or evaluation["val_loss"] < self._best[0]:
+                        self._best = (evaluation["val_loss"], name)
                 if time.monotonic() - self._printed_s > QUIET_S:
                     self._print(f"{name} at step {event.step}{self._loss(event.key)}")
                 for note in event.notes:

@@ -24,7 +24,7 @@ from trainables.files import keep_private, partial_of, remove_partials, set_asid
 
 OUTBOX = "outbox.db"  # in the folder of a sweep
 APPLICATION = 0x62677377  # marks the file as ours, in sqlite's application_id
-VERSION = 1
+VERSION = 2  # 2: evaluations call the losses train_loss, val_loss, best_val_loss, not *_nats
 TRIAL, REMOVED = "trial", "removed"  # roles of a run; removed: no longer part of the sweep
 SCHEMA = f"""
 PRAGMA application_id = {APPLICATION};
@@ -321,7 +321,7 @@ class Outbox:
     def best(self) -> tuple[float, str] | None:
         """The lowest val_loss of an evaluation so far, in nats, and the name of its trial."""
         found = self._read(
-            "SELECT key, json_extract(evaluations.content, '$.val_nats') AS nats FROM evaluations"
+            "SELECT key, json_extract(evaluations.content, '$.val_loss') AS nats FROM evaluations"
             f" JOIN trials USING (key) WHERE role = '{TRIAL}' AND json_valid(evaluations.content)"
             " ORDER BY nats LIMIT 1"  # one that is not finite is no JSON
         )
@@ -335,7 +335,7 @@ class Outbox:
         """The val_loss of each finished trial's last evaluation, in nats, by key."""
         rows = self._read(
             "SELECT key, max(evaluations.step),"
-            " json_extract(evaluations.content, '$.val_nats') AS nats"
+            " json_extract(evaluations.content, '$.val_loss') AS nats"
             f" FROM evaluations JOIN trials USING (key) WHERE role = '{TRIAL}'"
             " AND status = 'FINISHED' AND json_valid(evaluations.content) GROUP BY key"
         )
@@ -469,6 +469,7 @@ def _open(path: Path, sweep: str) -> sqlite3.Connection:
     try:
         database.row_factory = sqlite3.Row
         _check(database, path, sweep)
+        _upgrade(database)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         _add_causes(database)
@@ -515,6 +516,21 @@ def _add_causes(database: sqlite3.Connection) -> None:
         database.execute("BEGIN")
         database.execute("ALTER TABLE trials ADD COLUMN cause TEXT NOT NULL DEFAULT ''")
         database.execute("UPDATE trials SET cause = cause_in_words(reason)")
+
+
+def _upgrade(database: sqlite3.Connection) -> None:
+    """Convert a file of version 1: rename the losses in the JSON of its evaluations."""
+    if database.execute("PRAGMA user_version").fetchone()[0] >= VERSION:
+        return
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        for name in ("train", "val", "best_val"):
+            # As text: a loss that is not finite is no JSON. Quotes inside of values are escaped.
+            database.execute(
+                "UPDATE evaluations SET content = replace(content, ?, ?)",
+                (f'"{name}_nats":', f'"{name}_loss":'),
+            )
+        database.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _record(row: sqlite3.Row) -> TrialRecord:

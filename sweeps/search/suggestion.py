@@ -34,7 +34,7 @@ class Suggestion:
 
     def on_evaluation(self, key: str, evaluation: EvaluationValues) -> None:
         """Take an evaluation of one of its trials; a second time changes nothing."""
-        self.losses.setdefault(key, {})[evaluation["step"]] = evaluation["val_nats"]
+        self.losses.setdefault(key, {})[evaluation["step"]] = evaluation["val_loss"]
         if evaluation["step"] >= self.latest.get(key, evaluation)["step"]:
             self.latest[key] = evaluation
 

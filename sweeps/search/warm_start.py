@@ -13,7 +13,7 @@ from sweeps.records.outbox import Outbox, TrialRecord
 from trainables.config import canonical
 from trainables.errors import UserError
 
-MEASURED = {"val_loss": "val_nats", "training_seconds": "training_s"}  # that studies ask for
+MEASURED = {"val_loss": "val_loss", "training_seconds": "training_s"}  # that studies ask for
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def from_store(uri: str, sweep: str, known: Container[str]) -> dict[str, Observa
                 }
                 evaluations = [
                     {"step": step, **{name: values[step] for name, values in history.items()}}
-                    for step in sorted(history["val_nats"])
+                    for step in sorted(history["val_loss"])
                 ]
                 found[tags["key"]] = Observation(
                     sweep, tags["key"], run.data.params, evaluations, stopped

@@ -34,7 +34,7 @@ from trainables.worker.trial_log import LOG
 SOURCES = dict(  # what an evaluation calls the metrics
     zip(
         METRICS,
-        ("train_nats", "val_nats", "best_val_nats", "tokens_per_s", "training_s"),
+        ("train_loss", "val_loss", "best_val_loss", "tokens_per_s", "training_s"),
         strict=True,
     )
 )
@@ -400,8 +400,8 @@ class SweepRuns:
         if record.status != "FAILED" and evaluations:
             _, last = evaluations[-1]
             lines += [
-                f"Validation loss **{last['val_nats']:.5f}** nats per character"
-                f" (training {last['train_nats']:.5f}) after {last['step']} steps.",
+                f"Validation loss **{last['val_loss']:.5f}** nats per character"
+                f" (training {last['train_loss']:.5f}) after {last['step']} steps.",
                 "",
             ]
         lines += ["| setting | value |", "|---|---|"]

@@ -52,7 +52,7 @@ arms:
 """
 EVALUATION = {
     "step": 5,
-    **dict.fromkeys(("train_nats", "val_nats", "best_val_nats"), 2.5),
+    **dict.fromkeys(("train_loss", "val_loss", "best_val_loss"), 2.5),
     **dict.fromkeys(("training_s", "tokens_per_s"), 1.0),
 }
 PREPARE = "import os, runpy; e = runpy.run_path({!r}); e['prepare'](e['read_settings'](os.environ))"

@@ -200,6 +200,6 @@ def in_process(plan: Plan, trial: TrialConfig) -> list[Evaluation]:
 def undisturbed(plan: Plan, trials: Sequence[TrialConfig] | None = None) -> dict[str, Curve]:
     """The curves of trials by key when nothing goes wrong."""
     return {
-        trial.key: [(each.step, each.val_nats) for each in in_process(plan, trial)]
+        trial.key: [(each.step, each.val_loss) for each in in_process(plan, trial)]
         for trial in (plan.trials if trials is None else trials)
     }

@@ -12,7 +12,7 @@ from sweeps.search.queue import Queue, TrialSource
 from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
 
-UNKNOWN = dict.fromkeys(("train_nats", "best_val_nats", "tokens_per_s"), 0.0)  # nobody asks
+UNKNOWN = dict.fromkeys(("train_loss", "best_val_loss", "tokens_per_s"), 0.0)  # nobody asks
 Curve = Mapping[int, float]  # val_loss in nats by step
 Curves = Callable[[TrialConfig], Curve]  # raises what makes a trial fail
 
@@ -90,7 +90,7 @@ class Simulation:
         key, reached = trial.key, self.reached.get(trial.key, 0)
         curve = self.curves(trial) if reached else {}
         said = [
-            {"step": step, "val_nats": curve[step], "training_s": float(step), **UNKNOWN}
+            {"step": step, "val_loss": curve[step], "training_s": float(step), **UNKNOWN}
             for step in steps
             if step in curve
         ]

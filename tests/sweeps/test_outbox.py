@@ -54,7 +54,7 @@ def outbox(path: Path) -> Iterator[Outbox]:
 
 
 def evaluation(step: int, **more: Any) -> dict[str, Any]:
-    return {"step": step, "val_nats": 4 - step / 8, **more}
+    return {"step": step, "val_loss": 4 - step / 8, **more}
 
 
 def event(key: str, kind: Any, time_ms: int = 1_000, **more: Any) -> TrialEvent:
@@ -304,7 +304,7 @@ def test_what_was_done_again_is_counted(
 def test_an_event_is_taken_as_a_whole_or_not_at_all(outbox: Outbox) -> None:
     outbox.record(progressed("a", 2))
     before = record_of(outbox)
-    broken = [evaluation(4), {"step": 5, "val_nats": {1, 2}}]  # a set is no JSON
+    broken = [evaluation(4), {"step": 5, "val_loss": {1, 2}}]  # a set is no JSON
     with pytest.raises(TypeError):
         outbox.record(event("a", "progressed", 2_000, step=4, evaluations=broken))
     assert record_of(outbox) == before
@@ -520,13 +520,13 @@ def die():
 
 class Deadly:
     def __iter__(self):
-        yield {"step": 4, "val_nats": 3.5}
+        yield {"step": 4, "val_loss": 3.5}
         die()
 
 outbox = Outbox(Path(sys.argv[1]), "study")
 outbox.describe({"description": "letters"}, {"a": {"name": "a"}, "b": {"name": "b"}})
 outbox.record(TrialEvent("a", "started", time_ms=5))
-first = [{"step": 2, "val_nats": 3.75}]
+first = [{"step": 2, "val_loss": 3.75}]
 outbox.record(TrialEvent("a", "progressed", 2, first, hardware="cpu", time_ms=6))
 outbox.sent(outbox.trial("a"), "run", [2])
 outbox.record(TrialEvent("b", "failed", reason="no luck", time_ms=7))
@@ -554,7 +554,7 @@ def test_a_process_that_is_killed_loses_nothing(death: str, path: Path) -> None:
         assert (a.status, a.step, a.run_id, a.hardware, a.latest_ms) == (
             "RUNNING", 2, "run", "cpu", 6
         )  # fmt: skip
-        assert outbox.evaluations("a") == [(6, {"step": 2, "val_nats": 3.75})]
+        assert outbox.evaluations("a") == [(6, {"step": 2, "val_loss": 3.75})]
         assert (b.status, b.reason, b.failures) == ("FAILED", "no luck", 1)
         assert outbox.unsent() == ["b"]
 
@@ -682,6 +682,41 @@ def test_the_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> No
     assert path.read_bytes() == before
 
 
+def test_a_file_of_version_1_goes_on_with_the_losses_under_their_new_names(path: Path) -> None:
+    """Evaluations of version 1 have ``val_nats``; one that is not finite is no JSON."""
+    old = [
+        {
+            "step": 2,
+            "train_nats": 2.25,
+            "val_nats": 2.5,
+            "best_val_nats": 2.5,
+            "host": '"val_nats":',
+        },
+        {"step": 4, "train_nats": 2.0, "val_nats": math.inf, "best_val_nats": 2.5},
+    ]
+    with closing(Outbox(path, "study")) as outbox:
+        outbox.describe({}, {"a": A, "b": B})
+        outbox.record(event("a", "progressed", step=4, evaluations=old))
+        outbox.record(event("a", "finished"))
+        send(outbox, "a")
+        outbox.record(progressed("a", 6))
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA user_version = 1")
+    for _ in range(2):  # the second time nothing is left to convert
+        with closing(Outbox(path, "study")) as outbox:
+            assert outbox.lost == ""
+            assert [each for _, each in outbox.evaluations("a")] == [
+                {"step": 2, "train_loss": 2.25, "val_loss": 2.5, "best_val_loss": 2.5,
+                 "host": '"val_nats":'},
+                {"step": 4, "train_loss": 2.0, "val_loss": math.inf, "best_val_loss": 2.5},
+                evaluation(6),
+            ]  # fmt: skip
+            assert steps(outbox, unsent=True) == [6]
+            assert outbox.best() == (2.5, A["name"])
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+
+
 def test_two_threads_may_use_it_at_once(outbox: Outbox) -> None:
     count = 300
 
@@ -723,7 +758,7 @@ def test_the_best_so_far_is_of_trials_that_are_part_of_the_sweep(outbox: Outbox)
     assert outbox.best() is None
     for key, losses in {"a": [2.5, 2.4], "b": [math.nan, math.inf, 2.6], "c": [1.0]}.items():
         evaluations = [
-            {"step": step, "val_nats": loss, "train_nats": loss} for step, loss in enumerate(losses)
+            {"step": step, "val_loss": loss, "train_loss": loss} for step, loss in enumerate(losses)
         ]
         outbox.record(event(key, "progressed", step=3, evaluations=evaluations))
     assert outbox.best() == (1.0, C["name"])

@@ -140,9 +140,9 @@ def test_curves_are_those_of_the_same_trial_without_ray_bit_for_bit(study: Study
         (trial,) = (trial for trial in study.plan.trials if trial.key == key)
         expected = in_process(study.plan, trial)
         curve = study.folder.curve
-        assert curve(run, "val_loss") == [(e.step, e.val_nats) for e in expected]
-        assert curve(run, "train_loss") == [(e.step, e.train_nats) for e in expected]
-        assert curve(run, "best_val_loss") == [(e.step, e.best_val_nats) for e in expected]
+        assert curve(run, "val_loss") == [(e.step, e.val_loss) for e in expected]
+        assert curve(run, "train_loss") == [(e.step, e.train_loss) for e in expected]
+        assert curve(run, "best_val_loss") == [(e.step, e.best_val_loss) for e in expected]
 
 
 def test_params_tags_and_names_describe_the_trial(study: Study) -> None:

@@ -365,7 +365,7 @@ def test_an_exhausted_space_is_not_asked_again(tmp_path: Path) -> None:
 
 def observed(trial: TrialConfig, sweep: str = "earlier") -> Observation:
     settings = {name: canonical(value) for name, value in trial.flat.items()}
-    curve = [{"step": s, "val_nats": v, "training_s": 1.0} for s, v in valley(trial).items()]
+    curve = [{"step": s, "val_loss": v, "training_s": 1.0} for s, v in valley(trial).items()]
     return Observation(sweep, trial.key, settings, curve)
 
 

@@ -43,7 +43,7 @@ def content(name: str, **params: str) -> dict[str, Any]:
 
 
 def evaluation(step: int) -> dict[str, float]:
-    names = ("train_nats", "val_nats", "best_val_nats", "tokens_per_s", "training_s")
+    names = ("train_loss", "val_loss", "best_val_loss", "tokens_per_s", "training_s")
     return {"step": step, **dict.fromkeys(names, 4 - step / 8)}
 
 

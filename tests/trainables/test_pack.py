@@ -51,8 +51,8 @@ def finish(made: Worker) -> dict[str, list[Report]]:
 def assert_as_alone(trial: TrialConfig, reports: Sequence[Report]) -> None:
     state = initial_state(trial, CORPUS.vocab_size)
     splits = Splits.of(CORPUS, torch.device("cpu"))
-    expected = {e.step: e.val_nats for e in train(state, splits, trial.training, trial.seed)}
-    found = {e["step"]: e["val_nats"] for report in reports for e in report["evaluations"]}
+    expected = {e.step: e.val_loss for e in train(state, splits, trial.training, trial.seed)}
+    found = {e["step"]: e["val_loss"] for report in reports for e in report["evaluations"]}
     assert found == pytest.approx(expected, abs=1e-5)
     assert reports[-1]["done"]
 

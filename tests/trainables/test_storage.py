@@ -129,7 +129,7 @@ def assert_ended_as_undisturbed(trial: TrialConfig, storage: Storage) -> None:
     expected, ended = undisturbed(trial), initial_state(trial, CORPUS.vocab_size)
     resumed = storage.open_trial(trial.key)
     load_checkpoint(ended, resumed.folder / NEWEST, trial.key)
-    assert [each.val_nats for each in ended.history] == [each.val_nats for each in expected.history]
+    assert [each.val_loss for each in ended.history] == [each.val_loss for each in expected.history]
     with storage.artifacts(trial.key) as folder:
         model, _, _ = load_model(folder)
         assert len((folder / SAMPLE).read_text()) == 5

@@ -48,9 +48,9 @@ class Evaluation:
     """Losses after a step, in nats per character."""
 
     step: int
-    train_nats: float
-    val_nats: float
-    best_val_nats: float
+    train_loss: float
+    val_loss: float
+    best_val_loss: float
     training_s: float
     tokens_per_s: float
 
@@ -72,8 +72,8 @@ class TrainingState:
         return self.history[-1] if self.history else None
 
     @property
-    def best_val_nats(self) -> float:
-        return math.inf if self.last is None else self.last.best_val_nats
+    def best_val_loss(self) -> float:
+        return math.inf if self.last is None else self.last.best_val_loss
 
     def finished(self, training: TrainingConfig) -> bool:
         """Whether nothing is left to do."""
@@ -219,7 +219,7 @@ def evaluate(
     """Measure both splits; ``tokens`` is how many were trained on so far."""
     state.model.eval()
     if training.evaluation == "exact":
-        train_nats, val_nats = (
+        train_loss, val_loss = (
             exact_loss(state.model, split, training.block_size)
             for split in (splits.train, splits.validation)
         )
@@ -229,7 +229,7 @@ def evaluate(
             if training.evaluation == "published"
             else stream(seed, f"evaluation/{state.step}", splits.train.device)
         )
-        train_nats, val_nats = (
+        train_loss, val_loss = (
             sampled_loss(
                 state.model,
                 WindowSampler(split, training.batch_size, training.block_size),
@@ -239,29 +239,29 @@ def evaluate(
             for split in (splits.train, splits.validation)
         )
     state.model.train()
-    return record(state, train_nats, val_nats, tokens)
+    return record(state, train_loss, val_loss, tokens)
 
 
-def record(state: TrainingState, train_nats: float, val_nats: float, tokens: int) -> Evaluation:
+def record(state: TrainingState, train_loss: float, val_loss: float, tokens: int) -> Evaluation:
     """Add losses to the history of a state.
 
     Args:
         state: changed in place.
-        train_nats: its loss on the training split.
-        val_nats: that on the validation split.
+        train_loss: of the training split, in nats per character.
+        val_loss: of the validation split, in nats per character.
         tokens: how many it was trained on so far.
 
     Raises:
         TrainingDivergedError: a loss is not finite.
     """
-    for split_name, nats in (("training", train_nats), ("validation", val_nats)):
+    for split_name, nats in (("training", train_loss), ("validation", val_loss)):
         if not math.isfinite(nats):
             raise TrainingDivergedError(f"the {split_name} loss is {nats} at step {state.step}")
     evaluation = Evaluation(
         step=state.step,
-        train_nats=train_nats,
-        val_nats=val_nats,
-        best_val_nats=min(state.best_val_nats, val_nats),
+        train_loss=train_loss,
+        val_loss=val_loss,
+        best_val_loss=min(state.best_val_loss, val_loss),
         training_s=state.training_s,
         tokens_per_s=tokens / state.training_s if state.training_s else 0.0,
     )

@@ -55,7 +55,7 @@ class TrialLog:
             self.mark(f"starts at step {progress.step}")
         else:
             for one in progress.evaluations:
-                losses = f"train_loss {one.train_nats:.5f}, val_loss {one.val_nats:.5f}"
+                losses = f"train_loss {one.train_loss:.5f}, val_loss {one.val_loss:.5f}"
                 self.write(self._line(f"step {one.step}: {losses} nats per character"))
         for note in progress.notes:
             self.mark(f"lost: {note}")

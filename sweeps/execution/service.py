@@ -32,7 +32,9 @@ from sweeps.process.stopping import NEVER, Stop
 from sweeps.process.summary import counted
 from sweeps.records.events import TrialEvent
 from sweeps.records.lock import only_driver
-from sweeps.records.outbox import OUTBOX, Outbox, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import OUTBOX
+from sweeps.records.records import TrialRecord
 from sweeps.records.state import State, check_disk, make_writable
 from sweeps.resources.gpus import largest, settle
 from sweeps.resources.nodes import check_address, concurrency, local_node

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from sweeps.records.events import SEED_FAILED_TEXT, EndCause, EvaluationValues, TrialEvent
-from sweeps.records.outbox import TrialRecord
+from sweeps.records.records import TrialRecord
 from sweeps.search.queue import Queue
 from sweeps.search.study import Study
 from sweeps.search.suggestion import Suggestion, Tagged

@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from sweeps.planning.plan import Plan
 from sweeps.process.summary import counted
 from sweeps.records.events import TrialEvent, cause_in_words
-from sweeps.records.outbox import Outbox, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.records import TrialRecord
 from sweeps.search.open_suggestions import Announce, History, OpenSuggestions
 from sweeps.search.queue import Queue, TrialSource
 from sweeps.search.replay import learn_again

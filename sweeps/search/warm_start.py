@@ -9,7 +9,8 @@ from analysis import AnalysisError
 from analysis.runs import opened, runs_of
 from sweeps.planning.study_spec import SearchedArm
 from sweeps.records.events import EndCause, EvaluationValues, cause_in_words
-from sweeps.records.outbox import Outbox, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.records import TrialRecord
 from trainables.config import canonical
 from trainables.errors import UserError
 

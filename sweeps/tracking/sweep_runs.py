@@ -23,7 +23,8 @@ from analysis.links import artifact_link, artifact_source, run_link
 from analysis.messages import without_password
 from analysis.runs import METRICS, PICTURE, PLAN, PLANNED, REPORT, report_link, runs_of
 from analysis.sqlite_store import is_elsewhere, local_folder
-from sweeps.records.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.records import REMOVED, TRIAL, SweepRecord, TrialRecord
 from sweeps.tracking.store import mlflow_client
 from sweeps.tracking.views import cut, view_link
 from trainables.errors import UserError

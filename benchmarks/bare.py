@@ -31,7 +31,9 @@ from sweeps.search.queue import Queue
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.persistence.storage import SharedFolder
+from trainables.training.loop import Evaluation
 from trainables.training.stack import stack_shape
+from trainables.worker.reports import TrialFailure
 from trainables.worker.worker import Worker
 
 REPORT_S = 10.0  # how long a worker trains before it says what its trials came to
@@ -71,21 +73,24 @@ def train(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
         RuntimeError: the trials cannot train together, or one failed.
     """
     started_s = time.time()
-    worker.take(trials)
-    last: dict[str, Mapping[str, float]] = {}
+    worker.assign(trials)
+    last: dict[str, Evaluation] = {}
     done = False
     while not done:
         report = worker.advance(REPORT_S)
-        done = report["done"]
-        if "split" in report or any("failure" in each for each in report["trials"]):
+        done = report.done
+        if report.split:
             raise RuntimeError(f"not trained as one: {report}")
-        last |= {each["key"]: each["evaluations"][-1] for each in report["trials"]
-                 if each["evaluations"]}  # fmt: skip
+        for each in report.trials:
+            if isinstance(each, TrialFailure):
+                raise RuntimeError(f"not trained as one: {report}")
+            if each.evaluations:
+                last[each.key] = each.evaluations[-1]
     configs = [TrialConfig.from_dict(trial) for trial in trials]
     return [
         {
             "tokens": training_tokens(config),
-            "val_loss": last[config.key]["val_loss"],
+            "val_loss": last[config.key].val_loss,
             "started_s": started_s,
         }
         for config in configs

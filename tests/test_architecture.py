@@ -29,8 +29,10 @@ MAY_IMPORT = {
     "trainables.training": "bigram_models trainables.config trainables.data trainables.precision",
     "trainables.persistence": "bigram_models trainables.config trainables.data trainables.errors"
     " trainables.files trainables.training",
+    "trainables.model_contract": "bigram_models trainables.errors trainables.training"
+    " trainables.variants",
     "trainables.model_check": "bigram_models trainables.config trainables.data trainables.errors"
-    " trainables.own_modules trainables.persistence trainables.training trainables.variants",
+    " trainables.model_contract trainables.own_modules trainables.persistence trainables.variants",
     "trainables.worker": "trainables.config trainables.data trainables.files trainables.persistence"
     " trainables.training",
     "analysis.comparison": "analysis bigram_models trainables.*",  # of trained models: decision 7

@@ -91,7 +91,7 @@ def _restore(state: TrainingState, header: dict[str, Any], tensors: dict[str, Te
     state.history = [_evaluation(values) for values in header["history"]]
 
 
-def _evaluation(values: Mapping[str, float]) -> Evaluation:
+def _evaluation(values: Mapping[str, Any]) -> Evaluation:
     """Read an evaluation; earlier versions called its losses ``val_nats`` and so on."""
     return Evaluation(**{name.replace("_nats", "_loss"): value for name, value in values.items()})
 

@@ -23,10 +23,10 @@ import torch
 from analysis.trials.mlflow_store import runs_of
 from analysis.trials.sqlite_store import STORE, artifacts_beside
 from benchmarks.measuring import Asked, Samples, print_section, print_table
-from sweeps.execution.service import OUTBOX
 from sweeps.planning.plan import make_plan
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import OUTBOX
 from sweeps.records.state import State
 from sweeps.tracking.delivery import Delivery
 from sweeps.tracking.description import describe_sweep, describe_trial

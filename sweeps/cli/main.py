@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sweeps.execution.service import Outcome
     from sweeps.planning.estimate import Estimate
     from sweeps.planning.plan import Plan
-    from sweeps.records.outbox import TrialRecord
+    from sweeps.records.records import TrialRecord
     from trainables.persistence.storage import Storage
 
 AGAIN = "SWEEPS_AGAIN"  # names the command that lets the sweep go on, where it is not this one

@@ -32,7 +32,9 @@ from sweeps.process.stopping import NEVER, Stop
 from sweeps.process.summary import counted
 from sweeps.records.events import TrialEvent
 from sweeps.records.lock import only_driver
-from sweeps.records.outbox import OUTBOX, Outbox, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import OUTBOX
+from sweeps.records.records import TrialRecord
 from sweeps.records.state import State, check_disk, make_writable
 from sweeps.resources.gpus import largest, settle
 from sweeps.resources.nodes import check_address, concurrency, local_node
@@ -275,6 +277,7 @@ def _delivery(
 def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -> Search:
     """The studies of a sweep as they are, with what they can learn from elsewhere."""
     # Optuna is imported late, as MLflow is.
+    from sweeps.search.replay import learn
     from sweeps.search.search import Search, known_studies
     from sweeps.search.study_storage import open_storage
     from sweeps.search.warm_start import from_store
@@ -298,7 +301,7 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
                 raise
             say(f"offline {error}; what was learnt before is kept")
     for name, observations in sources.items():
-        learnt = sum(study.learn(observations) for study in studies)
+        learnt = sum(learn(study, observations) for study in studies)
         if learnt:
             say(f"learnt  {learnt} configurations from the trials of {name}")
 
@@ -319,7 +322,7 @@ def _queue(
 ) -> Queue:
     """What is left to do, which is said; ``before`` are the trials that the sweep had."""
     records = {record.key: record for record in outbox.trials()}
-    queue = search or Queue()
+    queue = Queue(search)
     queue.put(_to_run(plan, records))
     used, new = 0, set[str]()  # suggestions so far, and keys of trials that `fill` adds
     if search:
@@ -327,8 +330,8 @@ def _queue(
 
         # Trials that confirm come back when their study, which was lost, ends again.
         earlier = {record.key: record for record in outbox.removed_trials()}
-        search.resume(earlier | records, history_in(outbox))
-        for event in search.pending_events():
+        search.resume(earlier | records, history_in(outbox), queue)
+        for event in queue.pending_events():
             outbox.record(event)
         used, waiting = search.used, {trial.key for trial in queue.waiting}
         queue.fill()
@@ -356,7 +359,7 @@ def _queue(
         if record.key not in records  # those that confirm come back, or others do, in the end
     )
     shown = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
-    if search and not search.is_over:
+    if search and not queue.is_over:
         to_confirm = plan.confirming - sum(
             record.is_confirming and (record.is_decided or key in started)
             for key, record in records.items()
@@ -511,8 +514,8 @@ def _conclude(
             was = outbox.sweep.status
             outcome.status = was if was in ("FINISHED", "FAILED") else "KILLED"
         elif queue.is_over if queue else {one.status for one in trials} <= {"FINISHED", "FAILED"}:
-            outcome.fruitless = queue.without_result() if queue else []
-            outcome.exhausted = queue.exhausted() if queue else []
+            outcome.fruitless = queue.source.without_result() if queue else []
+            outcome.exhausted = queue.source.exhausted() if queue else []
             counts = any(not record.is_suggested for record in outcome.failed)
             outcome.status = "FAILED" if counts or outcome.fruitless else "FINISHED"
         has_finished = any(record.status == "FINISHED" for record in trials)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sweeps.records.outbox import OUTBOX, opened_to_read
+from sweeps.records.outbox_file import OUTBOX, opened_to_read
 from sweeps.records.state import State
 from trainables.config import TrialConfig, canonical
 from trainables.training.timing import one_thread

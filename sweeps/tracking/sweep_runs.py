@@ -24,7 +24,8 @@ from analysis.text.messages import without_password
 from analysis.trials.mlflow_store import PICTURE, PLAN, PLANNED, REPORT, report_link, runs_of
 from analysis.trials.sqlite_store import is_elsewhere, local_folder
 from analysis.trials.table import METRICS
-from sweeps.records.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.records import REMOVED, TRIAL, SweepRecord, TrialRecord
 from sweeps.tracking.store import mlflow_client
 from sweeps.tracking.views import cut, view_link
 from trainables.errors import UserError

@@ -15,8 +15,9 @@ from hypothesis import strategies as some
 
 from analysis import check_claims, conclusions_table, contrasts_table, load_trials
 from analysis.claims.claim import Claim, ClaimError
-from analysis.claims.conclusions import Conclusion, averages, conclude, decide
+from analysis.claims.conclusions import Conclusion, conclude
 from analysis.claims.contrasts import Contrast, contrasts_of
+from analysis.claims.decisions import averages, decide
 from analysis.command import main
 from analysis.errors import AnalysisError
 from analysis.reports.claim_texts import (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
-from sweeps.records.events import TrialEvent
+from sweeps.records.events import EndCause, TrialEvent
 from sweeps.resources.packs import Packs
-from sweeps.search.queue import Queue
+from sweeps.search.queue import Queue, TrialSource
 from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
 
@@ -25,7 +25,7 @@ class DriverDiedError(Exception):
 class Simulation:
     """Trains what a queue gives, by known curves; a trial goes on where it was left."""
 
-    queue: Queue
+    source: InitVar[Queue | TrialSource]
     curves: Curves
     workers: int = 2
     packs: Packs = field(default_factory=lambda: Packs(Resources()))
@@ -33,6 +33,10 @@ class Simulation:
     steps: int = 0  # trained in all
     reached: dict[str, int] = field(default_factory=dict)  # step by key
     dies_after: int | None = None  # events
+    queue: Queue = field(init=False)
+
+    def __post_init__(self, source: Queue | TrialSource) -> None:
+        self.queue = source if isinstance(source, Queue) else Queue(source)
 
     def run(self) -> None:
         now, idle = 0, self.workers
@@ -64,10 +68,18 @@ class Simulation:
         try:
             self.curves(trial)
         except ArithmeticError as error:
-            self._tell(TrialEvent(key, "failed", reason=f"TrainingDivergedError: {error}"))
+            self._tell(
+                TrialEvent(
+                    key, "failed", reason=f"TrainingDivergedError: {error}", cause=EndCause.DIVERGED
+                )
+            )
             return False
         except MemoryError as error:
-            self._tell(TrialEvent(key, "failed", reason=f"MemoryError: {error}"))
+            self._tell(
+                TrialEvent(
+                    key, "failed", reason=f"MemoryError: {error}", cause=EndCause.OUT_OF_MEMORY
+                )
+            )
             return False
         self.steps += step - self.reached.get(key, 0)
         self.reached[key] = step

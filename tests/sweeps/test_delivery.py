@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from sweeps.records.events import TrialEvent
-from sweeps.records.outbox import Outbox, SweepRecord, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.records import SweepRecord, TrialRecord
 from sweeps.tracking.delivery import Delivery
 from sweeps.tracking.sweep_runs import RefusedError, SweepRuns
 

@@ -12,7 +12,8 @@ import torch
 from sweeps.planning.earlier import Timing, earlier_here
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.records.events import TrialEvent
-from sweeps.records.outbox import OUTBOX, Outbox
+from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import OUTBOX
 from sweeps.records.state import State
 from sweeps.tracking.description import describe_trial
 from trainables.training.timing import one_thread

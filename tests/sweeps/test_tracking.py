@@ -20,7 +20,8 @@ from analysis import load_trials, markdown, tables, write_ranking, write_tables
 from analysis.text.document import as_text
 from analysis.trials.mlflow_store import attach
 from sweeps.records.events import TrialEvent
-from sweeps.records.outbox import Outbox, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.records import TrialRecord
 from sweeps.server.ui import mlflow_ui
 from sweeps.tracking.sweep_runs import RefusedError, SweepRuns
 from sweeps.tracking.views import cut, saved_views

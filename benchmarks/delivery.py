@@ -24,7 +24,7 @@ from analysis.runs import runs_of
 from analysis.sqlite_store import STORE, artifacts_beside
 from benchmarks.measuring import Asked, Samples, print_section, print_table
 from sweeps.execution.service import OUTBOX
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
 from sweeps.records.state import State

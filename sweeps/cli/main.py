@@ -162,12 +162,12 @@ def _plan(file: str, overrides: Sequence[str], state_root: Path, is_here: bool =
     """The plan of a sweep file; a mistake in the file is told before torch is loaded."""
     from sweeps.spec.sweep_file import load_sweep
 
-    load_sweep(file)
+    loaded = load_sweep(file)
     with phase("checking the sweep"):
-        from sweeps.planning.plan import make_plan
+        from sweeps.planning.planner import make_plan
         from sweeps.records.state import state_at
 
-        return make_plan(file, overrides, state_at(state_root), is_here)
+        return make_plan(file, overrides, state_at(state_root), is_here, loaded)
 
 
 def _takes(made: Plan, cost: Estimate, at_once: int) -> str:

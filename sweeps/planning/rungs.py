@@ -35,9 +35,10 @@ def learnt_share(sampler: SamplerName, suggestions: int) -> float:
     return max(0, suggestions - random_startup(suggestions)) / suggestions
 
 
-def first_rung(stopping: Stopping, cell: StudySpec) -> int:
-    """Return the step from which the pruner looks at the configurations of a study."""
-    shortest = min(arm.defaults["training.max_steps"] for arm in cell.arms)
+def first_rung(stopping: Stopping, study: StudySpec) -> int:
+    """Return the first step at which the pruner may stop a configuration of a study."""
+    steps = [arm.defaults["training.max_steps"] for arm in study.arms]
+    shortest = min(count for count in steps if isinstance(count, int))
     return stopping.first_step or math.ceil(shortest / stopping.reduction)
 
 

@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from bigram_models import FittedModel, LanguageModel
+from sweeps.planning.arms import ArmTrial
 from sweeps.spec.search_spec import MOST_TRIALS
 from sweeps.spec.sweep_file import SweepFile
 from trainables.config import TrialConfig
 from trainables.data.batches import initial_stream
+from trainables.data.corpus import Corpus
 from trainables.errors import UserError
 from trainables.own_modules import silenced
 from trainables.training.evaluation import next_token_loss
@@ -38,8 +40,8 @@ def check_counts(sweep: SweepFile, source: str) -> None:
     Raises:
         UserError: grids, seeds and the search multiply to more than `MOST_TRIALS`.
     """
-    is_searched = any(arm.search for arm in sweep.arms)
     seeds, confirming = len(sweep.seeds), len(sweep.confirm_seeds)
+    grid_seeds = len(sweep.grid_seeds)
     trials = studies = examples = 0
     for arm in sweep.arms:
         combinations = math.prod(len(values) for values in arm.grid.values())
@@ -48,8 +50,8 @@ def check_counts(sweep: SweepFile, source: str) -> None:
             ends = sum(len(parameter.choices or "  ") for parameter in arm.search.values())
             examples += combinations * ends
         else:
-            trials += combinations * (seeds + confirming * is_searched)
-    if is_searched:
+            trials += combinations * grid_seeds
+    if sweep.is_searched:
         trials += (sweep.search.budget or 0) * seeds
         trials += studies * (sweep.search.confirm.top if sweep.search.confirm else 0) * confirming
     if trials > MOST_TRIALS:
@@ -62,6 +64,19 @@ def check_counts(sweep: SweepFile, source: str) -> None:
             f"{source}: its {studies:,} studies have {examples:,} choices and ends of ranges in"
             f" all, and {MOST_TRIALS:,} are the most; give less of them, or several sweeps"
         )
+
+
+def check_blocks(trials: Iterable[ArmTrial], corpus: Corpus, source: str) -> None:
+    """Refuse trials whose block size is too large for the corpus.
+
+    Raises:
+        UserError: it names the arm and the largest block size.
+    """
+    for index, trial in trials:
+        try:
+            corpus.check_block(trial.training.block_size)
+        except UserError as error:
+            raise UserError(f"{source}: arms[{index}]: {error}") from None
 
 
 def check_sizes(

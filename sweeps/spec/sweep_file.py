@@ -175,6 +175,16 @@ class SweepFile(Seed):
         first = max(self.seeds) + 1
         return list(range(first, first + wanted))
 
+    @property
+    def is_searched(self) -> bool:
+        """True if some arm has settings that a search chooses."""
+        return any(arm.search for arm in self.arms)
+
+    @property
+    def grid_seeds(self) -> list[int]:
+        """The seeds of each configuration of a grid: those of winners too, to compare them."""
+        return self.seeds + (self.confirm_seeds if self.is_searched else [])
+
     @field_validator("name")
     @classmethod
     def _can_be_a_name(cls, name: str) -> str:
@@ -193,15 +203,14 @@ class SweepFile(Seed):
 
     @model_validator(mode="after")
     def _search_can_be(self) -> SweepFile:
-        is_searched = any(arm.search for arm in self.arms)
-        if max(self.seeds + self.confirm_seeds * is_searched) >= 2**64:
+        if max(self.grid_seeds) >= 2**64:
             raise ValueError(f"seeds count up from {self.seed} to 2**64 or more; lower the seed")
         if old := set(self.confirm_seeds) & set(self.seeds):
             raise ValueError(
                 f"search.confirm.replicates has the seed {min(old)}, with which the search itself"
                 " trains; name others"
             )
-        if self.search != SearchSpec() and not is_searched:
+        if self.search != SearchSpec() and not self.is_searched:
             raise ValueError(
                 "search is given, but no arm has a `search` that says what may be chosen"
             )

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from sweeps.planning.earlier import Timing, earlier_here
-from sweeps.planning.plan import Plan, make_plan
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import OUTBOX, Outbox
 from sweeps.records.state import State

@@ -17,7 +17,7 @@ from sweeps.planning.estimate import (
     Coming,
     estimate,
 )
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.planning.probing import Probe, probe_all, shape
 from sweeps.records.state import State
 from trainables.config import TrialConfig

@@ -10,6 +10,7 @@ run_names      names of runs, and the groups that share a colour
 costs          costs of a trial that are known before it is trained
 sizes          limits of the number of trials and of their memory
 rungs          the steps at which a search may stop a trial
+forecast       the trials that a search will add
 estimate       time, memory and disk that a sweep takes
 probing        times of training steps, measured or predicted
 earlier        times of steps, from earlier trials on this machine

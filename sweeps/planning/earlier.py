@@ -41,7 +41,7 @@ ORDER BY trials.key, evaluations.step
 
 
 @dataclass(frozen=True)
-class Timing:
+class StepTiming:
     """Median times of the trials of one shape."""
 
     step_s: float  # of an update
@@ -49,12 +49,12 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierTimings:
     """Timings by shape."""
 
-    timings: Mapping[str, Timing] = field(default_factory=dict)
+    timings: Mapping[str, StepTiming] = field(default_factory=dict)
 
-    def of(self, trial: TrialConfig) -> Timing | None:
+    def of(self, trial: TrialConfig) -> StepTiming | None:
         """Return the timing of trials of the same shape, or None if there were none."""
         if ":" in trial.model.variant:  # a model of the user's own, whose code may have changed
             return None
@@ -62,7 +62,7 @@ class Earlier:
         return self.timings.get(_shape(params, trial.corpus_digest))
 
 
-def earlier_here(state: State) -> Earlier:
+def earlier_here(state: State) -> EarlierTimings:
     """Read the timings of all sweeps in a state directory. Damaged outboxes are skipped.
 
     Only trials with two or more evaluations count: the time between two, without the training
@@ -79,9 +79,9 @@ def earlier_here(state: State) -> Earlier:
         for shape, step_s, evaluation_s in found:
             steps[shape].append(step_s)
             evaluations[shape].append(evaluation_s)
-    return Earlier(
+    return EarlierTimings(
         {
-            shape: Timing(statistics.median(times), statistics.median(evaluations[shape]))
+            shape: StepTiming(statistics.median(times), statistics.median(evaluations[shape]))
             for shape, times in steps.items()
         }
     )

@@ -23,7 +23,9 @@ import torch
 
 from benchmarks.measuring import best_device
 from benchmarks.plain_loop import summary
-from sweeps.planning.plan import Plan, make_plan, training_tokens
+from sweeps.planning.costs import training_tokens
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from sweeps.resources.gpus import pack_sizes_here
 from sweeps.resources.packs import settle_packs

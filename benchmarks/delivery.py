@@ -23,7 +23,7 @@ import torch
 from analysis.trials.mlflow_store import runs_of
 from analysis.trials.sqlite_store import STORE, artifacts_beside
 from benchmarks.measuring import Asked, Samples, print_section, print_table
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
 from sweeps.records.outbox_file import OUTBOX

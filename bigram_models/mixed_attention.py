@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bigram_models.causal_scores import causal_scores
-from bigram_models.positions.base import RotateAndAdd
-from bigram_models.positions.stacked import StackedEncodings
+from bigram_models.positions import RotateAndAdd, StackedEncodings
 from bigram_models.stacked import StackedModel
 
 if TYPE_CHECKING:

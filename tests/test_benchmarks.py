@@ -23,7 +23,7 @@ from benchmarks.plain_loop import PlainConfig, PlainTrial
 from benchmarks.synthetic import SKEWED, SYMMETRIC
 from benchmarks.ways import Came
 from bigram_models import VARIANTS
-from bigram_models.positions.added import AddedTable
+from bigram_models.positions import AddedTable
 from trainables.data.corpus import Corpus
 
 ROOT = Path(__file__).parents[1]

@@ -97,7 +97,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     made = _plan(file, overrides, state_root, is_here=True)
     from sweeps.execution.overview import done_of
     from sweeps.planning.earlier import earlier_here
-    from sweeps.planning.estimate import Coming, estimate
+    from sweeps.planning.estimate import estimate
+    from sweeps.planning.forecast import SearchForecast
     from sweeps.records.state import state_at
     from sweeps.resources.gpus import largest, measured_here, pack_sizes_here, settle
     from sweeps.resources.nodes import concurrency, local_node
@@ -107,7 +108,7 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     done = done_of(made, state)
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
     with phase("timing some steps of the trials"):
-        coming = Coming.of(made, done.to_come(made))
+        coming = SearchForecast.of(made, done.to_come(made))
         cost = estimate(done.left(made), corpus, coming, earlier_here(state), made.trials)
     shapes = largest((*made.trials, *made.examples), cost)
     resources, why = settle(made.sweep.resources, nodes, lambda: measured_here(shapes, corpus))
@@ -162,12 +163,12 @@ def _plan(file: str, overrides: Sequence[str], state_root: Path, is_here: bool =
     """The plan of a sweep file; a mistake in the file is told before torch is loaded."""
     from sweeps.spec.sweep_file import load_sweep
 
-    load_sweep(file)
+    loaded = load_sweep(file)
     with phase("checking the sweep"):
-        from sweeps.planning.plan import make_plan
+        from sweeps.planning.planner import make_plan
         from sweeps.records.state import state_at
 
-        return make_plan(file, overrides, state_at(state_root), is_here)
+        return make_plan(file, overrides, state_at(state_root), is_here, loaded)
 
 
 def _takes(made: Plan, cost: Estimate, at_once: int) -> str:

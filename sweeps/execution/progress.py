@@ -77,7 +77,7 @@ class Progress:
     def on_event(self, event: TrialEvent) -> None:
         """Take an event, before the queue does."""
         trial = self._trials.setdefault(event.key, self._queue.trial(event.key))
-        name = self._plan.run_name(trial)
+        name = self._plan.names.run_name(trial)
         match event.kind:
             case "started":
                 self.running[event.key] = 0
@@ -180,7 +180,7 @@ class Progress:
         for key, step in list(self.running.items())[:RUNNING_SHOWN]:
             trial = self._trials[key]
             loss = f"{self._losses[key]:.4f}" if key in self._losses else ""
-            name = printable(self._plan.run_name(trial))
+            name = printable(self._plan.names.run_name(trial))
             table.add_row(name, f"{step}/{trial.training.max_steps}", loss)
         if len(self.running) > RUNNING_SHOWN:
             table.add_row(f"and {len(self.running) - RUNNING_SHOWN} more", "", "")

@@ -24,7 +24,8 @@ from sweeps.cluster.ray_environment import prepare_ray, scratch_folder
 from sweeps.execution.changes import change
 from sweeps.execution.progress import Before, Progress
 from sweeps.planning.earlier import earlier_here
-from sweeps.planning.estimate import Coming, estimate
+from sweeps.planning.estimate import estimate
+from sweeps.planning.forecast import SearchForecast
 from sweeps.planning.plan import Plan
 from sweeps.process import signals
 from sweeps.process.phases import phase
@@ -423,7 +424,9 @@ def _train(
     total = None if plan.to_come is None else len(plan.trials) + plan.to_come
     coming = _to_come(plan, before.done, queue)
     with phase("timing some steps of the trials", say):
-        cost = estimate(queue.waiting, plan.corpus, Coming.of(plan, coming), earlier_here(state))
+        cost = estimate(
+            queue.waiting, plan.corpus, SearchForecast.of(plan, coming), earlier_here(state)
+        )
     shapes = largest((*queue.waiting, *plan.examples), cost)
     if storage.disk:
         check_disk(storage.disk, cost.disk_bytes)

@@ -12,7 +12,9 @@ import optuna
 import pytest
 
 from analysis.text.plain_yaml import parse_yaml
-from sweeps.planning.plan import Plan, expand, override
+from sweeps.planning.overriding import override
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import expand
 from sweeps.records.outbox import Outbox
 from sweeps.search.queue import Queue
 from sweeps.search.search import Search, history_in, known_studies

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from sweeps.resources.packs import Packs, settle_packs
 from sweeps.search.queue import Queue, TrialSource

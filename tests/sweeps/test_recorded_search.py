@@ -11,7 +11,8 @@ import csv
 import math
 from pathlib import Path
 
-from sweeps.planning.plan import expand, override
+from sweeps.planning.overriding import override
+from sweeps.planning.planner import expand
 from sweeps.spec.sweep_file import load_sweep
 from tests.sweeps.searches import corpus, search
 from tests.sweeps.simulation import Simulation

@@ -75,7 +75,8 @@ def test_several_objectives_leave_a_pareto_front(sampler: str) -> None:
     assert len(told) == 20
     front = [v for v in told if not any(o != v and o[0] <= v[0] and o[1] <= v[1] for o in told)]
     best = found._studies["factorized"].best(20)
-    assert [made.count_parameters(one.trials[0]) for one in best] == [v[1] for v in sorted(front)]
+    count = made.costs["parameters"]
+    assert [count(one.trials[0]) for one in best] == [v[1] for v in sorted(front)]
 
 
 def test_cells_share_the_budget_evenly_and_each_has_its_winner_confirmed() -> None:

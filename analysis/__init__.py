@@ -23,13 +23,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.claims.claim import load_claims
-    from analysis.claims.conclusions import (
-        Conclusion,
-        check_claims,
-        conclusions_table,
-        contrasts_table,
-    )
+    from analysis.claims.claim_file import load_claims
+    from analysis.claims.conclusions import Conclusion, check_claims
+    from analysis.claims.tables import conclusions_table, contrasts_table
     from analysis.errors import AnalysisError
     from analysis.results.importances import importance
     from analysis.results.ranking import (
@@ -48,8 +44,9 @@ if TYPE_CHECKING:
     from analysis.trials.table import Trials
 
 HOMES = {  # imported when they are first used: `--help` need not wait for pandas and scipy
-    "claims.claim": ("load_claims",),
-    "claims.conclusions": ("Conclusion", "check_claims", "conclusions_table", "contrasts_table"),
+    "claims.claim_file": ("load_claims",),
+    "claims.conclusions": ("Conclusion", "check_claims"),
+    "claims.tables": ("conclusions_table", "contrasts_table"),
     "trials.confirmed": ("judged",),
     "errors": ("AnalysisError",),
     "results.importances": ("importance",),

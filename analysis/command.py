@@ -183,7 +183,8 @@ def conclusions(
           worse: {variant: bigram}
           despite: [block_size]            # which may differ
     """
-    from analysis.claims.conclusions import check_claims, write_conclusions
+    from analysis.claims.conclusions import check_claims
+    from analysis.claims.tables import write_conclusions
     from analysis.reports.claim_texts import Link, one_seed_note, sentences, weakest_runs
     from analysis.reports.search_texts import basis
     from analysis.trials.confirmed import judged, not_begun_note
@@ -239,7 +240,8 @@ def report(
     shows in part, and trials.csv with the losses by which claims were judged.
     """
     load_matplotlib()
-    from analysis.claims.conclusions import check_claims, write_conclusions
+    from analysis.claims.conclusions import check_claims
+    from analysis.claims.tables import write_conclusions
     from analysis.reports.report import Evidence, runs_with_curves
     from analysis.reports.report import report as written
     from analysis.results.ranking import tables, write_tables

@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from analysis.claims.claim import MARGIN, Scope
-from analysis.claims.decisions import NEGATED, Verdict
+from analysis.claims.claim import MARGIN, NEGATED, Scope
+from analysis.claims.decisions import Verdict
 from benchmarks.synthetic import Means, Truth
 
 CLEAR = 0.5  # nats per character; a difference beyond doubt

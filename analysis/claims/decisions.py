@@ -1,4 +1,4 @@
-"""A verdict on the contrasts of a claim: which tests there are, and what they come to together."""
+"""The verdict on a claim, from the tests of its contrasts."""
 
 from __future__ import annotations
 
@@ -10,67 +10,17 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.claims.claim import Claim
-from analysis.claims.contrasts import Contrast
-from analysis.statistics import (
-    ROUNDING,
-    SMALLEST,
-    Floats,
-    below_zero,
-    normality,
-    page_trend,
-    sign_flip,
-)
+from analysis.claims.claim import NEGATED, Claim
+from analysis.claims.contrast import Contrast
+from analysis.claims.one_sided import ALPHA, OneSided, floor, within
+from analysis.statistics import SMALLEST, Floats, below_zero, normality, sign_flip
 
-ALPHA = 0.05
-NEGATED = "not in every cell"
 Verdict = Literal["SUPPORTED", "NOT SUPPORTED", "UNDERPOWERED"]
 
 
 @dataclass(frozen=True)
-class OneSided:
-    """A one-sided test, whose rejection says that sign * mean + offset is below zero."""
-
-    sign: int
-    offset: float  # nats
-
-    def sample(self, differences: Floats) -> Floats:
-        """The values whose mean should be below zero."""
-        return self.sign * differences + self.offset
-
-
-def tests_for(claim: Claim, contrast: Contrast) -> list[OneSided]:
-    """The tests that all have to reject for a contrast to support the claim.
-
-    Each allows for what the losses were rounded by.
-    """
-    if claim.equal is not None:
-        return _tests_equal(claim, contrast)
-    return [OneSided(1, contrast.rounding)]
-
-
-def _tests_equal(claim: Claim, contrast: Contrast) -> list[OneSided]:
-    """The tests that a mean difference is within the margin on either side (Schuirmann 1987)."""
-    room = claim.margin - contrast.rounding
-    return [OneSided(1, -room), OneSided(-1, -room)]
-
-
-def tests_against(claim: Claim, contrast: Contrast) -> list[OneSided]:
-    """The tests of which one has to reject for a contrast to contradict the claim.
-
-    A difference that is better by less than the margin contradicts; where the claim says that it
-    does not hold in every cell, only one of the other sign does.
-    """
-    if claim.equal is not None:
-        room = claim.margin + contrast.rounding
-        return [OneSided(-1, room), OneSided(1, room)]
-    margin = 0.0 if claim.holds == NEGATED else claim.margin
-    return [OneSided(-1, contrast.rounding - margin)]
-
-
-@dataclass(frozen=True)
 class Noise:
-    """Whether the t-test has what it takes: values that have a spread and look normal."""
+    """Whether differences are as the t-test needs them: with a spread, and normal."""
 
     p_normal: float  # of Shapiro and Wilk's test of all contrasts together
     flat: tuple[bool, ...]  # contrasts with no more spread than rounding makes
@@ -84,11 +34,11 @@ class Noise:
         """
         chance = np.random.default_rng(0)
         flat, samples = [], []
-        for each in contrasts:
-            spread = each.differences.std(ddof=1) if len(each.seeds) > 1 else math.inf
-            flat.append(bool(spread <= floor(each)))
-            moved = chance.uniform(-0.5, 0.5, each.losses.shape) * each.resolution
-            samples.append((each.losses + moved) @ each.weights)
+        for contrast in contrasts:
+            spread = contrast.differences.std(ddof=1) if len(contrast.seeds) > 1 else math.inf
+            flat.append(bool(spread <= floor(contrast)))
+            moved = chance.uniform(-0.5, 0.5, contrast.losses.shape) * contrast.resolution
+            samples.append((contrast.losses + moved) @ contrast.weights)
         return Noise(
             normality([x for x, no_spread in zip(samples, flat, strict=True) if not no_spread]),
             tuple(flat),
@@ -96,15 +46,16 @@ class Noise:
 
     @property
     def is_normal(self) -> bool:
+        """True if the differences look normal."""
         return self.p_normal >= ALPHA
 
     @property
     def is_good(self) -> bool:
-        """Whether the t-test decides alone, everywhere."""
+        """True if the t-test decides alone, everywhere."""
         return self.is_normal and not any(self.flat)
 
     def doubted(self, index: int) -> bool:
-        """Whether the sign-flip test has to agree on a contrast."""
+        """Return whether the sign-flip test has to agree on a contrast."""
         return self.flat[index] or not self.is_normal
 
 
@@ -114,14 +65,14 @@ class Decision:
 
     verdict: Verdict
     supports: float  # p-value of the test whose rejection supports the claim
-    refutes: float  # of the one whose rejection contradicts it
-    weakest: int | None  # the contrast that decides, of those that were given
+    refutes: float  # of the test whose rejection contradicts it
+    weakest: int | None  # index of the contrast that decides
     noise: Noise
     among: int = 1  # claims of which this one was chosen by the same losses
 
 
 def decide(claim: Claim, contrasts: Sequence[Contrast], among: int = 1) -> Decision:
-    """The verdict on contrasts that all have to bear a claim out (or not, if it says so).
+    """Return the verdict on contrasts that all have to support a claim (or not, if it says so).
 
     All of them is an intersection-union test: the largest p-value decides, without correction. That
     one of several contradicts is corrected by Holm. In a claim that holds in every cell or on
@@ -147,53 +98,51 @@ def decide(claim: Claim, contrasts: Sequence[Contrast], among: int = 1) -> Decis
         verdict = "NOT SUPPORTED"
     elif supports < ALPHA:
         verdict = "SUPPORTED"
-    # The one with the least evidence for all, or the most against; if tests cannot tell, by means.
-    evidence = -against if negated else favour
-    measured = [i for i, contrast in enumerate(contrasts) if len(contrast.seeds)]
-    keys = {i: (evidence[i], badness(claim, contrasts[i])) for i in measured}
-    weakest = max(measured, key=keys.__getitem__, default=None)
+    weakest = _weakest(claim, contrasts, -against if negated else favour)
     return Decision(verdict, supports, refutes, weakest, noise, among)
 
 
-def p_for(claim: Claim, contrasts: Sequence[Contrast], noise: Noise) -> Floats:
-    """The p-values of the tests whose rejection says that a contrast supports the claim.
+def _weakest(claim: Claim, contrasts: Sequence[Contrast], evidence: Floats) -> int | None:
+    """Return the contrast with the largest p-value; where tests cannot tell, decide by means."""
+    measured = [i for i, contrast in enumerate(contrasts) if len(contrast.seeds)]
+    keys = {i: (evidence[i], claim.distance(contrasts[i])) for i in measured}
+    return max(measured, key=keys.__getitem__, default=None)
 
-    A contrast that lost a pair decides nothing, here and below: what fails does not fail by chance.
+
+def p_for(claim: Claim, contrasts: Sequence[Contrast], noise: Noise) -> Floats:
+    """Return the p-values of the tests whose rejection says that a contrast supports the claim.
+
+    A contrast that lost a pair decides nothing, here and below: a trial does not fail by chance.
     """
-    p_values = np.max(_p_values(contrasts, [tests_for(claim, c) for c in contrasts], noise), axis=0)
-    for i, contrast in enumerate(contrasts):
-        if contrast.levels is not None:
-            p_values[i] = max(p_values[i], page_trend(contrast.levels))
-    return _of_whole(contrasts, p_values)
+    tests = [claim.tests_for(contrast) for contrast in contrasts]
+    p_values = np.max(_p_values(contrasts, tests, noise), axis=0)
+    further = [claim.further_p_value(contrast) for contrast in contrasts]
+    return _of_whole(contrasts, np.maximum(p_values, further))
 
 
 def p_against(claim: Claim, contrasts: Sequence[Contrast], noise: Noise) -> Floats:
-    """The p-values of the tests whose rejection says that a contrast contradicts the claim."""
-    p_values = _p_values(contrasts, [tests_against(claim, c) for c in contrasts], noise)
+    """Return the p-values of the tests whose rejection says that a contrast contradicts a claim."""
+    tests = [claim.tests_against(contrast) for contrast in contrasts]
+    p_values = _p_values(contrasts, tests, noise)
     return _of_whole(contrasts, np.minimum(1.0, len(p_values) * np.min(p_values, axis=0)))
 
 
 def p_equal(claim: Claim, contrasts: Sequence[Contrast]) -> Floats:
-    """The p-values of the t-tests that a mean difference is less than the margin."""
-    tests = [_tests_equal(claim, contrast) for contrast in contrasts]
+    """Return the p-values of the t-tests that a mean difference is less than the margin."""
+    tests = [within(claim.margin, contrast) for contrast in contrasts]
     return np.asarray(np.max(_p_values(contrasts, tests, noise=None), axis=0))
 
 
-def floor(contrast: Contrast) -> float:
-    """The least standard deviation of its differences: that of the error of rounding (uniform)."""
-    step = max(contrast.resolution, ROUNDING)
-    return step * math.sqrt(float((contrast.weights**2).sum()) / 12)
-
-
-def badness(claim: Claim, contrast: Contrast) -> float:
-    """Distance of the mean difference from supporting the claim; negative where it does."""
-    if claim.equal is not None:
-        return abs(contrast.mean) - claim.margin
-    return contrast.mean
+def p_signs(claim: Claim, contrast: Contrast) -> float:
+    """Return the p-value of the sign-flip tests that correspond to the t-tests that decide."""
+    is_negated = claim.holds == NEGATED
+    tests = claim.tests_against(contrast) if is_negated else claim.tests_for(contrast)
+    p_values = [sign_flip(test.sample(contrast.differences)) for test in tests]
+    return min(1.0, len(p_values) * min(p_values)) if is_negated else max(p_values)
 
 
 def averages(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """The mean over cells of each kind of contrast, by the seeds that all its cells have."""
+    """Return the mean over cells of each kind of contrast, by the seeds that all its cells have."""
     by_kind = defaultdict(list)
     for contrast in contrasts:
         by_kind[contrast.what].append(contrast)
@@ -201,13 +150,13 @@ def averages(contrasts: Sequence[Contrast]) -> list[Contrast]:
 
 
 def _average(kind: Sequence[Contrast]) -> Contrast:
-    seeds = sorted(set.intersection(*(set(each.seeds) for each in kind)))
-    losses = [each.losses[[each.seeds.index(seed) for seed in seeds]] for each in kind]
+    seeds = sorted(set.intersection(*(set(contrast.seeds) for contrast in kind)))
+    losses = [contrast.losses[[contrast.seeds.index(seed) for seed in seeds]] for contrast in kind]
     weights, resolution = kind[0].weights, kind[0].resolution
-    if len({len(each.weights) for each in kind}) > 1:  # lines through few and many levels
+    if len({len(contrast.weights) for contrast in kind}) > 1:  # lines through few and many levels
         pairs = zip(kind, losses, strict=True)
-        weights, losses = np.ones(1), [(some @ each.weights)[:, None] for each, some in pairs]
-        resolution = 2 * max(each.rounding for each in kind)
+        losses = [(some @ contrast.weights)[:, None] for contrast, some in pairs]
+        weights, resolution = np.ones(1), 2 * max(contrast.rounding for contrast in kind)
     return replace(
         kind[0],
         cell=f"the mean over {len(kind)} cells",
@@ -215,15 +164,15 @@ def _average(kind: Sequence[Contrast]) -> Contrast:
         losses=np.mean(losses, axis=0),
         weights=weights,
         resolution=resolution,
-        lost=sum(each.lost for each in kind),
-        run_ids=tuple(run_id for each in kind for run_id in each.run_ids),
+        lost=sum(contrast.lost for contrast in kind),
+        run_ids=tuple(run_id for contrast in kind for run_id in contrast.run_ids),
     )
 
 
 def _p_values(
     contrasts: Sequence[Contrast], tests: Sequence[Sequence[OneSided]], noise: Noise | None
 ) -> Floats:
-    """The p-value of each test (test, contrast).
+    """Return the p-value of each test (test, contrast).
 
     Where the noise is in doubt it is the larger one of the t-test and the sign-flip test. Without
     noise it is that of the t-test.
@@ -232,8 +181,8 @@ def _p_values(
     if not contrasts:
         return np.ones((1, 0))
     rows = []
-    for one in zip(*tests, strict=True):
-        pairs = zip(contrasts, one, strict=True)
+    for of_each in zip(*tests, strict=True):
+        pairs = zip(contrasts, of_each, strict=True)
         samples = [test.sample(contrast.differences) for contrast, test in pairs]
         p_values = below_zero(samples, floors)
         for i, sample in enumerate(samples):

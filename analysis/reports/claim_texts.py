@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.claims.conclusions import Conclusion, contrasts_table
-from analysis.claims.decisions import NEGATED
+from analysis.claims.claim import NEGATED
+from analysis.claims.conclusions import Conclusion
 from analysis.claims.forecast import fewest_for_signs
+from analysis.claims.tables import contrasts_table
 from analysis.statistics import FEWEST_FOR_BOOTSTRAP, Interval
 from analysis.text.document import as_code, as_text, in_short, markdown_table
 from analysis.text.messages import address_of
@@ -47,8 +48,13 @@ class Link:
 
 def one_seed_note(conclusions: Sequence[Conclusion]) -> str:
     """What cannot be concluded where no configuration has a second seed; else nothing."""
-    single = all(each.most_seeds == 1 and not each.repeated for each in conclusions)
+    single = all(_has_one_seed(each) for each in conclusions)
     return ONE_SEED + "\n" if single else ""
+
+
+def _has_one_seed(each: Conclusion) -> bool:
+    most = max((len(contrast.seeds) for contrast in each.contrasts), default=0)
+    return most == 1 and not each.repeated
 
 
 def claims_overview(conclusions: Sequence[Conclusion]) -> str:
@@ -117,8 +123,9 @@ def sentences(each: Conclusion) -> Iterable[str]:
     if each.confounded:
         yield f"Nothing was compared: {each.confounded}."
         return
-    if each.ranked:
-        yield _which_is_best(each)
+    if choice := each.claim.choice(each.lowest_first, each.confidence):
+        no_level = " No level is better than all others by the margin."
+        yield choice + (no_level if each.verdict == "NOT SUPPORTED" else "")
     named = "weakest difference"
     if each.claim.holds == NEGATED:
         is_countered = each.cells_hold < each.cells
@@ -141,25 +148,11 @@ def sentences(each: Conclusion) -> Iterable[str]:
         yield needed_in_words(each)
 
 
-def _which_is_best(each: Conclusion) -> str:
-    """Which levels are lowest, and that the tests allow for the choice."""
-    first, second = (one.contrasts[0].candidate for one in each.ranked[:2])
-    number = len(each.ranked)
-    text = (
-        f"Of {number} levels of {each.claim.factor}, {first} has the lowest mean loss, then"
-        f" {second}. It was chosen by the losses that test it, so p-values for the claim are times"
-        f" {number}, and the first interval holds {100 * each.confidence:.3g} %."
-    )
-    if each.verdict == "NOT SUPPORTED":
-        text += " No level is better than all others by the margin."
-    return text
-
-
 def _evidence(each: Conclusion) -> Iterable[str]:
-    if each.deciding > 1:
+    if len(each.basis) > 1:
         text = (
-            f"It is one of {each.deciding} that decide: intervals that hold for all of them at once"
-            f" with 90 % give it {_between(each.simultaneous)}."
+            f"It is one of {len(each.basis)} that decide: intervals that hold for all of them at"
+            f" once with 90 % give it {_between(each.simultaneous)}."
         )
         if each.verdict == "SUPPORTED" and each.simultaneous.low <= 0 <= each.simultaneous.high:
             text += " It may contain zero: each of them is tested by itself, and all have to pass."

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.claims.conclusions import Conclusion, contrasts_table
+from analysis.claims.conclusions import Conclusion
+from analysis.claims.tables import contrasts_table
 from analysis.figures.report_figures import SEARCH_FIGURES, figures
 from analysis.reports.claim_texts import Link, claim_section, claims_overview
 from analysis.reports.search_texts import basis, search_section

@@ -11,8 +11,8 @@ import pytest
 from analysis import AnalysisError, check_claims, conclusions_table, contrasts_table
 from analysis.claims.conclusions import conclude
 from analysis.claims.contrasts import contrasts_of
-from analysis.claims.decisions import ALPHA
 from analysis.claims.forecast import chances
+from analysis.claims.one_sided import ALPHA
 from analysis.figures.contrasts import differences
 from analysis.figures.style import fixed_style
 from analysis.reports.claim_texts import Link, claim_section, claims_overview, sentences

@@ -12,10 +12,13 @@ import pytest
 
 from analysis import AnalysisError, check_claims, conclusions_table, contrasts_table, load_trials
 from analysis.claims.claim import Claim
+from analysis.claims.claim_file import read_claim
 from analysis.claims.conclusions import conclude
-from analysis.claims.contrasts import Contrast, contrasts_of
-from analysis.claims.decisions import ALPHA, averages, decide
+from analysis.claims.contrast import Contrast
+from analysis.claims.contrasts import contrasts_of
+from analysis.claims.decisions import averages, decide
 from analysis.claims.forecast import chances
+from analysis.claims.one_sided import ALPHA
 from analysis.results.published import PUBLISHED
 from analysis.trials.table import Trials
 
@@ -49,7 +52,7 @@ def trials_with(
 
 
 def claim(**fields: Any) -> Claim:
-    return Claim.model_validate({"claim": "something", **fields})
+    return read_claim({"claim": "something", **fields})
 
 
 def one(text: Mapping[str, Any], trials: Trials) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from analysis import AnalysisError, check_claims
-from analysis.claims.claim import Claim
+from analysis.claims.claim_file import read_claim
 from analysis.claims.contrasts import contrasts_of
 from analysis.reports.search_texts import basis
 from analysis.trials.confirmed import confirmation_note, judged, unconfirmed
@@ -48,7 +48,7 @@ def whole(sinpe: list[float | None] | None = None) -> list[Any]:
     return runs
 
 
-ORDER = Claim.model_validate({"claim": "x", "factor": "pe_type", "order": ["rope", "sinpe"]})
+ORDER = read_claim({"claim": "x", "factor": "pe_type", "order": ["rope", "sinpe"]})
 
 
 def claims_file(folder: Path, text: str) -> Path:

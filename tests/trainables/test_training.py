@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bigram_models import conditional_entropy, count_pairs
 from bigram_models.positions import ENCODINGS
-from tests.model_cases import every_trained_model
+from tests.model_cases import NAMES, every_trained_model, models
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler, stream
 from trainables.data.corpus import Corpus
@@ -135,7 +135,7 @@ def test_at_a_seed_pe_types_differ_in_nothing_but_positions(
     assert wider["embed_VD"].shape != rope["embed_VD"].shape
 
 
-@every_trained_model
+@pytest.mark.parametrize(NAMES, models(["bigram", "factorized", "attention"]), ids=str)
 def test_a_trial_starts_from_the_weights_of_the_published_study(
     variant: str, settings: dict[str, Any], make_trial: MakeTrial
 ) -> None:

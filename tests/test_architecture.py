@@ -57,7 +57,11 @@ HOMES = {
         "trainables/worker/ray_trial.py",
         "sweeps/cluster/connection.py",
         "sweeps/cluster/jobs.py",
+        "sweeps/cluster/machines.py",
+        "sweeps/cluster/ray_processes.py",
         "sweeps/cluster/remote_tasks.py",
+        "sweeps/cluster/slots.py",
+        "sweeps/cluster/sweep_job.py",
         "sweeps/execution/tune_runner.py",
     },
     "mlflow": {

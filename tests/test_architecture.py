@@ -65,6 +65,8 @@ HOMES = {
         "sweeps/execution/tune_runner.py",
     },
     "mlflow": {
+        "sweeps/tracking/experiment.py",
+        "sweeps/tracking/run_contents.py",
         "sweeps/tracking/store.py",
         "sweeps/tracking/sweep_runs.py",
         "analysis/runs.py",

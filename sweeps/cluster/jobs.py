@@ -82,7 +82,8 @@ class Cluster:
                     " RAY_AUTH_TOKEN_PATH to a file with the cluster's"
                 )
             raise UserError(
-                f"the cluster at {self._address} refused the request: {reason}{then and f'; {then}'}"
+                f"the cluster at {self._address} refused the request:"
+                f" {reason}{then and f'; {then}'}"
             ) from None
 
     def jobs(self) -> list[SweepJob]:

@@ -133,7 +133,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
             outbox.forgive()
 
         def may_retire(runs: Sequence[TrialRecord]) -> None:
-            from sweeps.tracking.sweep_runs import RefusedError
+            from sweeps.tracking.experiment import RefusedError
 
             try:
                 _check_change(plan, name, runs, trials, options.retire)

@@ -19,7 +19,7 @@ from sweeps.process.summary import Summary, duration
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
-    from sweeps.cluster.jobs import SweepJob
+    from sweeps.cluster.sweep_job import SweepJob
 
 DASHBOARD = "http://127.0.0.1:8265"
 EXIT = {"FINISHED": 0, "STOPPED": 130}  # as `sweeps run` has it; all else is 1

@@ -136,7 +136,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
             outbox.forgive()
 
         def may_retire(runs: Sequence[TrialRecord]) -> None:
-            from sweeps.tracking.sweep_runs import RefusedError
+            from sweeps.tracking.experiment import RefusedError
 
             try:
                 _check_change(plan, name, runs, trials, options.retire)
@@ -435,13 +435,9 @@ def _train(
         scratch = stack.enter_context(scratch_folder())
         with phase("starting Ray" if options.address is None else "joining the cluster", say):
             prepare_ray(options.address)  # Ray is imported late as well
-            from sweeps.cluster.connection import (
-                Slots,
-                check_storage,
-                connected,
-                measure_gpus,
-                measure_packs,
-            )
+            from sweeps.cluster.connection import connected
+            from sweeps.cluster.machines import check_storage, measure_gpus, measure_packs
+            from sweeps.cluster.slots import Slots
             from sweeps.execution.tune_runner import run_trials
 
             nodes = stack.enter_context(connected(options.address, outcome.stop, scratch))
@@ -490,7 +486,7 @@ def _train(
                 )
         finally:
             if slots and outcome.stop.cause != "lost":
-                slots.leave()
+                slots.release()
             outcome.notes, outcome.restarts = progress.notes, progress.restarts
             outcome.recomputed = outbox.recomputed - recomputed
 

@@ -14,7 +14,8 @@ from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import SweepRecord, TrialRecord
 from sweeps.tracking.delivery import Delivery
-from sweeps.tracking.sweep_runs import RefusedError, SweepRuns
+from sweeps.tracking.experiment import RefusedError
+from sweeps.tracking.sweep_runs import SweepRuns
 
 KEYS = ("a", "b", "c")
 

@@ -23,7 +23,8 @@ from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import TrialRecord
 from sweeps.server.ui import mlflow_ui
-from sweeps.tracking.sweep_runs import RefusedError, SweepRuns
+from sweeps.tracking.experiment import RefusedError
+from sweeps.tracking.sweep_runs import SweepRuns
 from sweeps.tracking.views import cut, saved_views
 from tests.sweeps.faulty_proxy import FaultyProxy
 from trainables.files import trial_folder

@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from analysis.text.links import artifact_link, artifact_source, run_link
 from analysis.trials.mlflow_store import PICTURE
 from sweeps.server.ui import UiError, mlflow_ui
-from sweeps.tracking.sweep_runs import USAGE
+from sweeps.tracking.run_contents import USAGE
 from sweeps.tracking.views import cut, saved_views, view_link
 
 STEPS = range(0, 5_001, 500)

@@ -24,16 +24,16 @@ from trainables.config import TrialConfig
 
 RUNNING_SHOWN = 8
 BAR_WIDTH = 40
-QUIET_S = 60.0  # where no table is shown: how long nothing is said at most, while trials train
+QUIET_S = 60.0  # the longest time without a line while trials train, if no table is shown
 
 
 @dataclass(frozen=True)
 class Before:
     """What earlier runs of a sweep did."""
 
-    done: int = 0  # trials, those included that were stopped early
-    stopped: int = 0
-    best: tuple[float, str] | None = None  # val_loss in nats, and the trial's name
+    done: int = 0  # trials that finished or were stopped early
+    stopped: int = 0  # of these
+    best: tuple[float, str] | None = None  # lowest val_loss, and the name of its trial
 
 
 class Progress:
@@ -48,29 +48,29 @@ class Progress:
         before: Before,
         what_comes: str,
     ) -> None:
-        """Start at what earlier runs did.
+        """Begin to count where earlier runs ended.
 
         Args:
-            plan: names the trials.
-            queue: has them.
-            cost: of the trials of this run, to weigh the time left.
-            total: how many trials the sweep will have; None where nobody knows.
-            before: what of them is done.
-            what_comes: what this run is to do, such as "60 suggestions in 1 study, 2 at once".
+            plan: of the sweep; gives trials their names.
+            queue: has the trials of this run.
+            cost: estimate of the trials of this run, by which the time left is reckoned.
+            total: how many trials the sweep will have, or None if nobody knows.
+            before: what earlier runs did.
+            what_comes: what this run will do, such as "60 suggestions in 1 study, 2 at once".
         """
         self._plan, self._queue, self._cost = plan, queue, cost
         self._total, self._before, self._what_comes = total, before, what_comes
         self._trials: dict[str, TrialConfig] = {}  # those that ran, by key
         self._started_s = self._printed_s = time.monotonic()
-        self.running: dict[str, int] = {}  # key to step
-        self._losses: dict[str, float] = {}  # the last val_loss of those that run, in nats, by key
+        self.running: dict[str, int] = {}  # step by key
+        self._losses: dict[str, float] = {}  # last val_loss of running trials, by key
         self._last = ""  # the trial that ended last, and how
         self._has_trained = False
         self._console = Console(markup=False, emoji=False, highlight=False)
         self.finished: set[str] = set()
         self.failed: set[str] = set()
         self.stopped: set[str] = set()
-        self.notes: dict[str, str] = {}  # what could not be trusted, by key
+        self.notes: dict[str, str] = {}  # files that were damaged, by key
         self.restarts = 0  # how often a worker died
         self._best = before.best
 
@@ -135,7 +135,7 @@ class Progress:
                 live.stop()
 
     def summary(self) -> Summary:
-        """Done, running, failed, best so far, time so far and time left."""
+        """Return how many trials are done, run and failed, the best loss and the times."""
         best, name = self._best or (None, "")
         return Summary(
             done=self._before.done + len(self.finished | self.stopped),
@@ -150,21 +150,21 @@ class Progress:
         )
 
     def time_left(self) -> str:
-        """From the cost of what is done and what is not; "?" where nobody knows."""
+        """Return the time left by the cost of what is done and what is not; "?" if unknown."""
         done_s, elapsed_s = self._done_s(), time.monotonic() - self._started_s
         if done_s == 0 or self._total is None:
             return "?"
         return duration(elapsed_s * max(0.0, self._cost.work_s - done_s) / done_s)
 
     def _done_s(self) -> float:
-        """What this run has done so far, in seconds of its estimate."""
+        """Return the work of this run so far, in seconds of its estimate."""
         done_s = sum(map(self._cost.of, self.finished | self.failed | self.stopped))
         for key, step in self.running.items():
             done_s += self._cost.of(key) * step / self._trials[key].training.max_steps
         return done_s
 
     def _view(self) -> Group:
-        """The live table, under a bar: how much of this run's work is done."""
+        """Return the live table, under a bar that shows how much of this run's work is done."""
         title = Text(printable(f"{self._plan.sweep.name}: {self._what_comes}"))
         share = min(1.0, self._done_s() / self._cost.work_s) if self._cost.work_s else 0.0
         is_known = self._total is not None and self._has_trained

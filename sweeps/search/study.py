@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from statistics import fmean
 
 from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
@@ -24,8 +23,6 @@ from sweeps.search.stored_study import ENDED, FROM, REJECTED, StoredStudy
 from sweeps.search.study_space import REPEATED, RejectedError, StudySettings, StudySpace
 from sweeps.search.study_storage import DamagedError
 from sweeps.search.suggestion import Suggestion
-from sweeps.search.warm_start import MEASURED
-from sweeps.spec.search_spec import Objective
 
 ASKS = 20  # of the sampler, for something new; then of the random sampler
 RANDOM_ASKS = 200  # then there is nothing new
@@ -193,7 +190,11 @@ class Study:
     # What it learns of a suggestion.
 
     def should_prune(self, suggestion: Suggestion) -> bool:
-        """Return whether a configuration is to stop at the rung that its seeds have reached."""
+        """Report a configuration at the rung that its seeds have reached, and ask the pruner.
+
+        Returns:
+            Whether it is to stop there.
+        """
         rung = suggestion.reached_rung
         assert rung is not None
         suggestion.last_rung = rung
@@ -205,10 +206,7 @@ class Study:
 
     def finished(self, suggestion: Suggestion) -> None:
         """Take the result of a configuration: the means over its trials, which have finished."""
-        objectives = self.space.settings.search.objectives
-        self.stored.complete(
-            suggestion.number, [self._value(name, suggestion) for name in objectives]
-        )
+        self.stored.complete(suggestion.number, self.space.settings.values(suggestion))
 
     def pruned(self, suggestion: Suggestion, reason: str) -> None:
         """Mark a configuration as pruned at its last rung."""
@@ -227,13 +225,6 @@ class Study:
         """Return why a configuration was pruned or failed; empty if it was not."""
         return str(self.stored.trials[suggestion.number].user_attrs.get(ENDED, ""))
 
-    def _value(self, objective: Objective, suggestion: Suggestion) -> float:
-        costs = self.space.settings.costs
-        if objective in costs:
-            return float(costs[objective](suggestion.trials[0]))
-        name = MEASURED[objective]
-        return fmean(suggestion.latest[key][name] for key in suggestion.keys)
-
     def _read(self, frozen: FrozenTrial) -> Suggestion:
         return self.space.configure(frozen.number, FixedTrial(frozen.params))
 
@@ -242,8 +233,9 @@ class Study:
         attributes, sweep = frozen.user_attrs, self.space.settings.sweep
         return REJECTED not in attributes and attributes.get(FROM, sweep) == sweep
 
-    def _seed(self, what: object) -> int:
-        text = f"{self.space.settings.seeds[0]}/{self.label}/{what}"
+    def _seed(self, purpose: object) -> int:
+        """Return a seed for a sampler, which differs between studies and purposes."""
+        text = f"{self.space.settings.seeds[0]}/{self.label}/{purpose}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Protocol
 
 from optuna.distributions import CategoricalChoiceType
@@ -11,8 +12,9 @@ from optuna.distributions import CategoricalChoiceType
 from sweeps.planning.rungs import first_rung, rungs
 from sweeps.planning.study_spec import Pick, StudySpec
 from sweeps.search.suggestion import Suggestion
+from sweeps.search.warm_start import MEASURED
 from sweeps.spec.constraints import broken
-from sweeps.spec.search_spec import Parameter, SearchSpec
+from sweeps.spec.search_spec import Objective, Parameter, SearchSpec
 from trainables.config import TrialConfig
 
 REPEATED = "it was there before"  # why a suggestion is rejected
@@ -53,6 +55,16 @@ class StudySettings:
     budget: int | None  # how many suggestions a study will make, or None if nobody knows
     costs: Mapping[str, Callable[[TrialConfig], float]]  # objectives known before training
     taken: set[str]  # keys of all trials of the sweep, which grows: none is suggested twice
+
+    def values(self, suggestion: Suggestion) -> list[float]:
+        """Return the objectives of a configuration: means over its trials, all finished."""
+        return [self._value(objective, suggestion) for objective in self.search.objectives]
+
+    def _value(self, objective: Objective, suggestion: Suggestion) -> float:
+        if objective in self.costs:
+            return float(self.costs[objective](suggestion.trials[0]))
+        name = MEASURED[objective]
+        return fmean(suggestion.latest[key][name] for key in suggestion.keys)
 
 
 @dataclass

@@ -14,7 +14,8 @@ from sweeps.records.records import TrialRecord
 from trainables.config import canonical
 from trainables.errors import UserError
 
-MEASURED = {"val_loss": "val_loss", "training_seconds": "training_s"}  # that studies ask for
+# Fields of evaluations, by the objectives and metrics in MLflow that they are.
+MEASURED = {"val_loss": "val_loss", "training_seconds": "training_s"}
 
 
 @dataclass(frozen=True)

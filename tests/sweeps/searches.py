@@ -81,7 +81,7 @@ def search(made: Plan, storage: optuna.storages.BaseStorage | Path | None = None
 
 
 def continued(search: Search) -> Queue:
-    """The queue of a search that an earlier driver began, and whose outbox was lost."""
+    """Return the queue of a search that an earlier driver began, and whose outbox was lost."""
     queue = Queue(search)
     search.resume({}, lambda key: [], queue)
     return queue
@@ -97,12 +97,12 @@ def valley(trial: TrialConfig) -> dict[int, float]:
 def record(
     outbox: Outbox, made: Plan, trials: Sequence[tuple[TrialConfig, dict[str, str]]]
 ) -> None:
-    """What `sweeps.execution.service` announces."""
+    """Add trials to an outbox, as a run does when a search announces them."""
     outbox.add({trial.key: describe_trial(made, trial, tags) for trial, tags in trials})
 
 
 def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, Queue, str, int, int]:
-    """A search as `sweeps.execution.service` opens it.
+    """Open a search, as a run does.
 
     Returns:
         The search, its queue, what was lost of the journal, how many suggestions the studies

@@ -217,7 +217,7 @@ def test_a_trial_that_was_stopped_early_says_why_and_did_not_fail(outbox: Outbox
     assert record_of(outbox).status == "STOPPED"
 
 
-def test_a_trial_that_is_parked_still_runs(outbox: Outbox) -> None:
+def test_a_trial_that_is_paused_still_runs(outbox: Outbox) -> None:
     outbox.record(event("a", "started"))
     before = record_of(outbox)
     outbox.record(event("a", "paused"))

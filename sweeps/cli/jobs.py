@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from analysis.errors import nearest
 from analysis.terminal import pass_on, say, table
-from sweeps.cli.options import overrides_argument, retire_option, state_option
+from sweeps.cli.options import overrides_argument, retire_option, retry_option, state_option
 from sweeps.process.summary import Summary, duration
 from trainables.errors import UserError
 
@@ -32,9 +32,6 @@ address_option = click.option(
     help="The dashboard of the cluster (RAY_API_SERVER_ADDRESS).",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
-retry_option = click.option(
-    "--retry-failed", is_flag=True, help="Try trials again that failed too often."
-)
 
 
 @click.command()

@@ -27,7 +27,7 @@ from sweeps.cluster.code_package import copy_code
 from sweeps.cluster.remote_tasks import Shares, answer, visit
 from sweeps.process import signals
 from sweeps.process.stopping import Stop
-from sweeps.resources.fair_share import Claim
+from sweeps.resources.fair_share import ShareRequest
 from sweeps.resources.gpus import pack_sizes_here
 from sweeps.resources.nodes import Node, check_address, local_node, places
 from sweeps.spec.sweep_file import Resources
@@ -395,7 +395,7 @@ class Slots:
         nodes = list(machines().values())
         resources = self._resources
         most = resources.max_concurrent or places(resources, nodes)
-        claim = Claim(
+        request = ShareRequest(
             self._sweep,
             int(min(most, self._demand())),
             resources.cpus_per_trial,
@@ -403,7 +403,7 @@ class Slots:
             resources.priority,
         )
         cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-        limit: int = ray.get(self._shares.claim.remote(claim, cpus, gpus), timeout=ANSWER_S)
+        limit: int = ray.get(self._shares.claim.remote(request, cpus, gpus), timeout=ANSWER_S)
         return limit
 
     def leave(self) -> None:

@@ -154,7 +154,7 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
             self._room.enter(trials[0].key)
             # As text: Tune copies its configurations, and keeps them to the end.
             given = json.dumps([trial.to_dict() for trial in trials])
-            keys, gpus = [trial.key for trial in trials], self._shares.of(trials[0])
+            keys, gpus = [trial.key for trial in trials], self._shares.share_of(trials[0])
             return {"carried": {"keys": keys, "trials": given, "gpus": gpus}}
         return tune.search.Searcher.FINISHED if self._queue.is_over else None
 

@@ -41,7 +41,7 @@ class Queue:
         taken = {first.key: first}
         while (room := packs.size(first) - len(taken)) > 0:
             self.fill()
-            fitting = (trial for trial in self._waiting if packs.are_one(first, trial))
+            fitting = (trial for trial in self._waiting if packs.can_join(first, trial))
             joining = {trial.key: trial for trial in itertools.islice(fitting, room)}
             if not joining:
                 break
@@ -72,7 +72,7 @@ class Queue:
 
     def demand(self, packs: Packs) -> float:
         """How many packs could run now, if there were room for all."""
-        return packs.of((*self._waiting, *self.running.values()))
+        return packs.count((*self._waiting, *self.running.values()))
 
     @property
     def is_over(self) -> bool:

@@ -59,6 +59,6 @@ storage_option = click.option(
 retire_option = click.option(
     "--retire",
     is_flag=True,
-    help="Let trials that have results go where FILE has them no more: their runs stay in MLflow,"
-    " out of the rankings.",
+    help="Drop trials with results that FILE has no more: their runs stay in MLflow, out of the"
+    " rankings.",
 )

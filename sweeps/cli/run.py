@@ -62,7 +62,7 @@ def run_command(
     try:
         outcome = run_sweep(plan, state_at(state_root), options, try_to_say)
     except KeyboardInterrupt:
-        signals.leave()
+        signals.end_process()
     ending = Ending(outcome, plan.sweep, state_root, is_retrying=retry_failed)
     ending.show()
     if outcome.stop.is_cut and not ending.is_complete:

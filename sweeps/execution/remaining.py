@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analysis.terminal import in_a_line
-from sweeps.execution.run import Say, SweepRun
+from sweeps.execution.run import RunContext, Say
 from sweeps.planning.plan import Plan
 from sweeps.process.summary import counted
 from sweeps.records.outbox import Outbox, TrialRecord
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from sweeps.search.search import Search
 
 
-def remaining_trials(run: SweepRun, search: Search | None, before: Sequence[TrialRecord]) -> Queue:
+def remaining_trials(
+    run: RunContext, search: Search | None, before: Sequence[TrialRecord]
+) -> Queue:
     """Return the queue of what is left to train, and show how much that is.
 
     Args:

@@ -59,8 +59,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class SweepRun:
-    """One run of a sweep, with its files open."""
+class RunContext:
+    """What one run of a sweep works with; its files are open."""
 
     plan: Plan
     state: State

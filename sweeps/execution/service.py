@@ -11,7 +11,7 @@ from sweeps.execution.conclusion import abandon, conclude
 from sweeps.execution.opening import open_search, opened_delivery, opened_outbox
 from sweeps.execution.remaining import remaining_trials
 from sweeps.execution.retirement import Retirement
-from sweeps.execution.run import Options, Outcome, Say, SweepRun
+from sweeps.execution.run import Options, Outcome, RunContext, Say
 from sweeps.execution.training import train
 from sweeps.planning.plan import Plan
 from sweeps.process import signals
@@ -48,7 +48,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
     stop = outcome.stop
     with (
         only_driver(state.sweep(name), name),
-        signals.given_to(stop),
+        signals.received_by(stop),
         stop.cut_is_interrupt(),
         opened_outbox(state, name, say) as outbox,
     ):
@@ -62,7 +62,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
             outbox.forgive()
         with opened_delivery(outbox, state, outcome, say, retirement.check_runs) as delivery:
             stop.at_deadline = lambda: abandon(outbox, delivery)
-            run = SweepRun(plan, state, options, outbox, delivery, outcome, say)
+            run = RunContext(plan, state, options, outbox, delivery, outcome, say)
             _carry_out(run, search, before)
     return outcome
 
@@ -94,7 +94,7 @@ def _describe(plan: Plan, search: Search | None) -> dict[str, Content]:
     return trials
 
 
-def _carry_out(run: SweepRun, search: Search | None, before: Sequence[TrialRecord]) -> None:
+def _carry_out(run: RunContext, search: Search | None, before: Sequence[TrialRecord]) -> None:
     """Train what is left, and conclude the sweep however that ends."""
     stop, queue = run.outcome.stop, None
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.cluster.ray_environment import prepare_ray, scratch_folder
 from sweeps.execution.progress import Before, Progress
-from sweeps.execution.run import SweepRun
+from sweeps.execution.run import RunContext
 from sweeps.planning.earlier import earlier_here
 from sweeps.planning.estimate import Coming, Estimate, estimate
 from sweeps.process.phases import phase
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sweeps.cluster.connection import Slots
 
 
-def train(run: SweepRun, queue: Queue) -> None:
+def train(run: RunContext, queue: Queue) -> None:
     """Train what is in the queue, and show the progress.
 
     Raises:
@@ -61,7 +61,7 @@ def _done_before(outbox: Outbox) -> Before:
     return Before(sum(trial.is_done for trial in trials), stopped, outbox.best())
 
 
-def _estimate(run: SweepRun, queue: Queue, done: int) -> Estimate:
+def _estimate(run: RunContext, queue: Queue, done: int) -> Estimate:
     """Estimate the cost of what is left, of which `done` trials are done."""
     plan = run.plan
     coming = Coming.of(plan, _to_come(run, queue, done))
@@ -69,7 +69,7 @@ def _estimate(run: SweepRun, queue: Queue, done: int) -> Estimate:
         return estimate(queue.waiting, plan.corpus, coming, earlier_here(run.state))
 
 
-def _to_come(run: SweepRun, queue: Queue, done: int) -> int:
+def _to_come(run: RunContext, queue: Queue, done: int) -> int:
     """Return how many trials a search may still add; 0 if there is none or no number limits it."""
     plan = run.plan
     if not plan.studies or plan.to_come is None or queue.is_over:
@@ -77,7 +77,7 @@ def _to_come(run: SweepRun, queue: Queue, done: int) -> int:
     return max(0, len(plan.trials) + plan.to_come - done - len(queue.waiting))
 
 
-def _connect(run: SweepRun, scratch: Path, stack: contextlib.ExitStack) -> list[Node]:
+def _connect(run: RunContext, scratch: Path, stack: contextlib.ExitStack) -> list[Node]:
     """Start Ray on this machine or join the cluster, until the stack is left.
 
     Returns:
@@ -94,7 +94,7 @@ def _connect(run: SweepRun, scratch: Path, stack: contextlib.ExitStack) -> list[
     return nodes
 
 
-def _allocate(run: SweepRun, queue: Queue, cost: Estimate, nodes: list[Node]) -> Allocation:
+def _allocate(run: RunContext, queue: Queue, cost: Estimate, nodes: list[Node]) -> Allocation:
     """Decide what each trial gets on the machines, and show it."""
     from sweeps.cluster.connection import measure_gpus, measure_packs
 
@@ -108,7 +108,7 @@ def _allocate(run: SweepRun, queue: Queue, cost: Estimate, nodes: list[Node]) ->
     return allocation
 
 
-def _slots(run: SweepRun, queue: Queue, allocation: Allocation) -> Slots | None:
+def _slots(run: RunContext, queue: Queue, allocation: Allocation) -> Slots | None:
     """Return the slots of this sweep on a cluster; None on this machine, where it is alone."""
     if run.options.address is None:
         return None
@@ -119,7 +119,7 @@ def _slots(run: SweepRun, queue: Queue, allocation: Allocation) -> Slots | None:
 
 
 def _run_trials(
-    run: SweepRun,
+    run: RunContext,
     queue: Queue,
     allocation: Allocation,
     slots: Slots | None,

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from analysis.plain_yaml import parse_yaml
-from sweeps.execution.run import SweepRun
+from sweeps.execution.run import RunContext
 from sweeps.planning.plan import Plan, expand, override
 from sweeps.records.outbox import Outbox
 from sweeps.search.search import Search, history_in, known_studies
@@ -47,7 +47,7 @@ def corpus() -> Corpus:
 def simulate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let the commands work in a folder with a corpus, and simulate trials instead of training."""
 
-    def train(run: SweepRun, queue: Search) -> None:
+    def train(run: RunContext, queue: Search) -> None:
         listen = queue.on_event
         queue.on_event = lambda event: (run.outbox.record(event), listen(event))  # type: ignore
         Simulation(queue, valley).run()

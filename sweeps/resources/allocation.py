@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sweeps.planning.estimate import Estimate
 from sweeps.planning.plan import Plan
-from sweeps.resources.gpus import choose_gpus, largest
+from sweeps.resources.gpus import choose_gpus, largest_of_each_shape
 from sweeps.resources.nodes import Node, concurrency
 from sweeps.resources.packs import Packs, choose_packs
 from sweeps.spec.sweep_file import Resources
@@ -62,7 +62,7 @@ def allocate(
     Raises:
         UserError: no machine can run a trial.
     """
-    shapes = largest((*trials, *plan.examples), cost)
+    shapes = largest_of_each_shape((*trials, *plan.examples), cost)
     resources, gpu_reason = choose_gpus(
         plan.sweep.resources, nodes, lambda: meter.gpu_uses(shapes, plan.corpus)
     )

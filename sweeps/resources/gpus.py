@@ -26,7 +26,7 @@ MOST = 16  # trials on a GPU; their processes take turns
 MOST_PACKS = 2  # packs on a GPU: one trains while the worker of the other is busy
 
 
-def pick(use: GpuUse, most: int = MOST) -> float:
+def share_for(use: GpuUse, most: int = MOST) -> float:
     """Return the share of a GPU with which as many trials use it as fit, from 1 to `most`."""
     fit = int(FILLED * use.gpu_bytes / use.trial_bytes)
     return 1 / max(1, min(fit, most))
@@ -54,7 +54,7 @@ def choose_gpus(
     uses = [use for use in answers if use]
     if uses:
         most = min(MOST_PACKS if resources.is_packing else MOST, _by_cpus(resources, nodes))
-        share, use = max(((pick(use, most), use) for use in uses), key=lambda pair: pair[0])
+        share, use = max(((share_for(use, most), use) for use in uses), key=lambda pair: pair[0])
         return resources.settled(share), _in_words(share, use)
     if answers:
         return resources.settled(0), "torch can use none here: the trials train on CPUs"
@@ -98,13 +98,13 @@ def pack_sizes_here(
     return best_sizes(trials, most, corpus, device, min(1.0, share) * FILLED * all_bytes)
 
 
-def largest(trials: Iterable[TrialConfig], cost: Estimate) -> list[TrialConfig]:
+def largest_of_each_shape(trials: Iterable[TrialConfig], cost: Estimate) -> list[TrialConfig]:
     """Return one trial of each shape, ordered by estimated memory, the largest first."""
-    shapes = {shape(trial): trial for trial in trials}
+    shapes = {memory_key(trial): trial for trial in trials}
     return sorted(shapes.values(), key=lambda trial: -cost.costs[trial.key].memory_bytes)
 
 
-def shape(trial: TrialConfig) -> str:
+def memory_key(trial: TrialConfig) -> str:
     """Return a key that is equal for trials that take equal memory."""
     training = trial.training
     return repr((trial.model, training.block_size, training.batch_size, training.evaluation))
@@ -118,10 +118,10 @@ class GpuShares:
 
     def __init__(self, first: float) -> None:
         self._first = first
-        self._grown: dict[str, float] = {}  # by shape
+        self._grown: dict[str, float] = {}  # by memory_key
 
     def share_of(self, trial: TrialConfig) -> float:
-        return self._grown.get(shape(trial), self._first)
+        return self._grown.get(memory_key(trial), self._first)
 
     def grow(self, trial: TrialConfig, had: float) -> float | None:
         """Give a trial that ran out of memory, and all of its shape, a larger share.
@@ -135,7 +135,7 @@ class GpuShares:
         """
         if not 0 < had < 1:
             return None
-        self._grown[shape(trial)] = share = max(self.share_of(trial), min(1.0, 2 * had))
+        self._grown[memory_key(trial)] = share = max(self.share_of(trial), min(1.0, 2 * had))
         return share
 
 

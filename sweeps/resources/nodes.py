@@ -61,10 +61,11 @@ def check_this_machine(resources: Resources) -> None:
 
 def places(resources: Resources, nodes: Sequence[Node]) -> int:
     """Return how many trials fit on the machines at once; a trial does not span two machines."""
-    return sum(_places(node, resources.cpus_per_trial, resources.gpus) for node in nodes)
+    return sum(_places_on(node, resources.cpus_per_trial, resources.gpus) for node in nodes)
 
 
-def _places(node: Node, cpus: float, gpus: float) -> int:
+def _places_on(node: Node, cpus: float, gpus: float) -> int:
+    """Return how many trials fit on a machine; each takes so many CPUs and GPUs."""
     by_cpu = int(node.cpus / cpus + 1e-9)
     if gpus == 0:
         return by_cpu

@@ -50,11 +50,11 @@ class Packs:
     def by_size(self, trials: Iterable[TrialConfig]) -> Counter[int]:
         """Return how many packs of each size the trials make; a trial alone is a pack of one."""
         packs: Counter[int] = Counter()
-        alike: Counter[tuple[Hashable, int]] = Counter()
+        together: Counter[tuple[Hashable, int]] = Counter()
         for trial in trials:
             size = self.size(trial)
-            alike[self._shape(trial) if size > 1 else None, size] += 1
-        for (_, size), count in alike.items():
+            together[self._shape(trial) if size > 1 else None, size] += 1
+        for (_, size), count in together.items():
             packs[size] += count // size
             packs[count % size] += 1 if count % size else 0
         return +packs
@@ -83,7 +83,7 @@ class Packs:
 
         Args:
             trials: of the pack.
-            why: "memory", "shape" or "deaths", as `trainables.worker.worker.Worker` says.
+            why: "memory", "shape" or "deaths", as the worker reports it.
 
         Returns:
             What happened to each trial, and how it goes on, in words.

@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from sweeps.planning.estimate import Cost, Estimate
-from sweeps.resources.gpus import GpuShares, choose_gpus, largest, measured_here, pick
+from sweeps.resources.gpus import (
+    GpuShares,
+    choose_gpus,
+    largest_of_each_shape,
+    measured_here,
+    share_for,
+)
 from sweeps.resources.nodes import Node, concurrency
 from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
@@ -41,7 +47,7 @@ def never() -> Sequence[GpuUse | None]:
     ],
 )
 def test_as_many_share_a_gpu_as_fit(trial_gib: float, gpu_gib: float, count: int) -> None:
-    assert pick(use(trial_gib, gpu_gib)) == 1 / count
+    assert share_for(use(trial_gib, gpu_gib)) == 1 / count
 
 
 @pytest.mark.parametrize(
@@ -100,7 +106,7 @@ def test_the_largest_of_each_shape_is_measured_first(make_trial: MakeTrial) -> N
         for seed in (1, 2)
     ]
     costs = {trial.key: Cost(1, trial.flat["n_embd"], 0) for trial in trials}
-    found = largest(trials, Estimate(costs, 1, 1, 1, 0))
+    found = largest_of_each_shape(trials, Estimate(costs, 1, 1, 1, 0))
     assert [trial.flat["n_embd"] for trial in found] == [64, 16, 8]
 
 

@@ -39,12 +39,12 @@ def remaining_trials(
     queue.put(_unfinished(plan, records))
     used, suggested = 0, set[str]()
     if search:
-        used, suggested = _resume(search, outbox, records)
+        used, suggested = _resume(search, queue, outbox, records)
         records |= {record.key: record for record in outbox.trials()}
     started = _started(run.outcome.storage, queue)
     remaining = Remaining(plan, before, records, queue.waiting, started, suggested)
     parts = remaining.counts()
-    if search and not search.is_over:
+    if search and not queue.is_over:
         parts += remaining.in_search(used)
     run.say(f"{plan.sweep.name}: {', '.join(parts)}")
     _show_plan(plan, used, run.say)
@@ -58,7 +58,7 @@ def _unfinished(plan: Plan, records: Mapping[str, TrialRecord]) -> list[TrialCon
 
 
 def _resume(
-    search: Search, outbox: Outbox, records: dict[str, TrialRecord]
+    search: Search, queue: Queue, outbox: Outbox, records: dict[str, TrialRecord]
 ) -> tuple[int, set[str]]:
     """Continue a search from where an earlier run ended.
 
@@ -70,11 +70,11 @@ def _resume(
     # Trials that confirm come back when their study, which was lost, ends again.
     removed = {record.key: record for record in outbox.removed_trials()}
     search.resume(removed | records, history_in(outbox))
-    for event in search.pending_events():
+    for event in queue.pending_events():
         outbox.record(event)
-    used, waiting = search.used, {trial.key for trial in search.waiting}
-    search.fill()
-    return used, {trial.key for trial in search.waiting} - waiting
+    used, waiting = search.used, {trial.key for trial in queue.waiting}
+    queue.fill()
+    return used, {trial.key for trial in queue.waiting} - waiting
 
 
 def _started(storage: Storage, queue: Queue) -> Set[str]:

@@ -1,4 +1,4 @@
-"""The progress of a sweep, as a line that people read and `sweeps status` parses."""
+"""How far a sweep is, in a line that people read and `sweeps status` reads back."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ LINE = re.compile(
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of trials, the best loss so far, and the time that is left."""
+    """Counts of trials, the best loss so far, and the time that is left."""
 
-    done: int  # including those that were stopped early
-    total: int | None  # None if it is unknown
+    done: int  # those that were stopped early are among them
+    total: int | None  # None where nobody knows
     stopped: int
     running: int
     failed: int
     best: float | None  # val_loss in nats per character
     best_trial: str
-    left: str  # for people; "?" if it is unknown
-    elapsed: str = ""  # for people, since this run began to train; missing in earlier versions
+    left: str  # for people; "?" where nobody knows
+    elapsed: str = ""  # for people, since this run began to train; earlier versions did not say
 
     def __str__(self) -> str:
         stopped = f" ({self.stopped} stopped early)" if self.stopped else ""
@@ -41,7 +41,7 @@ class Summary:
 
 
 def last_summary(log: str) -> Summary | None:
-    """Return the newest summary in the output of a sweep, or None if there is none."""
+    """The newest summary in the output of a sweep, if there is one."""
     found = max(LINE.finditer(log), key=re.Match.start, default=None)
     if found is None:
         return None
@@ -59,7 +59,7 @@ def last_summary(log: str) -> Summary | None:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in words, such as ``2 h 05 min``, ``3 min 20 s`` or ``12 s``."""
+    """Seconds for people, such as ``2 h 05 min``, ``3 min 20 s`` or ``12 s``."""
     minutes, rest_s = divmod(round(seconds), 60)
     hours, rest_minutes = divmod(minutes, 60)
     if hours:
@@ -67,6 +67,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest_s:02} s" if minutes else f"{rest_s} s"
 
 
-def counted(number: int, singular: str, plural: str = "") -> str:
-    """Return a number with its noun, such as ``1 study`` or ``2 studies``."""
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number of things for people, such as ``1 study`` or ``2 studies``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

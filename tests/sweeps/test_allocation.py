@@ -6,7 +6,8 @@ from collections.abc import Hashable, Sequence
 
 import pytest
 
-from sweeps.planning.estimate import Coming, estimate
+from sweeps.planning.estimate import estimate
+from sweeps.planning.forecast import SearchForecast
 from sweeps.resources.allocation import Allocation, GpuMeter, allocate
 from sweeps.resources.nodes import Node
 from tests.sweeps.searches import SWEEP, plan
@@ -32,7 +33,7 @@ def never(*_: object) -> list[GpuUse | None]:
 
 def allocated(text: str, nodes: Sequence[Node], meter: GpuMeter, *overrides: str) -> Allocation:
     made = plan(text, *overrides)
-    cost = estimate(made.trials, made.corpus, Coming.of(made, 0))
+    cost = estimate(made.trials, made.corpus, SearchForecast.of(made, 0))
     return allocate(made, made.trials, cost, nodes, meter)
 
 

@@ -95,7 +95,7 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     made = _plan(file, overrides, state_root, is_here=True)
-    from sweeps.execution.overview import done_of
+    from sweeps.execution.overview import finished_trials
     from sweeps.planning.earlier import earlier_here
     from sweeps.planning.estimate import estimate
     from sweeps.planning.forecast import SearchForecast
@@ -105,7 +105,7 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     from sweeps.resources.packs import settle_packs
 
     corpus, nodes, state = made.corpus, [local_node()], state_at(state_root)
-    done = done_of(made, state)
+    done = finished_trials(made, state)
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
     with phase("timing some steps of the trials"):
         coming = SearchForecast.of(made, done.to_come(made))

@@ -179,10 +179,10 @@ def test_conditions_and_arms_are_counted_each_once() -> None:
 """
     start, end = SWEEP.index("arms:"), SWEEP.index("search: {trials")
     made = plan(SWEEP[:start] + arms + SWEEP[end:])
-    (cell,) = made.studies
-    found = allowed(cell, [], 1)
+    (study,) = made.studies
+    found = allowed(study, [], 1)
     assert (len(found.keys), found.looked_at, found.is_all) == (2 + 3 * (1 + 3), 14, True)
-    found = allowed(cell, ["n_embd > 2"], 1)  # the bigram has no such setting
+    found = allowed(study, ["n_embd > 2"], 1)  # the bigram has no such setting
     assert len(found.keys) == 2 + 2 * (1 + 3)
     searched = search(made)
     Simulation(searched, valley).run()

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from analysis.sqlite_store import STORE, is_driven
 from sweeps.execution.changes import change
@@ -109,7 +108,7 @@ def in_words(orphan: LocalSweep) -> str:
 
 def _read(state: State, name: str) -> LocalSweep:
     try:
-        status, content, counts = _content(state.sweep(name) / OUTBOX)
+        status, command, counts = _content(state.sweep(name) / OUTBOX)
     except (sqlite3.Error, ValueError):
         return LocalSweep(name, "?", 0, 0, 0, "")
     is_held = bool(is_driven(state.root / STORE, name))
@@ -120,17 +119,17 @@ def _read(state: State, name: str) -> LocalSweep:
         counts.get("FINISHED", 0) + counts.get("STOPPED", 0),
         sum(counts.values()),
         counts.get("FAILED", 0),
-        content.get("tags", {}).get("command", ""),
+        command,
         is_orphaned,
     )
 
 
-# The content is Any, as it is read from JSON.
-def _content(path: Path) -> tuple[str, dict[str, Any], dict[str, int]]:
-    """Return the status of a sweep, its description, and the number of trials by status."""
+def _content(path: Path) -> tuple[str, str, dict[str, int]]:
+    """Return the status of a sweep, its command, and the number of trials by status."""
     with opened_to_read(path) as database:
         status, content = database.execute("SELECT status, content FROM sweep").fetchone()
         counts = database.execute(
             "SELECT status, count(*) FROM trials WHERE role = ? GROUP BY status", (TRIAL,)
         )
-        return status, json.loads(content), dict(counts)
+        command = json.loads(content).get("tags", {}).get("command", "")
+        return status, command, dict(counts)

@@ -67,7 +67,7 @@ def test_a_range_of_one_value_in_an_earlier_sweep_has_no_edge() -> None:
     ("given", "part"),
     [
         ({"low": 8, "high": 10, "step": 8}, "step=8 leads from low=8 beyond high=10"),
-        ({"low": 0.1, "high": 0.2, "step": 1e300}, "there is one value only"),
+        ({"low": 0.1, "high": 0.2, "step": 1e300}, "low is the only value"),
         ({"low": 0.0, "high": 1e30, "step": 1e-9}, "step=1e-09 is too small"),
         ({"low": 1, "high": 2**53, "step": 1}, "step=1 is too small"),
     ],

@@ -17,7 +17,7 @@ from sweeps.process.phases import phase
 from sweeps.process.summary import duration
 
 if TYPE_CHECKING:
-    from sweeps.execution.overview import Done
+    from sweeps.execution.overview import FinishedTrials
     from sweeps.planning.estimate import Estimate
     from sweeps.planning.plan import Plan
     from sweeps.resources.allocation import Allocation
@@ -38,7 +38,7 @@ def plan_command(file: str, overrides: Sequence[str], list_trials: bool, state_r
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
     plan = load_plan(file, overrides, state_root, is_here=True)
-    from sweeps.execution.overview import done_of
+    from sweeps.execution.overview import finished_trials
     from sweeps.planning.earlier import earlier_here
     from sweeps.planning.estimate import estimate
     from sweeps.planning.forecast import SearchForecast
@@ -48,7 +48,7 @@ def plan_command(file: str, overrides: Sequence[str], list_trials: bool, state_r
     from sweeps.resources.nodes import check_this_machine, local_node
 
     state = state_at(state_root)
-    done = done_of(plan, state)
+    done = finished_trials(plan, state)
     check_this_machine(plan.sweep.resources)  # before anything is timed
     with phase("timing some steps of the trials"):
         coming = SearchForecast.of(plan, done.to_come(plan))
@@ -61,7 +61,7 @@ def plan_command(file: str, overrides: Sequence[str], list_trials: bool, state_r
         _list_trials(plan, cost)
 
 
-def _show_trials(plan: Plan, done: Done, allocation: Allocation) -> None:
+def _show_trials(plan: Plan, done: FinishedTrials, allocation: Allocation) -> None:
     """Show what a sweep consists of."""
     corpus = plan.corpus
     say(f"sweep   {plan.sweep.name}")

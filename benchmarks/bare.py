@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -68,7 +67,7 @@ def start(corpus: Corpus, folder: Path) -> None:
     worker = Worker(corpus, SharedFolder(folder), threads=1, gpu=best_device().type == "cuda")
 
 
-def train(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+def train(trials: Sequence[Mapping[str, object]]) -> list[dict[str, float]]:
     """Train a pack to its end; the last evaluation of each of its trials.
 
     Raises:

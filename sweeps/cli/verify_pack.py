@@ -16,7 +16,7 @@ from sweeps.process.summary import duration
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
-    from sweeps.execution.verify_pack import Compared
+    from sweeps.execution.verify_pack import PackComparison
     from trainables.config import TrialConfig
     from trainables.data.corpus import Corpus
 
@@ -56,7 +56,7 @@ def verify_pack(
 
 def _compare(
     corpus: Corpus, packs: Sequence[Sequence[TrialConfig]], available: int
-) -> list[Compared]:
+) -> list[PackComparison]:
     """Compare packs with their trials alone, and show each as soon as it is compared.
 
     Args:
@@ -75,7 +75,7 @@ def _compare(
         f"compare {len(packs)}{of} packs, {len(trials)} trials, twice each: about"
         f" {duration(takes_s)} on this machine{fewer}"
     )
-    compared: list[Compared] = []
+    compared: list[PackComparison] = []
     started_s = time.monotonic()
     for pack in compare(corpus, packs):
         compared.append(pack)
@@ -85,7 +85,7 @@ def _compare(
     return compared
 
 
-def _line(pack: Compared) -> str:
+def _line(pack: PackComparison) -> str:
     """Describe how far a pack is from its trials alone."""
     first = pack.trials[0]
     name = f"{first.model.variant} {first.flat.get('n_embd', '')}/{first.training.block_size}"

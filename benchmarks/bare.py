@@ -1,9 +1,9 @@
-"""The trials of a sweep as our workers train them, with neither Ray nor MLflow around them.
+"""Trains the trials of a sweep by our workers, without Ray and MLflow.
 
     python -m benchmarks.bare SWEEP [OVERRIDES ...] --corpora CACHE
 
-For machines that have neither. Packs as in a sweep, several at once in processes of one thread;
-checkpoints, logs and samples are written, to a folder that goes at the end. Prints one line of
+For machines that have neither. Trials form packs as in a sweep, and several packs train at once in
+processes of one thread. Checkpoints, logs and samples go to a temporary folder. Prints one line of
 JSON, as the plain ways do.
 """
 
@@ -34,13 +34,13 @@ from trainables.persistence.storage import SharedFolder
 from trainables.training.stack import stack_shape
 from trainables.worker.worker import Worker
 
-REPORT_S = 10.0  # how long a worker trains before it says what its trials came to
+REPORT_S = 10.0  # how long a worker trains before it reports on its trials
 
 worker: Worker  # of this process
 
 
 def packs_of(plan: Plan, at_once: int) -> Iterator[list[TrialConfig]]:
-    """The packs of a sweep, which are measured on a GPU where the sweep leaves them open."""
+    """Yield the packs of a sweep; on a GPU their sizes are measured unless the sweep gives them."""
     share = 1 / at_once if best_device().type == "cuda" else 0
     shapes = list({stack_shape(trial): trial for trial in plan.trials}.values())
     packs = settle_packs(
@@ -65,7 +65,7 @@ def start(corpus: Corpus, folder: Path) -> None:
 
 
 def train(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Train a pack to its end; the last evaluation of each of its trials.
+    """Train a pack to its end, and return the last evaluation of each trial.
 
     Raises:
         RuntimeError: the trials cannot train together, or one failed.

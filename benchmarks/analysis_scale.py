@@ -32,7 +32,7 @@ COMMANDS = ("rankings", "conclusions", "report")
 
 def fill(folder: Path) -> None:
     """Make a store in a folder with runs as `sweeps run` writes them."""
-    from analysis.runs import open_store
+    from analysis.trials.mlflow_store import open_store
 
     client = open_store(f"sqlite:///{folder / 'mlflow.db'}")
     from mlflow.entities import Metric, Param, RunTag

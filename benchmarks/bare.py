@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.measuring import best_device
 from benchmarks.plain_loop import summary
-from sweeps.planning.plan import Plan, make_plan, training_tokens
+from sweeps.planning.costs import training_tokens
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from sweeps.resources.gpus import pack_sizes_here
 from sweeps.resources.packs import settle_packs
@@ -31,7 +32,9 @@ from sweeps.search.queue import Queue
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.persistence.storage import SharedFolder
+from trainables.training.loop import Evaluation
 from trainables.training.stack import stack_shape
+from trainables.worker.reports import TrialFailure
 from trainables.worker.worker import Worker
 
 REPORT_S = 10.0  # how long a worker trains before it reports on its trials
@@ -64,28 +67,31 @@ def start(corpus: Corpus, folder: Path) -> None:
     worker = Worker(corpus, SharedFolder(folder), threads=1, gpu=best_device().type == "cuda")
 
 
-def train(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+def train(trials: Sequence[Mapping[str, object]]) -> list[dict[str, float]]:
     """Train a pack to its end, and return the last evaluation of each trial.
 
     Raises:
         RuntimeError: the trials cannot train together, or one failed.
     """
     started_s = time.time()
-    worker.take(trials)
-    last: dict[str, Mapping[str, float]] = {}
+    worker.assign(trials)
+    last: dict[str, Evaluation] = {}
     done = False
     while not done:
         report = worker.advance(REPORT_S)
-        done = report["done"]
-        if "split" in report or any("failure" in each for each in report["trials"]):
+        done = report.done
+        if report.split:
             raise RuntimeError(f"not trained as one: {report}")
-        last |= {each["key"]: each["evaluations"][-1] for each in report["trials"]
-                 if each["evaluations"]}  # fmt: skip
+        for trial in report.trials:
+            if isinstance(trial, TrialFailure):
+                raise RuntimeError(f"not trained as one: {report}")
+            if trial.evaluations:
+                last[trial.key] = trial.evaluations[-1]
     configs = [TrialConfig.from_dict(trial) for trial in trials]
     return [
         {
             "tokens": training_tokens(config),
-            "val_loss": last[config.key]["val_nats"],
+            "val_loss": last[config.key].val_loss,
             "started_s": started_s,
         }
         for config in configs
@@ -106,7 +112,7 @@ def main() -> None:
         plan = make_plan(given.sweep, given.overrides, State(folder))
         packs = [[trial.to_dict() for trial in pack] for pack in packs_of(plan, given.at_once)]
         with ProcessPoolExecutor(given.at_once, spawn, start, (plan.corpus, folder)) as processes:
-            print(summary(each for pack in processes.map(train, packs) for each in pack))
+            print(summary(report for pack in processes.map(train, packs) for report in pack))
 
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from analysis.runs import runs_of
-from analysis.sqlite_store import STORE, artifacts_beside
+from analysis.trials.mlflow_store import runs_of
+from analysis.trials.sqlite_store import STORE, artifacts_beside
 from benchmarks.measuring import BenchmarkOptions, Samples, print_section, print_table
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.events import TrialEvent
-from sweeps.records.outbox import OUTBOX, Outbox
+from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import OUTBOX
 from sweeps.records.state import State
 from sweeps.tracking.delivery import Delivery
 from sweeps.tracking.description import describe_sweep, describe_trial
@@ -165,7 +166,7 @@ def fill(folder: Path, trials: int) -> FilledOutbox:
 
 
 def evaluation(step: int, loss: float) -> dict[str, float]:
-    nats = {"train_nats": loss - 0.02, "val_nats": loss, "best_val_nats": loss}
+    nats = {"train_loss": loss - 0.02, "val_loss": loss, "best_val_loss": loss}
     return {"step": step, **nats, "training_s": step / 1_000, "tokens_per_s": 1e5}
 
 

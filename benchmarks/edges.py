@@ -12,8 +12,8 @@ from typing import get_args
 
 import numpy as np
 
-from analysis.claims import MARGIN, Scope
-from analysis.decisions import NEGATED, Verdict
+from analysis.claims.claim import MARGIN, NEGATED, Scope
+from analysis.claims.decisions import Verdict
 from benchmarks.synthetic import Means, Truth
 
 CLEAR = 0.5  # nats per character; a difference that every test finds

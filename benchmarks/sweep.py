@@ -30,7 +30,8 @@ from benchmarks.ways import (
     run_ours,
     run_plain,
 )
-from sweeps.planning.plan import Plan, make_plan
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 
 PRESET = "published"

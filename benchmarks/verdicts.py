@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from analysis.forecast import chances
+from analysis.claims.forecast import chances
 from benchmarks.edges import EDGES, EVERY, REFUTED, SUPPORTED, Edge, by_truth
 from benchmarks.measuring import BenchmarkOptions, print_section, print_table
 from benchmarks.synthetic import (

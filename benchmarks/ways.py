@@ -91,6 +91,6 @@ def run_ours(folder: Path, sweep: str, name: str, *overrides: str) -> WayResult:
         step * int(values["batch_size"]) * int(values["block_size"])
         for (step, _, _), values in zip(trials, params, strict=True)
     )
-    losses = [json.loads(content)["val_nats"] for content, _ in last]
+    losses = [json.loads(content)["val_loss"] for content, _ in last]
     started_s = [started_ms / 1e3 for *_, started_ms in trials]
     return WayResult(command, len(trials), tokens, statistics.fmean(losses), started_s)

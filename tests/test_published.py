@@ -33,7 +33,7 @@ def final_losses(trial: TrialConfig, corpus: Corpus) -> tuple[float, float]:
     state = initial_state(trial, corpus.vocab_size)
     splits = Splits.of(corpus, torch.device("cpu"))
     *_, last = train(state, splits, trial.training, trial.seed)
-    return last.train_nats, last.val_nats
+    return last.train_loss, last.val_loss
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,14 @@ def losses(tinyshakespeare: Corpus) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("index", range(len(CELLS)))
 def test_the_published_loss_comes_back(index: int, losses: list[tuple[float, float]]) -> None:
     _, _, published_train, published_validation = CELLS[index]
-    train_nats, val_nats = losses[index]
-    assert val_nats == pytest.approx(published_validation, abs=0.01)  # 0.006 over all cells
+    train_loss, val_loss = losses[index]
+    assert val_loss == pytest.approx(published_validation, abs=0.01)  # 0.006 over all cells
     if published_train is not None:
-        assert train_nats == pytest.approx(published_train, abs=0.02)
+        assert train_loss == pytest.approx(published_train, abs=0.02)
 
 
 def test_rope_beats_sinpe_beats_randn(losses: list[tuple[float, float]]) -> None:
-    validation = [val_nats for _, val_nats in losses]
+    validation = [val_loss for _, val_loss in losses]
     for first in (2, 5):
         rope, sinpe, randn = validation[first : first + 3]
         assert rope < sinpe < randn

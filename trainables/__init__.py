@@ -1,15 +1,16 @@
-"""What a trial is, and how it is trained. Knows no MLflow; `worker.ray_trial` alone knows Ray.
+"""What a trial is, and how it is trained. Imports no MLflow; only `worker.ray_trial` imports Ray.
 
-config         the configuration of a trial, and its identity
-variants       model classes and their settings, by name
-data           the corpus, and batches of it
-training       the training loop, alone or as a stack of trials
-persistence    checkpoints, artifacts, and where they are stored
-worker         trials that survive the process that trains them
-model_check    whether a user's own model can be trained
-own_modules    modules of the user's own
-settings       what settings are made of
-precision      the numbers of matrix products
-errors         errors that a user can act on
-files          files that are written whole
+config           the configuration of a trial, and its identity
+variants         model classes and their settings, by name
+data             the corpus, and batches of it
+training         the training loop, for one trial or a stack of them
+persistence      checkpoints, artifacts, and where they are stored
+worker           the process that trains trials, and resumes them
+model_check      checks of users' own models before they are trained
+model_contract   the contract that these checks hold a model to
+own_modules      import of users' own modules
+settings         base of all settings
+precision        number formats of matrix products
+errors           errors that a user can act on
+files            atomic writes, and reading what users name
 """

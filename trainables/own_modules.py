@@ -1,4 +1,4 @@
-"""Modules of the user's own, from the working directory."""
+"""Import of users' own modules from the working directory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from types import ModuleType
 class _WorkingDirectory(MetaPathFinder):
     """Finds a module in the working directory if it is nowhere else.
 
-    On `sys.path` that directory would stand before packages that are installed in editable mode,
-    and at its start before all libraries: a `queue.py` or a folder `analysis` in it would hide
-    them.
+    If that directory were on `sys.path`, a `queue.py` or a folder `analysis` in it would hide the
+    libraries or packages of that name.
     """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if path is not None:  # inside a package, which knows its own places
+        if path is not None:  # in a package, which has a path of its own
             return None
         try:
             return PathFinder.find_spec(fullname, [os.getcwd()])
@@ -37,10 +36,11 @@ _finder = _WorkingDirectory()
 def import_own(name: str) -> ModuleType:
     """Import a module that is installed or lies in the working directory, by its dotted name.
 
-    What it imports itself may lie there too, now and later.
+    Its own imports may lie in the working directory too, now and later.
 
     Raises:
-        ImportError: it is in neither place; and whatever the module itself raises.
+        ImportError: it is in neither place.
+        Exception: any that the module itself raises.
     """
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)

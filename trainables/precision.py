@@ -1,4 +1,4 @@
-"""In which numbers the matrix products of training steps are computed."""
+"""Number formats of the matrix products in training steps."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import Literal
 
 import torch
 
-# float32: as it says. tf32: products with 10 bits of mantissa, on GPUs that have them. bf16:
-# products of numbers with 7 bits of mantissa, torch's automatic mixed precision.
+# float32: 23 bits of mantissa. tf32: products with 10 bits, on GPUs that have them. bf16: products
+# of numbers with 7 bits, by torch's automatic mixed precision.
 Precision = Literal["float32", "tf32", "bf16"]
 
 
 @contextmanager
 def computed_in(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Compute what happens meanwhile so; parameters, losses and moments stay float32."""
+    """Context manager: compute matrix products in this precision.
+
+    Parameters, losses and optimizer moments stay float32.
+    """
     if precision == "bf16":
-        # Without a cache: a weight's cast would be that of before the step.
+        # Without a cache, which would keep the casts of weights from before the step.
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             yield
     elif precision == "tf32":

@@ -13,13 +13,13 @@ import click
 from click.core import ParameterSource
 
 from analysis.errors import nearest
-from analysis.terminal import pass_on, say, table
+from analysis.text.terminal import pass_on, say, table
 from sweeps.cli.options import overrides_argument, retire_option, state_option
 from sweeps.process.summary import Summary, duration
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
-    from sweeps.cluster.jobs import SweepJob
+    from sweeps.cluster.sweep_job import SweepJob
 
 DASHBOARD = "http://127.0.0.1:8265"
 EXIT = {"FINISHED": 0, "STOPPED": 130}  # as `sweeps run` has it; all else is 1
@@ -65,9 +65,9 @@ def submit(
     """
     from sweeps.spec.sweep_file import find_sweep, load_sweep, preset_files
 
-    load_sweep(file)  # a mistake in it is told before the slow part
+    loaded = load_sweep(file)  # a mistake in it is told before the slow part
     from sweeps.cluster.jobs import Cluster, NotThereError
-    from sweeps.planning.plan import make_plan
+    from sweeps.planning.planner import make_plan
     from sweeps.process.stopping import interruptible
     from sweeps.records.state import state_at
 
@@ -75,7 +75,7 @@ def submit(
         cluster = Cluster(address)  # its address may be wrong
     except NotThereError as error:
         raise UserError(f"{error}, or run the sweep here with `sweeps run {file}`") from None
-    plan = make_plan(file, overrides, state_at(state_root))
+    plan = make_plan(file, overrides, state_at(state_root), loaded=loaded)
     flags = {"--fail-fast": fail_fast, "--retry-failed": retry_failed, "--retire": retire}
     arguments = [*overrides, *(flag for flag, is_on in flags.items() if is_on)]
     path = None if file in preset_files() else find_sweep(file)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from analysis.messages import without_password
-from analysis.terminal import complain, in_a_line, pass_on, set_up, table, try_to_say
+from analysis.text.messages import without_password
+from analysis.text.terminal import complain, in_a_line, pass_on, set_up, table, try_to_say
 from sweeps.cli import jobs
 from sweeps.cli.options import (
     overrides_argument,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sweeps.execution.service import Outcome
     from sweeps.planning.estimate import Estimate
     from sweeps.planning.plan import Plan
-    from sweeps.records.outbox import TrialRecord
+    from sweeps.records.records import TrialRecord
     from trainables.persistence.storage import Storage
 
 AGAIN = "SWEEPS_AGAIN"  # names the command that lets the sweep go on, where it is not this one
@@ -97,7 +97,8 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     made = _plan(file, overrides, state_root, is_here=True)
     from sweeps.execution.overview import done_of
     from sweeps.planning.earlier import earlier_here
-    from sweeps.planning.estimate import Coming, estimate
+    from sweeps.planning.estimate import estimate
+    from sweeps.planning.forecast import SearchForecast
     from sweeps.records.state import state_at
     from sweeps.resources.gpus import largest, measured_here, pack_sizes_here, settle
     from sweeps.resources.nodes import concurrency, local_node
@@ -107,7 +108,7 @@ def plan(file: str, overrides: Sequence[str], list_trials: bool, state_root: Pat
     done = done_of(made, state)
     concurrency(made.sweep.resources.settled(0), nodes)  # refused before anything is timed
     with phase("timing some steps of the trials"):
-        coming = Coming.of(made, done.to_come(made))
+        coming = SearchForecast.of(made, done.to_come(made))
         cost = estimate(done.left(made), corpus, coming, earlier_here(state), made.trials)
     shapes = largest((*made.trials, *made.examples), cost)
     resources, why = settle(made.sweep.resources, nodes, lambda: measured_here(shapes, corpus))
@@ -162,12 +163,12 @@ def _plan(file: str, overrides: Sequence[str], state_root: Path, is_here: bool =
     """The plan of a sweep file; a mistake in the file is told before torch is loaded."""
     from sweeps.spec.sweep_file import load_sweep
 
-    load_sweep(file)
+    loaded = load_sweep(file)
     with phase("checking the sweep"):
-        from sweeps.planning.plan import make_plan
+        from sweeps.planning.planner import make_plan
         from sweeps.records.state import state_at
 
-        return make_plan(file, overrides, state_at(state_root), is_here)
+        return make_plan(file, overrides, state_at(state_root), is_here, loaded)
 
 
 def _takes(made: Plan, cost: Estimate, at_once: int) -> str:
@@ -513,8 +514,8 @@ def sample(
 def _show_ranking(ranking: object) -> None:
     import pandas as pd
 
-    from analysis.document import in_short
-    from analysis.ranking import DECIMALS
+    from analysis.results.ranking import DECIMALS
+    from analysis.text.document import in_short
 
     assert isinstance(ranking, pd.DataFrame)
     hidden = ["train_loss", "best_val_loss", "training_seconds", "left_out", "run_ids"]

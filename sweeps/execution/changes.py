@@ -8,7 +8,7 @@ from typing import Any
 
 from bigram_models import VARIANTS
 from sweeps.planning.plan import Plan
-from sweeps.records.outbox import TrialRecord
+from sweeps.records.records import TrialRecord
 from sweeps.tracking.description import describe_trial
 
 SHOWN = 6  # values of a setting, and settings

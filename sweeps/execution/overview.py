@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.sqlite_store import STORE, is_driven
+from analysis.trials.sqlite_store import STORE, is_driven
 from sweeps.execution.changes import change
 from sweeps.execution.service import sweep_names, sync_sweep
 from sweeps.planning.plan import Plan
-from sweeps.records.outbox import OUTBOX, TRIAL, opened_to_read, read_trials
+from sweeps.records.outbox_file import OUTBOX, opened_to_read
+from sweeps.records.outbox_reader import read_trials
+from sweeps.records.records import TRIAL
 from sweeps.records.state import State
 from sweeps.tracking.description import describe_trial
 from trainables.config import TrialConfig

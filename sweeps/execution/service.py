@@ -14,17 +14,18 @@ import pandas as pd
 
 from analysis import AnalysisError, Trials, load_trials, tables, write_ranking, write_tables
 from analysis.errors import nearest
-from analysis.matplotlib_settings import load_matplotlib
-from analysis.ranking import level_means
-from analysis.ranking_texts import means_in_words
-from analysis.runs import PICTURE
-from analysis.sqlite_store import STORE, artifacts_beside, store_file
-from analysis.terminal import in_a_line
+from analysis.figures.matplotlib_settings import load_matplotlib
+from analysis.reports.ranking_texts import means_in_words
+from analysis.results.ranking import level_means
+from analysis.text.terminal import in_a_line
+from analysis.trials.mlflow_store import PICTURE
+from analysis.trials.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps.cluster.ray_environment import prepare_ray, scratch_folder
 from sweeps.execution.changes import change
 from sweeps.execution.progress import Before, Progress
 from sweeps.planning.earlier import earlier_here
-from sweeps.planning.estimate import Coming, estimate
+from sweeps.planning.estimate import estimate
+from sweeps.planning.forecast import SearchForecast
 from sweeps.planning.plan import Plan
 from sweeps.process import signals
 from sweeps.process.phases import phase
@@ -32,7 +33,9 @@ from sweeps.process.stopping import NEVER, Stop
 from sweeps.process.summary import counted
 from sweeps.records.events import TrialEvent
 from sweeps.records.lock import only_driver
-from sweeps.records.outbox import OUTBOX, Outbox, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import OUTBOX
+from sweeps.records.records import TrialRecord
 from sweeps.records.state import State, check_disk, make_writable
 from sweeps.resources.gpus import largest, settle
 from sweeps.resources.nodes import check_address, concurrency, local_node
@@ -133,7 +136,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
             outbox.forgive()
 
         def may_retire(runs: Sequence[TrialRecord]) -> None:
-            from sweeps.tracking.sweep_runs import RefusedError
+            from sweeps.tracking.experiment import RefusedError
 
             try:
                 _check_change(plan, name, runs, trials, options.retire)
@@ -275,6 +278,7 @@ def _delivery(
 def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -> Search:
     """The studies of a sweep as they are, with what they can learn from elsewhere."""
     # Optuna is imported late, as MLflow is.
+    from sweeps.search.replay import learn
     from sweeps.search.search import Search, known_studies
     from sweeps.search.study_storage import open_storage
     from sweeps.search.warm_start import from_store
@@ -298,7 +302,7 @@ def _open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) -
                 raise
             say(f"offline {error}; what was learnt before is kept")
     for name, observations in sources.items():
-        learnt = sum(study.learn(observations) for study in studies)
+        learnt = sum(learn(study, observations) for study in studies)
         if learnt:
             say(f"learnt  {learnt} configurations from the trials of {name}")
 
@@ -319,7 +323,7 @@ def _queue(
 ) -> Queue:
     """What is left to do, which is said; ``before`` are the trials that the sweep had."""
     records = {record.key: record for record in outbox.trials()}
-    queue = search or Queue()
+    queue = Queue(search)
     queue.put(_to_run(plan, records))
     used, new = 0, set[str]()  # suggestions so far, and keys of trials that `fill` adds
     if search:
@@ -327,8 +331,8 @@ def _queue(
 
         # Trials that confirm come back when their study, which was lost, ends again.
         earlier = {record.key: record for record in outbox.removed_trials()}
-        search.resume(earlier | records, history_in(outbox))
-        for event in search.pending_events():
+        search.resume(earlier | records, history_in(outbox), queue)
+        for event in queue.pending_events():
             outbox.record(event)
         used, waiting = search.used, {trial.key for trial in queue.waiting}
         queue.fill()
@@ -356,7 +360,7 @@ def _queue(
         if record.key not in records  # those that confirm come back, or others do, in the end
     )
     shown = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
-    if search and not search.is_over:
+    if search and not queue.is_over:
         to_confirm = plan.confirming - sum(
             record.is_confirming and (record.is_decided or key in started)
             for key, record in records.items()
@@ -420,7 +424,9 @@ def _train(
     total = None if plan.to_come is None else len(plan.trials) + plan.to_come
     coming = _to_come(plan, before.done, queue)
     with phase("timing some steps of the trials", say):
-        cost = estimate(queue.waiting, plan.corpus, Coming.of(plan, coming), earlier_here(state))
+        cost = estimate(
+            queue.waiting, plan.corpus, SearchForecast.of(plan, coming), earlier_here(state)
+        )
     shapes = largest((*queue.waiting, *plan.examples), cost)
     if storage.disk:
         check_disk(storage.disk, cost.disk_bytes)
@@ -429,13 +435,9 @@ def _train(
         scratch = stack.enter_context(scratch_folder())
         with phase("starting Ray" if options.address is None else "joining the cluster", say):
             prepare_ray(options.address)  # Ray is imported late as well
-            from sweeps.cluster.connection import (
-                Slots,
-                check_storage,
-                connected,
-                measure_gpus,
-                measure_packs,
-            )
+            from sweeps.cluster.connection import connected
+            from sweeps.cluster.machines import check_storage, measure_gpus, measure_packs
+            from sweeps.cluster.slots import Slots
             from sweeps.execution.tune_runner import run_trials
 
             nodes = stack.enter_context(connected(options.address, outcome.stop, scratch))
@@ -484,7 +486,7 @@ def _train(
                 )
         finally:
             if slots and outcome.stop.cause != "lost":
-                slots.leave()
+                slots.release()
             outcome.notes, outcome.restarts = progress.notes, progress.restarts
             outcome.recomputed = outbox.recomputed - recomputed
 
@@ -511,8 +513,8 @@ def _conclude(
             was = outbox.sweep.status
             outcome.status = was if was in ("FINISHED", "FAILED") else "KILLED"
         elif queue.is_over if queue else {one.status for one in trials} <= {"FINISHED", "FAILED"}:
-            outcome.fruitless = queue.without_result() if queue else []
-            outcome.exhausted = queue.exhausted() if queue else []
+            outcome.fruitless = queue.source.without_result() if queue else []
+            outcome.exhausted = queue.source.exhausted() if queue else []
             counts = any(not record.is_suggested for record in outcome.failed)
             outcome.status = "FAILED" if counts or outcome.fruitless else "FINISHED"
         has_finished = any(record.status == "FINISHED" for record in trials)
@@ -551,7 +553,7 @@ def _draw(trials: Trials, path: Path) -> None:
     """Write the picture that the page of the sweep's run shows; of a single trial there is none."""
     # Imported late: it takes a second.
     load_matplotlib()
-    from analysis.figures import overview
+    from analysis.figures.report_figures import overview
 
     with phase("drawing the results"):
         if figure := overview(trials):

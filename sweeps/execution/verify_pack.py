@@ -195,4 +195,4 @@ def _difference(trial: TrialConfig, packed: TrainingState, alone: TrainingState)
         return math.inf
     assert packed.last
     assert alone.last
-    return packed.last.val_nats - alone.last.val_nats
+    return packed.last.val_loss - alone.last.val_loss

@@ -93,7 +93,9 @@ def analyze(store_uri: str) -> None:
     Other databases see to that by themselves. A file that is locked or damaged is left alone: the
     server will say so.
     """
-    from analysis.sqlite_store import store_file  # late: the server's worker has no use for it
+    from analysis.trials.sqlite_store import (
+        store_file,  # late: the server's worker has no use for it
+    )
 
     path = store_file(store_uri)
     if path is None or not os.path.isfile(path):

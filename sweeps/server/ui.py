@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from analysis.sqlite_store import plain_uri
+from analysis.trials.sqlite_store import plain_uri
 from sweeps.process import signals
 from sweeps.server.mlflow_server import LOOPBACK, analyze, own_environment, server_command
 from trainables.files import keep_private

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from analysis.messages import first_line
+from analysis.text.messages import first_line
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
-from sweeps.tracking.sweep_runs import RefusedError, SweepRuns
+from sweeps.tracking.experiment import RefusedError
+from sweeps.tracking.sweep_runs import SweepRuns
 from trainables.persistence.storage import StorageError
 
 logger = logging.getLogger(__name__)

@@ -133,7 +133,7 @@ def describe_trial(
     plan: Plan, trial: TrialConfig, tags: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Plain data for the run of a trial; ``tags`` say what it is in a search."""
-    name = plan.run_name(trial)
+    name = plan.names.run_name(trial)
     if tags and tags.get("stage") == "confirm":  # first, as the UI cuts names
         name = f"confirm {trial.seed}: {name}"
     return {
@@ -144,7 +144,7 @@ def describe_trial(
             "seed": str(trial.seed),
             "corpus_digest": trial.corpus_digest,
             "result_version": str(RESULT_VERSION),
-            "mlflow.runColor": COLOURS[plan.kind(trial) % len(COLOURS)],
+            "mlflow.runColor": COLOURS[plan.names.kind(trial) % len(COLOURS)],
             **(tags or {}),
         },
         "costs": {name: cost(trial) for name, cost in plan.costs.items()},

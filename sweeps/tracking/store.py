@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import AnalysisError, nearest
-from analysis.messages import first_line
-from analysis.runs import open_store
+from analysis.text.messages import first_line
+from analysis.trials.mlflow_store import open_store
 from trainables.errors import UserError
 from trainables.persistence.artifacts import CONFIGURATION, WEIGHTS
 

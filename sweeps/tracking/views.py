@@ -34,8 +34,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote, urlencode
 
-from analysis.links import WORKFLOW
-from analysis.messages import address_of
+from analysis.text.links import WORKFLOW
+from analysis.text.messages import address_of
 
 LOSSES = ("val_loss", "train_loss")  # metrics by step, nats per character
 RANKED_BY = "val_loss"

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from analysis.terminal import pass_on, table, visible
+from analysis.text.terminal import pass_on, table, visible
 from sweeps.cli import main as command
 from sweeps.cli.main import main
 from sweeps.cluster import jobs as client
@@ -135,7 +135,7 @@ def test_rankings_are_printed_in_any_encoding(environment: dict[str, str], tmp_p
 
 @pytest.mark.parametrize("environment", ENCODINGS, ids=["ascii", "latin-1", "cp1252", "C"])
 def test_what_a_model_wrote_is_passed_on_in_any_encoding(environment: dict[str, str]) -> None:
-    code = "from analysis.terminal import *; set_up('x'); pass_on('\\u4e2d\\x1b[1m\\n')"
+    code = "from analysis.text.terminal import *; set_up('x'); pass_on('\\u4e2d\\x1b[1m\\n')"
     done = python(code, **environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u4e2d\x1b[1m\n", "")
 
@@ -151,7 +151,7 @@ def test_what_others_wrote_moves_no_cursor(monkeypatch: pytest.MonkeyPatch) -> N
 def test_errors_and_what_is_logged_are_shown_and_not_obeyed() -> None:
     code = """
 import logging
-from analysis.terminal import complain, set_up
+from analysis.text.terminal import complain, set_up
 set_up("sweeps")
 logging.getLogger("x").warning("[/red] %s", "a\\x1b[2J\\u4e2d")
 complain("sweeps", "b\\x1b[2J\\nwhere")
@@ -162,7 +162,7 @@ complain("sweeps", "b\\x1b[2J\\nwhere")
 
 def test_a_sweep_goes_on_where_nobody_reads() -> None:
     code = """
-from analysis.terminal import try_to_say
+from analysis.text.terminal import try_to_say
 for number in range(3):
     try_to_say("line")
 """
@@ -269,7 +269,7 @@ def shown_progress(name: str) -> Progress:
 @pytest.mark.parametrize(
     ("program", "part", "arguments"),
     [
-        ("analysis", "analysis.runs.load_trials", ["rankings", "study"]),
+        ("analysis", "analysis.trials.loading.load_trials", ["rankings", "study"]),
         ("sweeps", "sweeps.planning.plan.make_plan", ["plan", "quickstart"]),
     ],
 )
@@ -280,7 +280,8 @@ def test_ctrl_c_is_a_line_and_exit_code_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(part, interrupted)
-    main = importlib.import_module(f"{program}.command").main
+    module = {"analysis": "analysis.command", "sweeps": "sweeps.cli.main"}[program]
+    main = importlib.import_module(module).main
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 130
     assert done.output.removeprefix(f"{program}: ") == "interrupted\n"

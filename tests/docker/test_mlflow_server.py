@@ -35,7 +35,7 @@ from tests.docker.running import (
     postgres,
     secret_file,
 )
-from tests.sweeps.searches import SWEEP, plan, search, valley
+from tests.sweeps.searches import SWEEP, continued, plan, search, valley
 from tests.sweeps.simulation import Simulation
 from trainables.errors import UserError
 
@@ -52,7 +52,7 @@ arms:
 """
 EVALUATION = {
     "step": 5,
-    **dict.fromkeys(("train_nats", "val_nats", "best_val_nats"), 2.5),
+    **dict.fromkeys(("train_loss", "val_loss", "best_val_loss"), 2.5),
     **dict.fromkeys(("training_s", "tokens_per_s"), 1.0),
 }
 PREPARE = "import os, runpy; e = runpy.run_path({!r}); e['prepare'](e['read_settings'](os.environ))"
@@ -327,8 +327,7 @@ def test_studies_are_kept_in_the_database(database: Database, tmp_path: Path) ->
 
     storage, lost = open_storage(url, tmp_path, lambda opened: opened)
     again = search(plan(SWEEP, "search.trials=8"), storage)
-    again.resume({}, lambda key: [])
-    Simulation(again, valley).run()
+    Simulation(continued(again), valley).run()
     (summary,) = optuna.get_all_study_summaries(storage)
     assert (summary.n_trials, lost) == (8, "")
 

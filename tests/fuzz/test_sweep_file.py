@@ -13,10 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from hypothesis.strategies import SearchStrategy
 
-from analysis.plain_yaml import YamlError, parse_yaml
+from analysis.text.plain_yaml import YamlError, parse_yaml
 from bigram_models import VARIANTS
 from bigram_models.positions import ENCODINGS
-from sweeps.planning.plan import expand, override
+from sweeps.planning.overriding import override
+from sweeps.planning.planner import expand
 from sweeps.spec.sweep_file import SweepFile, load_sweep
 from tests.fuzz import guard
 from tests.sweeps.searches import SWEEP

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from mlflow import MlflowClient
 
-from sweeps.planning.plan import Plan, make_plan
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from tests.processes import descendants
 from trainables.config import TrialConfig
@@ -200,6 +201,6 @@ def in_process(plan: Plan, trial: TrialConfig) -> list[Evaluation]:
 def undisturbed(plan: Plan, trials: Sequence[TrialConfig] | None = None) -> dict[str, Curve]:
     """The curves of trials by key when nothing goes wrong."""
     return {
-        trial.key: [(each.step, each.val_nats) for each in in_process(plan, trial)]
+        trial.key: [(each.step, each.val_loss) for each in in_process(plan, trial)]
         for trial in (plan.trials if trials is None else trials)
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from sweeps.planning.estimate import Cost, Estimate
+from sweeps.planning.estimate import Estimate, TrialCost
 from sweeps.resources.gpus import GpuShares, largest, measured_here, pick, settle
 from sweeps.resources.nodes import Node, concurrency
 from sweeps.spec.sweep_file import Resources
@@ -99,7 +99,7 @@ def test_the_largest_of_each_shape_is_measured_first(make_trial: MakeTrial) -> N
         for rate in (1e-2, 1e-3)
         for seed in (1, 2)
     ]
-    costs = {trial.key: Cost(1, trial.flat["n_embd"], 0) for trial in trials}
+    costs = {trial.key: TrialCost(1, trial.flat["n_embd"], 0) for trial in trials}
     found = largest(trials, Estimate(costs, 1, 1, 1, 0))
     assert [trial.flat["n_embd"] for trial in found] == [64, 16, 8]
 

@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from analysis.errors import AnalysisError
-from analysis.sqlite_store import store_uri
+from analysis.trials.sqlite_store import store_uri
 from sweeps.cli.main import main
 from sweeps.execution import service
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.process.stopping import Stop
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox

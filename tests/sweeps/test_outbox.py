@@ -16,8 +16,11 @@ from typing import Any
 
 import pytest
 
-from sweeps.records.events import TrialEvent
-from sweeps.records.outbox import VERSION, Outbox, TrialRecord
+from sweeps.records.events import SEED_FAILED_TEXT, EndCause, TrialEvent
+from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import VERSION
+from sweeps.records.outbox_reader import read_trials
+from sweeps.records.records import TrialRecord
 from trainables.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +57,7 @@ def outbox(path: Path) -> Iterator[Outbox]:
 
 
 def evaluation(step: int, **more: Any) -> dict[str, Any]:
-    return {"step": step, "val_nats": 4 - step / 8, **more}
+    return {"step": step, "val_loss": 4 - step / 8, **more}
 
 
 def event(key: str, kind: Any, time_ms: int = 1_000, **more: Any) -> TrialEvent:
@@ -214,7 +217,7 @@ def test_a_trial_that_was_stopped_early_says_why_and_did_not_fail(outbox: Outbox
     assert record_of(outbox).status == "STOPPED"
 
 
-def test_a_trial_that_is_parked_still_runs(outbox: Outbox) -> None:
+def test_a_trial_that_is_paused_still_runs(outbox: Outbox) -> None:
     outbox.record(event("a", "started"))
     before = record_of(outbox)
     outbox.record(event("a", "paused"))
@@ -304,7 +307,7 @@ def test_what_was_done_again_is_counted(
 def test_an_event_is_taken_as_a_whole_or_not_at_all(outbox: Outbox) -> None:
     outbox.record(progressed("a", 2))
     before = record_of(outbox)
-    broken = [evaluation(4), {"step": 5, "val_nats": {1, 2}}]  # a set is no JSON
+    broken = [evaluation(4), {"step": 5, "val_loss": {1, 2}}]  # a set is no JSON
     with pytest.raises(TypeError):
         outbox.record(event("a", "progressed", 2_000, step=4, evaluations=broken))
     assert record_of(outbox) == before
@@ -443,7 +446,7 @@ def test_a_good_file_is_not_set_aside_because_the_disk_is_full(
 
     outbox.close()
     with monkeypatch.context() as patch:
-        patch.setattr("sweeps.records.outbox._check", fail)
+        patch.setattr("sweeps.records.outbox_file._check", fail)
         with pytest.raises(sqlite3.OperationalError):
             Outbox(path, "study")
     assert [each.name for each in path.parent.iterdir()] == ["outbox.db"]
@@ -520,13 +523,13 @@ def die():
 
 class Deadly:
     def __iter__(self):
-        yield {"step": 4, "val_nats": 3.5}
+        yield {"step": 4, "val_loss": 3.5}
         die()
 
 outbox = Outbox(Path(sys.argv[1]), "study")
 outbox.describe({"description": "letters"}, {"a": {"name": "a"}, "b": {"name": "b"}})
 outbox.record(TrialEvent("a", "started", time_ms=5))
-first = [{"step": 2, "val_nats": 3.75}]
+first = [{"step": 2, "val_loss": 3.75}]
 outbox.record(TrialEvent("a", "progressed", 2, first, hardware="cpu", time_ms=6))
 outbox.sent(outbox.trial("a"), "run", [2])
 outbox.record(TrialEvent("b", "failed", reason="no luck", time_ms=7))
@@ -554,7 +557,7 @@ def test_a_process_that_is_killed_loses_nothing(death: str, path: Path) -> None:
         assert (a.status, a.step, a.run_id, a.hardware, a.latest_ms) == (
             "RUNNING", 2, "run", "cpu", 6
         )  # fmt: skip
-        assert outbox.evaluations("a") == [(6, {"step": 2, "val_nats": 3.75})]
+        assert outbox.evaluations("a") == [(6, {"step": 2, "val_loss": 3.75})]
         assert (b.status, b.reason, b.failures) == ("FAILED", "no luck", 1)
         assert outbox.unsent() == ["b"]
 
@@ -682,6 +685,90 @@ def test_the_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> No
     assert path.read_bytes() == before
 
 
+def test_a_file_of_version_1_goes_on_with_the_losses_under_their_new_names(path: Path) -> None:
+    """Evaluations of version 1 have ``val_nats``; one that is not finite is no JSON."""
+    old = [
+        {
+            "step": 2,
+            "train_nats": 2.25,
+            "val_nats": 2.5,
+            "best_val_nats": 2.5,
+            "host": '"val_nats":',
+        },
+        {"step": 4, "train_nats": 2.0, "val_nats": math.inf, "best_val_nats": 2.5},
+    ]
+    with closing(Outbox(path, "study")) as outbox:
+        outbox.describe({}, {"a": A, "b": B})
+        outbox.record(event("a", "progressed", step=4, evaluations=old))
+        outbox.record(event("a", "finished"))
+        send(outbox, "a")
+        outbox.record(progressed("a", 6))
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA user_version = 1")
+    for _ in range(2):  # the second time nothing is left to convert
+        with closing(Outbox(path, "study")) as outbox:
+            assert outbox.lost == ""
+            assert [each for _, each in outbox.evaluations("a")] == [
+                {"step": 2, "train_loss": 2.25, "val_loss": 2.5, "best_val_loss": 2.5,
+                 "host": '"val_nats":'},
+                {"step": 4, "train_loss": 2.0, "val_loss": math.inf, "best_val_loss": 2.5},
+                evaluation(6),
+            ]  # fmt: skip
+            assert steps(outbox, unsent=True) == [6]
+            assert outbox.best() == (2.5, A["name"])
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+
+
+CAUSES = {
+    "TrainingDivergedError: the loss is nan at step 3": EndCause.DIVERGED,
+    "OutOfMemoryError: CUDA out of memory": EndCause.OUT_OF_MEMORY,
+    "RuntimeError: no luck": EndCause.ERROR,
+    "asha: not among the best 1/3 at step 500": EndCause.PRUNED,
+    "median: worse than the median at step 500": EndCause.PRUNED,
+    f"{SEED_FAILED_TEXT}: RuntimeError: no luck": EndCause.SEED_FAILED,
+}
+
+
+def test_why_a_trial_ended_is_kept_and_forgotten_when_it_starts_again(path: Path) -> None:
+    with closing(Outbox(path, "study")) as outbox:
+        outbox.describe({}, {"a": A, "b": B})
+        outbox.record(event("a", "failed", reason="asha: a name", cause=EndCause.DIVERGED))
+        outbox.record(event("b", "stopped", reason="hopeless", cause=EndCause.PRUNED))
+    with closing(Outbox(path, "study")) as again:
+        assert record_of(again).cause is EndCause.DIVERGED
+        assert record_of(again, "b").cause is EndCause.PRUNED
+        again.record(event("a", "started"))
+        assert record_of(again).cause is None
+
+
+@pytest.mark.parametrize("reason", CAUSES)
+def test_a_file_that_has_no_causes_gets_them_from_its_reasons(reason: str, path: Path) -> None:
+    with closing(Outbox(path, "study")) as outbox:
+        outbox.describe({}, {"a": A, "b": B})
+        outbox.record(event("a", "failed", reason=reason))
+        outbox.record(event("b", "finished"))
+        send(outbox, "a", "b")
+        trials = outbox.trials()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE trials DROP COLUMN cause")  # as an earlier version made it
+    expected = [replace(trials[0], cause=CAUSES[reason]), trials[1]]
+    assert read_trials(path) == expected, "reading changes nothing"
+    for _ in range(2):
+        with closing(Outbox(path, "study")) as outbox:
+            assert outbox.lost == ""
+            assert outbox.trials() == expected
+            assert outbox.unsent() == []
+
+
+@pytest.mark.parametrize("reason", CAUSES)
+def test_a_run_that_is_taken_over_has_the_cause_that_its_reason_tells(
+    reason: str, outbox: Outbox
+) -> None:
+    outbox.adopt("a", "found", "STOPPED", reason, [])
+    assert record_of(outbox).cause is CAUSES[reason]
+
+
 def test_two_threads_may_use_it_at_once(outbox: Outbox) -> None:
     count = 300
 
@@ -723,7 +810,7 @@ def test_the_best_so_far_is_of_trials_that_are_part_of_the_sweep(outbox: Outbox)
     assert outbox.best() is None
     for key, losses in {"a": [2.5, 2.4], "b": [math.nan, math.inf, 2.6], "c": [1.0]}.items():
         evaluations = [
-            {"step": step, "val_nats": loss, "train_nats": loss} for step, loss in enumerate(losses)
+            {"step": step, "val_loss": loss, "train_loss": loss} for step, loss in enumerate(losses)
         ]
         outbox.record(event(key, "progressed", step=3, evaluations=evaluations))
     assert outbox.best() == (1.0, C["name"])

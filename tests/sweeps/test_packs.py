@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from sweeps.resources.packs import Packs, settle_packs
-from sweeps.search.queue import Queue
+from sweeps.search.queue import Queue, TrialSource
 from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
 from trainables.data.corpus import tokenise
@@ -64,14 +64,13 @@ def test_by_default_and_if_off_each_trains_alone(
     assert {len(pack) for pack in packs_in(queue, packs)} == {1}
 
 
-class Endless(Queue):
+class Endless(TrialSource):
     """Suggests three trials of one shape, one by one, then one of another."""
 
     def __init__(self, suggested: list[TrialConfig]) -> None:
-        super().__init__()
         self.suggested = suggested
 
-    def more(self) -> list[TrialConfig]:
+    def suggest(self) -> list[TrialConfig]:
         return [self.suggested.pop(0)] if self.suggested else []
 
 
@@ -79,7 +78,7 @@ def test_a_search_is_asked_until_a_pack_is_full_or_another_shape_comes(
     trials: list[TrialConfig],
 ) -> None:
     bigrams, attention = [trials[0], *trials[2:6]], trials[1]
-    queue = Endless([*bigrams[:3], attention, *bigrams[3:]])
+    queue = Queue(Endless([*bigrams[:3], attention, *bigrams[3:]]))
     assert packs_in(queue, Packs(Resources(pack=2))) == [
         ["bigram 0", "bigram 1"],
         ["bigram 2"],

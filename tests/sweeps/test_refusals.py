@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sweeps.cli.main import main
-from sweeps.planning.plan import override
+from sweeps.planning.overriding import override
 from sweeps.spec.sweep_file import load_sweep
 from trainables.data.verse import write_play
 

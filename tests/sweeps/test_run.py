@@ -140,9 +140,9 @@ def test_curves_are_those_of_the_same_trial_without_ray_bit_for_bit(study: Study
         (trial,) = (trial for trial in study.plan.trials if trial.key == key)
         expected = in_process(study.plan, trial)
         curve = study.folder.curve
-        assert curve(run, "val_loss") == [(e.step, e.val_nats) for e in expected]
-        assert curve(run, "train_loss") == [(e.step, e.train_nats) for e in expected]
-        assert curve(run, "best_val_loss") == [(e.step, e.best_val_nats) for e in expected]
+        assert curve(run, "val_loss") == [(e.step, e.val_loss) for e in expected]
+        assert curve(run, "train_loss") == [(e.step, e.train_loss) for e in expected]
+        assert curve(run, "best_val_loss") == [(e.step, e.best_val_loss) for e in expected]
 
 
 def test_params_tags_and_names_describe_the_trial(study: Study) -> None:
@@ -156,7 +156,7 @@ def test_params_tags_and_names_describe_the_trial(study: Study) -> None:
         assert (tags["sweep"], tags["variant"]) == ("small", trial.model.variant)
         assert (tags["seed"], tags["corpus_digest"]) == ("1337", study.plan.corpus.digest)
         assert tags["code_version"].startswith("0.")
-        assert run.info.run_name == study.plan.run_name(trial)
+        assert run.info.run_name == study.plan.names.run_name(trial)
     names = {run.info.run_name for run in study.runs("trial")}
     assert {"attention rope n_embd=16 lr=0.01", "bigram lr=1e+30", "Cubic power=3 lr=0.01"} <= names
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.planning.plan import override
+from sweeps.planning.overriding import override
 from sweeps.spec.search_spec import Parameter, SearchSpec, Stopping
 from tests.sweeps.searches import SWEEP, plan
 from trainables.errors import UserError, validate
@@ -180,7 +180,7 @@ def test_more_suggestions_are_the_same_study_and_other_ranges_another_one() -> N
         (
             "stopping: none",
             "stopping: asha, objectives: [val_loss, parameters]",
-            ["no trial can be called hopeless", "stopping: none"],
+            ["no trial can be stopped early", "stopping: none"],
         ),
         ("trials: 20", 'constraints: ["n_embd <"]', ["constraints[0]", "is no expression"]),
         ("trials: 20", 'constraints: ["n_emb < 9"]', ["constraints[0]", "'n_embd'"]),

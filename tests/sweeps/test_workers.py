@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from sweeps.execution.tune_runner import Scheduler, SlotLimit
+from sweeps.execution.slots import SlotLimit
+from sweeps.execution.tune_runner import Scheduler
 
 
 def controller(pending: list[Any], starting: dict[Any, str]) -> Any:

@@ -63,7 +63,7 @@ def assert_equal_states(one: TrainingState, two: TrainingState) -> None:
     first, second = all_tensors(one), all_tensors(two)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert (one.step, one.best_val_nats) == (two.step, two.best_val_nats)
+    assert (one.step, one.best_val_loss) == (two.step, two.best_val_loss)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_state_before_its_first_step_can_be_saved(trial: TrialConfig, tmp_path
     save_checkpoint(initial_state(trial, V), tmp_path / "checkpoint", trial.key)
     state = restored(trial, tmp_path / "checkpoint")
     assert state.step == 0
-    assert state.best_val_nats == float("inf")
+    assert state.best_val_loss == float("inf")
     assert list(run(state, trial)) == list(run(initial_state(trial, V), trial))
 
 
@@ -159,7 +159,7 @@ def test_time_spent_and_the_best_loss_come_back(trial: TrialConfig, tmp_path: Pa
     ]
     save_checkpoint(state, tmp_path / "checkpoint", trial.key)
     again = restored(trial, tmp_path / "checkpoint")
-    assert (again.training_s, again.best_val_nats, again.step) == (12.5, 1.25, 2)
+    assert (again.training_s, again.best_val_loss, again.step) == (12.5, 1.25, 2)
     assert again.history == state.history
 
 
@@ -251,7 +251,7 @@ def test_a_file_without_one_of_its_tensors_is_refused(
     "alter",
     [
         lambda header, tensors: header.update(step=3),
-        lambda header, tensors: header["history"][0].update(val_nats=-1.0),
+        lambda header, tensors: header["history"][0].update(val_loss=-1.0),
         lambda header, tensors: header.update(training_s=0.0),
         lambda header, tensors: tensors["model.embed_VD"].mul_(-1),
         lambda header, tensors: tensors.pop("random.batches"),
@@ -266,6 +266,24 @@ def test_a_file_that_was_altered_is_refused(
     rewrite(saved, alter, seal=False)
     with pytest.raises(CheckpointError, match="its content is not what was saved"):
         restored(trial, saved)
+
+
+def test_a_checkpoint_with_earlier_names_of_the_losses_is_read(
+    saved: Path, trial: TrialConfig
+) -> None:
+    """They were ``train_nats``, ``val_nats`` and ``best_val_nats``."""
+    before = restored(trial, saved)
+
+    def rename(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        assert "val_loss" in header["history"][0]
+        header["history"] = [
+            {name.replace("_loss", "_nats"): value for name, value in each.items()}
+            for each in header["history"]
+        ]
+
+    rewrite(saved, rename, seal=True)
+    assert b"best_val_nats" in saved.read_bytes()
+    assert restored(trial, saved).history == before.history
 
 
 def rewrite(

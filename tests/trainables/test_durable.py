@@ -34,7 +34,7 @@ from trainables.worker import durable
 from trainables.worker.durable import (
     MAX_STARTS,
     DurableTrial,
-    Progress,
+    TrialProgress,
     WorkerDiedError,
 )
 
@@ -57,7 +57,7 @@ def take_up(trial: TrialConfig, folder: Path) -> DurableTrial:
     return DurableTrial(trial, CORPUS, SPLITS, TrialFiles(folder), CPU)
 
 
-def finish(resumed: DurableTrial, within_s: float = math.inf) -> list[Progress]:
+def finish(resumed: DurableTrial, within_s: float = math.inf) -> list[TrialProgress]:
     """What each call told, until the trial is done."""
     told = [resumed.advance(within_s)]
     while not told[-1].done:
@@ -65,7 +65,7 @@ def finish(resumed: DurableTrial, within_s: float = math.inf) -> list[Progress]:
     return told
 
 
-def told_steps(told: list[Progress]) -> list[int]:
+def told_steps(told: list[TrialProgress]) -> list[int]:
     """The steps of the evaluations, in the order in which they were told."""
     return [evaluation.step for progress in told for evaluation in progress.evaluations]
 
@@ -235,7 +235,7 @@ def test_a_trial_that_is_left_goes_on_from_that_very_step(
     left = take_up(trial, tmp_path)
     for _ in range(4):
         left.advance(within_s=0)  # told, and three steps
-    left.leave()
+    left.pause()
     assert checkpoint(trial, tmp_path / NEWEST).step == 3
     assert finish(take_up(trial, tmp_path))[0].step == 3
     assert_ended_as(undisturbed(trial), trial, tmp_path)
@@ -245,7 +245,7 @@ def test_leaving_a_finished_trial_changes_nothing(trial: TrialConfig, folder: Pa
     ended = take_up(trial, folder)
     finish(ended)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    ended.leave()
+    ended.pause()
     ended.save()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
@@ -255,7 +255,7 @@ def test_leaving_a_finished_trial_changes_nothing(trial: TrialConfig, folder: Pa
 
 def test_a_new_trial_tells_that_it_starts(trial: TrialConfig, tmp_path: Path) -> None:
     first, second, *_ = finish(take_up(trial, tmp_path))
-    assert first == Progress(step=0, done=False, evaluations=[], resumed=True, notes=[])
+    assert first == TrialProgress(step=0, done=False, evaluations=[], resumed=True, notes=[])
     assert (second.step, second.resumed) == (2, False)
 
 
@@ -468,7 +468,7 @@ def test_progress_counts_anew(trial: TrialConfig, folder: Path) -> None:
 
 
 def test_a_trial_that_was_left_counts_anew(trial: TrialConfig, folder: Path) -> None:
-    starts(trial, folder, MAX_STARTS).leave()
+    starts(trial, folder, MAX_STARTS).pause()
     starts(trial, folder, MAX_STARTS)
     with pytest.raises(WorkerDiedError):
         take_up(trial, folder)
@@ -521,7 +521,7 @@ def test_what_is_saved_stays_when_the_disk_is_full(
         patch.setattr(os, "fsync", no_space)
         for _ in range(2):
             with pytest.raises(StorageError, match=r"trial cannot be written: No space left"):
-                starving.leave()
+                starving.pause()
         with pytest.raises(StorageError):
             starving.advance(math.inf)
         with pytest.raises(StorageError):

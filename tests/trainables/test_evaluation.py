@@ -95,6 +95,6 @@ def test_sampled_losses_do_not_depend_on_how_often_one_looks(make_trial: MakeTri
         )
         splits = Splits(text_of(300), text_of(40, seed=1))
         *_, end = train(initial_state(trial, V), splits, trial.training, trial.seed)
-        return end.train_nats, end.val_nats
+        return end.train_loss, end.val_loss
 
     assert last(3) == last(4) == last(12)

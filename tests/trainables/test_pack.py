@@ -16,8 +16,16 @@ from trainables.files import trial_folder
 from trainables.persistence.storage import SharedFolder
 from trainables.training.loop import Splits, initial_state, train
 from trainables.training.stack import adamw_
+from trainables.worker.reports import (
+    FailureKind,
+    PackSplit,
+    SplitCause,
+    TrialFailure,
+    TrialReport,
+    WorkerReport,
+)
 from trainables.worker.trial_log import log_of
-from trainables.worker.worker import SPLIT_DEATHS, Report, Worker
+from trainables.worker.worker import SPLIT_DEATHS, Worker
 
 MakeTrial = Callable[..., TrialConfig]
 CORPUS = tokenise("verse", "to be or not to be\n" * 30)
@@ -32,29 +40,43 @@ def trials(make_trial: MakeTrial, request: pytest.FixtureRequest) -> list[TrialC
 
 def worker(trials: Sequence[TrialConfig], root: Path) -> Worker:
     made = Worker(CORPUS, SharedFolder(root), threads=1, gpu=False)
-    made.take([trial.to_dict() for trial in trials])
+    made.assign([trial.to_dict() for trial in trials])
     return made
 
 
-def finish(made: Worker) -> dict[str, list[Report]]:
+Reports = Sequence[TrialReport | TrialFailure]
+
+
+def finish(made: Worker) -> dict[str, list[TrialReport | TrialFailure]]:
     """All that a worker reports to the end of what it has, by key."""
-    told: dict[str, list[Report]] = {}
+    reports: dict[str, list[TrialReport | TrialFailure]] = {}
     while True:
         report = made.advance(60)
-        for one in report["trials"]:
-            told.setdefault(one["key"], []).append(one)
-        if report["done"]:
-            assert not report.get("split")
-            return told
+        for each in report.trials:
+            reports.setdefault(each.key, []).append(each)
+        if report.done:
+            assert not report.split
+            return reports
 
 
-def assert_as_alone(trial: TrialConfig, reports: Sequence[Report]) -> None:
+def progress(reports: Reports) -> list[TrialReport]:
+    """The reports, none of which is of a failure."""
+    assert all(isinstance(report, TrialReport) for report in reports)
+    return [report for report in reports if isinstance(report, TrialReport)]
+
+
+def steps(report: WorkerReport) -> list[int]:
+    """The steps of the trials."""
+    return [each.step for each in progress(report.trials)]
+
+
+def assert_as_alone(trial: TrialConfig, reports: Reports) -> None:
     state = initial_state(trial, CORPUS.vocab_size)
     splits = Splits.of(CORPUS, torch.device("cpu"))
-    expected = {e.step: e.val_nats for e in train(state, splits, trial.training, trial.seed)}
-    found = {e["step"]: e["val_nats"] for report in reports for e in report["evaluations"]}
+    expected = {e.step: e.val_loss for e in train(state, splits, trial.training, trial.seed)}
+    found = {e.step: e.val_loss for report in progress(reports) for e in report.evaluations}
     assert found == pytest.approx(expected, abs=1e-5)
-    assert reports[-1]["done"]
+    assert progress(reports)[-1].done
 
 
 def test_each_trial_of_a_pack_has_its_reports_checkpoint_artifacts_and_log(
@@ -63,10 +85,10 @@ def test_each_trial_of_a_pack_has_its_reports_checkpoint_artifacts_and_log(
     told = finish(worker(trials, tmp_path))
     assert list(told) == [trial.key for trial in trials]
     for trial in trials:
-        reports = told[trial.key]
+        reports = progress(told[trial.key])
         assert_as_alone(trial, reports)
-        assert [report["resumed"] for report in reports] == [True, False, False]
-        assert all(e["usage"] for report in reports for e in report["evaluations"])
+        assert [report.resumed for report in reports] == [True, False, False]
+        assert all(row["usage"] for report in reports for row in report.rows())
         folder = trial_folder(tmp_path, trial.key)
         assert (folder / "checkpoint.safetensors").exists()
         assert {"log.txt", "weights.safetensors"} <= {
@@ -83,14 +105,14 @@ def test_what_was_saved_in_a_pack_goes_on_alone_and_the_other_way_round(
     first = worker(trials, tmp_path)
     first.advance(60)
     first.advance(0)
-    first.leave()
+    first.pause()
     before = worker(trials[:1], tmp_path)
-    report = before.advance(60)["trials"][0]
-    assert (report["step"], report["resumed"]) == (1, True)
+    (report,) = progress(before.advance(60).trials)
+    assert (report.step, report.resumed) == (1, True)
     before.advance(0)
-    before.leave()
+    before.pause()
     last = worker(trials, tmp_path)
-    assert [report["step"] for report in last.advance(60)["trials"]] == [2, 1, 1]
+    assert steps(last.advance(60)) == [2, 1, 1]
     told = finish(last)
     for trial in trials:
         assert_as_alone(trial, told[trial.key])
@@ -113,11 +135,10 @@ def test_a_trial_that_fails_in_a_pack_fails_by_itself(
     diverging = replace(trials[0], seed=9, training=fast)
     told = finish(worker([trials[0], diverging, trials[1]], tmp_path))
     failed = told[diverging.key][-1]
-    assert failed["failure"].startswith("TrainingDivergedError: the loss is ")
-    assert failed["done"]
-    assert (
-        f"failed: {failed['failure']}" in log_of(trial_folder(tmp_path, diverging.key)).read_text()
-    )
+    assert isinstance(failed, TrialFailure)
+    assert failed.kind is FailureKind.DIVERGED
+    assert failed.reason.startswith("TrainingDivergedError: the loss is ")
+    assert f"failed: {failed.reason}" in log_of(trial_folder(tmp_path, diverging.key)).read_text()
     for trial in trials[:2]:
         assert_as_alone(trial, told[trial.key])
 
@@ -127,7 +148,7 @@ def test_a_pack_that_does_not_fit_is_split_and_nothing_of_it_is_lost(
 ) -> None:
     made = worker(trials, tmp_path)
     made.advance(60)
-    assert [report["step"] for report in made.advance(60)["trials"]] == [3, 3, 3]
+    assert steps(made.advance(60)) == [3, 3, 3]
 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -135,13 +156,13 @@ def test_a_pack_that_does_not_fit_is_split_and_nothing_of_it_is_lost(
     with monkeypatch.context() as patch:
         patch.setattr("trainables.training.stack.adamw_", full)
         report = made.advance(60)
-        reason = "OutOfMemoryError: CUDA out of memory"
-        assert report == {"trials": [], "split": "memory", "reason": reason, "done": True}
-    assert [report["step"] for report in made.advance(60)["trials"]] == [3, 3, 3]
+        split = PackSplit(SplitCause.MEMORY, "OutOfMemoryError: CUDA out of memory")
+        assert (report.done, list(report.trials), report.split) == (True, [], split)
+    assert steps(made.advance(60)) == [3, 3, 3]
     for trial in trials:
         log = log_of(trial_folder(tmp_path, trial.key)).read_text()
         assert "the pack is split: OutOfMemoryError: CUDA out of memory" in log
-        assert "left at" not in log
+        assert "paused at" not in log
 
 
 def test_splits_are_no_deaths(
@@ -154,7 +175,9 @@ def test_splits_are_no_deaths(
     for _ in range(SPLIT_DEATHS + 1):  # from a pack of 16 to one of 8, of 4
         made = worker(trials, tmp_path)
         made.advance(60)
-        assert made.advance(60)["split"] == "memory"
+        split = made.advance(60).split
+        assert split
+        assert split.cause is SplitCause.MEMORY
 
 
 def test_what_was_left_in_the_middle_of_a_step_is_not_saved(
@@ -162,7 +185,7 @@ def test_what_was_left_in_the_middle_of_a_step_is_not_saved(
 ) -> None:
     made = worker(trials, tmp_path)
     made.advance(60)
-    assert [report["step"] for report in made.advance(0)["trials"]] == [1, 1, 1]  # not saved yet
+    assert steps(made.advance(0)) == [1, 1, 1]  # not saved yet
     calls = 0
 
     def ending(*given: Any) -> None:
@@ -176,9 +199,9 @@ def test_what_was_left_in_the_middle_of_a_step_is_not_saved(
         patch.setattr("trainables.training.stack.adamw_", ending)
         with pytest.raises(SystemExit):
             made.advance(60)
-    made.leave()
+    made.pause()
     last = worker(trials, tmp_path)
-    assert [report["step"] for report in last.advance(60)["trials"]] == [0, 0, 0]
+    assert steps(last.advance(60)) == [0, 0, 0]
     told = finish(last)
     for trial in trials:
         assert_as_alone(trial, told[trial.key])
@@ -204,15 +227,21 @@ def test_trials_that_cannot_be_one_are_split(
     made = worker(trials, tmp_path)
     made.advance(60)
     report = made.advance(60)
-    assert (report["trials"], report["split"], report["done"]) == ([], "shape", True)
-    assert report["reason"].startswith("NotStackableError: a model gives other logits in a stack")
-    assert finish(worker(trials[:1], tmp_path))[trials[0].key][-1]["done"]
+    assert (list(report.trials), report.done) == ([], True)
+    assert report.split
+    assert report.split.cause is SplitCause.SHAPE
+    assert report.split.reason.startswith(
+        "NotStackableError: a model gives other logits in a stack"
+    )
+    assert progress(finish(worker(trials[:1], tmp_path))[trials[0].key])[-1].done
 
 
 def test_a_pack_whose_workers_die_is_split_before_its_trials_are_given_up(
     trials: list[TrialConfig], tmp_path: Path
 ) -> None:
     for _ in range(SPLIT_DEATHS):
-        assert not worker(trials, tmp_path).advance(60).get("split")  # and it dies
-    assert worker(trials, tmp_path).advance(60) == {"trials": [], "split": "deaths", "done": True}
+        assert not worker(trials, tmp_path).advance(60).split  # and it dies
+    report = worker(trials, tmp_path).advance(60)
+    assert (list(report.trials), report.done) == ([], True)
+    assert report.split == PackSplit(SplitCause.DEATHS)
     assert_as_alone(trials[1], finish(worker(trials[1:2], tmp_path))[trials[1].key])

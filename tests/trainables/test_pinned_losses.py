@@ -14,7 +14,7 @@ MakeTrial = Callable[..., TrialConfig]
 
 
 @pytest.mark.parametrize(
-    ("variant", "settings", "train_nats", "val_nats"),
+    ("variant", "settings", "train_loss", "val_loss"),
     [
         ("bigram", {}, 4.084849006, 4.082528311),
         ("factorized", {"n_embd": 16, "batch_size": 32}, 2.856231899, 2.861427011),
@@ -43,8 +43,8 @@ MakeTrial = Callable[..., TrialConfig]
 def test_losses_are_pinned(
     variant: str,
     settings: dict[str, Any],
-    train_nats: float,
-    val_nats: float,
+    train_loss: float,
+    val_loss: float,
     embedded: Corpus,
     make_trial: MakeTrial,
 ) -> None:
@@ -52,8 +52,8 @@ def test_losses_are_pinned(
     state = initial_state(trial, embedded.vocab_size)
     splits = Splits.of(embedded, torch.device("cpu"))
     *_, last = train(state, splits, trial.training, trial.seed)
-    expected = pytest.approx((train_nats, val_nats), rel=2e-6)
-    assert (last.train_nats, last.val_nats) == expected, (
+    expected = pytest.approx((train_loss, val_loss), rel=2e-6)
+    assert (last.train_loss, last.val_loss) == expected, (
         f"the losses changed: bump RESULT_VERSION (now {RESULT_VERSION}) in trainables/config.py"
         " and pin the new ones, or undo the change"
     )

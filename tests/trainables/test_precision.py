@@ -42,7 +42,7 @@ def test_bf16_trains_nearly_as_well_in_float32_parameters(
         state = trained(trial, is_stacked)
         assert {p.dtype for p in state.model.parameters()} == {torch.float32}
         assert state.last
-        losses[precision] = state.last.val_nats
+        losses[precision] = state.last.val_loss
     assert losses["bf16"] != losses["float32"]
     assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.05)
 

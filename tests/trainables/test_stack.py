@@ -65,7 +65,7 @@ def assert_same(one: TrainingState, other: TrainingState, within: float = 1e-5) 
     ):
         assert float((a - b).norm()) <= within * float(b.norm()), name
     curves = [
-        [(e.step, e.train_nats, e.val_nats, e.best_val_nats) for e in s.history]
+        [(e.step, e.train_loss, e.val_loss, e.best_val_loss) for e in s.history]
         for s in (one, other)
     ]
     assert len(curves[0]) == len(curves[1])

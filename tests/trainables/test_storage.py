@@ -38,8 +38,9 @@ from trainables.persistence.storage import (
 )
 from trainables.training.loop import Splits, TrainingState, initial_state, train
 from trainables.worker import durable
-from trainables.worker.durable import DurableTrial, Progress
-from trainables.worker.ray_trial import RayTrial
+from trainables.worker.durable import DurableTrial, TrialProgress
+from trainables.worker.ray_trial import RayTrial, RayTrialConfig
+from trainables.worker.reports import TrialFailure
 
 CORPUS = tokenise("verse", "to be or not to be\n" * 30)
 CPU = torch.device("cpu")
@@ -104,7 +105,7 @@ def take_up(trial: TrialConfig, storage: Storage) -> DurableTrial:
     return DurableTrial(trial, CORPUS, SPLITS, storage.open_trial(trial.key), CPU)
 
 
-def finish(resumed: DurableTrial) -> list[Progress]:
+def finish(resumed: DurableTrial) -> list[TrialProgress]:
     told = [resumed.advance(within_s=0)]
     while not told[-1].done:
         told.append(resumed.advance(within_s=0))
@@ -129,7 +130,7 @@ def assert_ended_as_undisturbed(trial: TrialConfig, storage: Storage) -> None:
     expected, ended = undisturbed(trial), initial_state(trial, CORPUS.vocab_size)
     resumed = storage.open_trial(trial.key)
     load_checkpoint(ended, resumed.folder / NEWEST, trial.key)
-    assert [each.val_nats for each in ended.history] == [each.val_nats for each in expected.history]
+    assert [each.val_loss for each in ended.history] == [each.val_loss for each in expected.history]
     with storage.artifacts(trial.key) as folder:
         model, _, _ = load_model(folder)
         assert len((folder / SAMPLE).read_text()) == 5
@@ -197,7 +198,7 @@ def test_a_private_folder_goes_when_the_trial_is_left(
     resumed = take_up(trial, remote)
     resumed.advance(within_s=0)
     assert len(list(tmp_path.glob("tmp/sweeps-*"))) == 1
-    resumed.leave()
+    resumed.pause()
     assert files(remote, trial.key).keys() == set()  # it took no step
     del resumed
     with remote.artifacts(trial.key):
@@ -258,11 +259,11 @@ def test_a_trial_that_fails_leaves_its_traceback_there(
 ) -> None:
     diverging = make_trial(learning_rate=1e30, max_steps=9, batch_size=4)
     given = json.dumps([diverging.to_dict()])
-    carried = {"carried": {"keys": [diverging.key], "trials": given}}
+    config: RayTrialConfig = {"pack": {"keys": [diverging.key], "trials": given, "gpus": 0.0}}
     check_from_here(storage)
     worker = RayTrial.__new__(RayTrial)
-    worker.setup(carried, corpus=CORPUS, storage=storage, threads=1, gpu=False)
-    assert "failure" in worker.step()["trials"][-1]
+    worker.setup(config, corpus=CORPUS, storage=storage, threads=1, gpu=False)
+    assert isinstance(worker.step()["report"].trials[-1], TrialFailure)
     assert "Traceback" in files(storage, diverging.key)["artifacts/log.txt"].decode()
     assert "starts.json" not in files(storage, diverging.key)
     worker.cleanup()
@@ -338,7 +339,7 @@ def test_a_trial_can_be_saved_when_the_storage_answers_again(
             with pytest.raises(StorageError, match=r"/shared cannot be written: ConnectionError"):
                 starving.advance(within_s=0)
         assert take_up(trial, remote).advance(math.inf).step >= 1
-    starving.leave()
+    starving.pause()
     told = finish(take_up(trial, remote))
     assert (told[0].step, told[0].notes) == (3, [])
     assert_ended_as_undisturbed(trial, remote)

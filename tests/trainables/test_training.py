@@ -32,7 +32,7 @@ SPLITS = Splits(
         for length in (400, 60)
     )
 )
-LOSSES = ("step", "train_nats", "val_nats", "best_val_nats")
+LOSSES = ("step", "train_loss", "val_loss", "best_val_loss")
 
 
 def begin(trial: TrialConfig) -> tuple[TrainingState, Iterator[Evaluation]]:
@@ -182,10 +182,10 @@ def test_an_evaluation_tells_the_state_as_it_stands(make_trial: MakeTrial) -> No
     state, evaluations = begin(trial)
     best = math.inf
     for each in evaluations:
-        assert each.train_nats == exact_loss(state.model, SPLITS.train, 8)
-        assert each.val_nats == exact_loss(state.model, SPLITS.validation, 8)
-        best = min(best, each.val_nats)
-        assert each.best_val_nats == state.best_val_nats == best
+        assert each.train_loss == exact_loss(state.model, SPLITS.train, 8)
+        assert each.val_loss == exact_loss(state.model, SPLITS.validation, 8)
+        best = min(best, each.val_loss)
+        assert each.best_val_loss == state.best_val_loss == best
         assert each.tokens_per_s == pytest.approx(each.step * 2 * 8 / each.training_s)
         assert state.model.training
 
@@ -194,8 +194,8 @@ def test_the_best_loss_is_kept_when_training_gets_worse(make_trial: MakeTrial) -
     """Random text: what training learns by heart, validation pays for."""
     trial = make_trial("attention", n_embd=32, max_steps=300, eval_every=50)
     evaluations = list(begin(trial)[1])
-    assert evaluations[-1].val_nats > evaluations[-1].best_val_nats
-    assert evaluations[-1].best_val_nats == min(each.val_nats for each in evaluations)
+    assert evaluations[-1].val_loss > evaluations[-1].best_val_loss
+    assert evaluations[-1].best_val_loss == min(each.val_loss for each in evaluations)
 
 
 @pytest.mark.parametrize(("variant", "rate"), [("attention", 1e18), ("factorized", 1e25)])
@@ -221,7 +221,7 @@ def test_a_fitted_model_is_evaluated_once(make_trial: MakeTrial) -> None:
     state, evaluations = begin(trial)
     (only,) = evaluations
     assert only.step == 0
-    assert only.best_val_nats == only.val_nats == exact_loss(state.model, SPLITS.validation, 8)
+    assert only.best_val_loss == only.val_loss == exact_loss(state.model, SPLITS.validation, 8)
     assert only.training_s > 0
     assert state.finished(trial.training)
 
@@ -256,14 +256,14 @@ def test_a_trained_bigram_comes_to_the_floor_and_not_below(
 ) -> None:
     floor = floor_of(torch.from_numpy(tinyshakespeare.train), tinyshakespeare.vocab_size)
     trial = make_trial("bigram", batch_size=batch_size, eval_every=5_000)
-    assert floor < train_on(tinyshakespeare, trial).train_nats < floor + above_nats
+    assert floor < train_on(tinyshakespeare, trial).train_loss < floor + above_nats
 
 
 def test_add_one_counts_score_2_4819_on_validation(
     tinyshakespeare: Corpus, make_trial: MakeTrial
 ) -> None:
     last = train_on(tinyshakespeare, make_trial("count", smoothing=1))
-    assert round(last.val_nats, 4) == 2.4819
+    assert round(last.val_loss, 4) == 2.4819
 
 
 def test_published_evaluation_draws_in_the_order_of_the_study(make_trial: MakeTrial) -> None:
@@ -298,7 +298,7 @@ def test_published_evaluation_draws_in_the_order_of_the_study(make_trial: MakeTr
             optimizer.zero_grad()
             loss(SPLITS.train).backward()
             optimizer.step()
-    assert [(e.step, e.train_nats, e.val_nats) for e in evaluations] == [
-        (step, pytest.approx(train_nats, rel=1e-6), pytest.approx(val_nats, rel=1e-6))
-        for step, train_nats, val_nats in expected
+    assert [(e.step, e.train_loss, e.val_loss) for e in evaluations] == [
+        (step, pytest.approx(train_loss, rel=1e-6), pytest.approx(val_loss, rel=1e-6))
+        for step, train_loss, val_loss in expected
     ]

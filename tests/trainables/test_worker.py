@@ -9,7 +9,6 @@ import platform
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,8 @@ from trainables.config import TrialConfig
 from trainables.data.corpus import tokenise
 from trainables.files import trial_folder
 from trainables.persistence.storage import SharedFolder, StorageError
-from trainables.worker.ray_trial import RayTrial
+from trainables.worker.ray_trial import RayTrial, RayTrialConfig, RayTrialResult
+from trainables.worker.reports import FailureKind, TrialFailure, TrialReport
 from trainables.worker.trial_log import log_of
 from trainables.worker.worker import Worker
 
@@ -30,27 +30,41 @@ def trial(make_trial: Callable[..., TrialConfig]) -> TrialConfig:
     return make_trial("attention", n_embd=4, max_steps=6, eval_every=3, batch_size=4)
 
 
-def carried(trial: TrialConfig) -> dict[str, Any]:
-    return {"carried": {"keys": [trial.key], "trials": json.dumps([trial.to_dict()])}}
+def config(trial: TrialConfig) -> RayTrialConfig:
+    trials = json.dumps([trial.to_dict()])
+    return {"pack": {"keys": [trial.key], "trials": trials, "gpus": 0.0}}
 
 
 def adapter(trial: TrialConfig, root: Path) -> RayTrial:
     """The Ray adapter as it is after Tune made it, without a cluster."""
     made = RayTrial.__new__(RayTrial)
-    made.setup(carried(trial), corpus=CORPUS, storage=SharedFolder(root), threads=1, gpu=False)
+    made.setup(config(trial), corpus=CORPUS, storage=SharedFolder(root), threads=1, gpu=False)
     return made
 
 
 def worker(trial: TrialConfig, root: Path) -> Worker:
     made = Worker(CORPUS, SharedFolder(root), threads=1, gpu=False)
-    made.take([trial.to_dict()])
+    made.assign([trial.to_dict()])
     return made
 
 
-def step(made: Worker) -> dict[str, Any]:
-    """What its only trial came to."""
-    (report,) = made.advance(60)["trials"]
+def step(made: Worker) -> TrialReport:
+    """Progress of its only trial."""
+    (report,) = made.advance(60).trials
+    assert isinstance(report, TrialReport)
     return report
+
+
+def fail(made: Worker) -> TrialFailure:
+    """The failure of its only trial."""
+    (failure,) = made.advance(60).trials
+    assert isinstance(failure, TrialFailure)
+    return failure
+
+
+def steps_of(result: RayTrialResult) -> list[int]:
+    """The step of each report of a trial that did not fail."""
+    return [report.step for report in result["report"].trials if isinstance(report, TrialReport)]
 
 
 def test_it_reports_the_past_then_each_evaluation_then_the_end(
@@ -58,10 +72,10 @@ def test_it_reports_the_past_then_each_evaluation_then_the_end(
 ) -> None:
     made = worker(trial, tmp_path)
     results = [step(made) for _ in range(3)]
-    assert [result["step"] for result in results] == [0, 3, 6]
-    assert [result["resumed"] for result in results] == [True, False, False]
-    assert [result["done"] for result in results] == [False, False, True]
-    assert [e["step"] for result in results for e in result["evaluations"]] == [3, 6]
+    assert [result.step for result in results] == [0, 3, 6]
+    assert [result.resumed for result in results] == [True, False, False]
+    assert [result.done for result in results] == [False, False, True]
+    assert [e.step for result in results for e in result.evaluations] == [3, 6]
 
 
 def test_the_adapter_tells_the_past_and_the_first_evaluation_in_one_call(
@@ -72,9 +86,9 @@ def test_the_adapter_tells_the_past_and_the_first_evaluation_in_one_call(
         results = [made.step()]
         while not results[-1]["done"]:
             results.append(made.step())
-        steps = [[report["step"] for report in result["trials"]] for result in results]
+        steps = [steps_of(result) for result in results]
         assert steps in ([[0, 3], [6]], [[6]])
-        made.reset_config(carried(trial))
+        made.reset_config(config(trial))
     assert steps == [[6]]
 
 
@@ -89,10 +103,10 @@ def test_storage_that_takes_nothing_is_no_failure_of_the_trial(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         result = made.advance(60)
-    assert result["done"]
-    assert "No space left on device" in result["storage"]
-    assert result["trials"] == []
-    assert step(made)["step"] == 0  # it goes on from what is saved
+    assert result.done
+    assert "No space left on device" in result.storage_error
+    assert result.trials == ()
+    assert step(made).step == 0  # it goes on from what is saved
 
 
 def test_a_trial_that_fails_says_why_and_the_worker_takes_the_next(
@@ -101,14 +115,16 @@ def test_a_trial_that_fails_says_why_and_the_worker_takes_the_next(
     diverging = make_trial("bigram", learning_rate=1e30, max_steps=9, batch_size=4)
     made = worker(diverging, tmp_path)
     made.advance(60)
-    result = step(made)
-    assert result["done"]
-    assert result["failure"].startswith("TrainingDivergedError: the loss is ")
-    assert not result["out_of_memory"]
+    report = made.advance(60)
+    assert report.done
+    (result,) = report.trials
+    assert isinstance(result, TrialFailure)
+    assert result.reason.startswith("TrainingDivergedError: the loss is ")
+    assert result.kind is FailureKind.DIVERGED
     log = log_of(trial_folder(tmp_path, diverging.key)).read_text()
-    assert f"failed: {result['failure']}\nTraceback" in log
-    made.take([trial.to_dict()])
-    assert step(made)["resumed"]
+    assert f"failed: {result.reason}\nTraceback" in log
+    made.assign([trial.to_dict()])
+    assert step(made).resumed
 
 
 def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
@@ -120,14 +136,14 @@ def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
     made = worker(trial, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("trainables.worker.worker.Splits.of", full)  # not even for the corpus
-        result = step(made)
-    assert result["out_of_memory"]
-    assert result["failure"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+        result = fail(made)
+    assert result.kind is FailureKind.OUT_OF_MEMORY
+    assert result.reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
     made.advance(60)
     with monkeypatch.context() as patch:
         patch.setattr("trainables.training.loop.next_token_loss", full)
-        assert step(made)["out_of_memory"]
-    assert step(made)["resumed"]
+        assert fail(made).kind is FailureKind.OUT_OF_MEMORY
+    assert step(made).resumed
 
 
 def test_an_adapter_that_is_stopped_or_turned_to_another_trial_saves_first(
@@ -137,13 +153,13 @@ def test_an_adapter_that_is_stopped_or_turned_to_another_trial_saves_first(
     monkeypatch.setattr("trainables.worker.ray_trial.STEP_S", 0.0)  # a step at a time
     other = make_trial("bigram", max_steps=6, batch_size=4)
     made = adapter(trial, tmp_path)
-    for turn in (made.cleanup, lambda: made.reset_config(carried(other))):
-        before = made.step()["trials"][-1]["step"]  # what it goes on from, and a step
+    for turn in (made.cleanup, lambda: made.reset_config(config(other))):
+        before = steps_of(made.step())[-1]  # what it goes on from, and a step
         turn()
-        made.reset_config(carried(trial))
-        assert made.step()["trials"][0]["step"] == before
+        made.reset_config(config(trial))
+        assert steps_of(made.step())[0] == before
         made.cleanup()
-        made.reset_config(carried(trial))
+        made.reset_config(config(trial))
 
 
 def test_a_machine_without_the_shared_storage_trains_nothing(
@@ -159,11 +175,13 @@ def test_an_evaluation_says_where_it_was_made_and_what_it_took(
 ) -> None:
     made = worker(trial, tmp_path)
     made.advance(60)
-    (evaluation,) = step(made)["evaluations"]
+    report = step(made)
+    (evaluation,) = report.rows()
     assert evaluation["host"] == platform.node()
-    assert evaluation["usage"]["process_cpu_utilization_percentage"] > 0
-    made.leave()
-    (past,) = step(made)["evaluations"]  # it is told again, and the outbox knows it
+    assert evaluation["usage"] == report.usage
+    assert report.usage["process_cpu_utilization_percentage"] > 0
+    made.pause()
+    (past,) = step(made).rows()  # it is told again, and the outbox knows it
     assert past == {name: past[name] for name in evaluation.keys() - {"host", "usage"}}
 
 
@@ -210,29 +228,31 @@ def test_the_log_has_all_of_a_trial_and_goes_on_where_it_does(
     made = worker(noisy, tmp_path)
     made.advance(60)
     made.advance(60)
-    made.take([failing.to_dict()])
+    made.assign([failing.to_dict()])
     made.advance(60)
-    assert step(made)["failure"] == "RuntimeError: as told"
-    made.take([noisy.to_dict()])
+    failure = fail(made)
+    assert failure.reason == "RuntimeError: as told"
+    assert failure.kind is FailureKind.ERROR
+    made.assign([noisy.to_dict()])
     made.advance(60)
-    assert made.advance(60)["done"]
-    made.leave()
+    assert made.advance(60).done
+    made.pause()
     logs = [log_of(trial_folder(tmp_path, each.key)).read_text() for each in (noisy, failing)]
     said, failed = (without_times(log) for log in logs)
     ours = [line for line in said if not line.startswith("forward")]
     assert ours == [
-        "taken up by ...",
+        "started by ...",
         "starts at step 0",
         "step 1: train_loss ..., val_loss ... nats per character",
-        "left at step 1",
-        "taken up by ...",
+        "paused at step 1",
+        "started by ...",
         "starts at step 1",
         "step 2: train_loss ..., val_loss ... nats per character",
         "finished",
     ]
     assert "forward 4" in said
     assert failed[:4] == [
-        "taken up by ...",
+        "started by ...",
         "starts at step 0",
         "forward 4",
         "failed: RuntimeError: as told",
@@ -244,4 +264,4 @@ def test_the_log_has_all_of_a_trial_and_goes_on_where_it_does(
 def test_a_log_that_cannot_be_written_stops_no_trial(trial: TrialConfig, tmp_path: Path) -> None:
     log_of(trial_folder(tmp_path, trial.key)).mkdir(parents=True)
     made = worker(trial, tmp_path)
-    assert [step(made)["step"] for _ in range(3)] == [0, 3, 6]
+    assert [step(made).step for _ in range(3)] == [0, 3, 6]

@@ -88,7 +88,12 @@ def _restore(state: TrainingState, header: dict[str, Any], tensors: dict[str, Te
         state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.step = header["step"]
     state.training_s = header["training_s"]
-    state.history = [Evaluation(**evaluation) for evaluation in header["history"]]
+    state.history = [_evaluation(values) for values in header["history"]]
+
+
+def _evaluation(values: Mapping[str, Any]) -> Evaluation:
+    """Read an evaluation; earlier versions called its losses ``val_nats`` and so on."""
+    return Evaluation(**{name.replace("_nats", "_loss"): value for name, value in values.items()})
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

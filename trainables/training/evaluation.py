@@ -9,23 +9,23 @@ from torch.nn import functional as F
 from bigram_models import LanguageModel
 from trainables.data.batches import WindowSampler, consecutive_windows
 
-EVALUATION_TOKENS = 2_048  # per forward pass on a CPU: what fits in its caches
+EVALUATION_TOKENS = 2_048  # per forward pass on a CPU: they fit in its caches
 EVALUATION_TOKENS_GPU = 262_144
 
 
 def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross entropy of the next tokens (B, T) int64, a scalar in nats."""
+    """Return the cross entropy of the next tokens (B, T) int64, a scalar in nats."""
     return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction=reduction)
 
 
 def evaluation_tokens(device: torch.device) -> int:
-    """How many tokens a forward pass of an exact evaluation takes on a device."""
+    """Return the number of tokens per forward pass of an exact evaluation."""
     return EVALUATION_TOKENS_GPU if device.type == "cuda" else EVALUATION_TOKENS
 
 
 @torch.inference_mode()
 def exact_loss(model: LanguageModel, tokens_N: Tensor, block_size: int) -> float:
-    """Mean loss over every token of a split but the first, each predicted once."""
+    """Return the mean loss over every token of a split but the first, each predicted once."""
     batch_tokens = evaluation_tokens(tokens_N.device)
     total = torch.zeros((), dtype=torch.float64, device=tokens_N.device)
     for inputs_BT, targets_BT in consecutive_windows(tokens_N, block_size, batch_tokens):
@@ -37,7 +37,7 @@ def exact_loss(model: LanguageModel, tokens_N: Tensor, block_size: int) -> float
 def sampled_loss(
     model: LanguageModel, sampler: WindowSampler, batches: int, generator: torch.Generator
 ) -> float:
-    """Mean loss over random batches, as the published study measured it."""
+    """Return the mean loss over random batches, as in the published study."""
     total = torch.zeros((), dtype=torch.float64, device=generator.device)
     for _ in range(batches):
         inputs_BT, targets_BT = sampler.draw(generator)

@@ -1,4 +1,4 @@
-"""Many steps in one launch on a GPU, by a CUDA graph; elsewhere a loop."""
+"""Repeats a training step: in one launch of a CUDA graph on a GPU, in a loop elsewhere."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-STEPS = 10  # of a launch
-WARM_UP = 3  # steps before a capture, in which libraries take the memory that they need
+STEPS = 10  # in one launch
+WARM_UP = 3  # steps before a capture, in which libraries allocate their memory
 
 logger = logging.getLogger(__name__)
 
 
 class Repeated:
-    """Repeats one step, whose tensors all stay where they are in memory."""
+    """Repeats one step, none of whose tensors moves in memory."""
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
         """Capture nothing yet.
 
         Args:
-            generators: from which the step draws; only where they are on a GPU is it captured.
+            generators: random streams of the step, which is captured only if they are on a GPU.
         """
         self._generators = generators
         self._is_capturing = generators[0].device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def run(self, step: Callable[[], None], steps: int, within_s: float) -> int:
-        """Repeat the step, at least once, until a time is up.
+        """Repeat the step, at least once, for some seconds at most.
 
-        On a GPU the steps are only begun, and the time is that of beginning them.
+        On a GPU the steps are only launched, and the time is that of their launches.
 
         Args:
-            step: the same at each call, but not kept: its owner keeps this. It does not wait for
-                the device.
+            step: the same function at each call. It does not wait for the device. No reference to
+                it is kept, as its owner has one to this object.
             steps: how many.
-            within_s: seconds.
+            within_s: seconds after which no further step begins.
 
         Returns:
-            How often it was repeated.
+            How many steps were taken.
         """
         started = time.perf_counter()
         taken = 0
         while taken < steps:
-            taken += self._some(step, steps - taken)
+            taken += self._take(step, steps - taken)
             if time.perf_counter() - started > within_s:
                 break
         return taken
 
-    def _some(self, step: Callable[[], None], left: int) -> int:
-        """Take some of the steps that are left; how many."""
+    def _take(self, step: Callable[[], None], left: int) -> int:
+        """Take one or more of the steps that are left; return how many."""
         if left >= STEPS and self._graph:
             self._graph.replay()
             return STEPS
@@ -61,8 +61,8 @@ class Repeated:
         return 1
 
     def _capture(self, step: Callable[[], None]) -> None:
-        """Take the first steps as they are, then record those that come after them."""
-        self._is_capturing = False  # once, whatever comes of it
+        """Take some steps, then record the graph of those that follow."""
+        self._is_capturing = False  # it is tried once
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):

@@ -1,8 +1,7 @@
 """The training loop, which knows neither Ray nor MLflow.
 
-A trial is a `TrainingState` that `advance` moves forward, to its next evaluation or for so long;
-`train` goes through to the end. Whoever calls decides when to save, report or stop; in between
-nothing waits for the device.
+`advance` trains a `TrainingState` to its next evaluation or for some seconds, `train` to the end.
+The caller decides when to save, report or stop; between evaluations nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from trainables.training.evaluation import exact_loss, next_token_loss, sampled_
 
 
 class TrainingDivergedError(ArithmeticError):
-    """The loss is not finite any more; the message names the step."""
+    """A loss is not finite; the message names the step."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Splits:
 
     @staticmethod
     def of(corpus: Corpus, device: torch.device) -> Splits:
-        """Wrap the arrays of the corpus; on a CPU nothing is copied."""
+        """Return the splits of a corpus as tensors; on a CPU they share its memory."""
         return Splits(*(_shared(split).to(device) for split in (corpus.train, corpus.validation)))
 
 
@@ -48,16 +47,16 @@ class Evaluation:
     """Losses after a step, in nats per character."""
 
     step: int
-    train_nats: float
-    val_nats: float
-    best_val_nats: float
-    training_s: float
-    tokens_per_s: float
+    train_loss: float
+    val_loss: float
+    best_val_loss: float  # the lowest so far
+    training_s: float  # spent in steps so far
+    tokens_per_s: float  # in these seconds
 
 
 @dataclass
 class TrainingState:
-    """All that a trial needs to go on exactly where it stands."""
+    """All that a trial needs to resume bit for bit."""
 
     model: LanguageModel
     optimizer: torch.optim.Optimizer | None  # None for a model that is fitted, not trained
@@ -68,15 +67,16 @@ class TrainingState:
 
     @property
     def last(self) -> Evaluation | None:
-        """The newest evaluation, which has the best so far."""
+        """The newest evaluation, or None before the first."""
         return self.history[-1] if self.history else None
 
     @property
-    def best_val_nats(self) -> float:
-        return math.inf if self.last is None else self.last.best_val_nats
+    def best_val_loss(self) -> float:
+        """Lowest validation loss so far in nats per character, infinite before the first."""
+        return math.inf if self.last is None else self.last.best_val_loss
 
     def finished(self, training: TrainingConfig) -> bool:
-        """Whether nothing is left to do."""
+        """Return whether nothing is left to train."""
         done = self.optimizer is None or self.step == training.last_step
         return self.last is not None and done
 
@@ -84,7 +84,7 @@ class TrainingState:
 def initial_state(
     trial: TrialConfig, vocab_size: int, device: torch.device | str = "cpu"
 ) -> TrainingState:
-    """The state of a trial before its first step.
+    """Return the state of a trial before its first step.
 
     The initial values are drawn on the CPU, so they do not depend on the device.
     """
@@ -103,13 +103,13 @@ def initial_state(
 def train(
     state: TrainingState, splits: Splits, training: TrainingConfig, seed: int
 ) -> Iterator[Evaluation]:
-    """Move the state to the end of its training, pausing at each evaluation.
+    """Train a state to its end.
 
     The arguments and errors are those of `advance`.
 
     Yields:
-        The losses every ``eval_every`` steps and after the last one (`Evaluating` says where the
-        study looked); once for a fitted model; nothing for a finished state.
+        The evaluations every ``eval_every`` steps and after the last one (`Evaluating` has the
+        steps of the published study); one for a fitted model; none for a finished state.
     """
     while not state.finished(training):
         evaluation = advance(state, splits, training, seed)
@@ -124,19 +124,19 @@ def advance(
     seed: int,
     within_s: float = math.inf,
 ) -> Evaluation | None:
-    """Move the state to its next evaluation, or by as many steps as fit into a time.
+    """Train a state to its next evaluation, or for some seconds.
 
-    Where a state stops, is saved and goes on changes no bit of what comes after.
+    The steps at which a state is paused, saved and resumed do not change its results.
 
     Args:
         state: not finished; changed in place.
         splits: the text, on the device of the state.
         training: batch, steps, learning rate and evaluation.
         seed: the seed of the trial, for sampled evaluation.
-        within_s: seconds of steps; at least one is taken, and an evaluation is never cut short.
+        within_s: seconds of steps; at least one is taken, and an evaluation is always completed.
 
     Returns:
-        The losses; None where the time was up before.
+        The evaluation; None if the time was up before it.
 
     Raises:
         TrainingDivergedError: a loss is not finite.
@@ -157,11 +157,11 @@ def advance(
 
 
 def next_evaluation(state: TrainingState, training: TrainingConfig) -> int:
-    """The step of the evaluation that comes next."""
+    """Return the step of the next evaluation."""
     if state.last is None and training.evaluation == "published":
-        return 0  # the study looked before its first step
-    looked_at = state.last.step if state.last else 0
-    return min((looked_at // training.eval_every + 1) * training.eval_every, training.last_step)
+        return 0  # the study evaluated before its first step
+    evaluated = state.last.step if state.last else 0
+    return min((evaluated // training.eval_every + 1) * training.eval_every, training.last_step)
 
 
 def take_steps(
@@ -171,7 +171,7 @@ def take_steps(
     within_s: float = math.inf,
     rate_at: Callable[[int], float] | None = None,
 ) -> None:
-    """Take optimizer steps, then look once whether every loss was finite.
+    """Take optimizer steps, then check once that every loss is finite.
 
     Args:
         state: changed in place.
@@ -181,7 +181,7 @@ def take_steps(
         rate_at: the learning rate by the number of updates before; None leaves it as it is.
 
     Raises:
-        TrainingDivergedError: naming the first step whose loss is not.
+        TrainingDivergedError: naming the first step whose loss is not finite.
     """
     if steps == 0:
         return
@@ -192,34 +192,55 @@ def take_steps(
     taken = 0
     for step in range(state.step, state.step + steps):
         if rate_at:
-            for group in state.optimizer.param_groups:
-                group["lr"] = rate_at(step)
-        inputs_BT, targets_BT = sampler.draw(state.batches)
-        loss = next_token_loss(state.model(inputs_BT), targets_BT)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        losses[taken] = loss.detach()
+            _set_learning_rate(state.optimizer, rate_at(step))
+        losses[taken] = _take_step(state, state.optimizer, sampler)
         taken += 1
         if time.perf_counter() - started > within_s:
             break
-    finite = losses.isfinite().tolist()  # the only wait for the device
+    is_finite = losses.isfinite().tolist()  # the only wait for the device
     state.training_s += time.perf_counter() - started
-    if not all(finite):
-        first = finite.index(False)
-        raise TrainingDivergedError(
-            f"the loss is {float(losses[first])} at step {state.step + first + 1}"
-        )
+    if not all(is_finite):
+        first = is_finite.index(False)
+        at_step = state.step + first + 1
+        raise TrainingDivergedError(f"the loss is {float(losses[first])} at step {at_step}")
     state.step += taken
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _take_step(
+    state: TrainingState, optimizer: torch.optim.Optimizer, sampler: WindowSampler
+) -> Tensor:
+    """Take one optimizer step; return the loss before it, a scalar in nats."""
+    inputs_BT, targets_BT = sampler.draw(state.batches)
+    loss = next_token_loss(state.model(inputs_BT), targets_BT)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach()
 
 
 def evaluate(
     state: TrainingState, splits: Splits, training: TrainingConfig, seed: int, tokens: int
 ) -> Evaluation:
-    """Measure both splits; ``tokens`` is how many were trained on so far."""
+    """Evaluate a state on both splits, and add the losses to its history.
+
+    Args:
+        state: changed in place.
+        splits: the text, on the device of the state.
+        training: its evaluation, and the shape of batches.
+        seed: the seed of the trial, for sampled evaluation.
+        tokens: how many it was trained on so far.
+
+    Raises:
+        TrainingDivergedError: a loss is not finite.
+    """
     state.model.eval()
     if training.evaluation == "exact":
-        train_nats, val_nats = (
+        train_loss, val_loss = (
             exact_loss(state.model, split, training.block_size)
             for split in (splits.train, splits.validation)
         )
@@ -229,7 +250,7 @@ def evaluate(
             if training.evaluation == "published"
             else stream(seed, f"evaluation/{state.step}", splits.train.device)
         )
-        train_nats, val_nats = (
+        train_loss, val_loss = (
             sampled_loss(
                 state.model,
                 WindowSampler(split, training.batch_size, training.block_size),
@@ -239,29 +260,29 @@ def evaluate(
             for split in (splits.train, splits.validation)
         )
     state.model.train()
-    return record(state, train_nats, val_nats, tokens)
+    return record(state, train_loss, val_loss, tokens)
 
 
-def record(state: TrainingState, train_nats: float, val_nats: float, tokens: int) -> Evaluation:
+def record(state: TrainingState, train_loss: float, val_loss: float, tokens: int) -> Evaluation:
     """Add losses to the history of a state.
 
     Args:
         state: changed in place.
-        train_nats: its loss on the training split.
-        val_nats: that on the validation split.
+        train_loss: of the training split, in nats per character.
+        val_loss: of the validation split, in nats per character.
         tokens: how many it was trained on so far.
 
     Raises:
         TrainingDivergedError: a loss is not finite.
     """
-    for split_name, nats in (("training", train_nats), ("validation", val_nats)):
-        if not math.isfinite(nats):
-            raise TrainingDivergedError(f"the {split_name} loss is {nats} at step {state.step}")
+    for split_name, loss in (("training", train_loss), ("validation", val_loss)):
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(f"the {split_name} loss is {loss} at step {state.step}")
     evaluation = Evaluation(
         step=state.step,
-        train_nats=train_nats,
-        val_nats=val_nats,
-        best_val_nats=min(state.best_val_nats, val_nats),
+        train_loss=train_loss,
+        val_loss=val_loss,
+        best_val_loss=min(state.best_val_loss, val_loss),
         training_s=state.training_s,
         tokens_per_s=tokens / state.training_s if state.training_s else 0.0,
     )
@@ -270,7 +291,7 @@ def record(state: TrainingState, train_nats: float, val_nats: float, tokens: int
 
 
 def _shared(tokens: npt.NDArray[np.int32]) -> Tensor:
-    """A tensor over the memory of an array, which may be read-only: nothing here writes to it."""
+    """Return a tensor that shares an array's memory, which may be read-only: it is only read."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(tokens)

@@ -1,4 +1,4 @@
-"""How many trials train best as one on a device, measured. Knows no Ray."""
+"""Measures how many trials of a shape train fastest in one pack. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from trainables.training.loop import Splits, initial_state
 from trainables.training.stack import Member, NotStackableError, Stack, stack_shape
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-STEPS = 50  # that are timed, after as many
-GAIN = 0.9  # of the time of a trial: a larger pack has to take less than that
-MEASURING_S = 60.0  # shapes that come later than this train as those before them
+STEPS = 50  # that are timed, after as many to warm up
+GAIN = 0.9  # a larger pack must take less than this share of the time of a trial
+MEASURING_S = 60.0  # after which further shapes get the smallest size found
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +31,17 @@ def best_sizes(
     device: torch.device,
     room_bytes: float = math.inf,
 ) -> dict[Hashable, int]:
-    """The pack that takes least time for a trial, of each shape.
+    """Measure the size of packs in which a trial takes the least time, for each shape.
 
     Args:
         trials: one or more of each shape.
         most: trials of a pack.
         corpus: what they train on.
         device: where they train.
-        room_bytes: of a GPU's memory, for one pack; a trial alone counts as fitting.
+        room_bytes: GPU memory of one pack; a single trial is assumed to fit.
 
     Returns:
-        The number of trials by `stack_shape`.
+        The number of trials of a pack, by `stack_shape`.
     """
     tokens = glanced(max(trial.training.block_size for trial in trials))
     whole = Splits.of(corpus, device)
@@ -82,21 +82,23 @@ def _best_size(
 
 
 def _measured(trials: Sequence[TrialConfig], vocab_size: int, splits: Splits) -> tuple[float, int]:
-    """Seconds of some steps of a pack, and the bytes that it took at most on a GPU."""
+    """Return the seconds of `STEPS` steps of a pack, and its highest memory on a GPU in bytes."""
     device = splits.train.device
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     members = []
     for trial in trials:
-        steps = {"max_steps": 2 * STEPS, "eval_every": STEPS, "evaluation": "exact"}
-        brief = replace(trial, training=shortened(trial.training, **steps))
+        training = shortened(
+            trial.training, max_steps=2 * STEPS, eval_every=STEPS, evaluation="exact"
+        )
+        brief = replace(trial, training=training)
         members.append(Member(brief, initial_state(brief, vocab_size, device)))
     stack = Stack(members, splits)
-    stack.advance()  # it warms up
-    before_s = sum(one.state.training_s for one in members)
+    stack.advance()  # to warm up
+    before_s = sum(member.state.training_s for member in members)
     if len(stack.members) < len(members):
-        return math.inf, 0  # some diverged: their packs cannot be timed
+        return math.inf, 0  # some diverged: the pack cannot be timed
     stack.advance()
-    seconds = sum(one.state.training_s for one in members) - before_s
+    seconds = sum(member.state.training_s for member in members) - before_s
     return seconds, torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0

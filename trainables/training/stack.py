@@ -1,8 +1,8 @@
-"""Trials that take their steps as one: the same trials, in fewer and larger operations.
+"""Trials that take their steps together, in fewer and larger tensor operations.
 
-A stack has trials whose models have one shape; seeds, learning rates and what else
-`LanguageModel.stack_kind` leaves open differ. Each keeps its own state, random stream and losses,
-and is what it would be alone but for rounding.
+The models of a stack have one shape; seeds, learning rates and what `LanguageModel.stack_kind`
+leaves open may differ. Each trial keeps its own state, random stream and losses, and its results
+are those of the trial alone but for rounding.
 
 Shapes: M members, B batch, T time, V vocabulary.
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bigram_models import FittedModel
+from bigram_models import FittedModel, LanguageModel
 from bigram_models.stacked import LoopedModel
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler, consecutive_windows
@@ -37,27 +37,27 @@ from trainables.training.loop import (
 )
 
 RELATIVE_TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below another model
-OWN = ("learning_rate", "schedule", "warmup_steps")  # what each member has of its own
+OWN = ("learning_rate", "schedule", "warmup_steps")  # settings that may differ between members
 
 logger = logging.getLogger(__name__)
 
-Result = Evaluation | TrainingDivergedError | None
+StepsResult = Evaluation | TrainingDivergedError | None  # None: not evaluated yet
 
 
 class NotStackableError(ValueError):
-    """These models cannot be run as one; each can be trained alone."""
+    """These models cannot be computed together; each can be trained alone."""
 
 
 @dataclass
 class Member:
-    """A trial and its state, which the stack moves on."""
+    """A trial and its state, which the stack trains."""
 
     trial: TrialConfig
     state: TrainingState
 
 
 def stack_shape(trial: TrialConfig) -> Hashable | None:
-    """Equal for trials that can be in one stack; None for one that is not trained by steps."""
+    """Return a value that is equal for trials of one stack; None if a trial takes no steps."""
     model, training = trial.model, trial.training
     if issubclass(model.model_class, FittedModel):
         return None
@@ -67,17 +67,17 @@ def stack_shape(trial: TrialConfig) -> Hashable | None:
 
 
 class Stack:
-    """Moves the states of its members on together; a finished one, or one that fails, drops out."""
+    """Trains its members together; a member that is finished, or fails, leaves the stack."""
 
     def __init__(self, members: Sequence[Member], splits: Splits) -> None:
-        """Bind the members' tensors to the stack's.
+        """Make the members' tensors views of the stack's.
 
         Args:
             members: of one `stack_shape`, none of them finished, each with its own state.
             splits: the text, on the device of the states.
 
         Raises:
-            NotStackableError: the stack does not compute what the members compute.
+            NotStackableError: the stack computes other logits than its members.
         """
         self.members = list(members)
         self._splits = splits
@@ -87,29 +87,29 @@ class Stack:
         )
         self._bind()
 
-    def advance(self, within_s: float = math.inf) -> list[Result]:
-        """Move all members to where the first of them is evaluated next, or for some seconds.
+    def advance(self, within_s: float = math.inf) -> list[StepsResult]:
+        """Train all members to the next evaluation of any of them, or for some seconds.
 
         Args:
-            within_s: seconds of steps; at least one is taken, and an evaluation is not cut short.
+            within_s: seconds of steps; at least one is taken, and evaluations are completed.
 
         Returns:
-            What each member came to, in order: its losses, None where it is not evaluated yet, or
-            why it failed; that one, and those that are finished, are in the stack no longer.
+            The result of each member, in order: its evaluation, None if it is not evaluated yet, or
+            the error that it failed with. Members that failed or are finished leave the stack.
         """
-        targets = [next_evaluation(one.state, one.trial.training) for one in self.members]
-        states = [one.state for one in self.members]
+        states = [member.state for member in self.members]
+        targets = [next_evaluation(m.state, m.trial.training) for m in self.members]
         steps = min(target - state.step for target, state in zip(targets, states, strict=True))
-        results: dict[int, Result] = dict.fromkeys(range(len(states)))
+        results: dict[int, StepsResult] = dict.fromkeys(range(len(states)))
         if steps:
             results.update(self._take(steps, within_s))
         due = [i for i, state in enumerate(states) if state.step == targets[i] and not results[i]]
         results.update(self._evaluated(due))
         staying = [
-            one
-            for i, one in enumerate(self.members)
+            member
+            for i, member in enumerate(self.members)
             if not isinstance(results[i], TrainingDivergedError)
-            and not one.state.finished(one.trial.training)
+            and not member.state.finished(member.trial.training)
         ]
         if len(staying) < len(self.members):
             self.members = staying
@@ -118,38 +118,19 @@ class Stack:
         return list(results.values())
 
     def _bind(self) -> None:
-        """Stack what the members have now."""
-        states = [one.state for one in self.members]
-        models = [state.model for state in states]
-        device = self._splits.train.device
-        try:
-            self._model = type(models[0]).stacked(models)
-            self._check()
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # vmap has many for what it cannot do
-            logger.info("the members of a stack are run one by one: %s", error)
-            self._model = LoopedModel(models)
-            self._check()
-        self._moments: dict[str, tuple[Tensor, Tensor]] = {}
+        """Stack the states of the present members."""
+        states = [member.state for member in self.members]
+        device, size = self._splits.train.device, len(states)
+        self._bind_model([state.model for state in states])
         self._step_M = torch.tensor([float(state.step) for state in states], device=device)
-        for name, parameter in self._model.parameters.items():
-            moments = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            for i, state in enumerate(states):
-                assert state.optimizer is not None
-                own = dict(state.model.named_parameters())[name]
-                had = state.optimizer.state[own]
-                for of_all, moment in zip(moments, ("exp_avg", "exp_avg_sq"), strict=True):
-                    if moment in had:
-                        of_all[i] = had[moment]
-                    had[moment] = of_all[i]
-                had["step"] = self._step_M[i]
-            self._moments[name] = moments
-        trainings = [one.trial.training for one in self.members]
-        rates = {one: torch.tensor(list(map(one.learning_rate_at, range(one.max_steps))))
-                 for one in set(trainings)}  # fmt: skip
-        self._rate_SM = torch.stack([rates[one] for one in trainings], dim=1).to(device)
-        size = len(states)
+        self._moments = {
+            name: self._bind_moments(name, parameter)
+            for name, parameter in self._model.parameters.items()
+        }
+        trainings = [member.trial.training for member in self.members]
+        rates = {each: torch.tensor(list(map(each.learning_rate_at, range(each.max_steps))))
+                 for each in set(trainings)}  # fmt: skip
+        self._rate_SM = torch.stack([rates[each] for each in trainings], dim=1).to(device)
         generators = [state.batches for state in states]
         self._start_MB = torch.zeros(
             size, self._training.batch_size, dtype=torch.int64, device=generators[0].device
@@ -159,9 +140,35 @@ class Stack:
         self._bad_loss_M = torch.zeros(size, device=device)
         self._repeated = Repeated(generators)
 
+    def _bind_model(self, models: Sequence[LanguageModel]) -> None:
+        """Stack the models, or run them one by one where that cannot be done."""
+        try:
+            self._model = type(models[0]).stacked(models)
+            self._check()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # vmap has many for what it cannot do
+            logger.info("the members of a stack are run one by one: %s", error)
+            self._model = LoopedModel(models)
+            self._check()
+
+    def _bind_moments(self, name: str, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the moments (M, ...) of a parameter, of which the members' become views."""
+        moments = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        for i, member in enumerate(self.members):
+            assert member.state.optimizer is not None
+            own = dict(member.state.model.named_parameters())[name]
+            values = member.state.optimizer.state[own]
+            for stacked, moment in zip(moments, ("exp_avg", "exp_avg_sq"), strict=True):
+                if moment in values:
+                    stacked[i] = values[moment]
+                values[moment] = stacked[i]
+            values["step"] = self._step_M[i]
+        return moments
+
     @torch.no_grad()
     def _check(self) -> None:
-        """Compare the stack's logits for some text with those of its first and last member."""
+        """Compare the stack's logits for some tokens with those of its first and last member."""
         before = {name: buffer.clone() for name, buffer in self._model.buffers.items()}
         ids_BT = self._sampler.windows_NT1[:4, :-1].long()
         together_MBTV = self._model(ids_BT)
@@ -175,27 +182,27 @@ class Stack:
                     f"a model gives other logits in a stack than alone, off by {off:.2g}"
                 )
         for name, buffer in self._model.buffers.items():
-            buffer.copy_(before[name])  # a model may count there how often it runs
+            buffer.copy_(before[name])  # in which a model may count its forward passes
 
-    def _take(self, steps: int, within_s: float) -> dict[int, Result]:
-        """Take steps; what became of members whose loss is not finite."""
+    def _take(self, steps: int, within_s: float) -> dict[int, StepsResult]:
+        """Take steps; return the errors of members whose loss is not finite."""
         started = time.perf_counter()
         with computed_in(self._training.precision, self._splits.train.device):
             taken = self._repeated.run(self._step, steps, within_s)
         bad = self._bad_M.tolist()  # the only wait for the device
         seconds = (time.perf_counter() - started) / len(self.members)
-        failed: dict[int, Result] = {}
-        for i, one in enumerate(self.members):
-            one.state.training_s += seconds
+        failed: dict[int, StepsResult] = {}
+        for i, member in enumerate(self.members):
+            member.state.training_s += seconds
             if bad[i]:
-                said = f"the loss is {float(self._bad_loss_M[i])} at step {int(bad[i])}"
-                failed[i] = TrainingDivergedError(said)
+                message = f"the loss is {float(self._bad_loss_M[i])} at step {int(bad[i])}"
+                failed[i] = TrainingDivergedError(message)
             else:
-                one.state.step += taken
+                member.state.step += taken
         return failed
 
     def _step(self) -> None:
-        """One step of all members; everything that it reads and writes stays where it is."""
+        """Take one step of all members; no tensor that it reads or writes moves in memory."""
         loss_M = self._loss(*self._drawn())
         parameters = self._model.parameters
         gradients = torch.autograd.grad(loss_M.sum(), list(parameters.values()), allow_unused=True)
@@ -210,43 +217,42 @@ class Stack:
             torch.where(is_bad_M, loss_M, self._bad_loss_M, out=self._bad_loss_M)
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
-        """A batch for each member from its own stream: inputs and next tokens (M, B, T)."""
-        for start_B, one in zip(self._start_MB, self.members, strict=True):
-            self._sampler.draw_starts(one.state.batches, out=start_B)
+        """Draw a batch for each member from its own stream: inputs and next tokens (M, B, T)."""
+        for start_B, member in zip(self._start_MB, self.members, strict=True):
+            self._sampler.draw_starts(member.state.batches, out=start_B)
         inputs, targets = self._sampler.windows(self._start_MB.flatten())
         shape = (*self._start_MB.shape, -1)
         return inputs.view(shape), targets.view(shape)
 
     def _loss(self, inputs: Tensor, targets_MBT: Tensor) -> Tensor:
-        """Mean loss of each member (M,)."""
+        """Return the mean loss of each member (M,) in nats."""
         logits_MBTV = self._model(inputs)
         loss = F.cross_entropy(logits_MBTV.flatten(0, -2), targets_MBT.flatten(), reduction="none")
         return loss.view(len(logits_MBTV), -1).mean(1)
 
-    def _evaluated(self, due: Sequence[int]) -> dict[int, Result]:
-        """Evaluate some members: together where these are all, and the evaluation is exact."""
-        results: dict[int, Result] = {}
+    def _evaluated(self, due: Sequence[int]) -> dict[int, StepsResult]:
+        """Evaluate some members; together if these are all, and the evaluation is exact."""
+        results: dict[int, StepsResult] = {}
         together: list[list[float]] | None = None
         if len(due) == len(self.members) > 1 and self._training.evaluation == "exact":
             splits = (self._splits.train, self._splits.validation)
             together = [self._exact_losses(split) for split in splits]
         for i in due:
-            one = self.members[i]
-            training = one.trial.training
-            tokens = one.state.step * training.batch_size * training.block_size
+            state, trial = self.members[i].state, self.members[i].trial
+            training = trial.training
+            tokens = state.step * training.batch_size * training.block_size
             try:
                 if together:
-                    losses = together[0][i], together[1][i]
-                    results[i] = record(one.state, *losses, tokens)
+                    results[i] = record(state, together[0][i], together[1][i], tokens)
                 else:
-                    results[i] = evaluate(one.state, self._splits, training, one.trial.seed, tokens)
+                    results[i] = evaluate(state, self._splits, training, trial.seed, tokens)
             except TrainingDivergedError as error:
                 results[i] = error
         return results
 
     @torch.no_grad()
     def _exact_losses(self, tokens_N: Tensor) -> list[float]:
-        """Mean loss of each member over every token of a split but the first."""
+        """Return the mean loss of each member over every token of a split but the first."""
         size, block_size = len(self.members), self._training.block_size
         self._set_training(False)
         total_M = torch.zeros(size, dtype=torch.float64, device=tokens_N.device)
@@ -259,8 +265,8 @@ class Stack:
         return losses
 
     def _set_training(self, is_training: bool) -> None:
-        for one in self.members:
-            one.state.model.train(is_training)
+        for member in self.members:
+            member.state.model.train(is_training)
 
 
 def adamw_(
@@ -274,17 +280,17 @@ def adamw_(
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
 ) -> None:
-    """A step of AdamW (Loshchilov & Hutter 2019), for members with steps and rates of their own.
+    """Take a step of AdamW (Loshchilov & Hutter 2019) for all members, in place.
 
-    In place; the defaults are those of `torch.optim.AdamW`.
+    The defaults are those of `torch.optim.AdamW`.
 
     Args:
         parameter: (M, ...).
-        gradient: of it.
-        average: the running mean of gradients.
-        square: that of their squares.
-        step_M: updates so far, this one included.
-        rate_M: the learning rates.
+        gradient: of the parameter, (M, ...).
+        average: the running mean of gradients, (M, ...).
+        square: the running mean of their squares, (M, ...).
+        step_M: updates of each member so far, this one included.
+        rate_M: the learning rate of each member.
     """
     shape = (-1, *(1 for _ in parameter.shape[1:]))
     steps, rate = step_M.double().view(shape), rate_M.double().view(shape)

@@ -1,4 +1,4 @@
-"""How long something takes here, and what "here" is."""
+"""Timing of calls, and the hardware that they run on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import torch
 
-BUDGET_S = 0.4  # of repeated calls; a slow one is repeated less often, but this often at least:
+BUDGET_S = 0.4  # of repeated calls, within these limits:
 LEAST_REPEATS = 3
 MOST_REPEATS = 500
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of equal calls, one after another; shown as the median with the quartiles."""
+    """Seconds of equal calls in a row; as text, the median with the quartiles."""
 
     seconds: tuple[float, ...]
 
@@ -34,7 +34,7 @@ class Timing:
 
 
 def timed(call: Callable[[], object], device: torch.device) -> Timing:
-    """Time a call after one that is not timed; what it starts on the device is waited for."""
+    """Time repeated calls after a first one that is not timed, each until the device is idle."""
     call()
     seconds: list[float] = []
     while len(seconds) < LEAST_REPEATS or (sum(seconds) < BUDGET_S and len(seconds) < MOST_REPEATS):
@@ -47,12 +47,12 @@ def timed(call: Callable[[], object], device: torch.device) -> Timing:
 
 
 def devices() -> list[torch.device]:
-    """The CPU, and a GPU where PyTorch finds one."""
+    """Return the CPU, and the GPU if PyTorch finds one."""
     return [torch.device(kind) for kind in ("cpu", "cuda") if kind == "cpu" or _has_gpu()]
 
 
 def hardware(device: torch.device) -> str:
-    """What a device is, in words."""
+    """Return the name of a GPU, or that of the CPU with its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     about = Path("/proc/cpuinfo")
@@ -63,7 +63,7 @@ def hardware(device: torch.device) -> str:
 
 
 def load() -> str:
-    """How busy this machine was in the last minute, where that is known."""
+    """Return the load of this machine in the last minute, in words."""
     if not hasattr(os, "getloadavg"):
         return "unknown"
     return f"{os.getloadavg()[0]:.1f} processes on average in the minute before"
@@ -71,7 +71,7 @@ def load() -> str:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let PyTorch compute with one thread, as a trial of a sweep does."""
+    """Context manager: let PyTorch use one thread, as trials of a sweep do."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -81,7 +81,7 @@ def one_thread() -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """Three digits and a unit that suits them."""
+    """Format seconds with three digits, in s, ms, µs or ns."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

@@ -1,12 +1,12 @@
-"""A trial that outlives the process that trains it. Knows no Ray.
+"""A trial that another process can resume when the one that trains it dies. Knows no Ray.
 
-Its folder, which `trainables.persistence.storage` keeps, holds two checkpoints, so that one is good
-whatever happens to the other:
+Its folder, which `trainables.persistence.storage` stores, has two checkpoints, so that one is good
+if the other is damaged:
 
     checkpoint.safetensors   the newest
     previous.safetensors     the one before it, until the trial is finished
-    starts.json              where the trial was taken up last, and how often in a row
-    artifacts/               what it leaves behind; log.txt from the start (by `trial_log`)
+    starts.json              the step at which the trial started last, and how often in a row
+    artifacts/               weights, configuration and sample at the end; log.txt from the start
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from trainables.persistence.storage import CHECKPOINTS, StorageError, TrialFiles
 from trainables.training.loop import Evaluation, Splits, TrainingState, advance, initial_state
 from trainables.training.stack import Member
 
-SAVE_S = 5.0  # what a worker that dies loses at most, besides an evaluation
-MAX_STARTS = 10  # in a row from the same step: a trial that kills its worker, not bad luck
+SAVE_S = 5.0  # of training, which a worker that dies loses at most, besides an evaluation
+MAX_STARTS = 10  # in a row from the same step: then the trial itself kills its worker
 
 
 class WorkerDiedError(RuntimeError):
-    """The processes that trained this trial died again and again before they got any further."""
+    """`MAX_STARTS` workers in a row died before they saved any progress of this trial."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a trial came to since it was last asked."""
+class TrialProgress:
+    """Progress of a trial since the call before."""
 
-    step: int
+    step: int  # optimizer updates so far
     done: bool
-    evaluations: list[Evaluation]  # those not told before; all past ones when it is taken up
-    resumed: bool = False  # whether this says where it goes on from
-    notes: list[str] = field(default_factory=list)  # what could not be trusted
+    evaluations: list[Evaluation]  # new ones; all earlier ones if it resumes here
+    resumed: bool = False  # true if it starts or resumes at this step
+    notes: list[str] = field(default_factory=list)  # damaged files that were not used
 
 
 class DurableTrial:
-    """Moves a trial on and saves it; a new one of the same folder goes on where it was saved."""
+    """Trains a trial and saves it; a new object on the same folder resumes where it was saved."""
 
     def __init__(
         self,
@@ -58,18 +58,18 @@ class DurableTrial:
         files: TrialFiles,
         device: torch.device,
     ) -> None:
-        """Bring the trial to its newest good checkpoint.
+        """Load the newest good checkpoint, if there is one.
 
         Args:
             trial: what to train.
-            corpus: gives the vocabulary.
+            corpus: has the vocabulary.
             splits: of the corpus, on the device.
-            files: of this trial alone; their folder is made if need be.
+            files: of this trial alone; their folder is made if it is missing.
             device: where to train.
 
         Raises:
             StorageError: the folder cannot be written.
-            WorkerDiedError: the trial was taken up at this step too often.
+            WorkerDiedError: too many workers died since they started at this step.
         """
         self._trial = trial
         self._vocabulary = corpus.vocabulary
@@ -82,13 +82,13 @@ class DurableTrial:
         self._state = self._restored(corpus.vocab_size, device)
         self._saved = self._position
         self._saved_s = time.monotonic()
-        self._told = False  # whether the past was told
+        self._has_begun = False
         self._is_whole = True  # false while steps are taken: such a state is never saved
-        self.deaths = self._count_start()  # of processes that took it up at this step before
+        self.deaths = self._count_start()  # of workers that started at this step before
 
     @property
     def key(self) -> str:
-        """Of the trial."""
+        """Key of the trial."""
         return self._trial.key
 
     @property
@@ -98,75 +98,78 @@ class DurableTrial:
 
     @property
     def member(self) -> Member:
-        """The trial and its state, for a stack to move on."""
+        """The trial and its state, for a stack to train."""
         return Member(self._trial, self._state)
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to train."""
+        """True if nothing is left to train."""
         return self._state.finished(self._trial.training)
 
     @property
     def _position(self) -> tuple[int, int]:
-        """What moves as the trial does: its step, and how often it was evaluated."""
+        """Its step and the number of evaluations: changes with each step and evaluation."""
         return self._state.step, len(self._state.history)
 
-    def advance(self, within_s: float) -> Progress:
-        """Tell the past at first, then train to the next evaluation or for so many seconds.
+    def advance(self, within_s: float) -> TrialProgress:
+        """Report where the trial resumes at first, then train to the next evaluation.
+
+        Args:
+            within_s: seconds of steps, after which training stops before the evaluation.
 
         Raises:
-            StorageError: the state cannot be written.
+            StorageError: the state cannot be stored.
             TrainingDivergedError: a loss is not finite.
         """
-        if not self._told:
+        if not self._has_begun:
             return self.begin()
-        if self.finished:  # and could not be saved
-            return self.took(None)
+        if self.finished:  # but it could not be saved
+            return self.on_steps(None)
         trial = self._trial
-        with self.moving():
+        with self.stepping():
             evaluation = advance(self._state, self._splits, trial.training, trial.seed, within_s)
-        return self.took(evaluation)
+        return self.on_steps(evaluation)
 
-    def begin(self) -> Progress:
-        """Tell the past: where the trial goes on from.
+    def begin(self) -> TrialProgress:
+        """Return where the trial resumes, with all earlier evaluations.
 
         Raises:
-            StorageError: what a finished trial leaves cannot be written.
+            StorageError: the artifacts of a finished trial cannot be stored.
         """
-        self._told = True
+        self._has_begun = True
         if self.finished:
             self._finish()
         past = list(self._state.history)
-        return Progress(self._state.step, self.finished, past, True, self._notes)
+        return TrialProgress(self._state.step, self.finished, past, True, self._notes)
 
     @contextlib.contextmanager
-    def moving(self) -> Iterator[None]:
-        """While steps are taken, here or in a stack; what is left in the middle is never saved."""
+    def stepping(self) -> Iterator[None]:
+        """Context manager: take steps. After an error inside of it the state is never saved."""
         self._is_whole = False
         yield
         self._is_whole = True
 
-    def took(self, evaluation: Evaluation | None, rarely: float = 1.0) -> Progress:
-        """Save a trial that has moved, if it is time.
+    def on_steps(self, evaluation: Evaluation | None, interval: float = 1.0) -> TrialProgress:
+        """Save the trial after some steps, if it is time, and return its progress.
 
         Args:
-            evaluation: what it came to, if it was evaluated.
-            rarely: by how much the time between saves is longer.
+            evaluation: after these steps; None if there was none.
+            interval: between two saves, in units of `SAVE_S`.
 
         Raises:
-            StorageError: the state cannot be written.
+            StorageError: the state cannot be stored.
         """
-        if evaluation or self.finished or time.monotonic() - self._saved_s > rarely * SAVE_S:
+        if evaluation or self.finished or time.monotonic() - self._saved_s > interval * SAVE_S:
             self.save()
         if self.finished:
             self._finish()
-        return Progress(self._state.step, self.finished, [evaluation] if evaluation else [])
+        return TrialProgress(self._state.step, self.finished, [evaluation] if evaluation else [])
 
     def save(self) -> None:
-        """Save what is not saved yet, keeping the checkpoint before it.
+        """Write a checkpoint if the trial has moved since the last one, which is kept as well.
 
         Raises:
-            StorageError: it cannot be written; the checkpoints that there are stay good.
+            StorageError: it cannot be stored; the existing checkpoints stay good.
         """
         if self._position == self._saved or not self._is_whole:
             return
@@ -175,22 +178,22 @@ class DurableTrial:
         self._saved = self._position
         self._saved_s = time.monotonic()
 
-    def leave(self) -> None:
-        """Save, so that another process may go on; this one did not die.
+    def pause(self) -> None:
+        """Save the trial, so that another process can resume it.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: it cannot be stored.
         """
         self.save()
-        self.forget_starts()
+        self.reset_start_count()
 
-    def forget_starts(self) -> None:
-        """Count from the beginning how often the trial is taken up."""
+    def reset_start_count(self) -> None:
+        """Forget the earlier starts: this process did not die of the trial."""
         with contextlib.suppress(OSError), self._storing():
             self._starts.unlink(missing_ok=True)
 
     def _restored(self, vocab_size: int, device: torch.device) -> TrainingState:
-        """The state of the newest good checkpoint; the others are set aside."""
+        """Return the state of the newest good checkpoint; damaged ones are set aside."""
         for path in (self._newest, self._previous):
             state = initial_state(self._trial, vocab_size, device)
             if not path.exists():
@@ -199,19 +202,20 @@ class DurableTrial:
                 try:
                     load_checkpoint(state, path, self._trial.key)
                 except CheckpointError as error:
-                    said = str(error).replace(str(self._folder), self._files.where)
-                    self._notes.append(f"{said}; kept as {set_aside(path).name}")
+                    message = str(error).replace(str(self._folder), self._files.where)
+                    self._notes.append(f"{message}; kept as {set_aside(path).name}")
                 else:
                     return state
         return initial_state(self._trial, vocab_size, device)
 
     def _count_start(self) -> int:
+        """Count this start at the present step; return the earlier ones."""
         step, count = self._state.step, 0
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             before = json.loads(self._starts.read_text())
             count = int(before["count"]) if before["step"] == step else 0
         if count >= MAX_STARTS:
-            self.forget_starts()
+            self.reset_start_count()
             raise WorkerDiedError(f"the worker died {count} times in a row after step {step}")
         with self._storing():
             remove_partials(self._folder)
@@ -229,7 +233,7 @@ class DurableTrial:
 
     @contextlib.contextmanager
     def _storing(self) -> Iterator[None]:
-        """What is done to the folder meanwhile is done to the storage after it."""
+        """Context manager: change the folder, then bring the changes to the storage."""
         try:
             yield
             self._files.push()

@@ -1,21 +1,21 @@
-"""What the C heap does with the memory of a step's tensors. Knows no Ray."""
+"""Settings of the C heap for the tensors of training steps. Knows no Ray."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 
-KEPT = 1 << 28  # bytes that were freed last and stay with the process, for the next step
-MAPPED_FROM = 1 << 25  # bytes of a tensor that is mapped by itself; the most that glibc takes
+KEPT = 1 << 28  # freed bytes that the process keeps for the next step
+MAPPED_FROM = 1 << 25  # bytes from which a tensor is mapped separately; glibc's maximum
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def keep_between_steps() -> None:
-    """Let the process keep what a step frees, as the next one asks for it again.
+    """Let the process keep the memory that a step frees, for the next step.
 
-    By default glibc gives large pieces back to the system, which then clears each of their pages
-    anew: 2,000 page faults, a fifth of the time, at some steps of a few ms. Other C libraries stay
-    as they are.
+    By default glibc returns large blocks to the system, which clears each page when the next step
+    asks for it: 2,000 page faults, a fifth of the time, at some steps of a few ms. Other C
+    libraries are left as they are.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

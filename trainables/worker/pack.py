@@ -8,17 +8,17 @@ from collections.abc import Sequence
 
 from trainables.training.loop import Splits, TrainingDivergedError
 from trainables.training.stack import NotStackableError, Stack, stack_shape
-from trainables.worker.durable import DurableTrial, Progress
+from trainables.worker.durable import DurableTrial, TrialProgress
 
-SAVED_AT_ONCE = 8  # members whose checkpoints take little time; more of them are saved less often
+SAVED_AT_ONCE = 8  # members whose checkpoints take little time; larger packs are saved less often
 
 logger = logging.getLogger(__name__)
 
-CameTo = Progress | TrainingDivergedError
+MemberResult = TrialProgress | TrainingDivergedError
 
 
 class Pack:
-    """Moves trials of one `stack_shape` on as a stack; one alone as it is, unless on a GPU."""
+    """Trains trials of one `stack_shape` as a stack; a single trial on a CPU without one."""
 
     def __init__(self, trials: Sequence[DurableTrial], splits: Splits) -> None:
         """Train nothing yet.
@@ -29,36 +29,39 @@ class Pack:
         """
         self.trials = list(trials)  # those that are neither finished nor failed
         self._splits = splits
-        self._is_told = False  # whether the past was told
+        self._has_begun = False
         self._stack: Stack | None = None
         # A GPU waits for a step's launches: those of a stack are recorded.
         is_alone = len(trials) == 1 and not splits.train.is_cuda
         self._is_stacked = not is_alone and stack_shape(trials[0].member.trial) is not None
 
-    def advance(self, within_s: float) -> list[tuple[DurableTrial, CameTo]]:
-        """Tell the past at first, then train to the next evaluation or for so many seconds.
+    def advance(self, within_s: float) -> list[tuple[DurableTrial, MemberResult]]:
+        """Report where the trials resume at first, then train to the next evaluation.
+
+        Args:
+            within_s: seconds of steps, after which training stops before the evaluation.
 
         Returns:
-            What each trial that was not done came to.
+            The result of each trial that was not done before.
 
         Raises:
-            StorageError: a state cannot be written.
+            StorageError: a state cannot be stored.
             NotStackableError: the trials cannot be trained together.
-            Exception: of the trial that is alone; or what the trials cannot be trained together by.
+            Exception: any other of a trial that is alone, or of trials that train together.
         """
-        told: list[tuple[DurableTrial, CameTo]]
-        if not self._is_told:
-            self._is_told = True
-            told = [(trial, trial.begin()) for trial in self.trials]
+        results: list[tuple[DurableTrial, MemberResult]]
+        if not self._has_begun:
+            self._has_begun = True
+            results = [(trial, trial.begin()) for trial in self.trials]
         elif self._is_stacked:
-            told = self._stacked(within_s)
+            results = self._advance_stack(within_s)
         else:
             (trial,) = self.trials
-            told = [(trial, trial.advance(within_s))]
-        self.trials = [trial for trial, came_to in told if not _is_done(came_to)]
-        return told
+            results = [(trial, trial.advance(within_s))]
+        self.trials = [trial for trial, result in results if not _is_done(result)]
+        return results
 
-    def _stacked(self, within_s: float) -> list[tuple[DurableTrial, CameTo]]:
+    def _advance_stack(self, within_s: float) -> list[tuple[DurableTrial, MemberResult]]:
         if self._stack is None:
             try:
                 self._stack = Stack([trial.member for trial in self.trials], self._splits)
@@ -68,19 +71,21 @@ class Pack:
                 logger.info("not stacked: %s", error)
                 self._is_stacked = False
                 return [(trial, trial.advance(within_s)) for trial in self.trials]
-        with contextlib.ExitStack() as moving:
+        with contextlib.ExitStack() as stepping:
             for trial in self.trials:
-                moving.enter_context(trial.moving())
+                stepping.enter_context(trial.stepping())
             results = self._stack.advance(within_s)
-        rarely = max(1.0, len(self.trials) / SAVED_AT_ONCE)
+        interval = max(1.0, len(self.trials) / SAVED_AT_ONCE)
         return [
             (
                 trial,
-                result if isinstance(result, TrainingDivergedError) else trial.took(result, rarely),
+                result
+                if isinstance(result, TrainingDivergedError)
+                else trial.on_steps(result, interval),
             )
             for trial, result in zip(self.trials, results, strict=True)
         ]
 
 
-def _is_done(came_to: CameTo) -> bool:
-    return isinstance(came_to, TrainingDivergedError) or came_to.done
+def _is_done(result: MemberResult) -> bool:
+    return isinstance(result, TrainingDivergedError) or result.done

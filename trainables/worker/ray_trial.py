@@ -4,66 +4,83 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import TypedDict
 
 import ray
 from ray import tune
 
 from trainables.data.corpus import Corpus
 from trainables.persistence.storage import Storage
+from trainables.worker.reports import PackConfig, WorkerReport
 from trainables.worker.worker import Worker
 
-STEP_S = 2.0  # how long a call of `step` trains: a sweep that is to stop waits for it
-LOOK_S = 1.0  # how often a worker asks whether its machine is about to leave
+STEP_S = 2.0  # how long a call of `step` trains: a sweep that stops waits for it
+LOOK_S = 1.0  # how often a worker asks whether Ray drains its machine
+
+
+class RayTrialConfig(TypedDict):
+    """The ``config`` of a Tune trial."""
+
+    pack: PackConfig
+
+
+class RayTrialResult(TypedDict):
+    """A result of a Tune trial, without what Tune adds to it."""
+
+    report: WorkerReport
+    done: bool  # of the report: Tune ends a trial by it
 
 
 class RayTrial(tune.Trainable):  # type: ignore[misc]
-    """Carries trials from one evaluation to the next, or for some seconds of training.
+    """Trains a pack of trials to their next evaluation, or for some seconds, at each step.
 
-    Tune's own checkpoints are not used: the state of a trial lies under its key, so that it goes on
-    whichever actor, or run of Tune, carries it.
+    Tune's own checkpoints are not used: the state of a trial is stored under its key, so that any
+    actor, and any later run of Tune, can resume it.
     """
 
     def setup(
-        self, config: dict[str, Any], corpus: Corpus, storage: Storage, threads: int, gpu: bool
+        self, config: RayTrialConfig, corpus: Corpus, storage: Storage, threads: int, gpu: bool
     ) -> None:
-        """Take what all trials of an actor share; ``corpus`` maps the node's one copy."""
+        """Prepare what all packs of an actor share; ``corpus`` maps the node's one copy.
+
+        Raises:
+            StorageError: this machine does not see the storage.
+        """
         self.looked_s = time.monotonic()
         self.node = ray.get_runtime_context().get_node_id()
         storage.assert_seen()
         self.worker = Worker(corpus, storage, threads, gpu)
         self.reset_config(config)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Turn to other trials: Tune reuses actors by this."""
+    def reset_config(self, new_config: RayTrialConfig) -> bool:
+        """Train another pack: Tune calls this to reuse an actor."""
         self.is_new = True
-        self.worker.take(json.loads(new_config["carried"]["trials"]))
+        self.worker.assign(json.loads(new_config["pack"]["trials"]))
         return True
 
-    def step(self) -> dict[str, Any]:
-        """Train for a while, and report as `Worker.advance` does.
+    def step(self) -> RayTrialResult:
+        """Train for a while, and return the worker's report.
 
-        Where the machine is about to leave the cluster, the trials are saved and this worker ends:
-        Tune takes them elsewhere.
+        If Ray drains this machine, save the trials and end the actor: Tune starts them elsewhere.
         """
         if self.must_leave():
             self.cleanup()
             ray.actor.exit_actor()
         report = self.worker.advance(STEP_S)
-        if self.is_new and not report["done"]:  # where they stand takes no call of its own
-            told = report["trials"]
-            report = self.worker.advance(STEP_S)
-            report["trials"] = told + report["trials"]
+        if self.is_new and not report.done:  # where they resume takes no call of its own
+            first, report = report, self.worker.advance(STEP_S)
+            trials = (*first.trials, *report.trials)
+            report = WorkerReport(trials, report.done, report.storage_error, report.split)
         self.is_new = False
-        return report
+        return {"report": report, "done": report.done}
 
     def must_leave(self) -> bool:
-        """Whether Ray was told that this machine goes, such as a spot instance."""
+        """Return whether Ray drains this machine, such as a spot instance that is reclaimed."""
         if time.monotonic() - self.looked_s < LOOK_S:
             return False
         self.looked_s = time.monotonic()
         return self.node in ray._private.state.state.get_draining_nodes()  # as Ray Train does
 
     def cleanup(self) -> None:
-        """Save trials that are left before their end; Tune calls this when it stops an actor."""
-        self.worker.leave()
+        """Save the unfinished trials; Tune calls this when it stops an actor."""
+        self.worker.pause()

@@ -1,7 +1,7 @@
-"""The log of a trial: what became of it, and what its code printed, logged or warned. Knows no Ray.
+"""The log of a trial: its progress, and what its code prints, logs and warns. Knows no Ray.
 
-It is a text file among the artifacts of the trial, and goes on where the trial is taken up again. A
-log that cannot be written stops no trial; a full disk is found by what has to be written.
+It is a text file among the trial's artifacts, and grows when the trial is resumed. A log that
+cannot be written stops no trial: a full disk is found when a checkpoint is written.
 """
 
 from __future__ import annotations
@@ -18,52 +18,52 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO, cast
 
-from trainables.worker.durable import Progress
+from trainables.worker.durable import TrialProgress
 
 LOG = "log.txt"
-MAX_BYTES = 1 << 20  # then only how the trial is taken up and left is added
-MAX_MARK = 20_000  # characters of what is always added; the middle is left out
+MAX_BYTES = 1 << 20  # of a log; then only marks are added
+MAX_MARK = 20_000  # characters of a mark; the middle of a longer one is left out
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 logger = logging.getLogger(__name__)
 
 
 def log_of(folder: Path) -> Path:
-    """Where the log of a trial lies in its folder."""
+    """Return the path of the log in the folder of a trial."""
     return folder / "artifacts" / LOG
 
 
 class TrialLog:
-    """Appends to a log, which is opened, and its folder made, when there is something to say."""
+    """Appends to a log, whose file and folder are made at the first write."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: io.FileIO | None = None
         self._is_usable = True
         self._is_cut = False
-        self._in_line = False  # whether the last line is open
+        self._in_line = False  # true if the last line has no end yet
 
     def mark(self, text: str) -> None:
-        """Add when the trial was taken up or left, and why; the log's size does not matter."""
+        """Add a line with the time about the trial itself, even to a log that is full."""
         if len(text) > MAX_MARK:
             text = f"{text[: MAX_MARK // 2]}\n[...]\n{text[-MAX_MARK // 2 :]}"
         self._append(self._line(text))
 
-    def tell(self, progress: Progress) -> None:
-        """Add what a trial came to."""
+    def log_progress(self, progress: TrialProgress) -> None:
+        """Add the progress of the trial."""
         if progress.resumed:
             self.mark(f"starts at step {progress.step}")
         else:
-            for one in progress.evaluations:
-                losses = f"train_loss {one.train_nats:.5f}, val_loss {one.val_nats:.5f}"
-                self.write(self._line(f"step {one.step}: {losses} nats per character"))
+            for each in progress.evaluations:
+                losses = f"train_loss {each.train_loss:.5f}, val_loss {each.val_loss:.5f}"
+                self.write(self._line(f"step {each.step}: {losses} nats per character"))
         for note in progress.notes:
             self.mark(f"lost: {note}")
         if progress.done:
             self.mark("finished")
 
     def write(self, text: str) -> None:
-        """Add text as it is, as long as there is room; then say once where the rest goes."""
+        """Add text as it is; once the log is full, add one mark that says where the rest is."""
         content = text.encode(errors="backslashreplace")
         room = MAX_BYTES - self._size()
         if len(content) < room:
@@ -77,7 +77,7 @@ class TrialLog:
             )
 
     def close(self) -> None:
-        """Let go of the file; something more to say opens it again."""
+        """Close the file; the next write opens it again."""
         if self._file:
             self._file.close()
             self._file = None
@@ -104,7 +104,9 @@ class TrialLog:
         if self._file is None and self._is_usable:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = io.FileIO(self._path, "a")  # no buffer: it tells of a sudden death
+                self._file = io.FileIO(
+                    self._path, "a"
+                )  # no buffer, which a killed process would lose
             except OSError as error:
                 self._give_up(error)
         return self._file
@@ -116,7 +118,7 @@ class TrialLog:
 
 
 class Output:
-    """Stands in for a text stream of the process: passes all on, with a copy into each log."""
+    """A text stream that writes to a stream of the process, and a copy into each log."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -134,11 +136,12 @@ class Output:
 class Capture:
     """Copies what this process prints, logs and warns into the logs of the trials that it trains.
 
-    One for a process: whoever keeps one of its streams writes to whichever trial is next.
+    There is one for a process: code that keeps a reference to ``sys.stdout`` writes into the logs
+    of the trials that are in training when it writes.
     """
 
     def __init__(self) -> None:
-        """From now on messages of level INFO and above are logged, unless loggers say otherwise."""
+        """Set the root logger to INFO, unless its level is lower."""
         root = logging.getLogger()
         root.setLevel(min(root.level, logging.INFO))  # once: it takes Python a while
         self._streams = Output(sys.stdout), Output(sys.stderr)
@@ -149,7 +152,7 @@ class Capture:
 
     @contextmanager
     def into(self, logs: Sequence[TrialLog]) -> Iterator[None]:
-        """While this lasts."""
+        """Context manager: copy all output into these logs."""
         root = logging.getLogger()
         out, err = (cast("TextIO", stream) for stream in self._streams)
         for stream in self._streams:
@@ -165,6 +168,6 @@ class Capture:
 
 
 def forget_warnings() -> None:
-    """Let warnings be shown again that are shown once a process, for another trial to have them."""
+    """Show warnings again that Python shows once a process, so that each trial's log has them."""
     with warnings.catch_warnings():
-        pass  # Python looks at its memory of them afresh after that
+        pass  # leaving this context clears Python's record of them

@@ -1,7 +1,6 @@
-"""What a trial takes of the machine, measured in the process that trains it. Knows no Ray.
+"""CPU, memory and GPU use of a trial, measured in the process that trains it. Knows no Ray.
 
-Names say whose use it is: most are of this process, which has one trial at a time, and not of the
-machine.
+Names that begin with ``process`` are of this process, not of the machine.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ MEGABYTE = 1e6  # bytes, as in MLflow's own system metrics
 
 
 class Usage:
-    """From the moment at which a trial is taken up; made before its model is."""
+    """The use since this object was made, which is before the model of the trial is."""
 
     def __init__(self, device: torch.device) -> None:
-        """Count peaks anew: the process had other trials before."""
+        """Reset the peaks, which earlier trials of the process may have set."""
         self._gpu = device if device.type == "cuda" else None
         self._knows_memory = _reset_peak_memory()
         if self._gpu:
@@ -36,7 +35,7 @@ class Usage:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count what happens meanwhile as the trial's."""
+        """Context manager: count the time and the GPU's utilization as the trial's."""
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         yield
         self._wall_s += time.perf_counter() - wall_s
@@ -45,17 +44,17 @@ class Usage:
             self._gpu_percents.append(percent)
 
     def take(self) -> dict[str, float]:
-        """What there is to say by name; averages are over what was counted since it was last asked.
+        """Return the values by name; averages are over the time counted since the call before.
 
         * ``process_cpu_utilization_percentage``: of one core, all threads together;
-        * ``process_peak_memory_megabytes``: the most that was resident since the trial was taken
-          up; what the process held before, torch for one, is part of it;
-        * ``process_gpu_peak_allocated_megabytes``, ``..._reserved_megabytes``: the most that
-          tensors took, and that torch kept for them, what earlier trials left included;
-        * ``gpu_utilization_percentage``: how much of the time the GPU was busy, with all that run
-          on it, as NVIDIA's driver says.
+        * ``process_peak_memory_megabytes``: the highest resident memory since the trial started,
+          with what the process held before, such as torch;
+        * ``process_gpu_peak_allocated_megabytes``, ``..._reserved_megabytes``: the highest memory
+          of tensors, and of torch's allocator, with what earlier trials left;
+        * ``gpu_utilization_percentage``: the share of time in which the GPU was busy with any
+          process, as NVIDIA's driver reports it.
 
-        What this machine does not tell is left out.
+        Values that this machine does not report are left out.
         """
         found: dict[str, float] = {}
         if self._wall_s:
@@ -75,7 +74,7 @@ class Usage:
 
 
 def _reset_peak_memory() -> bool:
-    """Whether the system can: Linux does, unless /proc is not writable."""
+    """Reset the peak; return whether the system can: Linux does, unless /proc is not writable."""
     try:
         CLEAR.write_text(RESET_PEAK)
     except OSError:
@@ -92,5 +91,5 @@ def _peak_memory_bytes() -> int:
 def _gpu_percent(device: torch.device) -> int | None:
     try:
         return torch.cuda.utilization(device)
-    except Exception:  # nvidia-ml-py is not installed, or the driver does not tell (MIG)
+    except Exception:  # nvidia-ml-py is not installed, or the driver does not report it (MIG)
         return None

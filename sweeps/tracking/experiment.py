@@ -6,12 +6,12 @@ import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from analysis.runs import runs_of
 from analysis.sqlite_store import is_elsewhere, local_folder
 from sweeps.records.outbox import SweepRecord, TrialRecord
-from sweeps.tracking.run_contents import SOURCES, StoredRun
+from sweeps.tracking.run_contents import SOURCES, Evaluation, StoredRun
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,10 +114,9 @@ class Experiment:
                 self._client.delete_run(run.info.run_id)
         return StoredRun.of(keep)
 
-    # Any: an evaluation of the outbox, which mixes numbers and text.
-    def evaluations(self, run_id: str) -> list[tuple[int, dict[str, Any]]]:
+    def evaluations(self, run_id: str) -> list[tuple[int, Evaluation]]:
         """Return the evaluations that a run has, by step, with their times in ms."""
-        by_step: dict[int, dict[str, Any]] = defaultdict(dict)
+        by_step: dict[int, dict[str, object]] = defaultdict(dict)
         times_ms = {}
         for name, source in SOURCES.items():
             for metric in self._client.get_metric_history(run_id, name):

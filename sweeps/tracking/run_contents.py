@@ -19,6 +19,7 @@ SOURCES = dict(  # names of the metrics in MLflow, to their names in an evaluati
         strict=True,
     )
 )
+Evaluation = Mapping[str, Any]  # Any: numbers, text and the mapping "usage", by name
 USAGE = "system/{}"  # the page of a run shows these metrics under "System metrics"
 REASONS = {"failure": "FAILED", "stopped": "STOPPED"}  # tags whose value is the reason, by status
 
@@ -46,8 +47,7 @@ class StoredRun:
         )
 
 
-# Any: an evaluation mixes numbers, text and the mapping "usage".
-def metrics_of(evaluation: Mapping[str, Any]) -> dict[str, float]:
+def metrics_of(evaluation: Evaluation) -> dict[str, float]:
     """Return the metrics of an evaluation by their names in MLflow.
 
     Evaluations of an earlier version have no resource usage.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from analysis.document import as_code, as_text, code_block
 from analysis.links import artifact_link, artifact_source, run_link
 from analysis.runs import PICTURE, REPORT, report_link
 from sweeps.records.outbox import SweepRecord, TrialRecord
+from sweeps.tracking.run_contents import Evaluation
 from sweeps.tracking.views import view_link
 from trainables.persistence.artifacts import SAMPLE
 from trainables.worker.trial_log import LOG
@@ -18,8 +18,7 @@ from trainables.worker.trial_log import LOG
 
 def trial_note(
     record: TrialRecord,
-    # Any: evaluations of the outbox mix numbers and text.
-    evaluations: Sequence[Mapping[str, Any]],
+    evaluations: Sequence[Evaluation],
     title: str,
     artifacts: Path | None,
 ) -> str:

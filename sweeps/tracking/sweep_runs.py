@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -21,6 +21,7 @@ from sweeps.records.outbox import REMOVED, TRIAL, Outbox, SweepRecord, TrialReco
 from sweeps.tracking.experiment import Experiment, RefusedError
 from sweeps.tracking.run_contents import (
     REASONS,
+    Evaluation,
     StoredRun,
     is_current,
     metrics_of,
@@ -260,10 +261,7 @@ def _check_kind(uri: str) -> None:
         raise RefusedError(f"{shown} is no MLflow store; known: {', '.join(STORES)}")
 
 
-# Any: evaluations of the outbox mix numbers and text.
-def _metrics(
-    record: TrialRecord, evaluations: Sequence[tuple[int, dict[str, Any]]]
-) -> list[Metric]:
+def _metrics(record: TrialRecord, evaluations: Sequence[tuple[int, Evaluation]]) -> list[Metric]:
     """Return the metrics of evaluations, each with its time in ms, and the costs of a trial."""
     from mlflow.entities import Metric
 

@@ -19,7 +19,7 @@ from trainables.config import RESULT_VERSION, TrialConfig, canonical
 CODE = Path(__file__).parents[2]
 PACKAGES = ("analysis", "bigram_models", "sweeps", "trainables")
 SEARCH_TAGS = ("stage", "rank", "stopped", "study")  # columns of the ranking of a search
-COLOURS = (  # of lines, told apart by all eyes (Okabe and Ito 2008) and on white
+COLOURS = (  # of lines, distinct to colour-blind readers (Okabe and Ito 2008) and on white
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"),
     *("#7f3c8d", "#a6761d", "#666666", "#11a579"),
 )

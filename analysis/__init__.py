@@ -3,6 +3,18 @@
 Losses are in nats per character. ``load_trials`` reads an experiment; its docstring and those of
 `configurations`, `conclusions_table`, `contrasts_table`, `importance`, `winners`, `suggestions` and
 `best_so_far` name the columns of the tables.
+
+    command       the `analysis` command
+    folder        folders that it is given
+    trials        trials, from MLflow or a CSV file
+    claims        claims, and what the trials say of them
+    results       rankings, winners of a search, settings that mattered
+    reports       results in words, and reports
+    figures       their figures
+    comparison    two models against each other
+    statistics    intervals and tests
+    text          what people read and write
+    errors        errors that a user can act on
 """
 
 from __future__ import annotations
@@ -11,12 +23,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.claims import load_claims
-    from analysis.conclusions import Conclusion, check_claims, conclusions_table, contrasts_table
-    from analysis.confirmed import judged
+    from analysis.claims.claim_file import load_claims
+    from analysis.claims.conclusions import Conclusion, check_claims
+    from analysis.claims.tables import conclusions_table, contrasts_table
     from analysis.errors import AnalysisError
-    from analysis.importances import importance
-    from analysis.ranking import (
+    from analysis.results.importances import importance
+    from analysis.results.ranking import (
         RANKING_TABLE,
         configurations,
         markdown,
@@ -26,21 +38,25 @@ if TYPE_CHECKING:
         write_ranking,
         write_tables,
     )
-    from analysis.runs import Trials, load_curves, load_trials, trials_of
-    from analysis.studies import best_so_far, pareto_front, suggestions, winners
+    from analysis.results.studies import best_so_far, pareto_front, suggestions, winners
+    from analysis.trials.confirmed import judged
+    from analysis.trials.loading import load_curves, load_trials, trials_of
+    from analysis.trials.table import Trials
 
 HOMES = {  # imported when they are first used: `--help` need not wait for pandas and scipy
-    "claims": ("load_claims",),
-    "conclusions": ("Conclusion", "check_claims", "conclusions_table", "contrasts_table"),
-    "confirmed": ("judged",),
+    "claims.claim_file": ("load_claims",),
+    "claims.conclusions": ("Conclusion", "check_claims"),
+    "claims.tables": ("conclusions_table", "contrasts_table"),
+    "trials.confirmed": ("judged",),
     "errors": ("AnalysisError",),
-    "importances": ("importance",),
-    "ranking": (
+    "results.importances": ("importance",),
+    "results.ranking": (
         *("RANKING_TABLE", "configurations", "markdown", "pivot", "rankings", "tables"),
         *("write_ranking", "write_tables"),
     ),
-    "runs": ("Trials", "load_curves", "load_trials", "trials_of"),
-    "studies": ("best_so_far", "pareto_front", "suggestions", "winners"),
+    "trials.loading": ("load_curves", "load_trials", "trials_of"),
+    "trials.table": ("Trials",),
+    "results.studies": ("best_so_far", "pareto_front", "suggestions", "winners"),
 }
 MODULES = {name: f"analysis.{module}" for module, names in HOMES.items() for name in names}
 

@@ -10,13 +10,13 @@ import click
 from click.core import ParameterSource
 
 from analysis.errors import AnalysisError
+from analysis.figures.matplotlib_settings import load_matplotlib
 from analysis.folder import Folder
-from analysis.matplotlib_settings import load_matplotlib
-from analysis.messages import without_password
-from analysis.terminal import complain, note, pass_on, say, set_up
+from analysis.text.messages import without_password
+from analysis.text.terminal import complain, note, pass_on, say, set_up
 
 if TYPE_CHECKING:
-    from analysis.runs import Trials
+    from analysis.trials.table import Trials
 
 
 MOST_RUNS = 4  # that are named for a claim
@@ -115,9 +115,9 @@ def rankings(
     EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Prints the best, and the pivot
     with most in it; the files that it writes, CSV and Markdown, have all.
     """
-    from analysis.csv_files import csv_text
-    from analysis.ranking import markdown, tables, write_tables
-    from analysis.ranking_texts import not_ranked, ranking_text
+    from analysis.reports.ranking_texts import not_ranked, ranking_text
+    from analysis.results.ranking import markdown, tables, write_tables
+    from analysis.text.csv_files import csv_text
 
     if as_csv and as_markdown:
         raise AnalysisError("give --csv or --markdown, not both: the files are written anyway")
@@ -183,12 +183,13 @@ def conclusions(
           worse: {variant: bigram}
           despite: [block_size]            # which may differ
     """
-    from analysis.claim_texts import Link, one_seed_note, sentences, weakest_runs
-    from analysis.conclusions import check_claims, write_conclusions
-    from analysis.confirmed import judged, not_begun_note
-    from analysis.runs import is_table
-    from analysis.search_texts import basis
-    from analysis.trials_csv import write_trials
+    from analysis.claims.conclusions import check_claims
+    from analysis.claims.tables import write_conclusions
+    from analysis.reports.claim_texts import Link, one_seed_note, sentences, weakest_runs
+    from analysis.reports.search_texts import basis
+    from analysis.trials.confirmed import judged, not_begun_note
+    from analysis.trials.loading import is_table
+    from analysis.trials.trials_csv import write_trials
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
@@ -239,14 +240,16 @@ def report(
     shows in part, and trials.csv with the losses by which claims were judged.
     """
     load_matplotlib()
-    from analysis.conclusions import check_claims, write_conclusions
-    from analysis.confirmed import judged
-    from analysis.ranking import tables, write_tables
-    from analysis.report import Evidence, runs_with_curves
-    from analysis.report import report as written
-    from analysis.runs import attach, is_table, load_curves
-    from analysis.studies import study_tables
-    from analysis.trials_csv import write_trials
+    from analysis.claims.conclusions import check_claims
+    from analysis.claims.tables import write_conclusions
+    from analysis.reports.report import Evidence, runs_with_curves
+    from analysis.reports.report import report as written
+    from analysis.results.ranking import tables, write_tables
+    from analysis.results.studies import study_tables
+    from analysis.trials.confirmed import judged
+    from analysis.trials.loading import is_table, load_curves
+    from analysis.trials.mlflow_store import attach
+    from analysis.trials.trials_csv import write_trials
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
@@ -283,8 +286,8 @@ def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path
     means: the mean val_loss of each level of a setting where all others are equal.
     """
     load_matplotlib()
-    from analysis.ranking import write_tables
-    from analysis.search_texts import search_report, search_text
+    from analysis.reports.search_texts import search_report, search_text
+    from analysis.results.ranking import write_tables
 
     trials, _ = _load(experiment, tracking_uri, state)
     made, named = search_report(trials)
@@ -321,7 +324,7 @@ def compare(
     load_matplotlib()
     from analysis.comparison.measure import comparison_of
     from analysis.comparison.report import report_of
-    from analysis.runs import store_of
+    from analysis.trials.mlflow_store import store_of
 
     store = tracking_uri or store_of(state)
     found = comparison_of(experiment, store, corpora or state / "corpora", note)
@@ -331,7 +334,8 @@ def compare(
 
 def _load(experiment: str, tracking_uri: str | None, state: Path) -> tuple[Trials, str]:
     """The trials, and the store that they are from (none for a CSV file)."""
-    from analysis.runs import is_table, load_trials, store_of
+    from analysis.trials.loading import is_table, load_trials
+    from analysis.trials.mlflow_store import store_of
 
     uri = "" if is_table(experiment) else tracking_uri or store_of(state)
     return load_trials(experiment, uri), uri

@@ -1,8 +1,8 @@
-"""Ours against the plain loop, a plain Ray Tune script, and what the machine can do.
+"""Speed of this project, beside a plain loop, a plain Ray Tune script and the machine's limits.
 
     python -m benchmarks [NAMES ...] [--quick] [--full] [--rounds N]
 
-Prints a Markdown table for each section, all of them without names.
+Prints a Markdown table for each section named, or for all of them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import importlib
 import os
 from pathlib import Path
 
-from benchmarks.measuring import Asked
+from benchmarks.measuring import BenchmarkOptions
 
-SECTIONS = {  # each a module, imported when it is run: some need neither Ray nor MLflow
+SECTIONS = {  # modules, imported when they run: some need neither Ray nor MLflow
     "steps": "one trial by shape, against the plain loop and the machine's limits",
     "packs": "trials of one shape that train as one",
     "counting": "the count model against loops over lists and elements",
     "plan": "`sweeps plan` of many trials and of a long text",
-    "delivery": "runs brought to MLflow",
+    "delivery": "sending runs to MLflow",
     "overhead": "what a trial costs beyond its training",
     "sweep": "the published sweep, from the command to its end",
     "verdicts": "how often the verdicts on synthetic sweeps are wrong",
@@ -51,7 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.names) - SECTIONS.keys():
         parser.error(f"unknown: {', '.join(unknown)}; the sections are {', '.join(SECTIONS)}")
-    asked = Asked(
+    options = BenchmarkOptions(
         rounds=given.rounds or (1 if given.quick else 3),
         is_quick=given.quick,
         is_full=given.full,
@@ -63,9 +63,9 @@ def main() -> None:
         is_search=given.search,
         corpora=Path(given.corpora).absolute(),
     )
-    os.environ["SWEEPS_CORPORA"] = str(asked.corpora)  # for `sweeps run`, whose state is elsewhere
+    os.environ["SWEEPS_CORPORA"] = str(options.corpora)  # for `sweeps run`, with its own state
     for name in given.names or SECTIONS:
-        importlib.import_module(f"benchmarks.{name}").run(asked)
+        importlib.import_module(f"benchmarks.{name}").run(options)
 
 
 if __name__ == "__main__":

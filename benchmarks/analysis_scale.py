@@ -1,10 +1,9 @@
-"""How long rankings, conclusions and a report take over 10,500 runs, and in how much memory.
+"""Time and memory of rankings, conclusions and a report over 10,500 runs.
 
     python -m benchmarks.analysis_scale [--store FOLDER]
 
 Makes an MLflow store on sqlite with 2,100 configurations of five seeds each (minutes), then runs
-the commands, each in a process of its own. With --store the folder is kept, and used if there is
-one.
+each command in a new process. With --store the folder is kept, or used again if it exists.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 SWEEP = "scale"
-GRID = {
+GRID: dict[str, list[Any]] = {  # Any: levels of several types
     "pe_type": ["randn", "sinpe", "rope"],
     "n_embd": [16 * width for width in range(1, 11)],
     "block_size": [4 * length for length in range(1, 11)],
@@ -31,8 +31,8 @@ COMMANDS = ("rankings", "conclusions", "report")
 
 
 def fill(folder: Path) -> None:
-    """Make a store in a folder with the runs, as `sweeps run` leaves them."""
-    from analysis.runs import open_store
+    """Make a store in a folder with runs as `sweeps run` writes them."""
+    from analysis.trials.mlflow_store import open_store
 
     client = open_store(f"sqlite:///{folder / 'mlflow.db'}")
     from mlflow.entities import Metric, Param, RunTag
@@ -61,7 +61,7 @@ def fill(folder: Path) -> None:
 
 
 def measure(*arguments: str) -> tuple[float, float]:
-    """Seconds and peak MiB of an `analysis` command."""
+    """Run an `analysis` command, and return its seconds and peak MiB."""
     analysis = str(Path(sys.executable).parent / "analysis")
     started = time.perf_counter()
     pid = os.posix_spawn(

@@ -1,9 +1,9 @@
-"""The trials of a sweep as our workers train them, with neither Ray nor MLflow around them.
+"""Trains the trials of a sweep by our workers, without Ray and MLflow.
 
     python -m benchmarks.bare SWEEP [OVERRIDES ...] --corpora CACHE
 
-For machines that have neither. Packs as in a sweep, several at once in processes of one thread;
-checkpoints, logs and samples are written, to a folder that goes at the end. Prints one line of
+For machines that have neither. Trials form packs as in a sweep, and several packs train at once in
+processes of one thread. Checkpoints, logs and samples go to a temporary folder. Prints one line of
 JSON, as the plain ways do.
 """
 
@@ -22,10 +22,12 @@ import torch
 
 from benchmarks.measuring import best_device
 from benchmarks.plain_loop import summary
-from sweeps.planning.plan import Plan, make_plan, training_tokens
+from sweeps.planning.costs import training_tokens
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from sweeps.resources.gpus import pack_sizes_here
-from sweeps.resources.packs import settle_packs
+from sweeps.resources.packs import choose_packs
 from sweeps.search.queue import Queue
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
@@ -35,16 +37,16 @@ from trainables.training.stack import stack_shape
 from trainables.worker.reports import TrialFailure
 from trainables.worker.worker import Worker
 
-REPORT_S = 10.0  # how long a worker trains before it says what its trials came to
+REPORT_S = 10.0  # how long a worker trains before it reports on its trials
 
 worker: Worker  # of this process
 
 
 def packs_of(plan: Plan, at_once: int) -> Iterator[list[TrialConfig]]:
-    """The packs of a sweep, which are measured on a GPU where the sweep leaves them open."""
+    """Yield the packs of a sweep; on a GPU their sizes are measured unless the sweep gives them."""
     share = 1 / at_once if best_device().type == "cuda" else 0
     shapes = list({stack_shape(trial): trial for trial in plan.trials}.values())
-    packs = settle_packs(
+    packs = choose_packs(
         plan,
         plan.sweep.resources.settled(share),
         len(plan.trials),
@@ -66,7 +68,7 @@ def start(corpus: Corpus, folder: Path) -> None:
 
 
 def train(trials: Sequence[Mapping[str, object]]) -> list[dict[str, float]]:
-    """Train a pack to its end; the last evaluation of each of its trials.
+    """Train a pack to its end, and return the last evaluation of each trial.
 
     Raises:
         RuntimeError: the trials cannot train together, or one failed.
@@ -80,11 +82,11 @@ def train(trials: Sequence[Mapping[str, object]]) -> list[dict[str, float]]:
         done = report.done
         if report.split:
             raise RuntimeError(f"not trained as one: {report}")
-        for each in report.trials:
-            if isinstance(each, TrialFailure):
+        for trial in report.trials:
+            if isinstance(trial, TrialFailure):
                 raise RuntimeError(f"not trained as one: {report}")
-            if each.evaluations:
-                last[each.key] = each.evaluations[-1]
+            if trial.evaluations:
+                last[trial.key] = trial.evaluations[-1]
     configs = [TrialConfig.from_dict(trial) for trial in trials]
     return [
         {
@@ -110,7 +112,7 @@ def main() -> None:
         plan = make_plan(given.sweep, given.overrides, State(folder))
         packs = [[trial.to_dict() for trial in pack] for pack in packs_of(plan, given.at_once)]
         with ProcessPoolExecutor(given.at_once, spawn, start, (plan.corpus, folder)) as processes:
-            print(summary(each for pack in processes.map(train, packs) for each in pack))
+            print(summary(report for pack in processes.map(train, packs) for report in pack))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands as a user gives them, with the time and the memory that they take."""
+"""Runs commands as a user does, and measures their time and memory."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from tests.processes import descendants
 ROOT = Path(__file__).parents[1]
 PYTHON = sys.executable
 SWEEPS = str(Path(sys.executable).parent / "sweeps")
-LOOK_EVERY_S = 0.5
+SAMPLE_EVERY_S = 0.5
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
-ELSEWHERE = {"MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SWEEPS_STORAGE_URI"}  # not measured here
+OTHER_SERVICES = {"MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SWEEPS_STORAGE_URI"}  # not measured here
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a command took, and what it said on its standard output."""
+class CommandResult:
+    """The time and memory that a command took, and its standard output."""
 
     started_s: float  # time.time()
     wall_s: float
-    said: str
-    own_mib: float  # the most that the process itself had resident (VmHWM)
-    all_mib: float  # it and its descendants at a moment, pages that they share counted in each
-    gpu_busy: float | None = None  # percent of the time, with all that ran on the GPU, if known
+    output: str
+    own_mib: float  # peak resident memory of the process itself (VmHWM)
+    all_mib: float  # peak of it and its descendants; shared pages count in each
+    gpu_busy: float | None = None  # percent, all processes counted; None if unknown
 
 
-def run_command(*command: str, cwd: Path = ROOT) -> Ran:
-    """Run it to its end, with a look at its memory now and then.
+def run_command(*command: str, cwd: Path = ROOT) -> CommandResult:
+    """Run a command to its end, and sample its memory meanwhile.
 
     Raises:
-        RuntimeError: it failed; the message is the end of what it said.
+        RuntimeError: the command failed; the message has the end of its output.
     """
     own_kib = all_kib = 0
     busy: list[float] = []
-    environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
-    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
+    environment = {name: value for name, value in os.environ.items() if name not in OTHER_SERVICES}
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         started_s, started = time.time(), time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=cwd, stdout=said, stderr=errors, env=environment | QUIET
+            command, cwd=cwd, stdout=output, stderr=errors, env=environment | QUIET
         )
         while process.poll() is None:
             own_kib = max(own_kib, _kib(process.pid, "VmHWM"))
@@ -57,18 +57,18 @@ def run_command(*command: str, cwd: Path = ROOT) -> Ran:
             if (percent := gpu_busy()) is not None:
                 busy.append(percent)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(LOOK_EVERY_S)
+                process.wait(SAMPLE_EVERY_S)
         wall_s = time.perf_counter() - started
-        said.seek(0)
+        output.seek(0)
         errors.seek(0)
         if process.returncode:
-            raise RuntimeError(f"{command} failed: {(said.read() + errors.read())[-2_000:]}")
+            raise RuntimeError(f"{command} failed: {(output.read() + errors.read())[-2_000:]}")
         mean = statistics.fmean(busy) if busy else None
-        return Ran(started_s, wall_s, said.read(), own_kib / 1024, all_kib / 1024, mean)
+        return CommandResult(started_s, wall_s, output.read(), own_kib / 1024, all_kib / 1024, mean)
 
 
 def _kib(pid: int, name: str) -> int:
-    """A line of the status of a process; 0 of one that has ended."""
+    """Return a value from the status of a process, in KiB; 0 if the process has ended."""
     with contextlib.suppress(OSError):
         status = Path(f"/proc/{pid}/status").read_text()
         if found := re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE):

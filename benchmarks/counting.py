@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from analysis.comparison.counting import Counted, counted
-from benchmarks.measuring import Asked, Samples, best_device, print_section, print_table
+from benchmarks.measuring import BenchmarkOptions, Samples, best_device, print_section, print_table
 from bigram_models import CountBigram
 from trainables.training.timing import devices, timed
 
@@ -15,26 +15,26 @@ ABOUT = """Milliseconds: median (least to most) of repeated calls, one after ano
 the same table; the tokens are there before the clock starts."""
 
 
-def run(asked: Asked) -> None:
+def run(options: BenchmarkOptions) -> None:
     print_section("counting", ABOUT, best_device())
-    corpus = asked.corpus()
-    tokens_N = torch.tensor(corpus.train[: QUICK_TOKENS if asked.is_quick else None])
-    found = counted(tokens_N, corpus.vocab_size, devices())
+    corpus = options.corpus()
+    tokens_N = torch.tensor(corpus.train[: QUICK_TOKENS if options.is_quick else None])
+    counts = counted(tokens_N, corpus.vocab_size, devices())
     for device in devices():
         model = CountBigram(CountBigram.Config(), corpus.vocab_size, 1, torch.Generator())
         model.to(device)
         there_N = tokens_N.to(device)
         timing = timed(lambda model=model, there_N=there_N: model.fit(there_N), device)  # type: ignore[misc]
-        found.append(Counted(FIT, device.type, len(tokens_N), timing))
-    print_table([row(one, found[-1]) for one in found])
+        counts.append(Counted(FIT, device.type, len(tokens_N), timing))
+    print_table([row(count, counts[-1]) for count in counts])
 
 
-def row(one: Counted, ours: Counted) -> dict[str, object]:
+def row(count: Counted, ours: Counted) -> dict[str, object]:
     return {
-        "way": one.way,
-        "device": one.device,
-        "tokens": one.tokens,
-        "ms": Samples(one.timing.seconds).times(1e3),
-        "ns a token": one.ns_per_token,
-        "this / fit": one.ns_per_token / ours.ns_per_token,
+        "way": count.way,
+        "device": count.device,
+        "tokens": count.tokens,
+        "ms": Samples(count.timing.seconds).scaled(1e3),
+        "ns a token": count.ns_per_token,
+        "this / fit": count.ns_per_token / ours.ns_per_token,
     }

@@ -1,8 +1,8 @@
-"""Runs brought to MLflow: by our delivery of an outbox, and by a client call for each value.
+"""Sends runs to MLflow: by our delivery of an outbox, and by a client call for each value.
 
-The trials are made up, their way is the real one: an outbox, the delivery, a store on sqlite. The
-stock way then writes what is in that store into another one, run by run, a call for each param, tag
-and metric, as a script with ``mlflow.log_param`` and ``log_metric`` does.
+The trials are made up; the outbox, the delivery and the store on sqlite are real. The stock way
+then copies that store into another one, run by run, with a call for each param, tag and metric, as
+a script with ``mlflow.log_param`` and ``log_metric`` does.
 """
 
 from __future__ import annotations
@@ -15,24 +15,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from analysis.runs import runs_of
-from analysis.sqlite_store import STORE, artifacts_beside
-from benchmarks.measuring import Asked, Samples, print_section, print_table
-from sweeps.execution.service import OUTBOX
-from sweeps.planning.plan import make_plan
+from analysis.trials.mlflow_store import runs_of
+from analysis.trials.sqlite_store import STORE, artifacts_beside
+from benchmarks.measuring import BenchmarkOptions, Samples, print_section, print_table
+from sweeps.planning.planner import make_plan
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import OUTBOX
 from sweeps.records.state import State
 from sweeps.tracking.delivery import Delivery
 from sweeps.tracking.description import describe_sweep, describe_trial
 from sweeps.tracking.store import mlflow_client, sweep_experiments
 from sweeps.tracking.sweep_runs import SweepRuns
 from trainables.persistence.storage import SharedFolder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
 
 TRIALS, TRIALS_QUICK = 200, 4
 OURS, STOCK = "our delivery", "a client call for each value"
@@ -58,8 +62,8 @@ CONFIGURATIONS = 2_000  # of this grid
 
 
 @dataclass(frozen=True)
-class Filled:
-    """An outbox of trials that are finished, and none is sent."""
+class FilledOutbox:
+    """An outbox of finished trials, none of them sent."""
 
     path: Path
     trials: int
@@ -67,20 +71,20 @@ class Filled:
 
 
 @dataclass(frozen=True)
-class Content:
-    """A run as a store has it."""
+class StoredRun:
+    """A run in a store."""
 
-    run: Any  # of MLflow
-    metrics: Sequence[Any]  # of all steps
+    run: Run
+    metrics: Sequence[Metric]  # of all steps
 
 
-def run(asked: Asked) -> None:
+def run(options: BenchmarkOptions) -> None:
     print_section("delivery", ABOUT, torch.device("cpu"))
     per_second: dict[str, list[float]] = {OURS: [], STOCK: []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        filled = fill(folder, TRIALS_QUICK if asked.is_quick else TRIALS)
-        for number in range(asked.rounds):
+        filled = fill(folder, TRIALS_QUICK if options.is_quick else TRIALS)
+        for number in range(options.rounds):
             state = State(folder / f"round {number}")
             client = mlflow_client(state.tracking_uri)
             per_second[OURS].append(filled.trials / deliver(state.tracking_uri, filled, state))
@@ -89,8 +93,8 @@ def run(asked: Asked) -> None:
                 raise RuntimeError(f"{len(contents)} of {filled.trials} runs were delivered")
             stock_s = write_one_by_one(f"sqlite:///{state.root / 'stock.db'}", contents)
             per_second[STOCK].append(filled.trials / stock_s)
-    values = sum(len(one.run.data.params) + len(one.run.data.tags) for one in contents)
-    points = sum(len(one.metrics) for one in contents)
+    values = sum(len(stored.run.data.params) + len(stored.run.data.tags) for stored in contents)
+    points = sum(len(stored.metrics) for stored in contents)
     of_stock = Samples(per_second[STOCK]).median
     print_table(
         [
@@ -99,24 +103,24 @@ def run(asked: Asked) -> None:
                 "runs": filled.trials,
                 "params and tags a run": values / filled.trials,
                 "metrics a run": points / filled.trials,
-                "runs a second": Samples(found),
-                "this / stock": Samples(found).median / of_stock,
+                "runs a second": Samples(rates),
+                "this / stock": Samples(rates).median / of_stock,
             }
-            for way, found in per_second.items()
+            for way, rates in per_second.items()
         ]
     )
 
 
-def contents_of(client: Any) -> Iterator[Content]:
-    """The trials' runs of a store."""
+def contents_of(client: MlflowClient) -> Iterator[StoredRun]:
+    """Yield the runs of trials in a store."""
     (experiment_id,) = sweep_experiments(client, SWEEP).values()
-    for one in runs_of(client, experiment_id, "trial"):
-        histories = [client.get_metric_history(one.info.run_id, name) for name in one.data.metrics]
-        yield Content(one, [metric for history in histories for metric in history])
+    for run in runs_of(client, experiment_id, "trial"):
+        histories = [client.get_metric_history(run.info.run_id, name) for name in run.data.metrics]
+        yield StoredRun(run, [metric for history in histories for metric in history])
 
 
-def write_one_by_one(uri: str, contents: Sequence[Content]) -> float:
-    """Seconds of writing runs into a new store, a call for each value."""
+def write_one_by_one(uri: str, contents: Sequence[StoredRun]) -> float:
+    """Write runs into a new store, a call for each value, and return the seconds."""
     client = mlflow_client(uri)
     started = time.perf_counter()
     experiment_id = client.create_experiment("stock")
@@ -133,8 +137,8 @@ def write_one_by_one(uri: str, contents: Sequence[Content]) -> float:
     return time.perf_counter() - started
 
 
-def fill(folder: Path, trials: int) -> Filled:
-    """Make an outbox in a folder as if a sweep had just trained so many trials."""
+def fill(folder: Path, trials: int) -> FilledOutbox:
+    """Make an outbox in a folder as if a sweep had just trained this number of trials."""
     text = GRID.format(
         name=SWEEP,
         replicates=math.ceil(trials / CONFIGURATIONS),
@@ -152,12 +156,13 @@ def fill(folder: Path, trials: int) -> Filled:
         for key in described:
             losses = 2.3 + 100 / np.array(STEPS) + chance.normal(0, 0.01)
             outbox.record(TrialEvent(key, "started"))
-            evaluations = [evaluation(*each) for each in zip(STEPS, losses.tolist(), strict=True)]
+            by_step = zip(STEPS, losses.tolist(), strict=True)
+            evaluations = [evaluation(step, loss) for step, loss in by_step]
             outbox.record(TrialEvent(key, "progressed", STEPS[-1], evaluations, hardware="none"))
             outbox.record(TrialEvent(key, "finished"))
             best = min(best, losses[-1])
         outbox.end("FINISHED")
-    return Filled(folder / OUTBOX, len(chosen), best)
+    return FilledOutbox(folder / OUTBOX, len(chosen), best)
 
 
 def evaluation(step: int, loss: float) -> dict[str, float]:
@@ -165,8 +170,8 @@ def evaluation(step: int, loss: float) -> dict[str, float]:
     return {"step": step, **nats, "training_s": step / 1_000, "tokens_per_s": 1e5}
 
 
-def deliver(uri: str, filled: Filled, state: State) -> float:
-    """Seconds until a store has what the outbox has."""
+def deliver(uri: str, filled: FilledOutbox, state: State) -> float:
+    """Deliver an outbox to a store, and return the seconds."""
     folder = state.sweep(SWEEP)
     folder.mkdir(parents=True)
     artifacts = artifacts_beside(state.root / STORE, SWEEP) if uri == state.tracking_uri else None

@@ -1,6 +1,6 @@
 """Claims at the edge of their truth, where a verdict is most easily wrong.
 
-All else is beyond doubt, so that nothing but the one test in question stands in the way.
+All other differences are clear, so that the verdict depends on the one test in question alone.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
-from analysis.claims import MARGIN, Scope
-from analysis.decisions import NEGATED, Verdict
+from analysis.claims.claim import MARGIN, NEGATED, Scope
+from analysis.claims.decisions import Verdict
 from benchmarks.synthetic import Means, Truth
 
-CLEAR = 0.5  # nats per character; a difference beyond doubt
+CLEAR = 0.5  # nats per character; a difference that every test finds
 LEVELS = 10  # of the hardest trend
 
 SUPPORTED: Verdict = "SUPPORTED"
 REFUTED: Verdict = "NOT SUPPORTED"
 EVERY: Scope = "in every cell"
-FORMS: Mapping[str, Mapping[str, Any]] = {
+FORMS: Mapping[str, Mapping[str, object]] = {
     "better/worse": {"better": {"size": 3}, "worse": {"size": 2}},
     "order": {"factor": "size", "order": [3, 2, 1]},
     "monotone": {"factor": "size", "monotone": "falling"},
@@ -47,12 +47,12 @@ class Edge:
         return f"{self.form} {self.holds} {self.wrong}"
 
     @property
-    def claim(self) -> dict[str, Any]:
+    def claim(self) -> dict[str, object]:
         return {**FORMS[self.form], "holds": self.holds}
 
     @property
     def truth(self) -> Truth:
-        """The hardest one; the noise in question is that of the level that would look better."""
+        """The hardest truth; the noise in question belongs to the level that would look better."""
         family = {"equal": _equal, "trend": _trend}.get(self.form, _steps)
         means = family(self)
         last = len(means[0]) - 1
@@ -61,7 +61,7 @@ class Edge:
 
     @property
     def is_of_every(self) -> bool:
-        """Whether the error is to find that all cells are as compared."""
+        """True if the wrong verdict would say that the comparison holds in every cell."""
         return (self.wrong, self.holds) in {(SUPPORTED, EVERY), (REFUTED, NEGATED)}
 
 
@@ -74,10 +74,10 @@ EDGES = tuple(
 
 
 def _steps(edge: Edge) -> Means:
-    """Where the last level should be best, and each level better than the one before."""
+    """Return means for claims that the last level is best, and each better than the one before."""
     if edge.is_of_every:
-        return (CLEAR, 0, 0), (2 * CLEAR, CLEAR, 0)  # but for one difference, which is zero
-    if edge.wrong == REFUTED:  # each by the margin
+        return (CLEAR, 0, 0), (2 * CLEAR, CLEAR, 0)  # all clear but one difference of zero
+    if edge.wrong == REFUTED:  # each difference is the margin
         return ((MARGIN if edge.form == "best" else 2 * MARGIN, MARGIN, 0),) * 2
     if edge.holds == NEGATED:
         return ((0, 0, 0),) * 2
@@ -85,7 +85,7 @@ def _steps(edge: Edge) -> Means:
 
 
 def _trend(edge: Edge) -> Means:
-    """Where losses should fall as the level rises."""
+    """Return means for claims that losses fall as the level rises."""
     falling = CLEAR * np.arange(LEVELS)[::-1]
     position = np.arange(LEVELS) - (LEVELS - 1) / 2
     flat = falling.copy()  # all fall but the last, which is so high that the line is level
@@ -98,14 +98,14 @@ def _trend(edge: Edge) -> Means:
 
 
 def _equal(edge: Edge) -> Means:
-    """Where two levels should not differ: by the margin in both cells, or else in one."""
+    """Return means of two levels that differ by the margin, in both cells or in one of them."""
     if edge.is_of_every:
         return (0, CLEAR), (0, 0)
     return ((0, CLEAR),) * 2
 
 
 def by_truth(edges: Iterable[Edge]) -> list[list[Edge]]:
-    """The edges, those of the same truth together: the same sweeps do for their claims."""
+    """Return the edges in groups of equal truth: the same sweeps serve all claims of a group."""
     groups = defaultdict(list)
     for edge in edges:
         groups[edge.truth].append(edge)

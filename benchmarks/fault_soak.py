@@ -1,12 +1,12 @@
-"""What faults cost a sweep: 38 trials undisturbed, under each kind of fault, and under all.
+"""The cost of faults: a sweep of 38 trials undisturbed, under each kind of fault, under all.
 
     python -m benchmarks.fault_soak [--steps 300] [--seed 1]
 
 Every sweep is a real `sweeps run` against a real MLflow server on this machine. A random worker is
-killed (SIGKILL) every few seconds, the driver at random moments, after which the same command is
-run again; the server is away for 20 s, and answers one request in twenty with 500, before or after
-it did what was asked. Trials lost, runs doubled and losses that differ from the undisturbed sweep
-must be 0.
+killed (SIGKILL) every few seconds; the driver is killed at random moments, and the same command is
+run again; the server is unreachable for 20 s, and answers one request in twenty with 500, before or
+after it has handled the request. Trials lost, runs doubled and losses that differ from the
+undisturbed sweep must be 0.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ FAULTS = {
 
 
 @dataclass
-class Result:
-    """What a sweep came to."""
+class SoakResult:
+    """The result of one sweep."""
 
     seconds: float
     worker_kills: int
@@ -79,13 +79,13 @@ class Result:
     statuses: list[str]
     curves: dict[str, Curve]
     doubled: int  # runs beyond the first of their key
-    steps: int  # all that workers took
+    steps: int  # of all workers, repeated ones included
 
 
 def soak(
     folder: SweepFolder, proxy: FaultyProxy, faults: set[str], chance: random.Random
-) -> Result:
-    """Run the sweep to its end under some faults."""
+) -> SoakResult:
+    """Run the sweep to its end under these kinds of faults."""
     started_s = time.monotonic()
     proxy.error_rate, proxy.errors = (ERROR_RATE if "server" in faults else 0.0), 0
     away = threading.Timer(AWAY_AFTER_S, lambda: be_away(proxy))
@@ -111,7 +111,7 @@ def soak(
     runs = folder.runs()
     by_key = {run.data.tags["key"]: run for run in runs}
     counts = Path(folder.environment["COUNTS"]).iterdir()
-    return Result(
+    return SoakResult(
         seconds=seconds,
         worker_kills=worker_kills,
         driver_kills=driver_kills,
@@ -119,7 +119,7 @@ def soak(
         statuses=[run.info.status for run in runs],
         curves={key: folder.curve(run) for key, run in by_key.items()},
         doubled=len(runs) - len(by_key),
-        steps=sum(each.stat().st_size for each in counts if each.name not in drivers),
+        steps=sum(file.stat().st_size for file in counts if file.name not in drivers),
     )
 
 
@@ -137,7 +137,7 @@ def main() -> None:
     print("| faults | seconds | workers killed | drivers killed | 500s | finished | runs doubled"
           " | losses that differ | steps taken again | seconds lost per kill |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|")
-    undisturbed: Result | None = None
+    undisturbed: SoakResult | None = None
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)  # where the server keeps artifacts
         for faults, kinds in FAULTS.items():

@@ -1,4 +1,4 @@
-"""What the sections share: what is asked for, repeated measurements, the machine, tables."""
+"""What the sections share: options, repeated measurements, the machine's limits, tables."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from trainables.data.corpus import Corpus, load_corpus
 from trainables.training.timing import hardware, load, timed
 
 SIDES, SIDES_GPU = (256, 512, 1_024), (2_048, 4_096, 8_192)  # of the square matrices
-COPIED = 1 << 26  # float32, 256 MiB: more than the caches hold
+COPIED = 1 << 26  # float32 values, 256 MiB: more than the caches hold
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the command line asks for; each section takes what concerns it."""
+class BenchmarkOptions:
+    """Options of the command line; each section reads those that it needs."""
 
     rounds: int
     is_quick: bool
     is_full: bool
     max_steps: int  # of each trial of the published sweep
-    ways: tuple[str, ...]  # of running the published sweep, besides ours
-    seeds: tuple[int, ...]  # numbers of seeds of the published sweep; empty for the section's own
-    trials: tuple[int, ...]  # numbers of trivial trials; empty for the section's own
-    sweeps: int | None  # synthetic ones for each rate of verdicts; None for the section's own
-    is_search: bool  # whether the trivial trials are suggested by a search
+    ways: tuple[str, ...]  # other ways of running the published sweep
+    seeds: tuple[int, ...]  # numbers of seeds of the published sweep; empty for the default
+    trials: tuple[int, ...]  # numbers of trivial trials; empty for the default
+    sweeps: int | None  # synthetic sweeps for each rate of verdicts; None for the default
+    is_search: bool  # a search suggests the trivial trials
     corpora: Path  # the cache of downloaded texts
 
     @property
@@ -54,7 +54,7 @@ class Samples:
     def median(self) -> float:
         return statistics.median(self.values)
 
-    def times(self, factor: float) -> Samples:
+    def scaled(self, factor: float) -> Samples:
         return Samples([factor * value for value in self.values])
 
     def __str__(self) -> str:
@@ -66,26 +66,26 @@ class Samples:
 
 @dataclass(frozen=True)
 class Limits:
-    """What this machine can do at best, as measured."""
+    """The measured limits of this machine."""
 
     operations_per_s: Samples  # of float32 matrix products, a product and a sum counted as two
     bytes_per_s: Samples  # read and written by a copy
 
     @staticmethod
-    def of(found: Sequence[Limits]) -> Limits:
-        """Those of all rounds as one."""
+    def of(rounds: Sequence[Limits]) -> Limits:
+        """Return the limits with the samples of all rounds."""
         return Limits(
-            Samples([rate for one in found for rate in one.operations_per_s.values]),
-            Samples([rate for one in found for rate in one.bytes_per_s.values]),
+            Samples([rate for limits in rounds for rate in limits.operations_per_s.values]),
+            Samples([rate for limits in rounds for rate in limits.bytes_per_s.values]),
         )
 
     def __str__(self) -> str:
-        products, copies = self.operations_per_s.times(1e-9), self.bytes_per_s.times(1e-9)
+        products, copies = self.operations_per_s.scaled(1e-9), self.bytes_per_s.scaled(1e-9)
         return f"Matrix products: {products} GFLOP/s; copies: {copies} GB/s"
 
 
 def measure_limits(device: torch.device) -> Limits:
-    """With the threads that torch has now, at the best of a few square shapes."""
+    """Measure the limits with torch's current threads, at the best of a few square shapes."""
     rates = []
     for side in SIDES_GPU if device.type == "cuda" else SIDES:
         a, b, c = (torch.rand(side, side, device=device) for _ in range(3))
@@ -98,12 +98,12 @@ def measure_limits(device: torch.device) -> Limits:
 
 
 def best_device() -> torch.device:
-    """Where `steps`, `packs` and `sweep` train: on a GPU if there is one."""
+    """Return the device on which `steps`, `packs` and `sweep` train: a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call, with all that it started on the device."""
+    """Return the seconds of one call, including all that it starts on the device."""
     started = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -112,21 +112,21 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 
 def gpu_busy() -> float | None:
-    """Percent of the moments before in which the GPU was, with all that ran on it, if known."""
+    """Return how busy the GPU was lately, in percent, all processes counted; None if unknown."""
     try:
         return float(torch.cuda.utilization())
-    except Exception:  # there is no GPU, nvidia-ml-py is missing, or the driver does not tell
+    except Exception:  # there is no GPU, nvidia-ml-py is missing, or the driver has no figure
         return None
 
 
-def gathered(found: Iterable[Mapping[str, float]]) -> dict[str, Samples]:
-    """The same quantities of several rounds, by name."""
-    rounds = list(found)
-    return {name: Samples([one[name] for one in rounds]) for name in rounds[0]}
+def gathered(rounds: Iterable[Mapping[str, float]]) -> dict[str, Samples]:
+    """Return the samples of each quantity over several rounds, by name."""
+    values = list(rounds)
+    return {name: Samples([by_name[name] for by_name in values]) for name in values[0]}
 
 
 def print_section(name: str, about: str, device: torch.device) -> None:
-    """The head of a section: what it shows, on which machine, by which command."""
+    """Print the head of a section: its command, the machine and what it shows."""
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     print(f"\n## {name}\n\n    {command}\n")
     print(f"{datetime.date.today()}, {hardware(torch.device('cpu'))}", end="")
@@ -136,7 +136,7 @@ def print_section(name: str, about: str, device: torch.device) -> None:
 
 
 def print_table(rows: Iterable[Mapping[str, object]]) -> None:
-    """In Markdown, each row as soon as it is there; the columns are those of the first."""
+    """Print a Markdown table, each row as soon as it exists, with the columns of the first."""
     columns: list[str] = []
     for row in rows:
         if not columns:
@@ -147,7 +147,7 @@ def print_table(rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def digits(number: float) -> str:
-    """Three of them, or all before the point."""
+    """Return a number with three significant digits, or with all before the point."""
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 

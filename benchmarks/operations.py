@@ -1,7 +1,7 @@
-"""What a training step of `attention` takes by its plain definition, and what is executed.
+"""Operations of a training step of `attention`: by its plain definition, and as executed.
 
-Counted are the operations of matrix products alone, a product and a sum as two: the rest is of
-lower order. B batch, T time, D width, V vocabulary.
+Only matrix products are counted, a product and a sum as two operations: the rest is of lower
+order. B batch, T time, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FLOAT = 4  # bytes
 
 
 def attention_operations(B: int, T: int, D: int, V: int) -> int:
-    """Operations of a step by the definition: scores x x^T, weights x, and the head.
+    """Return the operations of a step by the definition: scores x x^T, weights x, and the head.
 
     Forward there are B T T D products in the scores, as many in the mixing (all pairs of positions,
     the masked ones too: that is what a matrix product computes), and B T D V in the head. Backward
@@ -25,7 +25,7 @@ def attention_operations(B: int, T: int, D: int, V: int) -> int:
 
 
 def attention_bytes(B: int, T: int, D: int, V: int) -> int:
-    """Bytes that a step moves if each tensor of the definition goes to memory, and nothing else.
+    """Return the bytes that a step moves if each tensor of the definition goes to memory.
 
     Forward each is written and read once: E[id], x and mixed (B T D), scores and weights (B T T),
     logits (B T V). Backward each is read once more, its gradient written and read. A parameter is
@@ -38,7 +38,7 @@ def attention_bytes(B: int, T: int, D: int, V: int) -> int:
 
 
 def executed_operations(step: Callable[[], object]) -> int:
-    """Operations of the matrix products that a step executes, as PyTorch counts them."""
+    """Return the operations of matrix products that a step executes, as PyTorch counts them."""
     with FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())

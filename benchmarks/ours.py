@@ -1,4 +1,4 @@
-"""Our trials of the published shapes, moved on as a worker moves them."""
+"""Our trials of the published shapes, trained as a worker trains them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH_SIZE = 64
 
 
 class Shape(NamedTuple):
-    """Of a model of the study."""
+    """The shape of an attention model of the published study."""
 
     n_embd: int
     block_size: int
@@ -30,7 +30,7 @@ class Shape(NamedTuple):
 def trials_of(
     shape: Shape, corpus: Corpus, steps: int, evaluations: int, count: int = 1
 ) -> list[TrialConfig]:
-    """Some that differ in their seed, evaluated after every so many steps, so many times."""
+    """Return trials that differ in their seed, each evaluated every ``steps`` steps."""
     training = {
         "block_size": shape.block_size,
         "batch_size": BATCH_SIZE,
@@ -55,16 +55,16 @@ def trials_of(
     ]
 
 
-class Moved(NamedTuple):
-    """How far trials came at once, and the seconds of it."""
+class StepTimes(NamedTuple):
+    """The steps that trials took in one call, and their seconds."""
 
     steps: int  # of each trial
     steps_s: float  # of all of them
     evaluation_s: float
 
 
-class Ours:
-    """Trials that take their steps together; one alone on a CPU takes them without a stack."""
+class OurTrials:
+    """Trials that train as one stack; a single trial on a CPU trains without a stack."""
 
     def __init__(self, trials: Sequence[TrialConfig], corpus: Corpus, splits: Splits) -> None:
         device = splits.train.device
@@ -79,20 +79,20 @@ class Ours:
             members = [Member(*pair) for pair in zip(trials, states, strict=True)]
             self._advance = Stack(members, splits).advance
 
-    def advance(self, within_s: float = math.inf) -> Moved:
-        """Go to the next evaluation, or for some seconds."""
+    def advance(self, within_s: float = math.inf) -> StepTimes:
+        """Train to the next evaluation, or for within_s seconds."""
         step, training_s = self._first.step, self._first.training_s
         started = time.perf_counter()
         self._advance(within_s)
         wall_s = time.perf_counter() - started
         steps_s = (self._first.training_s - training_s) * self._size  # a member counts its share
-        return Moved(self._first.step - step, steps_s, wall_s - steps_s)
+        return StepTimes(self._first.step - step, steps_s, wall_s - steps_s)
 
 
 def operations_of(shape: Shape, corpus: Corpus) -> tuple[int, int]:
-    """Operations of a step by the definition, and those that ours executes."""
+    """Return the operations of a step by the definition, and those that our code executes."""
     splits = Splits.of(corpus, torch.device("cpu"))
-    ours = Ours(trials_of(shape, corpus, steps=2, evaluations=1), corpus, splits)
+    ours = OurTrials(trials_of(shape, corpus, steps=2, evaluations=1), corpus, splits)
     executed = executed_operations(lambda: ours.advance(within_s=0))  # one step
     B, T, D, V = BATCH_SIZE, shape.block_size, shape.n_embd, corpus.vocab_size
     return attention_operations(B, T, D, V), executed

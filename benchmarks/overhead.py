@@ -1,10 +1,10 @@
-"""What a trial costs beyond its training: sweeps of trials that do almost no work.
+"""The cost of a trial beyond its training, from sweeps of trials that do almost no work.
 
-Runs `sweeps run` as a user does, once with few trials and once with many; the difference in time
-over the difference in number is the cost of a trial, tracking and artifacts included, and the rest
-is start-up. With --search the trials are suggested by a study. Whether the cost grows is seen from
-the times at which the trials of each quarter were started. Beside it plain Ray Tune on the same
-trivial trials, fewer of them: its cost of a trial is large enough to be seen so.
+Runs `sweeps run` as a user does, once with few trials and once with many. The difference in time
+over the difference in number is the cost of a trial, tracking and artifacts included; the rest is
+start-up. With --search a study suggests the trials. The start times of each quarter of the trials
+show whether the cost grows. Plain Ray Tune runs fewer of the same trials: its cost of a trial is
+large enough to show.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measuring import Asked, Samples, digits, print_section, print_table
+from benchmarks.measuring import BenchmarkOptions, Samples, digits, print_section, print_table
 from benchmarks.plain_loop import PlainConfig
-from benchmarks.ways import OURS, TUNE, TUNE_REUSING, Came, run_ours, run_plain
+from benchmarks.ways import OURS, TUNE, TUNE_REUSING, WayResult, run_ours, run_plain
 from trainables.data.verse import write_play
 
 FEW = 4
 QUARTERS = 4
 TRIALS, TRIALS_FULL, TRIALS_QUICK = (200,), (200, 2_000, 10_000), (8,)
-# Trials at most: a process for each takes seconds.
+# Most trials of each way: a process for each trial takes seconds.
 MOST_PLAIN = {"tune": (TUNE, 40), "tune-reusing": (TUNE_REUSING, 200)}
 NAME, TEXT = "overhead", "play.txt"
 SWEEP = """
@@ -53,70 +53,75 @@ start-up by the difference to {FEW} trials. By quarter: seconds between the star
 is the last over the second, as the first has the start of the workers. MiB: the most that the
 driver had resident (VmHWM), and all processes together, pages that they share counted in each."""
 
-RunTrials = Callable[[int], Came]  # so many of them
+RunTrials = Callable[[int], WayResult]  # by the number of trials
 
 
-def run(asked: Asked) -> None:
+def run(options: BenchmarkOptions) -> None:
     print_section("overhead", ABOUT, torch.device("cpu"))
-    size = TRIALS_QUICK if asked.is_quick else TRIALS_FULL if asked.is_full else TRIALS
-    numbers = asked.trials or size
+    size = TRIALS_QUICK if options.is_quick else TRIALS_FULL if options.is_full else TRIALS
+    numbers = options.trials or size
     if min(numbers) <= FEW:
         raise SystemExit(f"--trials must be above {FEW}, which they are compared with")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / TEXT).write_text(write_play(characters=20_000))
-        kind = SWEEP + (SEARCH if asked.is_search else GRID)
+        kind = SWEEP + (SEARCH if options.is_search else GRID)
         ways = [(OURS, partial(ours, folder, kind), numbers)]
-        for way, most in (MOST_PLAIN[name] for name in asked.ways if name in MOST_PLAIN):
+        for way, most in (MOST_PLAIN[name] for name in options.ways if name in MOST_PLAIN):
             ways.append((way, partial(plain, folder, way), (min(most, *numbers),)))
-        print_table(one for way in ways for one in rows(*way, asked.rounds))
+        print_table(line for way in ways for line in rows(*way, options.rounds))
 
 
-def ours(folder: Path, kind: str, trials: int) -> Came:
+def ours(folder: Path, kind: str, trials: int) -> WayResult:
     (folder / "sweep.yaml").write_text(kind.format(folder=folder, trials=trials))
     return run_ours(folder, "sweep.yaml", NAME)
 
 
-def plain(folder: Path, way: str, trials: int) -> Came:
-    one = PlainConfig(
+def plain(folder: Path, way: str, trials: int) -> WayResult:
+    config = PlainConfig(
         "bigram", block_size=2, batch_size=1, max_steps=1, eval_every=1, eval_batches=1
     )
-    configs = [replace(one, seed=number) for number in range(trials)]
+    configs = [replace(config, seed=number) for number in range(trials)]
     return run_plain(way, configs, f"file:{folder / TEXT}", folder, "cpu")
 
 
 def rows(
     way: str, run_trials: RunTrials, numbers: Sequence[int], rounds: int
 ) -> list[dict[str, object]]:
-    """A row for each number of trials."""
-    found: dict[int, list[Came]] = {}
+    """Run each number of trials, and return a row of the table for each."""
+    results: dict[int, list[WayResult]] = {}
     for _, number in itertools.product(range(rounds), (FEW, *numbers)):
-        found.setdefault(number, []).append(run_trials(number))
-    few = found.pop(FEW)
-    return [row(way, number, few, many) for number, many in found.items()]
+        results.setdefault(number, []).append(run_trials(number))
+    few = results.pop(FEW)
+    return [row(way, number, few, many) for number, many in results.items()]
 
 
-def row(way: str, trials: int, few: Sequence[Came], many: Sequence[Came]) -> dict[str, object]:
+def row(
+    way: str, trials: int, few: Sequence[WayResult], many: Sequence[WayResult]
+) -> dict[str, object]:
     each_s = [
-        (b.ran.wall_s - a.ran.wall_s) / (trials - FEW) for a, b in zip(few, many, strict=True)
+        (large.command.wall_s - small.command.wall_s) / (trials - FEW)
+        for small, large in zip(few, many, strict=True)
     ]
-    start_up_s = [a.ran.wall_s - FEW * each for a, each in zip(few, each_s, strict=True)]
+    start_up_s = [
+        small.command.wall_s - FEW * trial_s for small, trial_s in zip(few, each_s, strict=True)
+    ]
     quarters = by_quarter(many[-1].started_s)
     return {
         "way": way,
         "trials": trials,
-        "wall, s": Samples([one.ran.wall_s for one in many]),
+        "wall, s": Samples([result.command.wall_s for result in many]),
         "s a trial": Samples(each_s),
         "start-up, s": Samples(start_up_s),
         "by quarter, s": ", ".join(map(digits, quarters)),
         "growth": quarters[-1] / quarters[1] if quarters else "",
-        "driver, MiB": max(one.ran.own_mib for one in many),
-        "all, MiB": max(one.ran.all_mib for one in many),
+        "driver, MiB": max(result.command.own_mib for result in many),
+        "all, MiB": max(result.command.all_mib for result in many),
     }
 
 
 def by_quarter(started_s: Sequence[float]) -> list[float]:
-    """Mean seconds between the starts of trials, in each quarter; empty where too few are known."""
+    """Return the mean seconds between starts of trials in each quarter; empty for few trials."""
     places = [(len(started_s) - 1) * n // QUARTERS for n in range(QUARTERS + 1)]
     if len(started_s) <= QUARTERS:
         return []

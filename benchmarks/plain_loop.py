@@ -1,13 +1,13 @@
-"""Trials as one writes them from the protocol alone: what ours are measured against.
+"""Trials written plainly from the published protocol, to compare ours with.
 
     python -m benchmarks.plain_loop WORK.json [--at-once 2]
 
 A batch is stacked from slices, rotary pairs are taken apart and stacked again, attention is
 PyTorch's fused kernel, AdamW has its defaults, and a loss is the mean over 200 random batches.
 
-The work is a JSON of ``corpus``, ``corpora`` (the cache), ``device`` and ``trials`` (each a
-`PlainConfig`): one after another by as many threads as torch takes, or several at once in processes
-of one thread.
+WORK.json has ``corpus``, ``corpora`` (the cache), ``device`` and ``trials`` (each a `PlainConfig`).
+Trials run one after another with torch's own number of threads, or several at once in processes of
+one thread.
 
 Shapes: B batch, T time, D width, V vocabulary.
 """
@@ -24,7 +24,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +32,8 @@ from torch.nn import functional as F
 from trainables.data.corpus import Corpus, load_corpus
 
 LEARNING_RATE = 1e-2
+
+Report = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PlainConfig:
     batch_size: int = 64
     max_steps: int = 5_000
     eval_every: int = 500
-    eval_batches: int = 200  # a split
+    eval_batches: int = 200  # for each split
 
 
 class PlainAttention(nn.Module):
@@ -95,7 +96,7 @@ class PlainTrial:
     def __init__(self, config: PlainConfig, corpus: Corpus, device: str = "cpu") -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
-        self.splits = [torch.tensor(each).long() for each in (corpus.train, corpus.validation)]
+        self.splits = [torch.tensor(text).long() for text in (corpus.train, corpus.validation)]
         self.model = plain_model(config, corpus.vocab_size).to(device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
         self.tokens = 0  # trained on so far
@@ -125,14 +126,14 @@ class PlainTrial:
 
     @torch.no_grad()
     def evaluate(self) -> list[float]:
-        """Both losses in nats per character."""
+        """Return the training and the validation loss in nats per character."""
         mean: Callable[[Tensor], Tensor] = lambda split: torch.stack(  # noqa: E731
             [self.loss(split) for _ in range(self.config.eval_batches)]
         ).mean()
         return [float(mean(split)) for split in self.splits]
 
-    def train(self) -> Iterator[dict[str, float]]:
-        """To the end; what is reported of each evaluation."""
+    def train(self) -> Iterator[Report]:
+        """Train to the end, and yield a report of each evaluation."""
         started_s, config = time.time(), self.config
         for step in range(1, config.max_steps + 1):
             self.step()
@@ -148,27 +149,29 @@ class PlainTrial:
 
 
 def read_work(path: Path) -> tuple[Corpus, str, list[PlainConfig]]:
-    """The text, the device and the trials."""
+    """Return the corpus, the device and the trials."""
     work = json.loads(path.read_text())
     corpus = load_corpus(work["corpus"], Path(work["corpora"]))
-    return corpus, work["device"], [PlainConfig(**each) for each in work["trials"]]
+    return corpus, work["device"], [PlainConfig(**settings) for settings in work["trials"]]
 
 
-def train_to_end(corpus: Corpus, device: str, config: PlainConfig) -> dict[str, float]:
-    """The last report of a trial."""
+def train_to_end(corpus: Corpus, device: str, config: PlainConfig) -> Report:
+    """Train a trial, and return its last report."""
     *_, last = PlainTrial(config, corpus, device).train()
     return last
 
 
-def summary(reports: Iterable[Mapping[str, Any]]) -> str:
-    """The last reports of all trials as one line of JSON."""
+def summary(reports: Iterable[Report]) -> str:
+    """Return the last reports of all trials as one line of JSON."""
     last = list(reports)
     return json.dumps(
         {
             "trials": len(last),
-            "tokens": sum(int(each["tokens"]) for each in last),
-            "val_loss": statistics.fmean(each["val_loss"] for each in last),
-            "started_s": min(each["started_s"] for each in last),  # the first of them, time.time()
+            "tokens": sum(int(report["tokens"]) for report in last),
+            "val_loss": statistics.fmean(report["val_loss"] for report in last),
+            "started_s": min(
+                report["started_s"] for report in last
+            ),  # of the first trial, time.time()
         }
     )
 
@@ -179,13 +182,13 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1)
     given = parser.parse_args()
     corpus, device, trials = read_work(given.work)
-    one = partial(train_to_end, corpus, device)
+    train = partial(train_to_end, corpus, device)
     if given.at_once == 1:
-        print(summary(map(one, trials)))
+        print(summary(map(train, trials)))
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(given.at_once, spawn, torch.set_num_threads, (1,)) as processes:
-        print(summary(processes.map(one, trials)))
+        print(summary(processes.map(train, trials)))
 
 
 if __name__ == "__main__":

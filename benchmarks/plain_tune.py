@@ -1,9 +1,9 @@
-"""The plain trials as one runs them by Ray Tune: a function trainable, the stock MLflow callback.
+"""The plain trials in plain Ray Tune: a function trainable and the stock MLflow callback.
 
     python -m benchmarks.plain_tune WORK.json FOLDER [--at-once 2] [--reuse-actors]
 
-The work is that of `benchmarks.plain_loop`; MLflow's store and Tune's results go into the folder.
-Each evaluation is reported. By default Tune takes a new process for each trial.
+WORK.json is that of `benchmarks.plain_loop`; MLflow's store and Tune's results go into FOLDER. Each
+evaluation is reported. By default Tune starts a new process for each trial.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from sweeps.cluster.ray_environment import LOOPBACK
 from trainables.data.corpus import Corpus
 
 
-def trainable(config: dict[str, Any], corpus: Corpus, device: str) -> None:
+# Any: a trial as `dataclasses.asdict` gives it
+def trainable(config: dict[str, dict[str, Any]], corpus: Corpus, device: str) -> None:
     from ray import tune
 
     for report in PlainTrial(PlainConfig(**config["trial"]), corpus, device).train():

@@ -1,4 +1,4 @@
-"""What `sweeps plan` takes of large sweeps and texts, from the command to its end."""
+"""Time and memory of `sweeps plan` for large sweeps and texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.commands import SWEEPS, run_command
-from benchmarks.measuring import Asked, Samples, print_section, print_table
+from benchmarks.measuring import BenchmarkOptions, Samples, print_section, print_table
 from trainables.data.verse import write_play
 
 MEGABYTES, MEGABYTES_QUICK = 50, 2
@@ -28,16 +28,16 @@ ABOUT = """Seconds and MiB that it had resident at most: median (least to most) 
 shapes, each of which is timed; texts are planned for one trial."""
 
 
-def run(asked: Asked) -> None:
+def run(options: BenchmarkOptions) -> None:
     print_section("plan", ABOUT, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
-        print_table(_rows(asked, Path(folder)))
+        print_table(_rows(options, Path(folder)))
 
 
-def _rows(asked: Asked, folder: Path) -> Iterator[dict[str, object]]:
-    megabytes = MEGABYTES_QUICK if asked.is_quick else MEGABYTES
-    seeds = SEEDS_QUICK if asked.is_quick else SEEDS
-    rates = RATES_QUICK if asked.is_quick else RATES
+def _rows(options: BenchmarkOptions, folder: Path) -> Iterator[dict[str, object]]:
+    megabytes = MEGABYTES_QUICK if options.is_quick else MEGABYTES
+    seeds = SEEDS_QUICK if options.is_quick else SEEDS
+    rates = RATES_QUICK if options.is_quick else RATES
     play = write_play(characters=1_000_000)
     (folder / "play.txt").write_text(play)
     (folder / "large.txt").write_text(play * megabytes)
@@ -52,9 +52,9 @@ def _rows(asked: Asked, folder: Path) -> Iterator[dict[str, object]]:
     }
     for what, overrides in planned.items():
         command = (SWEEPS, "plan", "sweep.yaml", *overrides)
-        ran = [run_command(*command, cwd=folder) for _ in range(asked.rounds)]
+        results = [run_command(*command, cwd=folder) for _ in range(options.rounds)]
         yield {
             "planned": what,
-            "s": Samples([each.wall_s for each in ran]),
-            "MiB": Samples([each.own_mib for each in ran]),
+            "s": Samples([result.wall_s for result in results]),
+            "MiB": Samples([result.own_mib for result in results]),
         }

@@ -1,4 +1,4 @@
-"""One trial by shape: ours against the plain loop, and against the limits of the machine.
+"""One trial of each shape: ours, the plain loop, and the limits of the machine.
 
 In each round every shape takes some steps and a slice of an evaluation, plain and ours in turn,
 with one thread; on a CPU two processes do so side by side, as two trials do on two cores. The
@@ -19,7 +19,7 @@ from functools import partial
 import torch
 
 from benchmarks.measuring import (
-    Asked,
+    BenchmarkOptions,
     Limits,
     Samples,
     best_device,
@@ -30,7 +30,7 @@ from benchmarks.measuring import (
     seconds_of,
 )
 from benchmarks.operations import attention_bytes
-from benchmarks.ours import BATCH_SIZE, Ours, Shape, operations_of, trials_of
+from benchmarks.ours import BATCH_SIZE, OurTrials, Shape, operations_of, trials_of
 from benchmarks.plain_loop import PlainConfig, PlainTrial
 from trainables.data.corpus import Corpus
 from trainables.training.loop import Splits
@@ -50,42 +50,42 @@ definition and by those that are executed."""
 
 @dataclass(frozen=True)
 class Slice:
-    """The part of a unit of work that is measured at once."""
+    """The part of a unit of work that one measurement takes."""
 
     steps: int
-    tokens: int  # of each split, which ours is trained and evaluated on
-    batches: int  # of the plain loop's evaluation, a split
+    tokens: int  # of each split, for training and evaluation of ours
+    batches: int  # of the plain loop's evaluation, for each split
 
 
 SLICE, SLICE_GPU, SLICE_QUICK = Slice(50, 131_073, 10), Slice(100, 1 << 30, 20), Slice(2, 2_049, 1)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a process found, round by round."""
+class Measurements:
+    """The measurements of one process, round by round."""
 
     limits: list[Limits]
     units: dict[Shape, list[dict[str, float]]]
 
 
-def run(asked: Asked) -> None:
+def run(options: BenchmarkOptions) -> None:
     device = best_device()
     print_section("steps", ABOUT, device)
-    if asked.is_quick or device.type == "cuda":
-        parts = [measure(asked)]
+    if options.is_quick or device.type == "cuda":
+        parts = [measure(options)]
     else:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(PROCESSES, spawn) as processes:
-            parts = list(processes.map(measure, [asked] * PROCESSES))
-    limits = Limits.of([each for one in parts for each in one.limits])
+            parts = list(processes.map(measure, [options] * PROCESSES))
+    limits = Limits.of([limits for part in parts for limits in part.limits])
     print(f"{limits}; processes side by side: {len(parts)}.\n")
-    found = {
-        shape: gathered(unit for one in parts for unit in one.units[shape])
-        for shape in shapes(asked.is_quick)
+    samples = {
+        shape: gathered(unit for part in parts for unit in part.units[shape])
+        for shape in shapes(options.is_quick)
     }
-    corpus = asked.corpus()
-    table = [row(shape, units, limits, corpus) for shape, units in found.items()]
-    print_table([*table, total(found.values())])
+    corpus = options.corpus()
+    table = [row(shape, units, limits, corpus) for shape, units in samples.items()]
+    print_table([*table, total(samples.values())])
 
 
 def shapes(is_quick: bool) -> list[Shape]:
@@ -93,49 +93,49 @@ def shapes(is_quick: bool) -> list[Shape]:
     return [Shape(*each) for each in every if not is_quick or each[:2] == (64, 8)]
 
 
-def measure(asked: Asked) -> Found:
-    """One process: the limits and all shapes, round by round."""
-    device, corpus = best_device(), asked.corpus()
-    part = SLICE_QUICK if asked.is_quick else SLICE_GPU if device.type == "cuda" else SLICE
-    found = Found([], {shape: [] for shape in shapes(asked.is_quick)})
+def measure(options: BenchmarkOptions) -> Measurements:
+    """Measure the limits and all shapes in this process, round by round."""
+    device, corpus = best_device(), options.corpus()
+    part = SLICE_QUICK if options.is_quick else SLICE_GPU if device.type == "cuda" else SLICE
+    measured = Measurements([], {shape: [] for shape in shapes(options.is_quick)})
     keep_between_steps()  # as our workers do; the plain loop has it here too
     with one_thread():
-        for _ in range(asked.rounds):
-            found.limits.append(measure_limits(device))
-            for shape, units in found.units.items():
+        for _ in range(options.rounds):
+            measured.limits.append(measure_limits(device))
+            for shape, units in measured.units.items():
                 units.append(measure_shape(corpus, shape, part, device))
-    return found
+    return measured
 
 
 def measure_shape(
     corpus: Corpus, shape: Shape, part: Slice, device: torch.device
 ) -> dict[str, float]:
-    """Seconds of a step and of a unit of work, plain and ours, measured in turn.
+    """Return the seconds of a step and of a unit of work, plain and ours, measured in turn.
 
     Raises:
-        ArithmeticError: they were not trained on as many tokens.
+        ArithmeticError: the plain loop and ours trained on different numbers of tokens.
     """
     config = PlainConfig("attention", *shape, eval_batches=part.batches)
     plain = PlainTrial(config, corpus, device.type)
     whole = Splits.of(corpus, device)
     splits = Splits(whole.train[: part.tokens], whole.validation[: part.tokens])
-    ours = Ours(trials_of(shape, corpus, part.steps, evaluations=2), corpus, splits)
+    ours = OurTrials(trials_of(shape, corpus, part.steps, evaluations=2), corpus, splits)
     plain.step()
     ours.advance()  # a GPU records its steps here
     before = plain.tokens
     plain_steps_s = seconds_of(partial(plain.take, part.steps), device)
-    moved = ours.advance()
+    times = ours.advance()
     plain_evaluation_s = seconds_of(plain.evaluate, device)
     tokens = plain.tokens - before
-    if tokens != moved.steps * BATCH_SIZE * shape.block_size:
-        raise ArithmeticError(f"{shape}: {tokens} tokens for the plain loop, {moved.steps} steps")
+    if tokens != times.steps * BATCH_SIZE * shape.block_size:
+        raise ArithmeticError(f"{shape}: {tokens} tokens for the plain loop, {times.steps} steps")
     whole_evaluations = tokens_of(whole) / tokens_of(splits)
-    plain_step_s, our_step_s = plain_steps_s / part.steps, moved.steps_s / moved.steps
+    plain_step_s, our_step_s = plain_steps_s / part.steps, times.steps_s / times.steps
     return {
         "tokens": tokens,
         "our step": our_step_s,
         "plain": UNIT_STEPS * plain_step_s + plain_evaluation_s * UNIT_BATCHES / part.batches,
-        "ours": UNIT_STEPS * our_step_s + moved.evaluation_s * whole_evaluations,
+        "ours": UNIT_STEPS * our_step_s + times.evaluation_s * whole_evaluations,
     }
 
 
@@ -144,18 +144,18 @@ def tokens_of(splits: Splits) -> int:
 
 
 def row(
-    shape: Shape, found: Mapping[str, Samples], limits: Limits, corpus: Corpus
+    shape: Shape, samples: Mapping[str, Samples], limits: Limits, corpus: Corpus
 ) -> dict[str, object]:
     rate = limits.operations_per_s.median
     operations, executed = operations_of(shape, corpus)
     least_bytes = attention_bytes(BATCH_SIZE, shape.block_size, shape.n_embd, corpus.vocab_size)
-    step_s = found["our step"].median
+    step_s = samples["our step"].median
     return {
         **shape._asdict(),
-        "tokens, each": int(found["tokens"].median),
-        "plain, s": found["plain"],
-        "ours, s": found["ours"],
-        "plain / ours": found["plain"].median / found["ours"].median,
+        "tokens, each": int(samples["tokens"].median),
+        "plain, s": samples["plain"],
+        "ours, s": samples["ours"],
+        "plain / ours": samples["plain"].median / samples["ours"].median,
         "our step, ms": 1e3 * step_s,
         "by products, ms": 1e3 * operations / rate,
         "by bytes, ms": 1e3 * least_bytes / limits.bytes_per_s.median,
@@ -164,8 +164,8 @@ def row(
     }
 
 
-def total(found: Iterable[Mapping[str, Samples]]) -> dict[str, object]:
-    """The medians of all shapes added."""
-    units = list(found)
+def total(samples: Iterable[Mapping[str, Samples]]) -> dict[str, object]:
+    """Return a row with the sums of the medians of all shapes."""
+    units = list(samples)
     plain, ours = (sum(unit[who].median for unit in units) for who in ("plain", "ours"))
     return {"n_embd": "total", "plain, s": plain, "ours, s": ours, "plain / ours": plain / ours}

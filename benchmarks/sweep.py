@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measuring import (
-    Asked,
+    BenchmarkOptions,
     Limits,
     Samples,
     best_device,
@@ -25,12 +25,13 @@ from benchmarks.ways import (
     OURS,
     TUNE,
     TUNE_REUSING,
-    Came,
+    WayResult,
     run_bare,
     run_ours,
     run_plain,
 )
-from sweeps.planning.plan import Plan, make_plan
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 
 PRESET = "published"
@@ -51,50 +52,50 @@ are our workers without it and MLflow. The share is of the measured rate of matr
 operations that the definitions of all trials have in their steps, evaluations not counted."""
 
 
-def run(asked: Asked) -> None:
+def run(options: BenchmarkOptions) -> None:
     device = best_device()
     print_section("sweep", ABOUT, device)
     limits = measure_limits(device)
     print(f"{limits}.\n")
-    for seeds in asked.seeds or ((1, SEEDS) if asked.is_full else (1,)):
-        compare(asked, seeds, limits)
+    for seeds in options.seeds or ((1, SEEDS) if options.is_full else (1,)):
+        compare(options, seeds, limits)
 
 
-def compare(asked: Asked, seeds: int, limits: Limits) -> None:
-    """Print the table of all ways of running the sweep with so many seeds."""
-    steps, device = asked.max_steps, best_device()
+def compare(options: BenchmarkOptions, seeds: int, limits: Limits) -> None:
+    """Print a table of all ways of running the sweep with this number of seeds."""
+    steps, device = options.max_steps, best_device()
     size = (f"training.max_steps={steps}", f"training.eval_every={min(steps, EVAL_EVERY)}")
     overrides = [
-        f"corpus={asked.corpus_name}",
+        f"corpus={options.corpus_name}",
         f"replicates={seeds}",
         "resources.max_concurrent=2",
         f"resources.gpus_per_trial={'auto' if device.type == 'cuda' else 0}",
-        *(QUICK if asked.is_quick else size),
+        *(QUICK if options.is_quick else size),
     ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = make_plan(PRESET, overrides, State(folder))
-        trials = plain_trials(plan, asked.is_quick)
-        found: dict[str, list[Came]] = {}
-        for _ in range(asked.rounds):
-            for way in (WAYS[name] for name in asked.ways):
+        trials = plain_trials(plan, options.is_quick)
+        results: dict[str, list[WayResult]] = {}
+        for _ in range(options.rounds):
+            for way in (WAYS[name] for name in options.ways):
                 if way == LOOP and seeds > 1:
                     continue  # it takes hours
-                came = run_plain(way, trials, asked.corpus_name, asked.corpora, device.type)
-                found.setdefault(way, []).append(came)
+                plain = run_plain(way, trials, options.corpus_name, options.corpora, device.type)
+                results.setdefault(way, []).append(plain)
             if importlib.util.find_spec("ray"):
                 way, ours = OURS, run_ours(folder, PRESET, PRESET, *overrides)
             else:
-                way, ours = BARE, run_bare(asked.corpora, PRESET, *overrides)
-            found.setdefault(way, []).append(ours)
-    ours_s = Samples([came.ran.wall_s for came in found[way]])
+                way, ours = BARE, run_bare(options.corpora, PRESET, *overrides)
+            results.setdefault(way, []).append(ours)
+    ours_s = Samples([result.command.wall_s for result in results[way]])
     operations = sum(operations_of_trial(trial, plan.corpus.vocab_size) for trial in trials)
     least_s = operations / limits.operations_per_s.median
-    print_table([row(way, seeds, came, ours_s, least_s) for way, came in found.items()])
+    print_table([row(way, seeds, of_way, ours_s, least_s) for way, of_way in results.items()])
 
 
 def plain_trials(plan: Plan, is_quick: bool) -> list[PlainConfig]:
-    """The trials of a plan for the plain ways."""
+    """Return the trials of a plan as the plain ways take them."""
     fields = PlainConfig.__dataclass_fields__.keys() - {"eval_batches"}
     return [
         PlainConfig(
@@ -106,7 +107,7 @@ def plain_trials(plan: Plan, is_quick: bool) -> list[PlainConfig]:
 
 
 def operations_of_trial(trial: PlainConfig, vocab_size: int) -> int:
-    """Operations of the matrix products of all its steps, by its definition."""
+    """Return the operations of the matrix products in all steps of a trial, by its definition."""
     B, T, D, V = trial.batch_size, trial.block_size, trial.n_embd, vocab_size
     a_step = {
         "attention": attention_operations(B, T, D, V),
@@ -117,20 +118,20 @@ def operations_of_trial(trial: PlainConfig, vocab_size: int) -> int:
 
 
 def row(
-    way: str, seeds: int, came: Sequence[Came], ours_s: Samples, least_s: float
+    way: str, seeds: int, results: Sequence[WayResult], ours_s: Samples, least_s: float
 ) -> dict[str, object]:
-    wall_s = Samples([one.ran.wall_s for one in came])
+    wall_s = Samples([result.command.wall_s for result in results])
     return {
         "way": way,
         "seeds": seeds,
-        "trials": came[0].trials,
-        "tokens": f"{came[0].tokens:,}",
+        "trials": results[0].trials,
+        "tokens": f"{results[0].tokens:,}",
         "wall, s": wall_s,
-        "start-up, s": Samples([one.start_up_s for one in came]),
+        "start-up, s": Samples([result.start_up_s for result in results]),
         "this / ours": wall_s.median / ours_s.median,
         "share": least_s / wall_s.median,
-        "GPU busy, %": came[0].ran.gpu_busy,
-        "val_loss": f"{came[0].val_loss:.4f}",
-        "own process, MiB": max(one.ran.own_mib for one in came),
-        "all processes, MiB": max(one.ran.all_mib for one in came),
+        "GPU busy, %": results[0].command.gpu_busy,
+        "val_loss": f"{results[0].val_loss:.4f}",
+        "own process, MiB": max(result.command.own_mib for result in results),
+        "all processes, MiB": max(result.command.all_mib for result in results),
     }

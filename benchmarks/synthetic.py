@@ -1,7 +1,7 @@
 """Synthetic sweeps whose truth is known, as CSV files, and the verdicts on claims about them.
 
-A sweep has a `size`, which claims compare, and a `width`, which makes the cells. A loss is a mean,
-plus an effect of its seed, which all trials of the seed share, plus noise.
+A sweep has a `size`, which claims compare, and a `width`, which defines the cells. A loss is a
+mean, plus an effect of its seed, which all trials of the seed share, plus noise.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,9 @@ import numpy.typing as npt
 from analysis import Conclusion, check_claims, load_trials
 
 LOSS = 2.4  # nats per character
-SPREAD = 0.005  # of the losses of one configuration over seeds, in nats: this project's
-SEED_SPREAD = 0.01  # of what all trials of a seed share
-STUCK_SHARE, STUCK_HIGHER = 0.05, 0.1  # of the runs, and by how many nats
+SPREAD = 0.005  # standard deviation over seeds, in nats, as measured in this project
+SEED_SPREAD = 0.01  # standard deviation of the effect of a seed, in nats
+STUCK_SHARE, STUCK_HIGHER = 0.05, 0.1  # share of runs that are stuck, and their excess in nats
 
 Floats = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Floats]
@@ -55,35 +55,35 @@ def _stuck(chance: np.random.Generator, shape: tuple[int, ...]) -> Floats:
 
 
 @dataclass(frozen=True)
-class Noise:
-    """Noise of mean zero, in units of the spread, of some levels; what the others have."""
+class NoiseModel:
+    """Noise of mean zero, in units of the spread, of some levels, and the noise of the others."""
 
     draw: Draw
     others: Literal["the same", "normal", "none"] = "the same"
 
 
 SYMMETRIC = {
-    "normal": Noise(_normal),
-    "t3": Noise(_t3),
-    "unequal variances": Noise(_wide, "normal"),
+    "normal": NoiseModel(_normal),
+    "t3": NoiseModel(_t3),
+    "unequal variances": NoiseModel(_wide, "normal"),
 }
 SKEWED = {
-    "Gumbel": Noise(_gumbel, "normal"),
-    "Gumbel, alone": Noise(_gumbel, "none"),
-    "Gumbel, both": Noise(_gumbel),
-    "lognormal": Noise(_lognormal, "normal"),
-    "lognormal, alone": Noise(_lognormal, "none"),
-    "lognormal, both": Noise(_lognormal),
-    "stuck runs": Noise(_stuck, "normal"),
-    "stuck runs, alone": Noise(_stuck, "none"),
-    "stuck runs, both": Noise(_stuck),
+    "Gumbel": NoiseModel(_gumbel, "normal"),
+    "Gumbel, alone": NoiseModel(_gumbel, "none"),
+    "Gumbel, both": NoiseModel(_gumbel),
+    "lognormal": NoiseModel(_lognormal, "normal"),
+    "lognormal, alone": NoiseModel(_lognormal, "none"),
+    "lognormal, both": NoiseModel(_lognormal),
+    "stuck runs": NoiseModel(_stuck, "normal"),
+    "stuck runs, alone": NoiseModel(_stuck, "none"),
+    "stuck runs, both": NoiseModel(_stuck),
 }
 NOISES = SYMMETRIC | SKEWED
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The means of a sweep, and the levels (counted from 0) that have the noise in question."""
+    """The means of a sweep, and the levels (from 0) that have the noise in question."""
 
     means: Means
     noisy: frozenset[int] = frozenset()
@@ -91,20 +91,20 @@ class Truth:
 
 @dataclass(frozen=True)
 class Design:
-    """What sweeps are drawn from."""
+    """The distribution of synthetic sweeps."""
 
     truth: Truth
-    noise: Noise
+    noise: NoiseModel
     seeds: int  # of each configuration
     spread: float = SPREAD  # of the noise, in nats
 
     def sweeps(self, number: int, chance: np.random.Generator) -> Iterator[Floats]:
-        """Draw the losses of so many sweeps: cells x levels x seeds, in nats per character."""
+        """Draw the losses of a number of sweeps: cells x levels x seeds, in nats per character."""
         for _ in range(number):
             yield self._losses(self._noise(chance), chance)
 
     def typical(self, chance: np.random.Generator) -> Floats:
-        """Losses whose means and spreads are exactly these, their noise without correlation."""
+        """Return losses with exactly these means and spreads, whose noise is uncorrelated."""
         drawn = chance.normal(0, 1, (len(self.truth.means), self.seeds, len(self.truth.means[0])))
         orthogonal, _ = np.linalg.qr(drawn - drawn.mean(axis=1, keepdims=True))
         return self._losses(orthogonal.swapaxes(1, 2) * math.sqrt(self.seeds - 1), chance)
@@ -133,15 +133,18 @@ def write_sweep(path: Path, losses: Floats) -> None:
 
 
 def conclusions(
-    claims: Sequence[Mapping[str, Any]], sweeps: Iterable[Floats]
+    claims: Sequence[Mapping[str, object]], sweeps: Iterable[Floats]
 ) -> Iterator[list[Conclusion]]:
-    """Judge claims, given as in a file but without a sentence, by the losses of each sweep.
+    """Yield the conclusions on claims for the losses of each sweep.
 
-    A sweep goes all the way, from a table in a file to its conclusions.
+    Each sweep is written to a CSV file and read back, as users do. The claims are mappings as in a
+    claims file, without their sentence.
     """
     with tempfile.TemporaryDirectory() as folder:
         table, file = Path(folder, "trials.csv"), Path(folder, "claims.yaml")
-        file.write_text(json.dumps({"claims": [{"claim": "it is so", **each} for each in claims]}))
+        file.write_text(
+            json.dumps({"claims": [{"claim": "it is so", **claim} for claim in claims]})
+        )
         for losses in sweeps:
             write_sweep(table, losses)
             yield check_claims(load_trials(str(table)), file)

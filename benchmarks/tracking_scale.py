@@ -1,13 +1,13 @@
-"""A sweep of 10,000 trials in MLflow: how fast it gets there, how soon it can be read and seen.
+"""A sweep of 10,000 trials in MLflow: the time to deliver, to rank and to show it.
 
     python -m benchmarks.tracking_scale [--trials 10000] [--stores postgresql sqlite]
 
-The trials are made up, their way is the real one: an outbox, the delivery, the store; there are
-no weights and samples to send. The stores are PostgreSQL behind the MLflow server with passwords,
-as their containers start them, and the sqlite file of a local run. Each is asked three times for
-`analysis rankings`, in a process of its own, and for the ranking of `sweeps ui` in headless
-Chromium with an empty cache: from the address to the best trial's loss on the page. The page of
-sqlite is measured without the statistics of ANALYZE as well.
+The trials are made up; the outbox, the delivery and the store are real. There are no weights and
+samples to send. The stores are PostgreSQL behind the MLflow server with passwords,
+as their containers start them, and the sqlite file of a local run. On each,
+`analysis rankings` runs three times in a new process, and headless Chromium with an empty cache
+opens the ranking of `sweeps ui` three times, until the best trial's loss is on the page. The page
+of sqlite is also measured without the statistics of ANALYZE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unittest.mock import patch
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.analysis_scale import measure
-from benchmarks.delivery import SWEEP, Filled, deliver, fill
+from benchmarks.delivery import SWEEP, FilledOutbox, deliver, fill
 from sweeps.records.state import State
 from sweeps.server.ui import mlflow_ui
 from sweeps.tracking.store import mlflow_client, sweep_experiments
@@ -60,16 +60,20 @@ def main() -> None:
         browser.close()
 
 
-def in_service(browser: Browser, filled: Filled, state: State) -> Iterator[tuple[str, list[float]]]:
-    """What the store of a cluster takes."""
+def in_service(
+    browser: Browser, filled: FilledOutbox, state: State
+) -> Iterator[tuple[str, list[float]]]:
+    """Yield the measurements of PostgreSQL, the store of a cluster."""
     with service(state.root) as url:
         yield "delivery to PostgreSQL", [deliver(url, filled, state)]
         yield "rankings, PostgreSQL", rankings(url, state)
         yield "page, PostgreSQL", page(browser, url, url, filled)
 
 
-def in_file(browser: Browser, filled: Filled, state: State) -> Iterator[tuple[str, list[float]]]:
-    """What the store of a local run takes."""
+def in_file(
+    browser: Browser, filled: FilledOutbox, state: State
+) -> Iterator[tuple[str, list[float]]]:
+    """Yield the measurements of sqlite, the store of a local run."""
     uri, log_file = state.tracking_uri, state.root / "ui.log"
     yield "delivery to sqlite", [deliver(uri, filled, state)]
     yield "rankings, sqlite", rankings(uri, state)
@@ -84,7 +88,7 @@ STORES = {"postgresql": in_service, "sqlite": in_file}
 
 @contextmanager
 def service(folder: Path) -> Iterator[str]:
-    """PostgreSQL and the server as their containers start them; yields the server's URL."""
+    """Context manager: PostgreSQL and the MLflow server as in their containers; gives its URL."""
     login = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
     with postgres(is_safe=True) as database:
         environment = {
@@ -102,14 +106,14 @@ def rankings(uri: str, state: State) -> list[float]:
     return [measure(*arguments)[0] for _ in range(TIMES)]
 
 
-def page(browser: Browser, base_url: str, uri: str, filled: Filled) -> list[float]:
+def page(browser: Browser, base_url: str, uri: str, filled: FilledOutbox) -> list[float]:
     (experiment_id,) = sweep_experiments(mlflow_client(uri), SWEEP).values()
     link = view_link(base_url, experiment_id, "ranking")
     return [open_page(browser, link, filled.best) for _ in range(TIMES)]
 
 
 def open_page(browser: Browser, link: str, best: float) -> float:
-    """Seconds until the ranking shows its first loss, which must be the best."""
+    """Return the seconds until the ranking shows its first loss, which must be the best."""
     with closing(
         browser.new_context(http_credentials={"username": "admin", "password": PASSWORD})
     ) as context:

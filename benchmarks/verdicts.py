@@ -1,6 +1,6 @@
-"""How often verdicts are wrong: synthetic sweeps with a known truth, from a file to the verdict.
+"""The rates of wrong verdicts on synthetic sweeps whose truth is known.
 
-Each claim is judged where that is hardest: at the edge of its truth, all else beyond doubt.
+Each claim is tested where that is hardest: at the edge of its truth, with all else clear.
 """
 
 from __future__ import annotations
@@ -9,30 +9,40 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from analysis.forecast import chances
+from analysis.claims.forecast import chances
 from benchmarks.edges import EDGES, EVERY, REFUTED, SUPPORTED, Edge, by_truth
-from benchmarks.measuring import Asked, print_section, print_table
-from benchmarks.synthetic import NOISES, SKEWED, SYMMETRIC, Design, Means, Noise, Truth, conclusions
+from benchmarks.measuring import BenchmarkOptions, print_section, print_table
+from benchmarks.synthetic import (
+    NOISES,
+    SKEWED,
+    SYMMETRIC,
+    Design,
+    Means,
+    NoiseModel,
+    Truth,
+    conclusions,
+)
 
 SWEEPS, SWEEPS_QUICK = 1_000, 2
 SEEDS, MORE_SEEDS = 5, 10  # of each configuration
-CELLS, CELLS_QUICK = (12, 24, 36), (3,)  # of which the weakest decides
-CHANCE = 17  # seed of all that is drawn
+CELLS, CELLS_QUICK = (12, 24, 36), (3,)  # numbers of cells; the weakest cell decides
+CHANCE = 17  # seed of all random numbers
 ABOUT = """\
-Shares of {sweeps} sweeps in percent (and their standard errors); n seeds. Noise that is not said to
-be of both arms is of the one that looks better; the other has normal noise, or none ("alone")."""
+Shares of {sweeps} sweeps in percent (and their standard errors); n seeds. Noise is of the arm that
+looks better, unless it is of both; the other arm has normal noise, or none ("alone")."""
 
 TESTS = ("order", "trend", "equal")  # the forms whose tests differ
-PAIR = {"factor": "size", "order": [2, 1]}
-SAME = {"factor": "size", "equal": [2, 1]}
-FALLING = {"factor": "size", "trend": "falling"}
-NOT_EVERY = {"holds": "not in every cell"}
-CASES: Sequence[tuple[Mapping[str, Any], Means, float, int]] = (  # the spread of differences; seeds
+PAIR: dict[str, object] = {"factor": "size", "order": [2, 1]}
+SAME: dict[str, object] = {"factor": "size", "equal": [2, 1]}
+FALLING: dict[str, object] = {"factor": "size", "trend": "falling"}
+NOT_EVERY: dict[str, object] = {"holds": "not in every cell"}
+CASES: Sequence[
+    tuple[Mapping[str, object], Means, float, int]
+] = (  # the spread of differences; seeds
     (PAIR, ((0.0015, 0),), 0.0015, 5),  # less than the margin
     (PAIR, ((0.0015, 0),), 0.0015, 10),
     (PAIR, ((0.0015, 0),), 0.0015, 20),
@@ -50,19 +60,22 @@ Rows = Iterator[Mapping[str, object]]
 
 
 def wrong_shares(
-    edges: Sequence[Edge], noise: Noise, seeds: int, sweeps: int, chance: np.random.Generator
+    edges: Sequence[Edge], noise: NoiseModel, seeds: int, sweeps: int, chance: np.random.Generator
 ) -> list[float]:
-    """In what share of sweeps each claim, all of the same truth, gets the verdict that is wrong."""
+    """Return the share of sweeps in which each claim gets the wrong verdict; one truth for all."""
     design = Design(edges[0].truth, noise, seeds)
     wrong = np.zeros(len(edges))
     claims = [edge.claim for edge in edges]
-    for found in conclusions(claims, design.sweeps(sweeps, chance)):
-        wrong += [each.verdict == edge.wrong for each, edge in zip(found, edges, strict=True)]
+    for of_sweep in conclusions(claims, design.sweeps(sweeps, chance)):
+        wrong += [
+            conclusion.verdict == edge.wrong
+            for conclusion, edge in zip(of_sweep, edges, strict=True)
+        ]
     return [float(share) for share in wrong / sweeps]
 
 
-def run(asked: Asked) -> None:
-    sweeps = asked.sweeps or (SWEEPS_QUICK if asked.is_quick else SWEEPS)
+def run(options: BenchmarkOptions) -> None:
+    sweeps = options.sweeps or (SWEEPS_QUICK if options.is_quick else SWEEPS)
     print_section("verdicts", ABOUT.format(sweeps=sweeps), torch.device("cpu"))
     symmetric, skewed, more, forecasts, coverage = np.random.default_rng(CHANCE).spawn(5)
     tested = [
@@ -75,12 +88,12 @@ def run(asked: Asked) -> None:
     print_table(_errors(tested, SKEWED, SEEDS, sweeps, skewed))
     print_table(_errors(ordered, NOISES, MORE_SEEDS, sweeps, more))
     print_table(_forecasts(sweeps, forecasts))
-    print_table(_coverage(CELLS_QUICK if asked.is_quick else CELLS, sweeps, coverage))
+    print_table(_coverage(CELLS_QUICK if options.is_quick else CELLS, sweeps, coverage))
 
 
 def _errors(
     edges: Sequence[Edge],
-    noises: Mapping[str, Noise],
+    noises: Mapping[str, NoiseModel],
     seeds: int,
     sweeps: int,
     chance: np.random.Generator,
@@ -91,24 +104,24 @@ def _errors(
             for name, noise in noises.items()
         }
         for row, edge in enumerate(group):
-            found = {name: percent(shares[row], sweeps) for name, shares in columns.items()}
+            rates = {name: percent(shares[row], sweeps) for name, shares in columns.items()}
             yield {
                 "claim": edge.form,
                 "holds": edge.holds,
                 "wrong": edge.wrong,
                 "n": seeds,
-                **found,
+                **rates,
             }
 
 
 def _forecasts(sweeps: int, chance: np.random.Generator) -> Rows:
-    """What is forecast where the margin rule or Page's test decides, beside what comes of it."""
+    """Compare forecast and measured rates, where the margin rule or Page's test decides."""
     for claim, means, spread, seeds in CASES:
         design = Design(Truth(means), NOISES["normal"], seeds, spread / math.sqrt(2))
         ((typical,),) = conclusions([claim], [design.typical(chance)])
         expected = chances(typical.claim, typical.basis, seeds)
-        found = conclusions([claim], design.sweeps(sweeps, chance))
-        counts = Counter(each.verdict for (each,) in found)
+        drawn = conclusions([claim], design.sweeps(sweeps, chance))
+        counts = Counter(conclusion.verdict for (conclusion,) in drawn)
         yield {
             "claim": ", ".join(map(str, claim.values())),
             "means": "; ".join(", ".join(map(str, cell)) for cell in means),
@@ -122,15 +135,16 @@ def _forecasts(sweeps: int, chance: np.random.Generator) -> Rows:
 
 
 def _coverage(cells: Sequence[int], sweeps: int, chance: np.random.Generator) -> Rows:
-    """How often the interval of the cell that decides, the extreme of many, has its difference.
+    """Return how often the interval of the deciding cell contains the true difference.
 
-    Where no cell has one, the extreme is that with the most luck.
+    The true difference is zero in all cells, so the most extreme cell decides by luck.
     """
     for number, seeds in itertools.product(cells, (SEEDS, MORE_SEEDS)):
         design = Design(Truth(((0, 0),) * number), NOISES["normal"], seeds)
         inside = np.zeros(2)
-        for (each,) in conclusions([PAIR], design.sweeps(sweeps, chance)):
-            inside += [one.low <= 0 <= one.high for one in (each.effect, each.simultaneous)]
+        for (conclusion,) in conclusions([PAIR], design.sweeps(sweeps, chance)):
+            intervals = (conclusion.effect, conclusion.simultaneous)
+            inside += [interval.low <= 0 <= interval.high for interval in intervals]
         alone, together = inside / sweeps
         yield {
             "cells": number,
@@ -141,6 +155,6 @@ def _coverage(cells: Sequence[int], sweeps: int, chance: np.random.Generator) ->
 
 
 def percent(share: float, sweeps: int) -> str:
-    """A share of so many sweeps, with its standard error."""
+    """Return a share of a number of sweeps in percent, with its standard error."""
     error = math.sqrt(share * (1 - share) / sweeps)
     return f"{100 * share:.1f} ({100 * error:.1f})"

@@ -1,6 +1,6 @@
-"""The ways of running many trials that are compared.
+"""The compared ways of running many trials.
 
-Plain loops, plain Tune, `sweeps run`, and our workers without Ray and MLflow around them.
+Plain loops, plain Tune, `sweeps run`, and our workers without Ray and MLflow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.commands import PYTHON, SWEEPS, Ran, run_command
+from benchmarks.commands import PYTHON, SWEEPS, CommandResult, run_command
 from benchmarks.plain_loop import PlainConfig
 
 AT_ONCE = 2
@@ -24,26 +24,24 @@ OURS, BARE = "`sweeps run`", "our workers, neither Ray nor MLflow"
 
 
 @dataclass(frozen=True)
-class Came:
-    """What a way of running trials came to."""
+class WayResult:
+    """The measured result of one way of running trials."""
 
-    ran: Ran
-    trials: int  # that finished
-    tokens: int  # that these were trained on
-    val_loss: float  # nats per character, the mean of the last ones
-    started_s: Sequence[
-        float
-    ]  # when trials were started, time.time(), in order; the first at least
+    command: CommandResult
+    trials: int  # finished
+    tokens: int  # trained on, by all of them
+    val_loss: float  # nats per character, the mean of the last evaluations
+    started_s: Sequence[float]  # starts of trials, time.time(), in order; at least the first
 
     @property
     def start_up_s(self) -> float:
         """Seconds from the command to the first trial."""
-        return self.started_s[0] - self.ran.started_s
+        return self.started_s[0] - self.command.started_s
 
 
 def run_plain(
     way: str, trials: Sequence[PlainConfig], corpus: str, corpora: Path, device: str
-) -> Came:
+) -> WayResult:
     """Run plain trials by one of the plain ways."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name) / "work.json"
@@ -56,32 +54,32 @@ def run_plain(
             TUNE: tune,
             TUNE_REUSING: [*tune, "--reuse-actors"],
         }[way]
-        return _came(run_command(PYTHON, "-m", *arguments))
+        return _result_of(run_command(PYTHON, "-m", *arguments))
 
 
-def run_bare(corpora: Path, sweep: str, *overrides: str) -> Came:
-    """Run the trials of a sweep by our workers, without what is around them in a sweep."""
+def run_bare(corpora: Path, sweep: str, *overrides: str) -> WayResult:
+    """Run the trials of a sweep by our workers, without Ray and MLflow."""
     arguments = ["benchmarks.bare", sweep, *overrides, "--corpora", str(corpora)]
-    return _came(run_command(PYTHON, "-m", *arguments, "--at-once", str(AT_ONCE)))
+    return _result_of(run_command(PYTHON, "-m", *arguments, "--at-once", str(AT_ONCE)))
 
 
-def _came(ran: Ran) -> Came:
-    """Of a command that says what its trials came to in its last line, as JSON."""
-    said = json.loads(ran.said.splitlines()[-1])
-    return Came(ran, said["trials"], said["tokens"], said["val_loss"], [said["started_s"]])
+def _result_of(command: CommandResult) -> WayResult:
+    """Read the result of a command that prints it as JSON in its last line."""
+    last = json.loads(command.output.splitlines()[-1])
+    return WayResult(command, last["trials"], last["tokens"], last["val_loss"], [last["started_s"]])
 
 
-def run_ours(folder: Path, sweep: str, name: str, *overrides: str) -> Came:
-    """Run a sweep in a folder, with a state of its own.
+def run_ours(folder: Path, sweep: str, name: str, *overrides: str) -> WayResult:
+    """Run a sweep in a folder, with a new state folder.
 
     Args:
         folder: where `sweeps run` is started.
-        sweep: its file or a preset.
-        name: the sweep's.
-        overrides: of the sweep's values.
+        sweep: a sweep file or a preset.
+        name: the name of the sweep.
+        overrides: values that replace the sweep's.
     """
     with tempfile.TemporaryDirectory(dir=folder) as state:
-        ran = run_command(SWEEPS, "run", sweep, "--state", state, *overrides, cwd=folder)
+        command = run_command(SWEEPS, "run", sweep, "--state", state, *overrides, cwd=folder)
         with closing(sqlite3.connect(Path(state) / "sweeps" / name / "outbox.db")) as box:
             trials = box.execute(
                 "SELECT step, content, started_ms FROM trials WHERE status = 'FINISHED'"
@@ -90,9 +88,9 @@ def run_ours(folder: Path, sweep: str, name: str, *overrides: str) -> Came:
             last = box.execute("SELECT content, MAX(step) FROM evaluations GROUP BY key").fetchall()
     params = [json.loads(content)["params"] for _, content, _ in trials]
     tokens = sum(
-        step * int(one["batch_size"]) * int(one["block_size"])
-        for (step, _, _), one in zip(trials, params, strict=True)
+        step * int(values["batch_size"]) * int(values["block_size"])
+        for (step, _, _), values in zip(trials, params, strict=True)
     )
     losses = [json.loads(content)["val_loss"] for content, _ in last]
     started_s = [started_ms / 1e3 for *_, started_ms in trials]
-    return Came(ran, len(trials), tokens, statistics.fmean(losses), started_s)
+    return WayResult(command, len(trials), tokens, statistics.fmean(losses), started_s)

@@ -1,4 +1,15 @@
-"""What a model is: the variants, by the name that a sweep file gives them. Needs torch only."""
+"""Language models: the variants, by the names that sweep files use. Needs torch only.
+
+base               the base class of all variants
+bigram             a table of logits
+factorized         a table of low rank
+attention          attention without projections
+positions          the positional encodings of attention
+count              counted pairs of tokens
+stacked            several models as one
+mixed_attention    attention models with different encodings as one
+causal_scores      attention scores and their gradient
+"""
 
 from collections.abc import Mapping
 

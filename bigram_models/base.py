@@ -1,10 +1,10 @@
-"""What every variant is. Shapes: B batch, T time, V vocabulary, N tokens of a text."""
+"""The base class of all variants. Shapes: B batch, T time, V vocabulary, N tokens of a text."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +14,20 @@ from bigram_models.stacked import StackedModel
 
 
 class LanguageModel(nn.Module, ABC):
-    """Next-token logits from the tokens so far.
+    """Predicts the next token from the tokens so far.
 
     A variant is a subclass with
 
     * ``Config``: a frozen dataclass of its settings, whose ``__post_init__`` raises `ValueError`
-      for values that cannot be; and
+      for impossible values; and
     * ``__init__(config, vocab_size, block_size, generator)``: every random initial value is drawn
       from ``generator``, never from the global state.
     """
 
-    Config: ClassVar[type[Any]]
+    Config: ClassVar[type[Any]]  # Any: each variant has its own dataclass with its own fields
 
     def __init__(self, vocab_size: int, context_size: int) -> None:
-        """Remember the number of tokens V and how many past tokens the model can use."""
+        """Set the number of tokens V and the number of past tokens that the model can use."""
         super().__init__()
         self.vocab_size = vocab_size
         self.context_size = context_size
@@ -37,13 +37,16 @@ class LanguageModel(nn.Module, ABC):
         """Map token ids (B, T) int64 to next-token logits (B, T, V) float32, T <= context_size."""
 
     @classmethod
-    def stack_kind(cls, config: Any) -> Hashable:
-        """Equal for settings whose models `stacked` can run as one: by default equal settings."""
+    def stack_kind(cls, config: object) -> Hashable:
+        """Return a value that is equal for settings whose models `stacked` can run as one.
+
+        By default only equal settings are stacked.
+        """
         return repr(config)
 
     @classmethod
-    def stacked(cls, members: Sequence[Any]) -> StackedModel:
-        """Models of one `stack_kind` and shape as one, whose tensors theirs become views of."""
+    def stacked(cls, members: Sequence[Self]) -> StackedModel:
+        """Return one model of several of equal `stack_kind` and shape, which share its tensors."""
         return StackedModel(members)
 
     @torch.no_grad()
@@ -53,7 +56,7 @@ class LanguageModel(nn.Module, ABC):
         Args:
             prompt_BT: token ids (B, T) int64, T >= 1, on the model's device.
             length: tokens to add to each row.
-            generator: the source of chance, on the model's device.
+            generator: random numbers for sampling, on the model's device.
 
         Returns:
             Ids (B, T + length) int64: the prompts and their continuations.
@@ -75,7 +78,7 @@ class LanguageModel(nn.Module, ABC):
 
 
 class FittedModel(LanguageModel):
-    """A model that is computed from the text in one pass instead of trained by gradients."""
+    """A model that is computed from the text in one pass, not trained by gradients."""
 
     @abstractmethod
     def fit(self, tokens_N: Tensor) -> None:
@@ -83,7 +86,7 @@ class FittedModel(LanguageModel):
 
 
 def linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
-    """`nn.Linear` with PyTorch's own initial distribution, U(-1/sqrt(in), 1/sqrt(in)), seeded."""
+    """Return `nn.Linear` with PyTorch's initial values, U(-1/sqrt(in), 1/sqrt(in)), seeded."""
     layer = nn.Linear(in_features, out_features, device="meta")  # draws nothing
     # Not by nn.utils.skip_init, which imports sympy: half a second, once in each process.
     layer.weight = nn.Parameter(torch.empty(out_features, in_features))
@@ -95,7 +98,7 @@ def linear(in_features: int, out_features: int, generator: torch.Generator) -> n
 
 
 def normal_parameter(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
-    """A trainable (rows, columns) float32 table drawn from N(0, 1)."""
+    """Return a trainable (rows, columns) float32 table drawn from N(0, 1)."""
     return nn.Parameter(torch.randn(rows, columns, generator=generator))
 
 

@@ -1,10 +1,10 @@
-"""The statistical bigram: what follows what, counted.
+"""The statistical bigram, from counts of neighbouring tokens.
 
 Shapes: B batch, T time, V vocabulary, N tokens, P distinct pairs, U distinct ids in a batch.
 
-The counts are kept as compressed sparse rows, so that they take memory by the pairs that occur and
-not by V * V. Counting is one pass: a histogram of the pair codes where a V x V histogram is small,
-otherwise a sort of the codes. A long text is counted in pieces: its codes take eight bytes each.
+The counts are compressed sparse rows, whose memory grows with the pairs that occur and not with
+V * V. Counting is one pass: a histogram of the pair codes where a V x V histogram is small,
+otherwise a sort of the codes. A long text is counted in pieces: each code takes eight bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,12 +55,15 @@ class CountBigram(FittedModel):
         self.row_start_V1 = torch.searchsorted(pair_P, first_of_row_V1)
 
     def forward(self, ids_BT: Tensor) -> Tensor:
-        """Log-probabilities, which are logits too; only rows of ids that occur are made dense."""
+        """Return log-probabilities (which are logits too) (B, T, V).
+
+        Only the rows of ids that occur are made dense.
+        """
         ids_U, position_BT = torch.unique(ids_BT, return_inverse=True)
         return self._log_probabilities(ids_U)[position_BT]
 
     def _log_probabilities(self, ids_U: Tensor) -> Tensor:
-        """Rows (U, V) of log p(next | id)."""
+        """Return the rows (U, V) of log p(next | id)."""
         start_U = self.row_start_V1[ids_U]
         pairs_U = self.row_start_V1[ids_U + 1] - start_U
         row = torch.arange(len(ids_U), device=ids_U.device).repeat_interleave(pairs_U)
@@ -75,8 +77,10 @@ class CountBigram(FittedModel):
         uniform = 1 / self.vocab_size
         return torch.where(total_U1 > 0, weight_UV / total_U1, uniform).log()
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Take the number of distinct pairs from what is loaded: it is a property of the text."""
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: object
+    ) -> None:
+        """Load counts of any number of distinct pairs, which depends on the fitted text."""
         for name in ("successor_P", "count_P"):
             setattr(self, name, torch.empty_like(state_dict[prefix + name]))
         super()._load_from_state_dict(state_dict, prefix, *rest)
@@ -114,16 +118,16 @@ def _count_by_sorting(tokens_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor
 
 
 def _pairs(tokens_N: Tensor, vocab_size: int, at_once: int) -> Iterator[Tensor]:
-    """The codes id * V + next of neighbouring tokens, some at a time, int64."""
+    """Yield the codes id * V + next of neighbouring tokens, at most at_once of them, int64."""
     for start in range(0, len(tokens_N) - 1, at_once):
         piece_N = tokens_N[start : start + at_once + 1].long()
         yield piece_N[:-1] * vocab_size + piece_N[1:]
 
 
 def conditional_entropy(pair_P: Tensor, count_P: Tensor, vocab_size: int) -> float:
-    """Entropy of a token given the one before it, from the pairs that `count_pairs` returns.
+    """Return the entropy of a token given the previous one, from the result of `count_pairs`.
 
-    No bigram model can have a lower loss on the counted text: the oracle for all of them.
+    No bigram model can have a lower loss on the counted text.
 
     Returns:
         Nats per predicted token (Shannon 1951, F_2 with the natural logarithm).

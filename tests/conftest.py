@@ -56,8 +56,8 @@ def embedded() -> Corpus:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of an MLflow store, to copy: making one takes seconds."""
-    from analysis.runs import open_store
-    from analysis.sqlite_store import store_uri
+    from analysis.trials.mlflow_store import open_store
+    from analysis.trials.sqlite_store import store_uri
 
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     open_store(store_uri(file))

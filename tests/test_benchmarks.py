@@ -1,4 +1,4 @@
-"""The benchmarks run, measure the same work on both sides, and count operations rightly."""
+"""The benchmarks run, measure the same work on both sides, and count operations correctly."""
 
 import json
 import math
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from benchmarks import __main__ as command
 from benchmarks import overhead
-from benchmarks.commands import Ran, run_command
+from benchmarks.commands import CommandResult, run_command
 from benchmarks.measuring import Samples
 from benchmarks.operations import attention_bytes, attention_operations, executed_operations
 from benchmarks.ours import Shape, operations_of
 from benchmarks.plain_loop import PlainConfig, PlainTrial
 from benchmarks.synthetic import SKEWED, SYMMETRIC
-from benchmarks.ways import Came
+from benchmarks.ways import WayResult
 from bigram_models import VARIANTS
 from bigram_models.positions import AddedTable
 from trainables.data.corpus import Corpus
@@ -190,10 +190,12 @@ def test_quarters_by_hand() -> None:
 
 
 def test_the_cost_of_a_trial_by_hand() -> None:
-    def run_trials(number: int) -> Came:  # half a second each after ten seconds
+    def run_trials(number: int) -> WayResult:  # half a second each after ten seconds
         started_s = [10 + number / 2 for number in range(number)]
-        ran = Ran(started_s=0.0, wall_s=10 + number / 2, said="", own_mib=number, all_mib=2.0)
-        return Came(ran, number, number, 4.0, started_s)
+        command = CommandResult(
+            started_s=0.0, wall_s=10 + number / 2, output="", own_mib=number, all_mib=2.0
+        )
+        return WayResult(command, number, number, 4.0, started_s)
 
     first, second = overhead.rows("ours", run_trials, [20, 40], rounds=2)
     assert (first["trials"], second["trials"]) == (20, 40)
@@ -206,7 +208,7 @@ def test_the_cost_of_a_trial_by_hand() -> None:
 def test_a_command_is_measured() -> None:
     held = "held = bytearray(200 << 20); import time; time.sleep(1.5); print('done')"
     ran = run_command(sys.executable, "-c", held)
-    assert ran.said == "done\n"
+    assert ran.output == "done\n"
     assert ran.wall_s > 1.5
     assert 200 < ran.own_mib < 300
     assert 200 < ran.all_mib < 300

@@ -69,11 +69,16 @@ def brief(value: object) -> str:
     return _brief.repr(value)
 
 
+def similar_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like a name that does not exist, or None."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
 def unknown_setting(name: str, known: Iterable[str]) -> str:
     """Return a message for an unknown setting, with the nearest known one or else all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+    near = similar_name(name, names)
+    remedy = f"did you mean {near!r}?" if near else f"known: {', '.join(names) or 'none'}"
     return f"unknown setting {brief(name)}; {remedy}"
 
 

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import NullLocator
 
 from analysis.comparison.measure import COUNT, TABLE, Comparison
-from analysis.document import Figure
 from analysis.figures.style import GREY, as_figure, fixed_style, legend_below, look
+from analysis.text.document import Figure
 
 TRAINED = "trained by gradient descent"
 BEST = "best found for the width, on the training counts"

@@ -28,8 +28,10 @@ from analysis.comparison.rank import (
     pair_counts,
 )
 from analysis.errors import AnalysisError
-from analysis.messages import first_line
-from analysis.runs import Trials, load_trials, opened
+from analysis.text.messages import first_line
+from analysis.trials.loading import load_trials
+from analysis.trials.mlflow_store import opened
+from analysis.trials.table import Trials
 from bigram_models import FactorizedBigram, LanguageModel, conditional_entropy, count_pairs
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus, load_corpus

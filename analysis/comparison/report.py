@@ -18,7 +18,7 @@ from analysis.comparison.rank import (
     cross_entropy,
     pair_counts,
 )
-from analysis.document import Report, as_code, as_text, code_block, markdown_table
+from analysis.text.document import Report, as_code, as_text, code_block, markdown_table
 from bigram_models import FittedModel
 from trainables.training.timing import devices, duration, hardware
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from analysis.document import Figure, in_short
 from analysis.figures.style import as_figure
+from analysis.text.document import Figure, in_short
 
 MOST_ROWS = 48
 KINDS = {  # what an interval says: colour, marker, colour inside

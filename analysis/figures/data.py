@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.confirmed import judged
-from analysis.runs import Trials, is_finite
 from analysis.statistics import t_interval
+from analysis.trials.confirmed import judged
+from analysis.trials.table import Trials, is_finite
 
 MOST_LEVELS = 40  # a number with more values is a continuum: no axis with a tick for each
 MOST_FACETS = 16

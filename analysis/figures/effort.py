@@ -11,11 +11,11 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from analysis.document import Figure
 from analysis.figures.data import ceiling, pareto, thinned
 from analysis.figures.style import COLOURS, LINES, LOSS, as_figure, legend_below, legible
-from analysis.runs import Trials
-from analysis.studies import best_so_far, objectives, suggestions
+from analysis.results.studies import best_so_far, objectives, suggestions
+from analysis.text.document import Figure
+from analysis.trials.table import Trials
 
 MOST_LINES = 8  # studies with a line and a name each
 MOST_POINTS = 500  # of a line

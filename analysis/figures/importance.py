@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from analysis.document import Figure
 from analysis.figures.style import as_figure
-from analysis.importances import MEANING, WITHIN
+from analysis.results.importances import MEANING, WITHIN
+from analysis.text.document import Figure
 
 MOST_SETTINGS = 15
 BARS = dict(zip(MEANING, (("#0072B2", ""), ("#E69F00", "///")), strict=True))

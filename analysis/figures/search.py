@@ -12,13 +12,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from analysis.document import Figure
 from analysis.figures.data import ceiling, number
 from analysis.figures.effort import cost_of_search, front
 from analysis.figures.style import COLOURS, GREY, LOSS, as_figure, set_scale
-from analysis.runs import Trials, is_finite
-from analysis.search import Space
-from analysis.studies import chosen, suggestions
+from analysis.results.studies import chosen, suggestions
+from analysis.text.document import Figure
+from analysis.trials.search_record import Space
+from analysis.trials.table import Trials, is_finite
 
 MOST_PANELS = 9
 MOST_TICKS = 8

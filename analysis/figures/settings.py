@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.document import Figure, in_short
 from analysis.figures.data import Configurations, ceiling, number, spread
 from analysis.figures.style import (
     GREY,
@@ -25,6 +24,7 @@ from analysis.figures.style import (
     panels,
     set_scale,
 )
+from analysis.text.document import Figure, in_short
 
 MOST_REFERENCES = 4
 MOST_CELLS = 16  # on a side of a heat map

@@ -19,9 +19,9 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from analysis.document import Figure
 from analysis.figures.data import number
-from analysis.terminal import visible
+from analysis.text.document import Figure
+from analysis.text.terminal import visible
 
 LOSS = "val_loss (nats per character)"
 # Okabe and Ito's colours, which colour-blind people tell apart, without the yellow that white

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from analysis.document import Figure
 from analysis.figures.data import (
     Configurations,
     ceiling,
@@ -37,7 +36,8 @@ from analysis.figures.style import (
     ordered_look,
     panels,
 )
-from analysis.runs import is_finite
+from analysis.text.document import Figure
+from analysis.trials.table import is_finite
 
 MOST_CURVES = 60
 MOST_LINES = 8  # in a panel

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from analysis.messages import first_line
+from analysis.text.messages import first_line
 from sweeps.server.mlflow_server import (
     LOCAL_NAMES,
     LOOPBACK,

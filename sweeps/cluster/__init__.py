@@ -1,8 +1,13 @@
 """Ray clusters.
 
-connection         joining a cluster, and checking its machines
-remote_tasks       the tasks that run on its machines besides trials
+connection         joining a cluster, or starting Ray on this machine
+ray_processes      Ray's processes on this machine: watching and ending them
 ray_environment    the environment variables that Ray reads
+machines           the machines of a cluster: storage checks and GPU measurements
+remote_tasks       the tasks that run on these machines besides trials
+slots              how many trials of a sweep may run at once
 jobs               sweeps as Ray jobs
-code_package       the code that a job takes to the cluster
+sweep_job          one submission of a sweep
+submission         the folder that a job takes to the cluster
+code_package       the code in that folder
 """

@@ -1,100 +1,72 @@
-"""Sweeps as jobs of a Ray cluster, asked for by the name of the sweep.
+"""Sweeps as jobs of a Ray cluster, found by the name of the sweep.
 
-Only the dashboard's address is needed, and the token (`RAY_AUTH_MODE`, `RAY_AUTH_TOKEN_PATH`, which
-Ray's own client reads): nothing here joins the cluster.
+This needs only the address of the dashboard and the token, which Ray's client reads
+(`RAY_AUTH_MODE`, `RAY_AUTH_TOKEN_PATH`): nothing here joins the cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import logging
 import os
 import shlex
-import shutil
 import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
 from ray.exceptions import RayError
-from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.job_submission import JobSubmissionClient
 
 from analysis.errors import nearest
-from sweeps.cluster.code_package import copy_code
-from sweeps.process.summary import Summary, last_summary
+from sweeps.cluster.submission import SCRIPT, fill_submission, resume_command
+from sweeps.cluster.sweep_job import SweepJob, job_metadata, job_of
+from sweeps.process.summary import WANTS_JSON, last_summary, without_json
 from trainables.errors import UserError, brief
 
 if TYPE_CHECKING:
     from sweeps.planning.plan import Plan
 
-STATUS = {"SUCCEEDED": "FINISHED"}  # what Ray calls otherwise than MLflow and we do
-ACTIVE = ("PENDING", "RUNNING")
 STOP_S = 60  # how long a sweep may take to save its trials and end
-ENDING_S = 30.0  # what Ray takes to say so
-SCRIPT = "run.sh"
+ENDING_S = 30.0  # how long Ray may take to report that a job has ended
 CHANGES_NOTHING = "the sweep itself goes on, see `sweeps status`"
 
 
 class NotThereError(UserError):
-    """No cluster answers at the address, or it does not have the sweep."""
-
-
-@dataclass(frozen=True)
-class SweepJob:
-    """One submission of a sweep."""
-
-    sweep: str
-    job: str  # Ray's submission id
-    status: str  # PENDING, RUNNING, FINISHED, FAILED or STOPPED
-    user: str
-    command: str
-    code_version: str
-    submitted_ms: int
-    seconds: float  # since it was submitted, or until it ended
-    message: str  # Ray's, about the end of the job
-    progress: Summary | None
-
-    @property
-    def is_active(self) -> bool:
-        return self.status in ACTIVE
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for programs."""
-        return asdict(self)
+    """No cluster answers at the address, or the cluster does not have the sweep."""
 
 
 class Cluster:
     """The jobs of a cluster."""
 
     def __init__(self, address: str) -> None:
-        """Look for the cluster.
+        """Connect to the dashboard of a cluster.
 
         Args:
-            address: of its dashboard, ``http://host:8265``.
+            address: of the dashboard, ``http://host:8265``.
 
         Raises:
             NotThereError: nothing answers there.
-            UserError: it is no address, or what answers refuses us.
+            UserError: it is no address, or the server there refuses the request.
         """
         self._address = _checked(address)
         for module in ("dashboard_sdk", "modules.job.sdk"):
             logging.getLogger(f"ray.dashboard.{module}").setLevel(logging.WARNING)
         logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
         for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
-            os.environ.pop(name, None)  # Ray prefers them to the address that it is given
-        with self._asked():
+            os.environ.pop(name, None)  # Ray prefers them to the address that is passed
+        with self._request():
             self._client = JobSubmissionClient(self._address)
 
     @contextlib.contextmanager
-    def _asked(self, then: str = "") -> Iterator[None]:
-        """What goes wrong with a request, as a user's error."""
+    def _request(self, then: str = "") -> Iterator[None]:
+        """Context manager: raise what goes wrong with a request as a `UserError`."""
         try:
             yield
         except (ConnectionError, requests.ConnectionError, requests.Timeout):
@@ -103,29 +75,30 @@ class Cluster:
                 " address with --address or RAY_API_SERVER_ADDRESS"
             ) from None
         except (RayError, RuntimeError, OSError, ValueError, requests.RequestException) as error:
-            said = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             if any(word in str(error) for word in ("401", "403", "uthenticat", "nauthoriz")):
-                said = (
+                reason = (
                     "it wants a token, or another one: set RAY_AUTH_MODE=token and"
                     " RAY_AUTH_TOKEN_PATH to a file with the cluster's"
                 )
             raise UserError(
-                f"the cluster at {self._address} did not do it: {said}{then and f'; {then}'}"
+                f"the cluster at {self._address} refused the request:"
+                f" {reason}{then and f'; {then}'}"
             ) from None
 
     def jobs(self) -> list[SweepJob]:
-        """The submissions of all sweeps, the newest first; without their progress.
+        """Return the submissions of all sweeps, the newest first, without their progress.
 
         Raises:
             UserError: the cluster does not answer.
         """
-        with self._asked():
+        with self._request():
             details = self._client.list_jobs()
-        found = [_job(one) for one in details if "sweep" in (one.metadata or {})]
+        found = [job_of(job) for job in details if "sweep" in (job.metadata or {})]
         return sorted(found, key=lambda job: -job.submitted_ms)
 
     def submissions(self, sweep: str) -> list[SweepJob]:
-        """All of a sweep, at least one, the newest first.
+        """Return the submissions of a sweep, at least one, the newest first.
 
         Raises:
             NotThereError: the cluster knows no such sweep.
@@ -138,12 +111,12 @@ class Cluster:
         return found
 
     def newest(self, sweep: str) -> SweepJob:
-        """The newest submission of a sweep; errors as of `submissions`."""
+        """Return the newest submission of a sweep; errors as in `submissions`."""
         return self.submissions(sweep)[0]
 
     def with_progress(self, job: SweepJob) -> SweepJob:
-        """The same, and how far it is by its output."""
-        return SweepJob(**{**vars(job), "progress": last_summary(self.logs(job))})
+        """Return the job with its progress, which the driver writes to its log as JSON."""
+        return replace(job, progress=last_summary(self._log(job)))
 
     def submit(
         self, plan: Plan, file: Path | None, name_or_path: str, arguments: Sequence[str]
@@ -151,78 +124,78 @@ class Cluster:
         """Send a sweep to the cluster, with the code that checked it.
 
         Args:
-            plan: of the sweep, made here: what cannot be is refused before anything is sent.
-            file: its file, which travels; None for a preset, which travels with the code.
-            name_or_path: as the user wrote it.
+            plan: of the sweep, made here, so that mistakes are refused before anything is sent.
+            file: of the sweep; None for a preset, which travels with the code.
+            name_or_path: of the sweep, as the user wrote it.
             arguments: of `sweeps run` there, after the file.
 
         Raises:
-            UserError: the sweep runs already, or the cluster does not take it.
+            UserError: the sweep runs already, or the cluster refuses it.
         """
         from sweeps.tracking.description import code_version
 
         name = plan.sweep.name
         _refuse_active(job for job in self.jobs() if job.sweep == name)
-        asked = shlex.join(["sweeps", "run", name_or_path, *arguments])
-        metadata = _metadata(name, asked, code_version())
+        command = shlex.join(["sweeps", "run", name_or_path, *arguments])
+        metadata = job_metadata(name, command, code_version())
         with tempfile.TemporaryDirectory(prefix="sweeps-submit-") as scratch:
             folder = Path(scratch)
-            copy_code(folder)
-            if file is not None:
-                shutil.copyfile(file, folder / file.name)
-            _copy_corpus(plan.sweep.corpus, folder)
-            command = ["python", "-m", "sweeps", "run", file.name if file else name_or_path]
-            script = _script(name, shlex.join([*command, *arguments]))
-            (folder / SCRIPT).write_bytes(os.fsencode(script))
+            fill_submission(folder, plan.sweep, file, name_or_path, arguments)
             return self._start(f"exec sh {SCRIPT}", metadata, folder)
 
     def resume(self, sweep: str, arguments: Sequence[str]) -> SweepJob:
-        """Submit again what the cluster kept of the last submission of a sweep.
+        """Submit the last submission of a sweep again, which the cluster has kept.
 
         Raises:
-            UserError: the cluster knows no such sweep, or it runs.
+            UserError: the cluster knows no such sweep, or the sweep runs.
         """
         jobs = self.submissions(sweep)
         _refuse_active(jobs)
-        metadata = _metadata(sweep, jobs[0].command, jobs[0].code_version)
-        again = shlex.join(["exec", "sh", SCRIPT, *arguments])
-        return self._start(f'cd "$SWEEPS_STATE/{_kept(sweep)}" && {again}', metadata, None)
+        metadata = job_metadata(sweep, jobs[0].command, jobs[0].code_version)
+        return self._start(resume_command(sweep, arguments), metadata, None)
 
     def logs(self, job: SweepJob) -> str:
-        """What a sweep has said so far."""
-        with self._asked():
-            logs: str = self._client.get_job_logs(job.job)
-        return logs
+        """Return the output of a sweep so far."""
+        return "".join(without_json([self._log(job)]))
+
+    def _log(self, job: SweepJob) -> str:
+        with self._request():
+            log: str = self._client.get_job_logs(job.job)
+        return log
 
     def follow(self, job: SweepJob) -> Iterator[str]:
-        """What a sweep says, until it ends.
+        """Yield the output of a sweep until it ends.
 
         Raises:
             UserError: the connection broke.
         """
-        with self._asked(CHANGES_NOTHING):
-            loop = asyncio.new_event_loop()
-            try:
-                lines = self._client.tail_job_logs(job.job)
-                while True:
-                    try:
-                        yield loop.run_until_complete(anext(lines))
-                    except StopAsyncIteration:
-                        break
-            finally:
-                loop.run_until_complete(loop.shutdown_asyncgens())
-                loop.close()
+        with self._request(CHANGES_NOTHING):
+            yield from without_json(self._tail(job))
         self.wait(job, ENDING_S)  # the last line comes before the end
 
+    def _tail(self, job: SweepJob) -> Iterator[str]:
+        """Yield the log of a job in chunks, until the job ends."""
+        loop = asyncio.new_event_loop()
+        try:
+            chunks = self._client.tail_job_logs(job.job)
+            while True:
+                try:
+                    yield loop.run_until_complete(anext(chunks))
+                except StopAsyncIteration:
+                    break
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
     def stop(self, job: SweepJob) -> SweepJob:
-        """Let the trials of a sweep save themselves, and end it.
+        """Stop a sweep after its trials have saved themselves.
 
         Raises:
-            UserError: it does not run, or did not end in time.
+            UserError: the sweep does not run, or did not end in time.
         """
         if not job.is_active:
             raise UserError(f"sweep {job.sweep!r} does not run: it is {job.status}")
-        with self._asked():
+        with self._request():
             self._client.stop_job(job.job)
         job = self.wait(job, STOP_S + ENDING_S)
         if job.is_active:
@@ -230,11 +203,11 @@ class Cluster:
         return job
 
     def wait(self, job: SweepJob, wait_s: float) -> SweepJob:
-        """The submission when it has ended, or as it is after some time."""
+        """Return the submission when it has ended, or its state after `wait_s`."""
         deadline_s = time.monotonic() + wait_s
         while True:
-            with self._asked():
-                job = _job(self._client.get_job_info(job.job))
+            with self._request():
+                job = job_of(self._client.get_job_info(job.job))
             if not job.is_active or time.monotonic() > deadline_s:
                 return job
             time.sleep(0.5)
@@ -246,10 +219,11 @@ class Cluster:
             "RAY_JOB_STOP_SIGNAL": "SIGINT",  # gently
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S),
             "PYTHONUNBUFFERED": "1",  # its output can be followed
+            WANTS_JSON: "1",
             "SWEEPS_CODE_VERSION": metadata["code_version"],
             "SWEEPS_AGAIN": f"sweeps resume {metadata['sweep']}",
         }
-        with self._asked():
+        with self._request():
             self._client.submit_job(
                 entrypoint=entrypoint,
                 submission_id=identifier,
@@ -259,22 +233,22 @@ class Cluster:
                     **({"working_dir": str(folder)} if folder else {}),
                 },
             )
-            return _job(self._client.get_job_info(identifier))
+            return job_of(self._client.get_job_info(identifier))
 
 
 def _checked(address: str) -> str:
-    """The address of a dashboard, with its scheme.
+    """Return the address of a dashboard with its scheme.
 
     Raises:
-        UserError: it is none; of other schemes Ray would import the Python module of that name.
+        UserError: it is no such address; for another scheme Ray would import a module of that name.
     """
     whole = address if "://" in address else f"http://{address}"
     try:
         parts = urlsplit(whole)
-        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        is_one = False
-    if not is_one:
+        is_address = False
+    if not is_address:
         raise UserError(
             f"{brief(address)} is no address of a cluster's dashboard; write it as http://HOST:8265"
         )
@@ -289,59 +263,3 @@ def _refuse_active(jobs: Iterable[SweepJob]) -> None:
                 f" {job.user}); `sweeps logs {job.sweep} -f` follows it, `sweeps stop {job.sweep}`"
                 " stops it"
             )
-
-
-def _metadata(sweep: str, command: str, code_version: str) -> dict[str, str]:
-    """What a job says of itself: `_job` reads it back."""
-    user = getpass.getuser()
-    return {"sweep": sweep, "user": user, "command": command, "code_version": code_version}
-
-
-def _job(details: JobDetails) -> SweepJob:
-    metadata = details.metadata or {}
-    status = details.status.value
-    started_ms = details.start_time or 0
-    ended_ms = details.end_time or time.time() * 1000
-    return SweepJob(
-        sweep=metadata["sweep"],
-        job=details.submission_id or "",
-        status=STATUS.get(status, status),
-        user=metadata.get("user", ""),
-        command=metadata.get("command", ""),
-        code_version=metadata.get("code_version", ""),
-        submitted_ms=started_ms,
-        seconds=max(0.0, (ended_ms - started_ms) / 1000),
-        message=details.message or "",
-        progress=None,
-    )
-
-
-def _kept(sweep: str) -> str:
-    """Where the state directory of the cluster keeps the last submission of a sweep."""
-    return f"sweeps/{sweep}/submission"
-
-
-def _script(sweep: str, command: str) -> str:
-    return f"""\
-# Written by `sweeps submit`: keeps this folder for `sweeps resume`, and runs the sweep.
-set -e
-kept="${{SWEEPS_STATE:?the cluster has to name its state directory}}/{_kept(sweep)}"
-if [ "$PWD" != "$kept" ]; then
-    rm -rf "$kept.new"
-    mkdir -p "$kept.new"
-    cp -R . "$kept.new"
-    rm -rf "$kept"
-    mv "$kept.new" "$kept"
-    cd "$kept"  # Ray may remove its own copy before the sweep has ended
-fi
-exec {command} "$@"
-"""
-
-
-def _copy_corpus(corpus: str, folder: Path) -> None:
-    """A text of the user's own travels, if it lies below the working directory."""
-    kind, _, name = corpus.partition(":")
-    path = Path(name)
-    if kind == "file" and not path.is_absolute() and ".." not in path.parts:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,26 +14,26 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal import in_a_line, printable, try_to_say
+from analysis.text.terminal import in_a_line, printable, try_to_say
 from sweeps.planning.estimate import Estimate
 from sweeps.planning.plan import Plan
-from sweeps.process.summary import Summary, duration
+from sweeps.process.summary import WANTS_JSON, Summary, duration
 from sweeps.records.events import TrialEvent
 from sweeps.search.queue import Queue
 from trainables.config import TrialConfig
 
 RUNNING_SHOWN = 8
 BAR_WIDTH = 40
-QUIET_S = 60.0  # where no table is shown: how long nothing is said at most, while trials train
+QUIET_S = 60.0  # the longest time without a line while trials train, if no table is shown
 
 
 @dataclass(frozen=True)
 class Before:
     """What earlier runs of a sweep did."""
 
-    done: int = 0  # trials, those included that were stopped early
-    stopped: int = 0
-    best: tuple[float, str] | None = None  # val_loss in nats, and the trial's name
+    done: int = 0  # trials that finished or were stopped early
+    stopped: int = 0  # of these
+    best: tuple[float, str] | None = None  # lowest val_loss, and the name of its trial
 
 
 class Progress:
@@ -47,36 +48,36 @@ class Progress:
         before: Before,
         what_comes: str,
     ) -> None:
-        """Start at what earlier runs did.
+        """Begin to count where earlier runs ended.
 
         Args:
-            plan: names the trials.
-            queue: has them.
-            cost: of the trials of this run, to weigh the time left.
-            total: how many trials the sweep will have; None where nobody knows.
-            before: what of them is done.
-            what_comes: what this run is to do, such as "60 suggestions in 1 study, 2 at once".
+            plan: of the sweep; gives trials their names.
+            queue: has the trials of this run.
+            cost: estimate of the trials of this run, by which the time left is reckoned.
+            total: how many trials the sweep will have, or None if nobody knows.
+            before: what earlier runs did.
+            what_comes: what this run will do, such as "60 suggestions in 1 study, 2 at once".
         """
         self._plan, self._queue, self._cost = plan, queue, cost
         self._total, self._before, self._what_comes = total, before, what_comes
         self._trials: dict[str, TrialConfig] = {}  # those that ran, by key
         self._started_s = self._printed_s = time.monotonic()
-        self.running: dict[str, int] = {}  # key to step
-        self._losses: dict[str, float] = {}  # the last val_loss of those that run, in nats, by key
+        self.running: dict[str, int] = {}  # step by key
+        self._losses: dict[str, float] = {}  # last val_loss of running trials, by key
         self._last = ""  # the trial that ended last, and how
         self._has_trained = False
         self._console = Console(markup=False, emoji=False, highlight=False)
         self.finished: set[str] = set()
         self.failed: set[str] = set()
         self.stopped: set[str] = set()
-        self.notes: dict[str, str] = {}  # what could not be trusted, by key
+        self.notes: dict[str, str] = {}  # files that were damaged, by key
         self.restarts = 0  # how often a worker died
         self._best = before.best
 
     def on_event(self, event: TrialEvent) -> None:
         """Take an event, before the queue does."""
         trial = self._trials.setdefault(event.key, self._queue.trial(event.key))
-        name = self._plan.run_name(trial)
+        name = self._plan.names.run_name(trial)
         match event.kind:
             case "started":
                 self.running[event.key] = 0
@@ -113,7 +114,10 @@ class Progress:
     def _print(self, said: str) -> None:
         if not self._console.is_terminal:
             self._printed_s = time.monotonic()
-            try_to_say(in_a_line(f"{self.summary()} | {said}"))
+            summary = self.summary()
+            try_to_say(in_a_line(f"{summary} | {said}"))
+            if WANTS_JSON in os.environ:
+                try_to_say(summary.to_json())
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -131,7 +135,7 @@ class Progress:
                 live.stop()
 
     def summary(self) -> Summary:
-        """Done, running, failed, best so far, time so far and time left."""
+        """Return how many trials are done, run and failed, the best loss and the times."""
         best, name = self._best or (None, "")
         return Summary(
             done=self._before.done + len(self.finished | self.stopped),
@@ -146,21 +150,21 @@ class Progress:
         )
 
     def time_left(self) -> str:
-        """From the cost of what is done and what is not; "?" where nobody knows."""
+        """Return the time left by the cost of what is done and what is not; "?" if unknown."""
         done_s, elapsed_s = self._done_s(), time.monotonic() - self._started_s
         if done_s == 0 or self._total is None:
             return "?"
         return duration(elapsed_s * max(0.0, self._cost.work_s - done_s) / done_s)
 
     def _done_s(self) -> float:
-        """What this run has done so far, in seconds of its estimate."""
+        """Return the work of this run so far, in seconds of its estimate."""
         done_s = sum(map(self._cost.of, self.finished | self.failed | self.stopped))
         for key, step in self.running.items():
             done_s += self._cost.of(key) * step / self._trials[key].training.max_steps
         return done_s
 
     def _view(self) -> Group:
-        """The live table, under a bar: how much of this run's work is done."""
+        """Return the live table, under a bar that shows how much of this run's work is done."""
         title = Text(printable(f"{self._plan.sweep.name}: {self._what_comes}"))
         share = min(1.0, self._done_s() / self._cost.work_s) if self._cost.work_s else 0.0
         is_known = self._total is not None and self._has_trained
@@ -176,7 +180,7 @@ class Progress:
         for key, step in list(self.running.items())[:RUNNING_SHOWN]:
             trial = self._trials[key]
             loss = f"{self._losses[key]:.4f}" if key in self._losses else ""
-            name = printable(self._plan.run_name(trial))
+            name = printable(self._plan.names.run_name(trial))
             table.add_row(name, f"{step}/{trial.training.max_steps}", loss)
         if len(self.running) > RUNNING_SHOWN:
             table.add_row(f"and {len(self.running) - RUNNING_SHOWN} more", "", "")

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import torch
 
-from sweeps.records.outbox import OUTBOX, opened_to_read
+from sweeps.records.outbox_file import OUTBOX, opened_to_read
 from sweeps.records.state import State
 from trainables.config import TrialConfig, canonical
 from trainables.training.timing import one_thread
 from trainables.worker.worker import hardware
 
 MOST_READ = 2_000  # trials of a sweep, the newest ones
-FREE = {  # settings that change neither what a step takes nor what an evaluation does
+FREE = {  # settings that change neither the time of a step nor that of an evaluation
     "corpus",
     "eval_every",
     "learning_rate",
@@ -41,7 +41,7 @@ ORDER BY trials.key, evaluations.step
 
 
 @dataclass(frozen=True)
-class Timing:
+class StepTiming:
     """Median times of the trials of one shape."""
 
     step_s: float  # of an update
@@ -49,24 +49,24 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """Timings by shape."""
+class EarlierTimings:
+    """Timings of earlier trials, by shape."""
 
-    timings: Mapping[str, Timing] = field(default_factory=dict)
+    timings: Mapping[str, StepTiming] = field(default_factory=dict)
 
-    def of(self, trial: TrialConfig) -> Timing | None:
+    def of(self, trial: TrialConfig) -> StepTiming | None:
         """Return the timing of trials of the same shape, or None if there were none."""
-        if ":" in trial.model.variant:  # a model of the user's own, whose code may have changed
+        if ":" in trial.model.variant:  # a user's own model, whose code may have changed
             return None
         params = {name: canonical(value) for name, value in trial.flat.items()}
         return self.timings.get(_shape(params, trial.corpus_digest))
 
 
-def earlier_here(state: State) -> Earlier:
-    """Read the timings of all sweeps in a state directory. Damaged outboxes are skipped.
+def earlier_here(state: State) -> EarlierTimings:
+    """Read the timings of all sweeps in a state directory; damaged outboxes are skipped.
 
-    Only trials with two or more evaluations count: the time between two, without the training
-    steps, is that of an evaluation.
+    Only trials with two or more evaluations count: the time between two of them, without the
+    training steps, is the time of an evaluation.
     """
     with one_thread():
         here = hardware(torch.device("cpu"))
@@ -79,9 +79,9 @@ def earlier_here(state: State) -> Earlier:
         for shape, step_s, evaluation_s in found:
             steps[shape].append(step_s)
             evaluations[shape].append(evaluation_s)
-    return Earlier(
+    return EarlierTimings(
         {
-            shape: Timing(statistics.median(times), statistics.median(evaluations[shape]))
+            shape: StepTiming(statistics.median(times), statistics.median(evaluations[shape]))
             for shape, times in steps.items()
         }
     )
@@ -92,19 +92,19 @@ def _read(path: Path, here: str) -> Iterator[tuple[str, float, float]]:
     with opened_to_read(path) as database:
         rows = database.execute(QUERY, (here, MOST_READ)).fetchall()
     for _, of_trial in itertools.groupby(rows, key=lambda row: row[0]):
-        looks = list(of_trial)
-        pauses_s = [
+        evaluations = list(of_trial)
+        evaluations_s = [
             (after[3] - before[3]) / 1e3 - (after[4] - before[4])
-            for before, after in itertools.pairwise(looks)
+            for before, after in itertools.pairwise(evaluations)
         ]
-        step, training_s = looks[-1][2], looks[-1][4]
-        if step and pauses_s:
-            content = json.loads(looks[0][1])
+        step, training_s = evaluations[-1][2], evaluations[-1][4]
+        if step and evaluations_s:
+            content = json.loads(evaluations[0][1])
             shape = _shape(content["params"], content["tags"]["corpus_digest"])
-            yield shape, training_s / step, max(0.0, statistics.median(pauses_s))
+            yield shape, training_s / step, max(0.0, statistics.median(evaluations_s))
 
 
 def _shape(params: Mapping[str, str], corpus_digest: str) -> str:
-    """Return a key that is equal for trials whose steps and evaluations cost the same."""
+    """Return a text that is equal for trials whose steps and evaluations cost the same."""
     deciding = {name: value for name, value in params.items() if name not in FREE}
     return repr((corpus_digest, sorted(deciding.items())))

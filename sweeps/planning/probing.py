@@ -7,10 +7,9 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from random import Random
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 TIMED_STEPS = 10
 TIMED_S = 0.05  # of steps, at least one
-PROBING_S = 4.0  # seconds; the shapes that are left are predicted
-COUNTING_S = 2.0  # seconds; those that are left then get the mean of the timed ones
+PROBING_S = 4.0  # seconds; then the other shapes are predicted
+COUNTING_S = 2.0  # seconds; then the other shapes get the mean of the timed ones
 PRODUCTS = {"matmul": 0, "__matmul__": 0, "mm": 0, "bmm": 0, "linear": 0, "addmm": 1, "baddbmm": 1}
 
 
@@ -43,14 +42,14 @@ PRODUCTS = {"matmul": 0, "__matmul__": 0, "mm": 0, "bmm": 0, "linear": 0, "addmm
 class Probe:
     """Measurements of one shape; all zero if it cannot be timed.
 
-    The shortest of several times counts: other work on the machine only adds to it.
+    Times are the shortest of several, as other work on the machine can only add to them.
     """
 
-    step_s: float = 0.0  # of an update; none for a model that is fitted, not trained
-    token_s: float = 0.0  # of the evaluation, of one token
+    step_s: float = 0.0  # of an update; 0 for a model that is fitted, not trained
+    token_s: float = 0.0  # of evaluating one token
     memory_bytes: float = 0.0
     weights_bytes: float = 0.0
-    usual_step_s: float = 0.0  # the median, which is longer where the machine is busy
+    usual_step_s: float = 0.0  # the median, which is longer on a busy machine
 
 
 @dataclass(frozen=True)
@@ -69,26 +68,26 @@ class Probes:
 
 
 def shape(trial: TrialConfig) -> str:
-    """Equal for trials whose steps cost the same, however many they are."""
+    """Return a text that is equal for trials whose steps cost the same."""
     return repr((trial.model, trial.training.block_size, trial.training.batch_size))
 
 
 def probe_all(shapes: Mapping[str, TrialConfig], vocab_size: int, splits: Splits) -> Probes:
-    """Probe one trial of each shape, as far as `PROBING_S` goes, and predict the others.
+    """Probe one trial of each shape for at most about `PROBING_S`, and predict the others.
 
     Args:
         shapes: a trial of each shape.
         vocab_size: of the corpus.
         splits: the corpus.
     """
-    largest = max(shapes, key=lambda each: _size(shapes[each]))  # decides what memory it takes
-    others = [each for each in shapes if each != largest]
-    Random(0).shuffle(others)  # so that those that come in time stand for the rest
+    largest = max(shapes, key=lambda name: _size(shapes[name]))  # decides the memory of the sweep
+    others = [name for name in shapes if name != largest]
+    Random(0).shuffle(others)  # so that those that are timed represent the rest
     found: dict[str, Probe] = {}
     deadline = time.perf_counter() + PROBING_S
     with one_thread():
-        for each in (largest, *others):
-            found[each] = _probed(shapes[each], vocab_size, splits)
+        for name in (largest, *others):
+            found[name] = _probe_or_warn(shapes[name], vocab_size, splits)
             if time.perf_counter() > deadline:
                 break
         left = shapes.keys() - found.keys()
@@ -97,11 +96,12 @@ def probe_all(shapes: Mapping[str, TrialConfig], vocab_size: int, splits: Splits
     return Probes(found, frozenset(left))
 
 
-def _probed(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
+def _probe_or_warn(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
+    """Probe a trial; log a warning and return zeros if it fails."""
     try:
         with silenced():
             return probe(trial, vocab_size, splits)
-    except (Exception, SystemExit) as error:  # the trial itself will fail by it, legibly
+    except (Exception, SystemExit) as error:  # the trial itself will fail, with its reason
         logger.warning(
             "%s cannot be timed, so what is estimated leaves it out: %s",
             trial.model.variant,
@@ -113,8 +113,8 @@ def _probed(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
 def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
     """Time a few steps and a slice of the evaluation of a trial.
 
-    Without the optimizer's updates: a tenth of a small step, and torch's optimizers bring its
-    compiler with them, a second and 70 MiB of this process.
+    The optimizer's updates are left out: they are a tenth of a small step, and torch's optimizers
+    import its compiler, which takes a second and 70 MiB of this process.
     """
     check_memory(trial, vocab_size)
     training = trial.training
@@ -125,11 +125,11 @@ def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
         model.fit(splits.train)
     else:
         sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-        chance = stream(trial.seed, "batches")
-        _step_s(model, sampler, chance)  # warms up
+        generator = stream(trial.seed, "batches")
+        _step_s(model, sampler, generator)  # warms up
         while len(times) < TIMED_STEPS and (sum(times) < TIMED_S or len(times) < 2):
-            times.append(_step_s(model, sampler, chance))
-        memory_bytes = training_bytes(model, *sampler.draw(chance))
+            times.append(_step_s(model, sampler, generator))
+        memory_bytes = training_bytes(model, *sampler.draw(generator))
     return Probe(
         step_s=min(times, default=0.0),
         token_s=min(_evaluation_s(model, splits, training.block_size) for _ in range(2)),
@@ -139,17 +139,17 @@ def probe(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
     )
 
 
-def _step_s(model: LanguageModel, sampler: WindowSampler, chance: torch.Generator) -> float:
-    """Seconds of one batch, forward and backward."""
+def _step_s(model: LanguageModel, sampler: WindowSampler, generator: torch.Generator) -> float:
+    """Return the seconds of one batch, forward and backward."""
     started = time.perf_counter()
-    inputs_BT, targets_BT = sampler.draw(chance)
+    inputs_BT, targets_BT = sampler.draw(generator)
     model.zero_grad()
     next_token_loss(model(inputs_BT), targets_BT).backward()  # type: ignore[no-untyped-call]
     return time.perf_counter() - started
 
 
 def _evaluation_s(model: LanguageModel, splits: Splits, block_size: int) -> float:
-    """Seconds of evaluating one token, from a slice of the validation split."""
+    """Return the seconds of evaluating one token, from a slice of the validation split."""
     piece = splits.validation[: 1 + max(EVALUATION_TOKENS, block_size)]
     started = time.perf_counter()
     exact_loss(model, piece, block_size)
@@ -162,27 +162,27 @@ def _predicted(
     """Predict the probes of the shapes that were not timed, from their operations and bytes."""
     counts: dict[str, Numbers] = {}
     deadline = time.perf_counter() + COUNTING_S
-    known = [each for each in timed if timed[each].step_s]
-    unknown = [each for each in shapes if each not in timed]
-    for each in (*known, *unknown):
+    known = [name for name in timed if timed[name].step_s]
+    unknown = [name for name in shapes if name not in timed]
+    for name in (*known, *unknown):
         if time.perf_counter() > deadline:
             break
-        with silenced(), contextlib.suppress(Exception, SystemExit):  # as in `_probed`
-            counts[each] = _count(shapes[each], vocab_size)
+        with silenced(), contextlib.suppress(Exception, SystemExit):  # as in `_probe_or_warn`
+            counts[name] = _count(shapes[name], vocab_size)
     columns = zip(*map(astuple, timed.values()), strict=True)
     mean = Probe(*map(statistics.fmean, columns))
     found = dict.fromkeys(unknown, mean)
-    known = [each for each in known if each in counts]
+    known = [name for name in known if name in counts]
     if len(known) < 2:
         return found
-    work = np.array([counts[each] for each in known])
-    tokens = np.array([_tokens(shapes[each]) for each in known])
-    step = _fit(work, np.array([timed[each].step_s for each in known]))
-    token = _fit(work / tokens[:, None], np.array([timed[each].token_s for each in known]))
-    for each in found.keys() & counts.keys():
-        step_s = float(step @ counts[each])
-        token_s = float(token @ counts[each]) / _tokens(shapes[each])
-        found[each] = replace(mean, step_s=step_s, token_s=token_s, usual_step_s=step_s)
+    work = np.array([counts[name] for name in known])
+    tokens = np.array([_tokens(shapes[name]) for name in known])
+    step = _fit(work, np.array([timed[name].step_s for name in known]))
+    token = _fit(work / tokens[:, None], np.array([timed[name].token_s for name in known]))
+    for name in found.keys() & counts.keys():
+        step_s = float(step @ counts[name])
+        token_s = float(token @ counts[name]) / _tokens(shapes[name])
+        found[name] = replace(mean, step_s=step_s, token_s=token_s, usual_step_s=step_s)
     return found
 
 
@@ -191,9 +191,12 @@ def _fit(work: Numbers, seconds: Numbers) -> Numbers:
 
     Args:
         work: operations, multiplications and bytes, a row for each shape.
-        seconds: measured for each shape. Their sum is reproduced exactly.
+        seconds: measured for each shape. The fit reproduces their sum exactly.
+
+    Returns:
+        The seconds of an operation, of a multiplication and of a byte.
     """
-    from scipy.optimize import nnls  # a second to import, and seldom needed
+    from scipy.optimize import nnls  # takes a second, and is seldom needed
 
     scale = work.max(axis=0)
     scale[scale == 0] = 1
@@ -204,12 +207,13 @@ def _fit(work: Numbers, seconds: Numbers) -> Numbers:
 
 
 def _size(trial: TrialConfig) -> float:
-    """Roughly in the order of the memory that trials take."""
+    """Return a number that roughly orders trials by the memory that they need."""
     sizes = [value for value in trial.model.values.values() if type(value) is int]
     return math.prod([trial.training.block_size, trial.training.batch_size, *sizes])
 
 
 def _tokens(trial: TrialConfig) -> int:
+    """Return the tokens of a batch."""
     return trial.training.batch_size * trial.training.block_size
 
 
@@ -224,33 +228,38 @@ def _count(trial: TrialConfig, vocab_size: int) -> Numbers:
 
 
 class _Counting(TorchFunctionMode):
-    """Counts the operations of a model. A dispatch mode would count more, but loads a compiler."""
+    """Counts the operations of a model; a dispatch mode would see more, but loads a compiler."""
 
     def __init__(self) -> None:
         super().__init__()
         self.operations = self.multiplications = self.bytes = 0
 
     def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        function: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         result = function(*args, **(kwargs or {}))
         inputs = list(_tensors((args, kwargs)))
-        known = {each.untyped_storage().data_ptr() for each in inputs}
-        results = [one for one in _tensors(result) if one.untyped_storage().data_ptr() not in known]
-        if results:  # neither a view of what was given, nor the same
+        known = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+        results = [t for t in _tensors(result) if t.untyped_storage().data_ptr() not in known]
+        if results:  # neither an input nor a view of one
             self.operations += 1
-            self.bytes += sum(each.nbytes for each in (*inputs, *results))
+            self.bytes += sum(tensor.nbytes for tensor in (*inputs, *results))
             name = getattr(function, "__name__", "")
             if name in PRODUCTS:
                 self.multiplications += results[0].numel() * inputs[PRODUCTS[name]].shape[-1]
         return result
 
 
-def _tensors(given: Any) -> Iterator[Tensor]:
+def _tensors(given: object) -> Iterator[Tensor]:
+    """Yield the tensors of a value and of the collections in it."""
     if isinstance(given, Tensor):
         yield given
     elif isinstance(given, Mapping):
         yield from _tensors(tuple(given.values()))
     elif isinstance(given, Sequence) and not isinstance(given, str):
-        for each in given:
-            yield from _tensors(each)
+        for item in given:
+            yield from _tensors(item)

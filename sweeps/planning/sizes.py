@@ -1,6 +1,6 @@
-"""What a sweep may ask for: how many trials, and how much memory one of them takes.
+"""Limits of a sweep: number of trials, block size, and memory of a trial.
 
-All of it is computed from counts and shapes, and nothing is made.
+All are computed from counts and shapes, before anything is allocated.
 """
 
 from __future__ import annotations
@@ -8,38 +8,39 @@ from __future__ import annotations
 import heapq
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from bigram_models import FittedModel, LanguageModel
+from sweeps.planning.arms import ArmTrial
 from sweeps.spec.search_spec import MOST_TRIALS
 from sweeps.spec.sweep_file import SweepFile
 from trainables.config import TrialConfig
 from trainables.data.batches import initial_stream
+from trainables.data.corpus import Corpus
 from trainables.errors import UserError
 from trainables.own_modules import silenced
 from trainables.training.evaluation import next_token_loss
 
-FAR = 10  # times this machine's memory: a machine of the cluster may be larger, but not by that
-SMALL_BYTES = 1 << 30  # of the largest tensor; shapes below that are not looked at
+FAR = 10  # times this machine's memory: a machine of a cluster may be larger, but not that much
+SMALL_BYTES = 1 << 30  # of the largest tensor; smaller shapes are not checked
 MOST_CHECKED = 20  # shapes, the largest ones first
-SHAPING = {"block_size", "batch_size"}  # of the training
+SHAPE_SETTINGS = {"block_size", "batch_size"}  # of the training
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def check_counts(sweep: SweepFile, source: str) -> None:
-    """Refuse a sweep of too many trials, before any is made.
+    """Refuse a sweep of too many trials, before any of them is made.
 
     Raises:
         UserError: grids, seeds and the search multiply to more than `MOST_TRIALS`.
     """
-    is_searched = any(arm.search for arm in sweep.arms)
     seeds, confirming = len(sweep.seeds), len(sweep.confirm_seeds)
+    grid_seeds = len(sweep.grid_seeds)
     trials = studies = examples = 0
     for arm in sweep.arms:
         combinations = math.prod(len(values) for values in arm.grid.values())
@@ -48,20 +49,33 @@ def check_counts(sweep: SweepFile, source: str) -> None:
             ends = sum(len(parameter.choices or "  ") for parameter in arm.search.values())
             examples += combinations * ends
         else:
-            trials += combinations * (seeds + confirming * is_searched)
-    if is_searched:
+            trials += combinations * grid_seeds
+    if sweep.is_searched:
         trials += (sweep.search.budget or 0) * seeds
         trials += studies * (sweep.search.confirm.top if sweep.search.confirm else 0) * confirming
     if trials > MOST_TRIALS:
         raise UserError(
             f"{source}: these are {trials:,} trials, and a sweep has {MOST_TRIALS:,} at most; give"
-            " less values or seeds, or several sweeps"
+            " fewer values or seeds, or several sweeps"
         )
     if examples > MOST_TRIALS:
         raise UserError(
             f"{source}: its {studies:,} studies have {examples:,} choices and ends of ranges in"
-            f" all, and {MOST_TRIALS:,} are the most; give less of them, or several sweeps"
+            f" all, and a sweep has {MOST_TRIALS:,} at most; give fewer, or several sweeps"
         )
+
+
+def check_blocks(trials: Iterable[ArmTrial], corpus: Corpus, source: str) -> None:
+    """Refuse trials whose block size is too large for the corpus.
+
+    Raises:
+        UserError: the message names the arm and the largest block size.
+    """
+    for index, trial in trials:
+        try:
+            corpus.check_block(trial.training.block_size)
+        except UserError as error:
+            raise UserError(f"{source}: arms[{index}]: {error}") from None
 
 
 def check_sizes(
@@ -70,7 +84,7 @@ def check_sizes(
     """Refuse trials that need more than `times` the memory of this machine.
 
     Raises:
-        UserError: it says how much that is.
+        UserError: the message says how much memory a trial needs.
     """
     shapes = {repr(_sizes(trial)): trial for trial in trials}
     largest = heapq.nlargest(MOST_CHECKED, shapes.values(), lambda trial: math.prod(_sizes(trial)))
@@ -80,24 +94,24 @@ def check_sizes(
 
 
 def check_memory(trial: TrialConfig, vocab_size: int) -> None:
-    """Refuse to build a model here that does not fit into this machine's memory.
+    """Refuse a trial that does not fit into the memory of this machine.
 
     Raises:
-        UserError: it says how much it takes.
+        UserError: the message says how much memory it needs.
     """
     if not fits_here(trial, vocab_size):
         raise UserError(_in_words(trial, vocab_size))
 
 
 def fits_here(trial: TrialConfig, vocab_size: int) -> bool:
-    """Whether a trial fits into this machine's memory."""
+    """Return whether a trial fits into the memory of this machine."""
     return needed_bytes(trial, vocab_size) <= memory_bytes()
 
 
 def needed_bytes(trial: TrialConfig, vocab_size: int) -> float:
-    """What a trial takes at least, infinity for what no number of bytes can hold.
+    """Return the least bytes of memory that a trial needs.
 
-    0 for the common shapes, which fit everywhere.
+    It is 0 for the common shapes, which fit everywhere, and infinite for sizes that overflow.
     """
     training = trial.training
     tokens, longest = training.batch_size * training.block_size, training.block_size
@@ -112,7 +126,7 @@ def needed_bytes(trial: TrialConfig, vocab_size: int) -> float:
     if is_fitted:
         return least_bytes
     try:
-        with torch.device("meta"), _NoChance(), silenced():
+        with torch.device("meta"), _WithoutGenerators(), silenced():
             model = trial.model.build(vocab_size, longest, initial_stream(trial.seed))
             least_bytes += 4 * sum(parameter.nbytes for parameter in model.parameters())
             ids_BT = torch.empty((training.batch_size, longest), dtype=torch.int64)
@@ -120,11 +134,11 @@ def needed_bytes(trial: TrialConfig, vocab_size: int) -> float:
     except Exception as error:
         if "overflow" in str(error).lower():  # of a size in bytes
             return math.inf
-        return least_bytes  # a model of the user's own that reads its values, say
+        return least_bytes  # a user's own model may read its values, for example
 
 
 def training_bytes(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> int:
-    """Weights, gradients, both moments, and what a step keeps for its backward pass."""
+    """Return the bytes of weights, gradients, both moments, and tensors saved for backward."""
     saved = 0
 
     def keep(tensor: Tensor) -> Tensor:
@@ -138,33 +152,37 @@ def training_bytes(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) 
 
 
 def memory_bytes() -> int:
-    """What this machine, or this container, has in all."""
-    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return the memory of this machine, or of this container."""
+    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        return min(has, int(CGROUP.read_text()))
-    except (OSError, ValueError):  # no container's, or without a limit
-        return has
+        return min(machine_bytes, int(CGROUP.read_text()))
+    except (OSError, ValueError):  # not in a container, or without a limit
+        return machine_bytes
 
 
-class _NoChance(TorchFunctionMode):
-    """Tensors without memory are drawn from no stream of chance."""
+class _WithoutGenerators(TorchFunctionMode):
+    """Leaves out the random generator of torch functions: meta tensors cannot be drawn from one."""
 
     def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        function: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         kwargs = {n: v for n, v in (kwargs or {}).items() if n != "generator"}
         return function(*args, **kwargs)
 
 
 def _sizes(trial: TrialConfig) -> list[int]:
-    """The whole numbers that the shapes of a trial come from, but 0."""
+    """Return the whole numbers, without 0, that decide the shapes of a trial."""
     settings = trial.model.to_dict().values()
     whole = [abs(value) for value in settings if type(value) is int and value]
     return [trial.training.block_size, trial.training.batch_size, *whole]
 
 
 def _in_words(trial: TrialConfig, vocab_size: int) -> str:
-    shown = {**trial.model.to_dict(), **trial.training.model_dump(include=SHAPING)}
+    shown = {**trial.model.to_dict(), **trial.training.model_dump(include=SHAPE_SETTINGS)}
     settings = " ".join(f"{name}={value}" for name, value in shown.items())
     needed_gib, has_gib = needed_bytes(trial, vocab_size) / 2**30, memory_bytes() / 2**30
     needed = "more than any" if math.isinf(needed_gib) else f"{needed_gib:,.0f} GiB of"

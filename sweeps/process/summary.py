@@ -1,33 +1,29 @@
-"""How far a sweep is, in a line that people read and `sweeps status` reads back."""
+"""How far a sweep is: a line for people, and a line of JSON for `sweeps status`."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
 
-LINE = re.compile(
-    r"(?P<done>\d+)/(?P<total>\d+|\?) done(?: \((?P<stopped>\d+) stopped early\))?,"
-    r" (?P<running>\d+) running, (?P<failed>\d+) failed,"
-    r" best val_loss (?P<best>-|[\d.]+)(?: \((?P<best_trial>.*?)\))?,"
-    r"(?: (?P<elapsed>[\w ]+) elapsed,)?"
-    r" (?P<left>.*?) left(?: \||$)",
-    re.MULTILINE,
-)
+WANTS_JSON = "SWEEPS_STATUS_JSON"  # environment variable: the driver also prints lines of JSON
+KEY = "sweep_status"
+PREFIX = f'{{"{KEY}": '  # how each line of JSON begins
 
 
 @dataclass(frozen=True)
 class Summary:
     """Counts of trials, the best loss so far, and the time that is left."""
 
-    done: int  # those that were stopped early are among them
-    total: int | None  # None where nobody knows
+    done: int  # includes those that were stopped early
+    total: int | None  # None if it is unknown
     stopped: int
     running: int
     failed: int
     best: float | None  # val_loss in nats per character
     best_trial: str
-    left: str  # for people; "?" where nobody knows
-    elapsed: str = ""  # for people, since this run began to train; earlier versions did not say
+    left: str  # for people; "?" if it is unknown
+    elapsed: str = ""  # for people, since this run began to train
 
     def __str__(self) -> str:
         stopped = f" ({self.stopped} stopped early)" if self.stopped else ""
@@ -39,27 +35,38 @@ class Summary:
             f"{elapsed} {self.left} left"
         )
 
+    def to_json(self) -> str:
+        """Return the line of JSON that `last_summary` reads."""
+        return json.dumps({KEY: asdict(self)})
+
 
 def last_summary(log: str) -> Summary | None:
-    """The newest summary in the output of a sweep, if there is one."""
-    found = max(LINE.finditer(log), key=re.Match.start, default=None)
-    if found is None:
+    """Return the newest summary that a driver wrote as JSON, or None if its log has none."""
+    return next(filter(None, map(_parsed, reversed(log.split("\n")))), None)
+
+
+def without_json(chunks: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a log that are for people; a chunk may end within a line."""
+    rest = ""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split("\n")
+        yield "".join(f"{line}\n" for line in lines if not line.startswith(PREFIX))
+    if not rest.startswith(PREFIX):
+        yield rest
+
+
+def _parsed(line: str) -> Summary | None:
+    if not line.startswith(PREFIX):
         return None
-    return Summary(
-        done=int(found["done"]),
-        total=None if found["total"] == "?" else int(found["total"]),
-        stopped=int(found["stopped"] or 0),
-        running=int(found["running"]),
-        failed=int(found["failed"]),
-        best=None if found["best"] == "-" else float(found["best"]),
-        best_trial=found["best_trial"] or "",
-        left=found["left"],
-        elapsed=found["elapsed"] or "",
-    )
+    try:
+        found = json.loads(line)[KEY]
+        return Summary(**{field.name: found[field.name] for field in fields(Summary)})
+    except (ValueError, KeyError, TypeError):  # the line is cut, or another version wrote it
+        return None
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people, such as ``2 h 05 min``, ``3 min 20 s`` or ``12 s``."""
+    """Return seconds for people, such as ``2 h 05 min``, ``3 min 20 s`` or ``12 s``."""
     minutes, rest_s = divmod(round(seconds), 60)
     hours, rest_minutes = divmod(minutes, 60)
     if hours:
@@ -67,6 +74,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest_s:02} s" if minutes else f"{rest_s} s"
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number of things for people, such as ``1 study`` or ``2 studies``."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """Return a number of things for people, such as ``1 study`` or ``2 studies``."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"

@@ -1,7 +1,10 @@
 """What is kept on disk.
 
-state     the state directory
-lock      one driver at a time for a sweep
-events    what happens to trials, as data
-outbox    the events of a sweep, until MLflow has them and after
+state          the state directory
+lock           one driver at a time for a sweep
+events         what happens to trials, as data
+records        a sweep and its trials as the outbox has them
+outbox_file    the sqlite file of an outbox
+outbox_reader  what an outbox has
+outbox         the events of a sweep, until MLflow has them and after
 """

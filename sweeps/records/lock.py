@@ -1,4 +1,4 @@
-"""One driver at a time on a sweep."""
+"""A lock that lets one driver at a time run a sweep."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from typing import IO
 
 from trainables.errors import UserError
 
-AGAIN_S = 0.2
+AGAIN_S = 0.2  # pause before the second try
 
 
 @contextlib.contextmanager
 def only_driver(folder: Path, sweep: str) -> Iterator[None]:
-    """Hold a sweep for as long as this lasts, or until the process dies, however it does.
+    """Context manager: lock a sweep, so that no other driver runs it.
+
+    The operating system locks a file, and unlocks it when its holder dies. What is written in the
+    file only says who holds it.
 
     Args:
-        folder: of the sweep; the file in it is locked by the operating system, which lets go of it
-            when its holder dies. Its content only says who that is.
+        folder: of the sweep, for the file.
         sweep: its name.
 
     Raises:
-        UserError: another process holds it, or the file system cannot lock.
+        UserError: another process holds the lock, or the file system cannot lock.
     """
     path = folder / "lock.json"
     try:
@@ -57,7 +59,7 @@ def only_driver(folder: Path, sweep: str) -> Iterator[None]:
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Lock a file; who only asks whether a sweep runs holds it for an instant, so try twice."""
+    """Lock a file. Try twice: asking whether a sweep runs locks it for an instant."""
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return

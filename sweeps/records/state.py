@@ -1,4 +1,4 @@
-"""Where a local run writes: one directory."""
+"""The state directory, below which a local run writes all its files."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 from trainables.errors import UserError
 from trainables.files import directory_at
 
-PROBE_BYTES = 1 << 20  # less free space than this is none
+PROBE_BYTES = 1 << 20  # of free space, at least
 
 
 @dataclass(frozen=True)
 class State:
-    """The state directory: runs, artifacts, checkpoints, corpora and reports lie under it."""
+    """The state directory, with runs, artifacts, checkpoints, corpora and reports."""
 
     root: Path
 
     @property
     def tracking_uri(self) -> str:
-        """The MLflow store of this directory.
+        """The URI of the MLflow store in this directory.
 
         Raises:
             UserError: MLflow cannot keep a store at this path.
         """
-        # Imported late: what plans a sweep has no use for the libraries of `analysis`.
+        # Imported late: planning a sweep does not need the libraries of `analysis`.
         from analysis import AnalysisError
-        from analysis.sqlite_store import STORE, store_uri
+        from analysis.trials.sqlite_store import STORE, store_uri
 
         try:
             return store_uri(self.root / STORE)
@@ -38,26 +38,28 @@ class State:
 
     @property
     def corpora(self) -> Path:
-        """The cache of downloaded corpora; SWEEPS_CORPORA names another one."""
+        """The folder of downloaded corpora, which SWEEPS_CORPORA may name."""
         return Path(os.environ.get("SWEEPS_CORPORA") or self.root / "corpora")
 
     @property
     def sweeps(self) -> Path:
+        """The folder that has a folder for each sweep."""
         return self.root / "sweeps"
 
     def sweep(self, name: str) -> Path:
-        """The outbox and the lock of a sweep, checkpoints and what trials leave behind."""
+        """Return the folder of a sweep: its outbox, lock, checkpoints and other files of trials."""
         return self.sweeps / name
 
     def reports(self, sweep: str) -> Path:
+        """Return the folder for the reports of a sweep."""
         return self.root / "reports" / sweep
 
 
 def state_at(root: Path) -> State:
-    """The state of a directory, which need not exist.
+    """Return the state directory at a path, which need not exist.
 
     Raises:
-        UserError: there can be none: it is a file, say, or lies in a folder that is not readable.
+        UserError: it cannot be made there: the path is a file, say, or its folder is not readable.
     """
     try:
         return State(directory_at(root))
@@ -69,7 +71,7 @@ def state_at(root: Path) -> State:
 
 
 def make_writable(state: State) -> None:
-    """Make the directory and try it.
+    """Make the directory, and check that files can be written there.
 
     Raises:
         UserError: it cannot be made or written to.
@@ -86,10 +88,10 @@ def make_writable(state: State) -> None:
 
 
 def check_disk(folder: Path, needed_bytes: int) -> None:
-    """Refuse a sweep that will not fit on the disk of a folder.
+    """Check that a sweep fits on the disk of a folder.
 
     Raises:
-        UserError: less is free.
+        UserError: fewer bytes are free than it needs.
     """
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:

@@ -1,12 +1,14 @@
 """The trials that are to be trained, in order.
 
 Deciding is not executing: `sweeps.execution.tune_runner` takes trials from here, reports what
-happens to them, and asks which running trials to stop.
+happens to them, and asks which running trials to stop. A grid fills the queue once; a search is a
+`TrialSource` that adds trials as it learns.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -17,22 +19,71 @@ from sweeps.resources.packs import Packs
 from trainables.config import TrialConfig
 
 
-class Queue:
-    """Trials that wait and trials that run; a search adds to them as it learns."""
+class TrialSource:
+    """Suggests trials to a queue, and lets it pause, resume and stop those that it suggested.
 
-    # What its methods raise where what they keep cannot be written.
+    This one suggests nothing, as a grid alone does.
+    """
+
+    # What the methods raise if what they keep cannot be written.
     storage_errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
 
-    def __init__(self) -> None:
+    def suggest(self) -> list[TrialConfig]:
+        """Return further trials to train. None now does not mean that none will follow."""
+        return []
+
+    def on_event(self, event: TrialEvent, queue: Queue) -> None:
+        """Take an event that the queue has taken, and change the queue by it."""
+
+    @property
+    def is_suggesting(self) -> bool:
+        """True if it may still suggest configurations that nobody knows yet."""
+        return False
+
+    @property
+    def is_over(self) -> bool:
+        """True if it will add nothing to the queue any more."""
+        return True
+
+    @property
+    def what_comes(self) -> str:
+        """What it will suggest, in words; empty if that is nothing."""
+        return ""
+
+    def without_result(self) -> list[str]:
+        """Return the labels of studies in which no trial was trained to its end."""
+        return []
+
+    def exhausted(self) -> list[str]:
+        """Return which studies found nothing more to suggest below their limits, and why."""
+        return []
+
+
+class Queue:
+    """Trials that wait, run or are paused."""
+
+    def __init__(self, source: TrialSource | None = None) -> None:
+        """Begin without trials; the source, if any, is asked whenever none waits."""
+        self.source = source or TrialSource()
         self._waiting: deque[TrialConfig] = deque()
         self._trials: dict[str, TrialConfig] = {}  # all that were ever in it, by key
         self.running: dict[str, TrialConfig] = {}  # by key
+        self._paused: set[str] = set()  # keys
+        self._stop_events: dict[str, TrialEvent] = {}  # of running trials to be stopped, by key
+        self._pending: list[TrialEvent] = []  # of trials that do not run
+
+    @property
+    def storage_errors(self) -> tuple[type[Exception], ...]:
+        """What the methods raise if what they keep cannot be written."""
+        return self.source.storage_errors
+
+    # What there is to train.
 
     def next(self, packs: Packs) -> list[TrialConfig]:
         """Take the next trial, and those that may train together with it.
 
         Returns:
-            None of them while there is nothing to do but to wait for those that run.
+            An empty list if there is nothing to do but to wait for running trials.
         """
         self.fill()
         if not self._waiting:
@@ -41,7 +92,7 @@ class Queue:
         taken = {first.key: first}
         while (room := packs.size(first) - len(taken)) > 0:
             self.fill()
-            fitting = (trial for trial in self._waiting if packs.are_one(first, trial))
+            fitting = (trial for trial in self._waiting if packs.can_join(first, trial))
             joining = {trial.key: trial for trial in itertools.islice(fitting, room)}
             if not joining:
                 break
@@ -50,14 +101,10 @@ class Queue:
         self.running |= taken
         return list(taken.values())
 
-    @property
-    def waiting(self) -> list[TrialConfig]:
-        """Those that are to be trained as far as is known, in order."""
-        return list(self._waiting)
-
-    def sort(self, seconds_of: Callable[[str], float]) -> None:
-        """Put the longest first: so the last ones leave the fewest places idle."""
-        self._waiting = deque(sorted(self._waiting, key=lambda trial: -seconds_of(trial.key)))
+    def fill(self) -> None:
+        """Ask the source for trials if none waits."""
+        if not self._waiting:
+            self.put(self.source.suggest())
 
     def put(self, trials: Iterable[TrialConfig]) -> None:
         """Add trials at the end, each once."""
@@ -66,56 +113,98 @@ class Queue:
                 self._trials[trial.key] = trial
                 self._waiting.append(trial)
 
+    def put_paused(self, trials: Iterable[TrialConfig]) -> None:
+        """Add trials that wait until `resume` is called for them."""
+        for trial in trials:
+            self._trials[trial.key] = trial
+            self._paused.add(trial.key)
+
+    def requeue(self, key: str) -> None:
+        """Put a running trial back, before all that wait."""
+        self._waiting.appendleft(self.running.pop(key))
+
+    def sort(self, seconds_of: Callable[[str], float]) -> None:
+        """Put the longest first, so that the last trials leave the fewest places idle."""
+        self._waiting = deque(sorted(self._waiting, key=lambda trial: -seconds_of(trial.key)))
+
+    @property
+    def waiting(self) -> list[TrialConfig]:
+        """The trials that wait, in order."""
+        return list(self._waiting)
+
     def trial(self, key: str) -> TrialConfig:
-        """A trial that is, or was, in the queue."""
+        """Return a trial that is, or was, in the queue."""
         return self._trials[key]
 
     def demand(self, packs: Packs) -> float:
-        """How many packs could run now, if there were room for all."""
-        return packs.of((*self._waiting, *self.running.values()))
+        """Return how many packs could run now, if there were room for all."""
+        if self.source.is_suggesting:
+            return math.inf
+        return packs.count((*self._waiting, *self.running.values()))
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing left to do, now or later."""
-        return not self._waiting and not self.running
-
-    def fill(self) -> None:
-        """Have something waiting, if there is anything to do."""
-        if not self._waiting:
-            self.put(self.more())
+        """True if there is nothing left to train, now or later."""
+        return not self._waiting and not self.running and self.source.is_over
 
     @property
     def what_comes(self) -> str:
-        """How much there is to do, in words."""
-        return f"{counted(len(self._waiting), 'trial')} to train"
+        """How much there is to train, in words."""
+        return self.source.what_comes or f"{counted(len(self._waiting), 'trial')} to train"
 
-    def requeue(self, key: str) -> None:
-        """A trial that was taken is to be taken again, before the others."""
-        self._waiting.appendleft(self.running.pop(key))
+    # What happens to running trials.
 
     def on_event(self, event: TrialEvent) -> None:
-        """Take an event."""
+        """Take an event; what follows from it for other trials is in `pending_events`."""
+        key = event.key
         if event.kind in ("finished", "failed", "stopped", "paused"):
-            self.running.pop(event.key, None)
+            self.running.pop(key, None)
         elif event.kind == "preempted":
-            self.requeue(event.key)
-
-    def pending_events(self) -> list[TrialEvent]:
-        """What became of trials that do not run, since this was asked last."""
-        return []
-
-    def without_result(self) -> list[str]:
-        """The labels of studies in which nothing was trained to its end."""
-        return []
-
-    def exhausted(self) -> list[str]:
-        """Which studies found nothing more to suggest before the limits were reached, and why."""
-        return []
+            self.requeue(key)
+        if event.kind == "paused":
+            self._paused.add(key)
+        if key not in self.running:
+            self._stop_events.pop(key, None)
+        self.source.on_event(event, self)
 
     def stop_event(self, key: str) -> TrialEvent | None:
-        """Whether a running trial is to be left now, as the event that this will be."""
-        return None
+        """Return the event that stops or pauses a running trial, or None to let it continue."""
+        return self._stop_events.get(key)
 
-    def more(self) -> list[TrialConfig]:
-        """Further trials; none does not say that there never will be any."""
-        return []
+    def pending_events(self) -> list[TrialEvent]:
+        """Return, once, the events of trials that were stopped while they did not run."""
+        pending, self._pending = self._pending, []
+        return pending
+
+    # What the source decides.
+
+    def pause(self, key: str) -> None:
+        """Pause a running trial as soon as its worker reports."""
+        self._stop_events[key] = TrialEvent(key, "paused")
+
+    def resume(self, trials: Iterable[TrialConfig]) -> None:
+        """Let trials continue: paused ones come before all that wait."""
+        trials = list(trials)
+        paused = [trial for trial in trials if trial.key in self._paused]
+        self._paused -= {trial.key for trial in paused}
+        self._waiting.extendleft(reversed(paused))
+        for trial in trials:
+            event = self._stop_events.get(trial.key)
+            if event is not None and event.kind == "paused":
+                del self._stop_events[trial.key]
+
+    def stop(self, event: TrialEvent, has_started: bool) -> None:
+        """Stop a trial for good: a running one as soon as its worker reports, others at once.
+
+        Args:
+            event: that it is stopped, and why.
+            has_started: whether it was trained before; a trial that was not has no event.
+        """
+        key = event.key
+        if key in self.running:
+            self._stop_events[key] = event
+            return
+        if has_started:
+            self._pending.append(event)
+        self._waiting = deque(trial for trial in self._waiting if trial.key != key)
+        self._paused.discard(key)

@@ -1,14 +1,12 @@
-"""Who suggests, and who calls a trial hopeless: by their names in a sweep file, from Optuna."""
+"""Which sampler of Optuna suggests configurations, by its name in a sweep file."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 import optuna
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
@@ -21,22 +19,21 @@ from optuna.samplers import (
 )
 
 from sweeps.planning.rungs import random_startup
-from sweeps.planning.study_spec import Pick
-from sweeps.spec.search_spec import Parameter, SamplerName, Stopping
+from sweeps.spec.search_spec import SamplerName
 
-POPULATION = (8, 50)  # of a genetic sampler
+POPULATION = (8, 50)  # of a genetic sampler, smallest and largest
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def make_sampler(name: SamplerName, seed: int, study_seed: int, budget: int | None) -> BaseSampler:
-    """A sampler for one suggestion: it keeps nothing in memory, so that a restart changes nothing.
+    """Return a sampler for one suggestion. It keeps no state, so a restart changes nothing.
 
     Args:
         name: as in a sweep file.
         seed: of this suggestion.
         study_seed: the same for all suggestions of a study.
-        budget: suggestions that the study will have, where that is known.
+        budget: how many suggestions the study will make, or None if nobody knows.
     """
     startup = random_startup(budget)
     least, most = POPULATION
@@ -54,7 +51,7 @@ def make_sampler(name: SamplerName, seed: int, study_seed: int, budget: int | No
         "random": lambda: RandomSampler(seed),
         "qmc": lambda: QMCSampler(
             scramble=True,
-            seed=study_seed,  # of the sequence; which of its points is next lies in the storage
+            seed=study_seed,  # of the sequence; the storage knows which of its points is next
             independent_sampler=RandomSampler(seed),
             warn_asynchronous_seeding=False,
             warn_independent_sampling=False,
@@ -68,57 +65,10 @@ def make_sampler(name: SamplerName, seed: int, study_seed: int, budget: int | No
 
 @contextmanager
 def experimental() -> Iterator[None]:
-    """Use what Optuna may still change; its version is pinned by our tests."""
+    """Context manager: silence Optuna's warnings of features that may still change.
+
+    The tests hold the version that we use to what we expect of them.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
-
-
-def make_pruner(stopping: Stopping, first_step: int) -> BasePruner:
-    """A pruner that is asked at the `rungs` only; what it compares lies in the storage."""
-    if stopping.rule == "asha":
-        return SuccessiveHalvingPruner(first_step, stopping.reduction)
-    if stopping.rule == "median":
-        return MedianPruner(n_startup_trials=stopping.startup)
-    return NopPruner()
-
-
-def reason(stopping: Stopping, step: int) -> str:
-    """Why a configuration was stopped at a step, for people."""
-    if stopping.rule == "asha":
-        return f"asha: not among the best 1/{stopping.reduction} at step {step}"
-    return f"median: worse than the median at step {step}"
-
-
-class Chooser(Protocol):
-    """What `optuna.Trial` and `optuna.trial.FixedTrial` have in common here."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any: ...
-    def suggest_int(
-        self, name: str, low: int, high: int, /, *, step: int = 1, log: bool = False
-    ) -> int: ...
-    def suggest_float(
-        self,
-        name: str,
-        low: float,
-        high: float,
-        /,
-        *,
-        step: float | None = None,
-        log: bool = False,
-    ) -> float: ...
-
-
-def picker(trial: Chooser) -> Pick:
-    """Let a trial of Optuna choose the values of parameters."""
-
-    def pick(name: str, parameter: Parameter) -> Any:
-        if parameter.choices is not None:
-            return trial.suggest_categorical(name, parameter.choices)
-        low, high, log = parameter.low, parameter.highest, parameter.log
-        assert low is not None
-        if isinstance(low, int) and isinstance(high, int):
-            return trial.suggest_int(name, low, high, step=int(parameter.step or 1), log=log)
-        return trial.suggest_float(name, low, high, step=parameter.step, log=log)
-
-    return pick

@@ -1,23 +1,23 @@
-"""Where the studies of a sweep are kept: Optuna's journal file beside the outbox, or a database.
+"""Where the studies of a sweep are stored: Optuna's journal file beside the outbox, or a database.
 
-Each line that we write into the journal has a checksum over itself and its number, so that no
-altered, lost or doubled line goes unseen; Optuna's own tools read the file all the same.
+Each line that we write into the journal has a checksum over itself and its number, which shows
+altered, lost and doubled lines. Optuna's own tools can read the file nevertheless.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from analysis.messages import first_line
+from analysis.text.messages import first_line
 from trainables.errors import UserError
 from trainables.files import set_aside, write_atomically
 
@@ -28,29 +28,30 @@ UNREADABLE = (
     *(TypeError, ValueError, OptunaError),
 )
 Use = TypeVar("Use")
+Log = dict[str, object]  # a line of the journal: an operation of Optuna and its arguments
 
 
 class DamagedError(OptunaError):
-    """What a storage has of a study cannot be."""
+    """A storage has something that a study cannot have written."""
 
 
 def open_storage(
     url: str | None, folder: Path, use: Callable[[BaseStorage], Use]
 ) -> tuple[Use, str]:
-    """Open the storage, made if need be.
+    """Open the storage, or create it, and read the studies in it.
 
     Args:
         url: of a database, as SQLAlchemy writes it; None for a file.
         folder: of the sweep, for the file.
-        use: reads the studies; raises `DamagedError` where they cannot be.
+        use: reads the studies; raises `DamagedError` if they make no sense.
 
     Returns:
-        What `use` returns, and what was lost, if the file was damaged: it is kept under another
-        name.
+        What `use` returns, and in words what was lost if the file was damaged: it is kept under
+        another name.
 
     Raises:
-        UserError: the database does not answer, or there is no such kind; the file cannot be read
-            or written.
+        UserError: the database does not answer, or SQLAlchemy knows no such kind; the file cannot
+            be read or written.
     """
     if url is None:
         path = folder / JOURNAL
@@ -60,6 +61,10 @@ def open_storage(
             raise UserError(
                 f"{path} cannot be read or written: {error.strerror or error}"
             ) from None
+    return _open_database(url, use), ""
+
+
+def _open_database(url: str, use: Callable[[BaseStorage], Use]) -> Use:
     try:
         storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except (ArgumentError, ImportError, SQLAlchemyError, ValueError, RuntimeError) as error:
@@ -67,7 +72,7 @@ def open_storage(
             f"search.storage: the database does not answer or cannot be used: {first_line(error)}"
         ) from None
     try:
-        return use(storage), ""
+        return use(storage)
     except (SQLAlchemyError, OptunaError) as error:
         raise UserError(
             "search.storage: the database has studies that cannot be read or written:"
@@ -87,12 +92,12 @@ def _open_journal(path: Path, use: Callable[[BaseStorage], Use]) -> tuple[Use, s
 
 
 def _remove_cut_line(path: Path) -> None:
-    """Remove a last line that was not written to its end: it would spoil the next one.
+    """Remove a last line that was not written to its end: the next one would be appended to it.
 
     Nobody else writes to the file.
 
     Raises:
-        DamagedError: it is no line, or what is there is no file.
+        DamagedError: the rest is not the beginning of a line, or the path is not of a file.
     """
     if not path.exists():
         return
@@ -120,17 +125,23 @@ def _read(path: Path) -> BaseStorage:
 
 
 class _CheckedJournal(JournalFileBackend):
-    """A journal whose lines have checksums; other tools may add lines without."""
+    """A journal whose lines have checksums; lines that other tools added have none."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._own = {0: 0}  # how many of the lines before a line have a checksum
+        self._own = {0: 0}  # how many lines with a checksum come before a line, by its number
 
     @property
     def lines_read(self) -> int:
+        """How many lines of the file were read and checked."""
         return len(self._own) - 1
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+    def read_logs(self, log_number_from: int) -> Generator[Log, None, None]:
+        """Yield the lines from a number on, without their checksums.
+
+        Raises:
+            DamagedError: the checksum of a line is wrong.
+        """
         for number, log in enumerate(super().read_logs(log_number_from), log_number_from):
             own, check = self._own[number], log.pop(CHECK, None)
             if check not in (None, _checksum(own, log)):
@@ -138,13 +149,14 @@ class _CheckedJournal(JournalFileBackend):
             self._own[number + 1] = own + (check is not None)
             yield log
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        for _ in self.read_logs(self.lines_read):  # whatever came meanwhile
+    def append_logs(self, logs: list[Log]) -> None:
+        """Append lines, with their checksums."""
+        for _ in self.read_logs(self.lines_read):  # lines that other tools have added since
             pass
         own = self._own[self.lines_read]
         super().append_logs([{**log, CHECK: _checksum(n, log)} for n, log in enumerate(logs, own)])
 
 
-def _checksum(number: int, log: dict[str, Any]) -> int:
-    plain = json.loads(json.dumps(log))  # as it is read again
+def _checksum(number: int, log: Log) -> int:
+    plain = json.loads(json.dumps(log))  # as it will be read
     return zlib.crc32(json.dumps([number, plain], sort_keys=True).encode())

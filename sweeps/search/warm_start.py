@@ -1,36 +1,35 @@
-"""What earlier trials showed, for a study to learn from."""
+"""What earlier trials showed, for a study to learn from: read from an outbox or from MLflow."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from analysis import AnalysisError
-from analysis.runs import opened, runs_of
-from sweeps.planning.study_spec import ARM, SearchedArm
-from sweeps.records.outbox import Outbox, TrialRecord
+from analysis.trials.mlflow_store import opened, runs_of
+from sweeps.planning.study_spec import SearchedArm
+from sweeps.records.events import EndCause, EvaluationValues, cause_in_words
+from sweeps.records.outbox import Outbox
+from sweeps.records.records import TrialRecord
 from trainables.config import canonical
 from trainables.errors import UserError
 
-MEASURED = {"val_loss": "val_loss", "training_seconds": "training_s"}  # that studies ask for
-ANOTHER_SEED = "another seed of its configuration failed"  # why a trial was stopped
-ROUNDING = 1e-8  # of a number of steps
-Number = TypeVar("Number", int, float)
+# Fields of evaluations, by the objectives and metrics in MLflow that they are.
+MEASURED = {"val_loss": "val_loss", "training_seconds": "training_s"}
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a finished trial of some sweep showed: its key says of which configuration."""
+    """What a finished trial of some sweep showed; its key says of which configuration it is."""
 
     sweep: str
     key: str
-    settings: Mapping[str, str]  # as MLflow has them
-    evaluations: Sequence[Mapping[str, Any]]  # of trainables.training.loop.Evaluation
-    stopped: str = ""  # why it was stopped before its end
+    settings: Mapping[str, str]  # params of its run in MLflow
+    evaluations: Sequence[EvaluationValues]
+    stopped: str = ""  # why it was pruned; empty if it was trained to its last step
 
     def is_of(self, arm: SearchedArm) -> bool:
-        """Whether the model settings that an arm holds are those of the trial."""
+        """Return whether the trial has the model settings that an arm holds fixed."""
         chosen = {path.partition(".")[2] for path in arm.space}
         held = [name for name in arm.settings["model"] if name not in chosen]
         example = arm.example.flat
@@ -38,7 +37,7 @@ class Observation:
 
 
 def from_outbox(outbox: Outbox, known: Container[str]) -> dict[str, Observation]:
-    """What the trials of a sweep showed that were suggested by a study, by key.
+    """Read the suggested trials of a sweep that finished or were pruned, by key.
 
     Args:
         outbox: of the sweep.
@@ -48,12 +47,12 @@ def from_outbox(outbox: Outbox, known: Container[str]) -> dict[str, Observation]
         record.key: _observed(outbox, record)
         for record in (*outbox.trials(), *outbox.removed_trials())
         if record.key not in known and record.is_suggested and record.is_done
-        if not record.reason.startswith(ANOTHER_SEED)
+        if record.cause != EndCause.SEED_FAILED
     }
 
 
 def unknown_in_outbox(outbox: Outbox, known: Container[str]) -> dict[str, Observation]:
-    """The suggested trials of a sweep that the studies do not know, done or not, by key."""
+    """Read the suggested trials of a sweep that the studies do not know, done or not, by key."""
     return {
         record.key: _observed(outbox, record)
         for record in outbox.trials()
@@ -68,7 +67,7 @@ def _observed(outbox: Outbox, record: TrialRecord) -> Observation:
 
 
 def from_store(uri: str, sweep: str, known: Container[str]) -> dict[str, Observation]:
-    """What the trials of an earlier sweep showed, from its runs in MLflow, by key.
+    """Read the trials of an earlier sweep from its runs in MLflow, by key.
 
     Args:
         uri: of the store.
@@ -86,13 +85,14 @@ def from_store(uri: str, sweep: str, known: Container[str]) -> dict[str, Observa
                 stopped = tags.get("stopped", "")
                 if run.info.status != "FINISHED" or tags.get("stage") == "confirm":
                     continue
-                if tags["key"] in known or stopped.startswith(ANOTHER_SEED):
+                if tags["key"] in known or cause_in_words(stopped) == EndCause.SEED_FAILED:
                     continue
                 history = {
                     name: {
-                        one.step: one.value for one in client.get_metric_history(run.info.run_id, m)
+                        point.step: point.value
+                        for point in client.get_metric_history(run.info.run_id, metric)
                     }
-                    for m, name in MEASURED.items()
+                    for metric, name in MEASURED.items()
                 }
                 evaluations = [
                     {"step": step, **{name: values[step] for name, values in history.items()}}
@@ -104,44 +104,3 @@ def from_store(uri: str, sweep: str, known: Container[str]) -> dict[str, Observa
     except AnalysisError as error:
         raise UserError(f"search.warm_start: {error}") from None
     return found
-
-
-class Observed:
-    """Chooses what an observation shows; what no parameter can be raises `ValueError`."""
-
-    def __init__(self, arm: SearchedArm, observation: Observation) -> None:
-        self.params: dict[str, Any] = {}  # by the names of the study
-        self._arm = arm.label
-        self._settings = observation.settings
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        if name == ARM:
-            return self._chosen(name, self._arm)
-        text = self._text(name)
-        return self._chosen(name, next((one for one in choices if canonical(one) == text), None))
-
-    def suggest_int(
-        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
-    ) -> int:
-        return self._in_range(name, int(self._text(name)), low, high, step)
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        return self._in_range(name, float(self._text(name)), low, high, step)
-
-    def _in_range(
-        self, name: str, value: Number, low: Number, high: Number, step: Number | None
-    ) -> Number:
-        steps = (value - low) / step if step else 0.0
-        if not low <= value <= high or abs(steps - round(steps)) > ROUNDING:
-            raise ValueError(f"{name}={value} is not in the range")
-        self.params[name] = value
-        return value
-
-    def _text(self, name: str) -> str:
-        return self._settings.get(name.partition(" of ")[0], "")
-
-    def _chosen(self, name: str, value: Any) -> Any:
-        self.params[name] = value
-        return value

@@ -1,8 +1,8 @@
-"""The sweep file, as its author wrote it. Knows nothing of torch.
+"""The sweep file, as its author wrote it. Imports no torch.
 
-sweep_file     arms, resources, tracking: the file and its presets
-search_spec    its section on the search
+sweep_file     the file and its presets: arms, resources, tracking
+search_spec    the section of the file on the search
 overrides      values given on the command line
 constraints    expressions that the settings of a trial must satisfy
-passwords      keeping passwords out of files and commands
+passwords      refuses passwords in sweep files and commands
 """

@@ -1,7 +1,7 @@
 """Constraints of a search: expressions over the settings of a trial that must be true.
 
-Numbers, words and settings; arithmetic on numbers; comparisons, and, or, not, in; min, max, abs.
-Each part is bounded, so that an expression takes neither time nor memory.
+An expression has numbers, text and settings; arithmetic on numbers; comparisons, and, or, not, in;
+min, max and abs. All of these are bounded, so no expression takes much time or memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import operator
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any
 
 from simpleeval import DEFAULT_OPERATORS, EvalWithCompoundTypes, InvalidExpression
 
@@ -26,10 +25,12 @@ FUNCTIONS = {"min": min, "max": max, "abs": abs}
 Number = int | float
 
 
-def _arithmetic(calculate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Number]:
-    """An operator that takes numbers only: it neither formats, repeats nor joins text."""
+def _arithmetic(
+    calculate: Callable[[Number, Number], object],
+) -> Callable[[object, object], Number]:
+    """Return the operator for numbers only, so that it cannot format, repeat or join text."""
 
-    def operate(a: Any, b: Any) -> Number:
+    def operate(a: object, b: object) -> Number:
         if not isinstance(a, Number) or not isinstance(b, Number):
             raise TypeError("arithmetic is for numbers")
         return _bounded(calculate(a, b))
@@ -37,13 +38,14 @@ def _arithmetic(calculate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Nu
     return operate
 
 
-def _power(base: Number, exponent: Number) -> Any:
+def _power(base: Number, exponent: Number) -> object:
     if isinstance(base, int) and isinstance(exponent, int):
-        _check_bits((base.bit_length() - 1) * exponent)  # the result has more
+        _check_bits((base.bit_length() - 1) * exponent)  # the power has at least so many
     return base**exponent
 
 
-def _bounded(number: Any) -> Number:
+def _bounded(number: object) -> Number:
+    """Return a real number unchanged, if it is not too large."""
     if not isinstance(number, Number):
         raise TypeError(f"{number} is no real number")
     if isinstance(number, int):
@@ -56,7 +58,7 @@ def _check_bits(bits: int) -> None:
         raise OverflowError(f"a number has more than {MAX_BITS} bits")
 
 
-OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+OPERATORS: dict[type[ast.AST], Callable[..., object]] = {
     ast.Add: _arithmetic(operator.add),
     ast.Sub: _arithmetic(operator.sub),
     ast.Mult: _arithmetic(operator.mul),
@@ -80,19 +82,19 @@ EVALUATION_ERRORS = (InvalidExpression, ArithmeticError, TypeError, ValueError)
 
 
 def names_in(text: str) -> set[str]:
-    """The settings that a constraint speaks of.
+    """Return the settings that a constraint names.
 
     Raises:
-        UserError: it is no expression, or has parts that a constraint cannot have.
+        UserError: the text is no expression, or has parts that a constraint cannot have.
     """
     return {node.id for node in ast.walk(_parse(text)) if isinstance(node, ast.Name)} - {*FUNCTIONS}
 
 
-def holds(text: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a trial may be; one that lacks a setting that the constraint speaks of may.
+def holds(text: str, settings: Mapping[str, object]) -> bool:
+    """Return whether a trial satisfies a constraint; it does if it lacks a setting named there.
 
     Args:
-        text: such as ``n_embd * block_size <= 8192``.
+        text: the constraint, such as ``n_embd * block_size <= 8192``.
         settings: of the trial, by short name.
 
     Raises:
@@ -113,18 +115,18 @@ def holds(text: str, settings: Mapping[str, Any]) -> bool:
     return value
 
 
-def broken(constraints: Iterable[str], settings: Mapping[str, Any]) -> str:
-    """The first constraint that does not hold for a trial, or nothing.
+def broken(constraints: Iterable[str], settings: Mapping[str, object]) -> str:
+    """Return the first constraint that a trial does not satisfy, or an empty text.
 
     Raises:
-        UserError: one cannot be evaluated.
+        UserError: a constraint cannot be evaluated.
     """
     return next((text for text in constraints if not holds(text, settings)), "")
 
 
 @lru_cache
 def _parse(text: str) -> ast.expr:
-    """The tree of an expression, all of whose parts are permitted."""
+    """Return the syntax tree of an expression whose parts are all permitted."""
     shown = _shown(text)
     if len(text) > MAX_LENGTH:
         raise UserError(
@@ -149,12 +151,12 @@ def _parse(text: str) -> ast.expr:
 
 
 def _operands(node: ast.AST) -> list[ast.AST]:
-    """The parts of a part, without the name of a function."""
+    """Return the children of a node, without the name of a function."""
     return list(node.args if isinstance(node, ast.Call) else ast.iter_child_nodes(node))
 
 
 def _problem(node: ast.AST) -> str:
-    """Why a part cannot be in a constraint."""
+    """Return why a constraint cannot have this node, or an empty text."""
     functions = ", ".join(FUNCTIONS)
     if isinstance(node, ast.Call):
         is_known = isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS

@@ -1,59 +1,64 @@
-"""How the value of an override is read: as YAML, but text as it is."""
+"""Values of overrides: read as YAML, except that text settings take text as it is written."""
 
 from __future__ import annotations
 
 import types
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from analysis.plain_yaml import YamlError, parse_yaml
+from analysis.text.plain_yaml import YamlError, parse_yaml
 from sweeps.spec.sweep_file import SweepFile
 from trainables.errors import UserError
 
 
-def read_value(text: str, path: str) -> Any:
-    """The value for a setting of the sweep; nothing at all is null.
+def read_value(text: str, path: str) -> object:
+    """Return the value for a setting of the sweep; an empty text is null.
+
+    Args:
+        text: the part after the equals sign.
+        path: of the setting, with dots.
 
     Raises:
-        UserError: it is not YAML, or is more than one value.
+        UserError: the text is not YAML, or has more than one value.
     """
     kind = _type_at(path)
     if _is_text(kind):
         return None if text in ("", "null") and kind is not str else _checked(text)
-    values = _listed(text)
+    values = _parse_list(text)
     if len(values) > 1:
         raise UserError("give one value; a list stands in brackets, such as [1, 2]")
     return values[0] if values else None
 
 
-def read_values(text: str, kind: Any) -> list[Any]:
-    """The values for a setting of trials: between commas, with brackets around them or without.
+def read_values(text: str, kind: object) -> list[object]:
+    """Return the values for a setting of trials: a comma list, in brackets or without.
 
     Args:
-        text: what follows the equals sign.
-        kind: the type of the setting.
+        text: the part after the equals sign.
+        kind: type annotation of the setting.
 
     Raises:
-        UserError: it is not YAML.
+        UserError: the text is not YAML.
     """
     in_brackets = text.startswith("[") and text.endswith("]")
     if _is_text(kind) and text and not in_brackets:
         return [_checked(part.strip()) for part in text.split(",")]
-    values = _listed(text)
+    values = _parse_list(text)
     return values[0] if len(values) == 1 and isinstance(values[0], list) else values
 
 
-def _listed(text: str) -> list[Any]:
-    """What stands between commas, as YAML."""
+def _parse_list(text: str) -> list[object]:
+    """Return the values of a comma list, each read as YAML."""
     try:
-        values: list[Any] = parse_yaml(f"[{text}]")
+        values: list[object] = parse_yaml(f"[{text}]")
     except YamlError as error:
         raise UserError(error.problem) from None
     return values
 
 
 def _checked(text: str) -> str:
+    """Return the text unchanged, or refuse it if it is not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -61,9 +66,9 @@ def _checked(text: str) -> str:
     return text
 
 
-def _type_at(path: str) -> Any:
-    """The type of a setting of the sweep; None where there is no such setting."""
-    kind: Any = SweepFile
+def _type_at(path: str) -> object:
+    """Return the type annotation of a setting of the sweep, or None if it does not exist."""
+    kind: object = SweepFile
     for name in path.split("."):
         settings = [
             each
@@ -76,8 +81,8 @@ def _type_at(path: str) -> Any:
     return kind
 
 
-def _is_text(kind: Any) -> bool:
-    """Whether a setting is text: any, some words, or one of these or null."""
+def _is_text(kind: object) -> bool:
+    """Return whether a type annotation is text: any text, certain words, or either or null."""
     if get_origin(kind) is Annotated:
         return _is_text(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):

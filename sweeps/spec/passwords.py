@@ -1,22 +1,23 @@
-"""Passwords stay out of what is written down or shown: sweep files, commands, jobs."""
+"""Passwords are refused in sweep files and commands, which others can read."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import click
 from click.core import ParameterSource
 from pydantic import AfterValidator
 
-from analysis.messages import without_password
+from analysis.text.messages import without_password
 from trainables.errors import UserError
 
 
 def refuse_password(uri: str) -> str:
-    """The URI itself.
+    """Return the URI unchanged.
 
     Raises:
-        UserError: it has a password; the message does not.
+        UserError: the URI has a password, which the message does not show.
     """
     if without_password(uri) != uri:
         raise UserError(
@@ -30,11 +31,19 @@ def refuse_password(uri: str) -> str:
 Uri = Annotated[str, AfterValidator(refuse_password)]
 
 
-def refuse_in_command(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """Callback of an option or of overrides; what comes from the environment is private."""
+def refuse_in_command(
+    context: click.Context, parameter: click.Parameter, value: str | Sequence[str] | None
+) -> str | Sequence[str] | None:
+    """Callback of click: return the value of an option or of overrides unchanged.
+
+    A value that comes from the environment is private, and may have a password.
+
+    Raises:
+        UserError: the value was given on the command line and has a password.
+    """
     assert parameter.name
     if context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE:
-        for text in [value] if isinstance(value, str) else value:
+        for text in [value] if isinstance(value, str) else value or ():
             try:
                 refuse_password(text)
             except UserError as error:

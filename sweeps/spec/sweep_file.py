@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
 from analysis.errors import listed
-from analysis.plain_yaml import YamlError, read_yaml
+from analysis.text.plain_yaml import YamlError, read_yaml
 from sweeps.spec.passwords import Uri
 from sweeps.spec.search_spec import Parameter, Replicates, SearchSpec
-from trainables.errors import UserError, brief, validate
+from trainables.errors import UserError, brief, similar_name, validate
 from trainables.persistence.storage import check_uri
 from trainables.settings import LARGEST, Count, Frozen, Seed
 
@@ -27,24 +26,33 @@ SUFFIXES = (".yaml", ".yml")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
-def check_gpus(given: Any) -> Any:
-    """Refuse what is neither `auto` nor a number of GPUs."""
+def check_gpus(given: object) -> str | float:
+    """Return `auto`, or a number of GPUs.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if given == AUTO:
-        return given
-    if type(given) not in (int, float) or not math.isfinite(given) or given < 0:
-        raise ValueError(f"give {AUTO}, or a number of GPUs, 0 or more, not {brief(given)}")
-    return float(given)
+        return AUTO
+    is_bool = isinstance(given, bool)
+    if isinstance(given, int | float) and not is_bool and math.isfinite(given) and given >= 0:
+        return float(given)
+    raise ValueError(f"give {AUTO}, or a number of GPUs, 0 or more, not {brief(given)}")
 
 
-def check_pack(given: Any) -> Any:
-    """Refuse what is neither `auto`, `off` nor a number of trials."""
-    if given is False:  # what YAML makes of `off`
+def check_pack(given: object) -> str | int:
+    """Return `auto`, `off`, or a number of trials.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if given is False:  # as some YAML readers read `off`
         return OFF
-    if given in (AUTO, OFF):
+    if isinstance(given, str) and given in (AUTO, OFF):
         return given
-    if type(given) is not int or not 1 <= given <= LARGEST:
-        raise ValueError(f"give {AUTO}, {OFF}, or a number of trials, not {brief(given)}")
-    return given
+    if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= LARGEST:
+        return given
+    raise ValueError(f"give {AUTO}, {OFF}, or a number of trials, not {brief(given)}")
 
 
 Pack = Annotated[Literal["auto", "off"] | int, BeforeValidator(check_pack)]
@@ -52,31 +60,30 @@ Gpus = Annotated[Literal["auto"] | float, BeforeValidator(check_gpus)]
 
 
 class Arm(Frozen):
-    """A model with fixed values, and a grid over some of its settings or the training's.
+    """A model with fixed settings, and a grid over other settings of the model or the training.
 
     The keys of the grid are dotted paths (``model.n_embd``, ``training.block_size``), each with the
     list of values to try; the arm's trials are all combinations, each with all seeds of the sweep.
 
-    With ``search``, the other settings there are tuned: once for each combination of the grid, or,
-    by arms that have no grid, once for all of these arms together. So what is in the grid is
-    compared (scientific), what is in the search is tuned for each of these (nuisance), and the rest
-    is fixed.
+    The settings under ``search`` are tuned: once for each combination of the grid, or once for all
+    arms without a grid together. So settings of the grid are compared (scientific), settings of the
+    search are tuned for each combination (nuisance), and the others are fixed.
     """
 
-    model: dict[str, Any]
-    training: dict[str, Any] = Field(default_factory=dict)
-    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    model: dict[str, object]
+    training: dict[str, object] = Field(default_factory=dict)
+    grid: dict[str, list[object]] = Field(default_factory=dict)
     search: dict[str, Parameter] = Field(default_factory=dict)
 
 
 class Resources(Frozen):
-    """What one trial gets, and how many may run at once (as many as fit by default).
+    """CPUs and GPUs of a trial, and the most trials at once (by default as many as fit).
 
-    Trials of equal shapes may train together as one, a pack, which counts as one trial here:
-    ``pack`` is how many at most; `auto` measures what pays on a GPU, and is `off` on CPUs.
+    Trials of equal shapes may train together in a pack, which counts as one trial here. ``pack`` is
+    the most trials of a pack; `auto` measures which size is fastest on a GPU, and is `off` on CPUs.
 
-    On a cluster sweeps that run at the same time share it by ``priority``: twice the priority,
-    twice the share.
+    Sweeps that run on a cluster at the same time share it by ``priority``: a sweep with twice the
+    priority gets twice the share.
     """
 
     cpus_per_trial: PositiveFloat = 1
@@ -84,11 +91,11 @@ class Resources(Frozen):
     pack: Pack = "auto"
     max_concurrent: Count | None = None
     priority: PositiveFloat = 1
-    max_failures: Count = 3  # a trial that failed so often by itself is not tried again
+    max_failures: Count = 3  # of a trial by its own fault; then it is not tried again
 
     @field_validator("gpus_per_trial", "cpus_per_trial")
     @classmethod
-    def _can_be_placed(cls, amount: float | str) -> float | str:
+    def _check_amount(cls, amount: float | str) -> float | str:
         if isinstance(amount, str):
             return amount
         if amount > 1 and amount != int(amount):
@@ -99,59 +106,59 @@ class Resources(Frozen):
 
     @property
     def is_auto(self) -> bool:
-        """Whether the GPUs of a trial are still to be chosen; `sweeps.resources.gpus` does."""
+        """True if the GPUs of a trial are still to be chosen, by `sweeps.resources.gpus`."""
         return self.gpus_per_trial == AUTO
 
     @property
     def gpus(self) -> float:
-        """The GPUs of a trial, which are chosen by now."""
+        """The GPUs of a trial; they must have been chosen."""
         assert not isinstance(self.gpus_per_trial, str)
         return self.gpus_per_trial
 
     @property
     def is_packing(self) -> bool:
-        """Whether trials may train together."""
+        """True if trials may train together in packs."""
         return self.pack not in (OFF, 1)
 
     def settled(self, gpus: float) -> Resources:
-        """The same, with a number of GPUs in the place of `auto`."""
+        """Return the same resources, with a number of GPUs in the place of `auto`."""
         return self.model_copy(update={"gpus_per_trial": float(gpus)}) if self.is_auto else self
 
 
 class TrackingSpec(Frozen):
-    """Where the runs go: an MLflow tracking URI, or a store in the state directory by default."""
+    """Where runs are stored: an MLflow tracking URI, or by default the state directory."""
 
     uri: Uri | None = None
 
 
 class StorageSpec(Frozen):
-    """Where the trials keep their files: the state directory by default.
+    """Where trials store their files: by default the state directory.
 
-    Else a path that all machines share, or an fsspec URI such as s3://bucket/prefix.
+    Otherwise a path that all machines share, or an fsspec URI such as s3://bucket/prefix.
     """
 
     uri: Uri | None = None
 
     @field_validator("uri")
     @classmethod
-    def _may_be_shared(cls, uri: str | None) -> str | None:
+    def _check_uri(cls, uri: str | None) -> str | None:
         if uri is not None:
             check_uri(uri)
         return uri
 
 
 class SweepFile(Seed):
-    """A sweep as its author wrote it: its shape is checked here, its values by `make_plan`.
+    """A sweep as its author wrote it. The form is checked here, the values by `make_plan`.
 
     ``replicates`` are the seeds that each configuration is trained with: a number counts up from
-    ``seed``, a list names them. Configurations of a seed draw the same batches and start from the
-    same values where their shapes agree, so their losses can be compared in pairs.
+    ``seed``, a list names them. Configurations with the same seed draw the same batches, and the
+    same initial values where their shapes agree, so their losses can be compared in pairs.
     """
 
     name: str
     description: str = ""
     corpus: str = "tinyshakespeare"
-    training: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, object] = Field(default_factory=dict)
     replicates: Replicates = 1
     arms: Annotated[list[Arm], Field(min_length=1)]
     search: SearchSpec = SearchSpec()
@@ -168,16 +175,26 @@ class SweepFile(Seed):
 
     @property
     def confirm_seeds(self) -> list[int]:
-        """The seeds that confirm what a search found; none of them is one of its own."""
-        wanted = self.search.confirm.replicates if self.search.confirm else []
-        if isinstance(wanted, list):
-            return wanted
+        """The seeds that confirm the best configurations of a search: none of its own seeds."""
+        replicates = self.search.confirm.replicates if self.search.confirm else []
+        if isinstance(replicates, list):
+            return replicates
         first = max(self.seeds) + 1
-        return list(range(first, first + wanted))
+        return list(range(first, first + replicates))
+
+    @property
+    def is_searched(self) -> bool:
+        """True if some arm has settings that a search chooses."""
+        return any(arm.search for arm in self.arms)
+
+    @property
+    def grid_seeds(self) -> list[int]:
+        """The seeds of each configuration of a grid: those of winners too, to compare them."""
+        return self.seeds + (self.confirm_seeds if self.is_searched else [])
 
     @field_validator("name")
     @classmethod
-    def _can_be_a_name(cls, name: str) -> str:
+    def _check_name(cls, name: str) -> str:
         if not NAME.fullmatch(name):
             raise ValueError(
                 "write 1 to 100 letters, digits, '_', '-' or '.', the first a letter or digit,"
@@ -187,21 +204,20 @@ class SweepFile(Seed):
             raise ValueError(f"the name {name} would be a file to `analysis`; leave out .csv")
         if name.lower() == "default":
             raise ValueError(
-                f"the name {name} is of an experiment that MLflow makes; choose another"
+                f"the name {name} belongs to an experiment that MLflow makes; choose another"
             )
         return name
 
     @model_validator(mode="after")
-    def _search_can_be(self) -> SweepFile:
-        is_searched = any(arm.search for arm in self.arms)
-        if max(self.seeds + self.confirm_seeds * is_searched) >= 2**64:
+    def _check_search(self) -> SweepFile:
+        if max(self.grid_seeds) >= 2**64:
             raise ValueError(f"seeds count up from {self.seed} to 2**64 or more; lower the seed")
-        if old := set(self.confirm_seeds) & set(self.seeds):
+        if shared := set(self.confirm_seeds) & set(self.seeds):
             raise ValueError(
-                f"search.confirm.replicates has the seed {min(old)}, with which the search itself"
-                " trains; name others"
+                f"search.confirm.replicates has the seed {min(shared)}, with which the search"
+                " itself trains; name others"
             )
-        if self.search != SearchSpec() and not is_searched:
+        if self.search != SearchSpec() and not self.is_searched:
             raise ValueError(
                 "search is given, but no arm has a `search` that says what may be chosen"
             )
@@ -212,10 +228,10 @@ def load_sweep(name_or_path: str) -> tuple[SweepFile, str]:
     """Read a sweep file, or a preset by its name.
 
     Returns:
-        The sweep, and what to call its source in messages.
+        The sweep, and the name of its file for messages.
 
     Raises:
-        UserError: there is no such file or preset, or its content is refused.
+        UserError: there is no such file or preset, or its content is wrong.
     """
     path = find_sweep(name_or_path)
     try:
@@ -226,10 +242,10 @@ def load_sweep(name_or_path: str) -> tuple[SweepFile, str]:
 
 
 def find_sweep(name_or_path: str) -> Path:
-    """The file of a preset's name or of a path.
+    """Return the path of a sweep file, given that path or the name of a preset.
 
     Raises:
-        UserError: there is neither, the message names the presets; or it cannot be read.
+        UserError: there is no such file or preset, or the file cannot be read.
     """
     presets = preset_files()
     if name_or_path in presets:
@@ -243,7 +259,7 @@ def find_sweep(name_or_path: str) -> Path:
         return path
     if is_there:
         raise UserError(f"{name_or_path} is not a file")
-    near = _nearest_sweep(path, presets)
+    near = _similar_sweep(path, presets)
     meant = f"; did you mean {near}?" if near else ""
     if path.suffix in SUFFIXES or len(path.parts) > 1:
         raise UserError(f"there is no sweep file {name_or_path}{meant}")
@@ -253,17 +269,17 @@ def find_sweep(name_or_path: str) -> Path:
     )
 
 
-def _nearest_sweep(path: Path, presets: Iterable[str]) -> str:
-    """The preset, or the sweep file beside a path, that its name resembles; empty if none does."""
+def _similar_sweep(path: Path, presets: Iterable[str]) -> str | None:
+    """Return the preset, or the sweep file in the path's folder, with the most similar name."""
     known = {name: name for name in presets}
     if path.parent.is_dir():
         files = [file for suffix in SUFFIXES for file in path.parent.glob(f"*{suffix}")]
         known |= {file.stem: str(file) for file in files}
-    near = difflib.get_close_matches(path.stem, known, n=1)
-    return known[near[0]] if near else ""
+    near = similar_name(path.stem, known)
+    return known[near] if near else None
 
 
 def preset_files() -> dict[str, Path]:
-    """The presets that come with the package, by name."""
+    """Return the files of the presets that come with the package, by name."""
     paths = sorted(Path(str(PRESETS)).glob("*.yaml"))
     return {path.stem: path for path in paths}

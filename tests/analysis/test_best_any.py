@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from analysis import AnalysisError, check_claims, conclusions_table, contrasts_table
-from analysis.claim_texts import Link, claim_section, claims_overview, sentences
-from analysis.conclusions import conclude
-from analysis.contrasts import contrasts_of
-from analysis.decisions import ALPHA
+from analysis.claims.conclusions import conclude
+from analysis.claims.contrasts import contrasts_of
+from analysis.claims.forecast import chances
+from analysis.claims.one_sided import ALPHA
 from analysis.figures.contrasts import differences
 from analysis.figures.style import fixed_style
-from analysis.forecast import chances
+from analysis.reports.claim_texts import Link, claim_section, claims_overview, sentences
 from tests.analysis.test_conclusions import claim, one, trials_with
 
 WHICH = {"claim": "which kind is best", "factor": "kind", "best": "any"}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import check_claims, load_trials
-from analysis.conclusions import write_conclusions
+from analysis.claims.tables import write_conclusions
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/trials.csv"))

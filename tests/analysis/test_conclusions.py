@@ -11,13 +11,16 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError, check_claims, conclusions_table, contrasts_table, load_trials
-from analysis.claims import Claim
-from analysis.conclusions import conclude
-from analysis.contrasts import Contrast, contrasts_of
-from analysis.decisions import ALPHA, averages, decide
-from analysis.forecast import chances
-from analysis.published import PUBLISHED
-from analysis.runs import Trials
+from analysis.claims.claim import Claim
+from analysis.claims.claim_file import read_claim
+from analysis.claims.conclusions import conclude
+from analysis.claims.contrast import Contrast
+from analysis.claims.contrasts import contrasts_of
+from analysis.claims.decisions import averages, decide
+from analysis.claims.forecast import chances
+from analysis.claims.one_sided import ALPHA
+from analysis.results.published import PUBLISHED
+from analysis.trials.table import Trials
 
 ORDER = {"claim": "a < b < c", "factor": "kind", "order": ["a", "b", "c"]}
 SWEEPS = 1_000
@@ -49,7 +52,7 @@ def trials_with(
 
 
 def claim(**fields: Any) -> Claim:
-    return Claim.model_validate({"claim": "something", **fields})
+    return read_claim({"claim": "something", **fields})
 
 
 def one(text: Mapping[str, Any], trials: Trials) -> Any:

@@ -14,13 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from analysis import check_claims, conclusions_table, contrasts_table, load_trials
-from analysis.claim_texts import Link, claim_section, claims_overview, one_seed_note, sentences
-from analysis.claims import Claim, ClaimError
+from analysis.claims.claim_errors import ClaimError
+from analysis.claims.claim_file import read_claim
+from analysis.claims.conclusions import Conclusion, conclude
+from analysis.claims.contrast import Contrast
+from analysis.claims.contrasts import contrasts_of
+from analysis.claims.decisions import averages, decide
 from analysis.command import main
-from analysis.conclusions import Conclusion, averages, conclude, decide
-from analysis.contrasts import Contrast, contrasts_of
 from analysis.errors import AnalysisError
-from analysis.runs import Trials
+from analysis.reports.claim_texts import (
+    Link,
+    claim_section,
+    claims_overview,
+    one_seed_note,
+    sentences,
+)
+from analysis.trials.table import Trials
 from tests.analysis.tuned import run, sweep
 
 SEEDS = range(1, 6)
@@ -193,7 +202,7 @@ def test_trials_that_were_made_otherwise_are_compared_and_it_is_said(
         both = [*rows(2.3, heads=2), *rows(2.4, heads=1)]
         table = loaded(tmp_path, both).table
         table[name] = [ours] * 5 + [theirs] * 5
-        claim = Claim.model_validate({"claim": "x", "factor": "heads", "order": [2, 1]})
+        claim = read_claim({"claim": "x", "factor": "heads", "order": [2, 1]})
         return conclude(claim, contrasts_of(claim, Trials("x", table, ("heads", "seed"))))
 
     assert made("1", "1").differs == {}
@@ -543,7 +552,7 @@ SCOPES = ["in every cell", "on average", "not in every cell"]
 
 def verdict(form: Mapping[str, Any], trials: Trials, **more: Any) -> tuple[str, list[Contrast]]:
     """A verdict, or "refused"; and what it rests on."""
-    claim = Claim.model_validate({"claim": "x", **more, **form})
+    claim = read_claim({"claim": "x", **more, **form})
     try:
         contrasts = contrasts_of(claim, trials)
     except ClaimError:

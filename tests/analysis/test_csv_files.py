@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from analysis import AnalysisError, load_trials, rankings, tables, write_tables
 from analysis.command import main
-from analysis.csv_files import csv_text, read_csv
+from analysis.text.csv_files import csv_text, read_csv
 
 FORMULAS = ["=cmd|'/c calc'!A0", "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "'=1"]
 

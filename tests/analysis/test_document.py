@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
 from analysis.command import main
-from analysis.document import Report, as_code, as_text, code_block, in_short, markdown_table
+from analysis.text.document import Report, as_code, as_text, code_block, in_short, markdown_table
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from analysis import load_trials
-from analysis.decisions import ALPHA, NEGATED
+from analysis.claims.claim import NEGATED
+from analysis.claims.one_sided import ALPHA
 from benchmarks.edges import EDGES, EVERY, REFUTED, SUPPORTED, Edge, by_truth
 from benchmarks.synthetic import NOISES, Design, Truth, write_sweep
 from benchmarks.verdicts import wrong_shares

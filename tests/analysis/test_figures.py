@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.document import Figure
-from analysis.figures import figures, overview, style
+from analysis.figures import style
 from analysis.figures.contrasts import kind, weakest
 from analysis.figures.data import (
     ceiling,
@@ -24,9 +23,11 @@ from analysis.figures.data import (
     spread,
     thinned,
 )
+from analysis.figures.report_figures import figures, overview
 from analysis.figures.trials import cost
-from analysis.importances import importance, samples
-from analysis.runs import METRICS, Trials
+from analysis.results.importances import importance, samples
+from analysis.text.document import Figure
+from analysis.trials.table import METRICS, Trials
 
 COLUMNS = ["claim", "claim_index", "cell", "what", "mean", "low", "high", "n", "verdict",
            "favoured", "confidence"]  # fmt: skip

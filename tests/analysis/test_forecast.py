@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.claims import Claim
-from analysis.contrasts import Contrast
-from analysis.decisions import Noise, decide
-from analysis.forecast import Needed, chances, seeds_needed
+from analysis.claims.claim import Claim
+from analysis.claims.claim_file import read_claim
+from analysis.claims.contrast import Contrast
+from analysis.claims.decisions import Noise, decide
+from analysis.claims.forecast import Needed, chances, seeds_needed
 
 UNIT = np.array([-1.0, 0.0, 1.0])  # mean 0, standard deviation 1
 TINY = 1e-9  # a margin that plays no part
 
 
 def claim(**fields: Any) -> Claim:
-    return Claim.model_validate({"claim": "x", "factor": "kind", "order": ["a", "b"], **fields})
+    return read_claim({"claim": "x", "factor": "kind", "order": ["a", "b"], **fields})
 
 
 def contrast(mean: float, spread: float = 1.0) -> Contrast:
@@ -133,7 +134,7 @@ def trend(levels: list[float], spread: float) -> Contrast:
 
 
 def test_a_trend_is_forecast_with_pages_test() -> None:
-    made = Claim.model_validate({"claim": "x", "factor": "width", "trend": "falling"})
+    made = read_claim({"claim": "x", "factor": "width", "trend": "falling"})
     known = [trend([2.0, 2.0 + 0.004, 2.0 + 0.006], 0.004)]
     for seeds in (4, 7):
         expected = chances(made, known, seeds)

@@ -10,11 +10,11 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 
 from analysis import Trials
-from analysis.document import Figure
-from analysis.figures import figures_of_search
 from analysis.figures import search as search_figures
 from analysis.figures.data import configurations
 from analysis.figures.fronts import front
+from analysis.figures.report_figures import figures_of_search
+from analysis.text.document import Figure
 from tests.analysis.test_figures import trials
 from tests.analysis.tuned import suggested, sweep
 

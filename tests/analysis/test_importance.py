@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError, Trials
-from analysis.importances import ALL, WITHIN, importance, samples
+from analysis.results.importances import ALL, WITHIN, importance, samples
 from tests.analysis.test_figures import trials
 from tests.analysis.tuned import SEARCH, SPACE, run, suggested, sweep
 

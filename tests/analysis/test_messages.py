@@ -11,9 +11,9 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import event
 
-from analysis.messages import address_of, first_line, without_password
-from analysis.runs import open_store
-from analysis.sqlite_store import store_uri
+from analysis.text.messages import address_of, first_line, without_password
+from analysis.trials.mlflow_store import open_store
+from analysis.trials.sqlite_store import store_uri
 from sweeps.tracking.delivery import _reason
 
 FULL = "database or disk is full"

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from analysis.document import Figure
-from analysis.figures import figures
+from analysis.figures.report_figures import figures
 from analysis.figures.style import as_figure, drawable, fixed_style, legend_below, legible
+from analysis.text.document import Figure
 from tests.analysis.test_figures import NO_CONTRASTS, contrasts, curves_of, trials
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from analysis.plain_yaml import (
+from analysis.text.plain_yaml import (
     MOST_BYTES,
     MOST_DEPTH,
     MOST_VALUES,

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from analysis import Trials, check_claims, judged, tables, trials_of
 from analysis.command import main
-from analysis.confirmed import confirmation_note, not_begun_note, unconfirmed
 from analysis.figures.data import configurations
-from analysis.report import Evidence, report
-from analysis.runs import load_curves, planned_row
-from analysis.search_texts import basis
+from analysis.reports.report import Evidence, report
+from analysis.reports.search_texts import basis
+from analysis.trials.confirmed import confirmation_note, not_begun_note, unconfirmed
+from analysis.trials.loading import load_curves, planned_row
 from tests.analysis.test_tuned import cell, claims_file, study, whole
 from tests.analysis.tuned import SEARCH, confirmed, run, scattered, sweep
 
@@ -143,7 +143,7 @@ def test_the_commands_say_how_many_never_began(
     claims = claims_file(tmp_path, "factor: block_size, best: 32")
     out, again = tmp_path / "out", tmp_path / "again"
     with monkeypatch.context() as patched:
-        patched.setattr("analysis.runs.load_trials", lambda *_: grid([8, 32]))
+        patched.setattr("analysis.trials.loading.load_trials", lambda *_: grid([8, 32]))
         first = invoke(command, "grid", "--claims", claims, "--out", out)
     assert (out / "trials.csv").read_text().count(",WAITING,") == 6
     second = invoke(command, out / "trials.csv", "--claims", claims, "--out", again)

@@ -23,9 +23,9 @@ from analysis import (
     write_tables,
 )
 from analysis.command import main
-from analysis.published import PUBLISHED as PUBLISHED_TABLE
-from analysis.ranking import level_means
-from analysis.ranking_texts import grid, means_in_words, not_ranked, ranking_text
+from analysis.reports.ranking_texts import grid, means_in_words, not_ranked, ranking_text
+from analysis.results.published import PUBLISHED as PUBLISHED_TABLE
+from analysis.results.ranking import level_means
 
 # The published attention losses for n_embd 64 and 128, in the order of the published table.
 PUBLISHED = """

@@ -15,12 +15,13 @@ import pytest
 from click.testing import CliRunner
 
 from analysis import check_claims, load_trials, rankings, tables, trials_of
-from analysis.claim_texts import Link, claim_section, weakest_runs
 from analysis.command import main
-from analysis.document import Figure, Report
-from analysis.published import PUBLISHED, comparison
-from analysis.report import Evidence, report
-from analysis.runs import Trials, load_curves
+from analysis.reports.claim_texts import Link, claim_section, weakest_runs
+from analysis.reports.report import Evidence, report
+from analysis.results.published import PUBLISHED, comparison
+from analysis.text.document import Figure, Report
+from analysis.trials.loading import load_curves
+from analysis.trials.table import Trials
 
 SPREAD = 0.004  # nats, about that of the study's seeds
 

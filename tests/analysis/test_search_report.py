@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from analysis import Trials, tables
 from analysis.command import main
-from analysis.figures import figures, figures_of_search, overview
-from analysis.published import PUBLISHED
-from analysis.report import Evidence, report
-from analysis.search_texts import basis, search_report, search_text
+from analysis.figures.report_figures import figures, figures_of_search, overview
+from analysis.reports.report import Evidence, report
+from analysis.reports.search_texts import basis, search_report, search_text
+from analysis.results.published import PUBLISHED
 from tests.analysis.test_studies import ROPE, RUNS, tried
 from tests.analysis.tuned import SEARCH, confirmed, run, suggested, sweep
 

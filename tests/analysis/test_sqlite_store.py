@@ -15,8 +15,8 @@ import sqlalchemy
 from mlflow import MlflowClient
 
 from analysis.errors import AnalysisError
-from analysis.runs import open_store
-from analysis.sqlite_store import (
+from analysis.trials.mlflow_store import open_store
+from analysis.trials.sqlite_store import (
     artifacts_beside,
     follow_move,
     is_driven,

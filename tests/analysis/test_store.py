@@ -15,13 +15,14 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from analysis.errors import AnalysisError
-from analysis.runs import load_trials, open_store
-from analysis.sqlite_store import store_uri
+from analysis.trials.loading import load_trials
+from analysis.trials.mlflow_store import open_store
+from analysis.trials.sqlite_store import store_uri
 
 
 def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> None:
     store = tmp_path / "mlflow.db"
-    code = f"from analysis.runs import open_store; open_store('sqlite:///{store}')"
+    code = f"from analysis.trials.mlflow_store import open_store; open_store('sqlite:///{store}')"
     maker = subprocess.Popen([sys.executable, "-c", code])
     deadline_s = time.monotonic() + 60
     while not any(path.stat().st_size for path in tmp_path.iterdir()):

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError
-from analysis.search import Space
-from analysis.studies import best_so_far, pareto_front, suggestions, winners
+from analysis.results.studies import best_so_far, pareto_front, suggestions, winners
+from analysis.trials.search_record import Space
 from tests.analysis.tuned import confirmed, run, suggested, sweep
 
 ROPE, SINPE = "attention pe_type=rope", "attention pe_type=sinpe"

@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from analysis.terminal import pass_on, table, visible
-from sweeps.cli import main as command
+from analysis.text.terminal import pass_on, table, visible
+from sweeps.cli import outcome
 from sweeps.cli.main import main
 from sweeps.cluster import jobs as client
 from sweeps.execution.progress import Before, Progress
@@ -135,7 +135,7 @@ def test_rankings_are_printed_in_any_encoding(environment: dict[str, str], tmp_p
 
 @pytest.mark.parametrize("environment", ENCODINGS, ids=["ascii", "latin-1", "cp1252", "C"])
 def test_what_a_model_wrote_is_passed_on_in_any_encoding(environment: dict[str, str]) -> None:
-    code = "from analysis.terminal import *; set_up('x'); pass_on('\\u4e2d\\x1b[1m\\n')"
+    code = "from analysis.text.terminal import *; set_up('x'); pass_on('\\u4e2d\\x1b[1m\\n')"
     done = python(code, **environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u4e2d\x1b[1m\n", "")
 
@@ -151,7 +151,7 @@ def test_what_others_wrote_moves_no_cursor(monkeypatch: pytest.MonkeyPatch) -> N
 def test_errors_and_what_is_logged_are_shown_and_not_obeyed() -> None:
     code = """
 import logging
-from analysis.terminal import complain, set_up
+from analysis.text.terminal import complain, set_up
 set_up("sweeps")
 logging.getLogger("x").warning("[/red] %s", "a\\x1b[2J\\u4e2d")
 complain("sweeps", "b\\x1b[2J\\nwhere")
@@ -162,7 +162,7 @@ complain("sweeps", "b\\x1b[2J\\nwhere")
 
 def test_a_sweep_goes_on_where_nobody_reads() -> None:
     code = """
-from analysis.terminal import try_to_say
+from analysis.text.terminal import try_to_say
 for number in range(3):
     try_to_say("line")
 """
@@ -198,7 +198,7 @@ def test_the_ranking_of_a_run_shows_its_settings_as_they_are(
 ) -> None:
     hidden = ("train_loss", "best_val_loss", "training_seconds", "left_out", "run_ids")
     ranking = pd.DataFrame({"word": HOSTILE, "rate": 1e-5, "val_loss": [1e200, *range(5)]})
-    command._show_ranking(ranking.assign(**dict.fromkeys(hidden, 0)))
+    outcome.show_ranking(ranking.assign(**dict.fromkeys(hidden, 0)))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["word", "rate", "val_loss"]
     assert lines[1].split() == ["[/red]x", "1e-05", "1e+200"]
@@ -207,7 +207,7 @@ def test_the_ranking_of_a_run_shows_its_settings_as_they_are(
 
 def test_why_trials_failed_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     record = SimpleNamespace(reason="[/red]\x1b[2J", content={"name": ":smile:"}, key="k")
-    command._show_failures([record], SimpleNamespace(where=lambda key: key))  # type: ignore
+    outcome.show_failures([record], SimpleNamespace(where=lambda key: key))  # type: ignore
     said = capsys.readouterr().out
     assert said.startswith("failed  1 x [/red]\\x1b[2J\n        first: :smile: (k)")
 
@@ -269,8 +269,8 @@ def shown_progress(name: str) -> Progress:
 @pytest.mark.parametrize(
     ("program", "part", "arguments"),
     [
-        ("analysis", "analysis.runs.load_trials", ["rankings", "study"]),
-        ("sweeps", "sweeps.planning.plan.make_plan", ["plan", "quickstart"]),
+        ("analysis", "analysis.trials.loading.load_trials", ["rankings", "study"]),
+        ("sweeps", "sweeps.planning.planner.make_plan", ["plan", "quickstart"]),
     ],
 )
 def test_ctrl_c_is_a_line_and_exit_code_130(
@@ -280,7 +280,8 @@ def test_ctrl_c_is_a_line_and_exit_code_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(part, interrupted)
-    main = importlib.import_module(f"{program}.command").main
+    module = "sweeps.cli.main" if program == "sweeps" else "analysis.command"
+    main = importlib.import_module(module).main
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 130
     assert done.output.removeprefix(f"{program}: ") == "interrupted\n"

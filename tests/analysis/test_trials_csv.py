@@ -21,8 +21,8 @@ from analysis import (
     trials_of,
 )
 from analysis.command import main
-from analysis.runs import planned_row
-from analysis.trials_csv import write_trials
+from analysis.trials.loading import planned_row
+from analysis.trials.trials_csv import write_trials
 from tests.analysis.test_tuned import cell, claims_file, study, whole
 from tests.analysis.tuned import confirmed, run, scattered, sweep
 

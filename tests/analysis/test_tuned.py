@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from analysis import AnalysisError, check_claims
-from analysis.claims import Claim
-from analysis.confirmed import confirmation_note, judged, unconfirmed
-from analysis.contrasts import contrasts_of
-from analysis.runs import Trials
-from analysis.search_texts import basis
+from analysis.claims.claim_file import read_claim
+from analysis.claims.contrasts import contrasts_of
+from analysis.reports.search_texts import basis
+from analysis.trials.confirmed import confirmation_note, judged, unconfirmed
+from analysis.trials.table import Trials
 from tests.analysis.tuned import confirmed, run, suggested, sweep
 
 ROPE = [2.30, 2.31, 2.29]
@@ -48,7 +48,7 @@ def whole(sinpe: list[float | None] | None = None) -> list[Any]:
     return runs
 
 
-ORDER = Claim.model_validate({"claim": "x", "factor": "pe_type", "order": ["rope", "sinpe"]})
+ORDER = read_claim({"claim": "x", "factor": "pe_type", "order": ["rope", "sinpe"]})
 
 
 def claims_file(folder: Path, text: str) -> Path:

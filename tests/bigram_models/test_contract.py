@@ -1,4 +1,4 @@
-"""What every registered variant must keep."""
+"""What holds for every registered variant."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bigram_models import VARIANTS, FittedModel, LanguageModel
+from tests.model_cases import SETTINGS
 
 V, BLOCK = 7, 6
 
@@ -36,16 +37,8 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("bigram", {}),
-    Case("factorized", {"n_embd": 4}),
-    Case("factorized", {"n_embd": 12}),
-    *[
-        Case("attention", {"pe_type": pe_type, "n_embd": n_embd})
-        for pe_type in ("randn", "sinpe", "rope")
-        for n_embd in (4, 12)
-    ],
+    *[Case(variant, settings) for variant in VARIANTS for settings in SETTINGS[variant]],
     Case("count", {"smoothing": 0.0}),
-    Case("count", {"smoothing": 1.0}),
 ]
 every_variant = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -59,7 +52,7 @@ def random_ids(length: int, seed: int = 1, rows: int = 1) -> Tensor:
 
 
 def test_every_registered_variant_is_a_case() -> None:
-    assert {case.variant for case in CASES} == set(VARIANTS)
+    assert set(SETTINGS) == set(VARIANTS)
 
 
 @every_variant

@@ -1,13 +1,15 @@
 """Logits and gradients against the definitions, in float64 and by plain loops."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 from torch import Tensor
 
 from bigram_models import AttentionBigram, BigramTable, FactorizedBigram, LanguageModel
+from bigram_models.positions import ENCODINGS
+from tests.model_cases import accepts, every_encoding
 
 V_BELOW_D, V_ABOVE_D = (5, 12), (23, 6)
 WIDTHS = pytest.mark.parametrize(("vocab_size", "n_embd"), [V_BELOW_D, V_ABOVE_D])
@@ -16,6 +18,7 @@ SIZES = pytest.mark.parametrize(("rows", "length"), [(3, 1), (3, 4), (3, BLOCK),
 
 Weights = dict[str, Tensor]
 Definition = Callable[[Weights, Tensor], Tensor]
+Place = Callable[[Tensor, int], Tensor]  # x (D,) with its position
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -56,7 +59,7 @@ def sinusoids(position: int, width: int) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def attention(place: Callable[[Tensor, int], Tensor]) -> Definition:
+def attention(place: Place) -> Definition:
     def logits(w: Weights, ids: Tensor) -> Tensor:
         rows = []
         for row in ids:
@@ -114,29 +117,32 @@ def test_factorized_is_an_embedding_and_a_linear_map(vocab_size: int, n_embd: in
     assert_same(model, factorized, ids_of(vocab_size, BLOCK))
 
 
-@WIDTHS
+PLACES: Mapping[str, Callable[[AttentionBigram], Place]] = {
+    "rope": lambda model: rotated,
+    "sinpe": lambda model: lambda x, position: x + sinusoids(position, len(x)),
+    "randn": lambda model: lambda x, position: x + randn_table(model).double()[position],
+}
+
+
+def test_every_encoding_has_a_definition() -> None:
+    assert PLACES.keys() == ENCODINGS.keys()
+
+
+@pytest.mark.parametrize(
+    ("pe_type", "vocab_size", "n_embd"),
+    [
+        (pe_type, vocab_size, n_embd)
+        for pe_type in ENCODINGS
+        for vocab_size, n_embd in (V_BELOW_D, V_ABOVE_D, (23, 5))
+        if accepts(pe_type, n_embd)
+    ],
+)
 @SIZES
-def test_rope_rotates_each_pair_of_channels(
-    vocab_size: int, n_embd: int, rows: int, length: int
+def test_attention_follows_the_definition_of_its_encoding(
+    pe_type: str, vocab_size: int, n_embd: int, rows: int, length: int
 ) -> None:
-    model = make_attention(vocab_size, pe_type="rope", n_embd=n_embd)
-    assert_same(model, attention(rotated), ids_of(vocab_size, length, rows))
-
-
-@pytest.mark.parametrize(("vocab_size", "n_embd"), [V_BELOW_D, V_ABOVE_D, (23, 5)])
-@SIZES
-def test_sinpe_adds_sinusoids(vocab_size: int, n_embd: int, rows: int, length: int) -> None:
-    model = make_attention(vocab_size, pe_type="sinpe", n_embd=n_embd)
-    define = attention(lambda x, position: x + sinusoids(position, len(x)))
-    assert_same(model, define, ids_of(vocab_size, length, rows))
-
-
-@pytest.mark.parametrize(("vocab_size", "n_embd"), [V_BELOW_D, V_ABOVE_D, (23, 5)])
-@SIZES
-def test_randn_adds_a_fixed_table(vocab_size: int, n_embd: int, rows: int, length: int) -> None:
-    model = make_attention(vocab_size, pe_type="randn", n_embd=n_embd)
-    table = randn_table(model).double()
-    define = attention(lambda x, position: x + table[position])
+    model = make_attention(vocab_size, pe_type=pe_type, n_embd=n_embd)
+    define = attention(PLACES[pe_type](model))
     assert_same(model, define, ids_of(vocab_size, length, rows))
 
 
@@ -148,14 +154,14 @@ def test_the_randn_table_is_0_02_times_normal() -> None:
     assert float(table.mean()) == pytest.approx(0, abs=5e-4)
 
 
-@pytest.mark.parametrize("pe_type", ["randn", "sinpe", "rope"])
+@every_encoding
 def test_positions_are_not_trained(pe_type: str) -> None:
     model = make_attention(9, pe_type=pe_type, n_embd=4)
     assert sorted(p.shape for p in model.parameters()) == [(9,), (9, 4), (9, 4)]
 
 
 def test_equal_seeds_differ_by_pe_type_in_positions_only() -> None:
-    models = [make_attention(9, pe_type=pe, n_embd=4) for pe in ("randn", "sinpe", "rope")]
+    models = [make_attention(9, pe_type=pe, n_embd=4) for pe in ENCODINGS]
     for others in zip(*(model.named_parameters() for model in models), strict=True):
         names, values = zip(*others, strict=True)
         assert len(set(names)) == 1

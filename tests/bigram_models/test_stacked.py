@@ -9,18 +9,20 @@ import torch
 from torch import Tensor
 
 from bigram_models import VARIANTS, LanguageModel
+from bigram_models.positions import ENCODINGS, PositionalEncoding
+from bigram_models.stacked import LoopedModel, StackedModel
+from tests.model_cases import SETTINGS, TRAINED
 
 V, BLOCK = 7, 6
 STACKS = {  # the settings of the members
-    "bigram": ("bigram", [{}] * 3),
-    "factorized": ("factorized", [{"n_embd": 4}] * 3),
-    "rope": ("attention", [{"pe_type": "rope", "n_embd": 4}] * 3),
+    **{variant: (variant, [SETTINGS[variant][0]] * 3) for variant in TRAINED},
+    **{name: ("attention", [{"pe_type": name, "n_embd": 4}] * 3) for name in ENCODINGS},
     "odd width": ("attention", [{"pe_type": "randn", "n_embd": 5}] * 2),
     "added": ("attention", [{"pe_type": each, "n_embd": 4} for each in ("randn", "sinpe")]),
-    "mixed": ("attention", [{"pe_type": p, "n_embd": 4} for p in ("randn", "rope", "sinpe")]),
+    "mixed": ("attention", [{"pe_type": name, "n_embd": 4} for name in ENCODINGS]),
     "mixed, wider than V": (
         "attention",
-        [{"pe_type": p, "n_embd": 12} for p in ("rope", "randn", "rope", "sinpe")],
+        [{"pe_type": name, "n_embd": 12} for name in ("rope", *ENCODINGS)],
     ),
 }
 every_stack = pytest.mark.parametrize(("variant", "settings"), STACKS.values(), ids=STACKS)
@@ -97,3 +99,29 @@ def test_only_settings_that_the_stack_can_tell_apart_may_differ() -> None:
     assert factorized.stack_kind(factorized.Config(n_embd=4)) != factorized.stack_kind(
         factorized.Config(n_embd=5)
     )
+
+
+class Scaled(PositionalEncoding):
+    """x * (1 + position), which gives no formula for stacks."""
+
+    def __init__(self, block_size: int, n_embd: int, generator: torch.Generator) -> None:
+        super().__init__(block_size, n_embd, generator)
+        self.register_buffer("scale_T1", 1 + torch.arange(block_size)[:, None] / block_size)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD * self.get_buffer("scale_T1")[: x_BTD.shape[1]]
+
+
+def test_an_encoding_without_a_formula_is_stacked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENCODINGS, "scaled", Scaled)
+    for names, model in (
+        (["scaled", "scaled"], StackedModel),
+        (["scaled", "rope", "sinpe"], LoopedModel),
+    ):
+        settings = [{"pe_type": name, "n_embd": 4} for name in names]
+        alone, together = members("attention", settings), members("attention", settings)
+        stack = type(together[0]).stacked(together)
+        assert type(stack) is model
+        ids_MBT = ids(len(names), 2, BLOCK)
+        for i, member in enumerate(alone):
+            torch.testing.assert_close(stack(ids_MBT)[i], member(ids_MBT[i]))

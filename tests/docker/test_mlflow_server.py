@@ -35,7 +35,7 @@ from tests.docker.running import (
     postgres,
     secret_file,
 )
-from tests.sweeps.searches import SWEEP, plan, search, valley
+from tests.sweeps.searches import SWEEP, continued, plan, search, valley
 from tests.sweeps.simulation import Simulation
 from trainables.errors import UserError
 
@@ -327,8 +327,7 @@ def test_studies_are_kept_in_the_database(database: Database, tmp_path: Path) ->
 
     storage, lost = open_storage(url, tmp_path, lambda opened: opened)
     again = search(plan(SWEEP, "search.trials=8"), storage)
-    again.resume({}, lambda key: [])
-    Simulation(again, valley).run()
+    Simulation(continued(again), valley).run()
     (summary,) = optuna.get_all_study_summaries(storage)
     assert (summary.n_trials, lost) == (8, "")
 

@@ -43,9 +43,9 @@ def died(made: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a search whose driver died in the middle."""
     folder = tmp_path_factory.mktemp("died")
     with closing(Outbox(folder / "outbox.db", "made-up")) as outbox:
-        search, *_ = resumed(made, folder, outbox)
+        _, queue, *_ = resumed(made, folder, outbox)
         with pytest.raises(DriverDiedError):
-            Simulation(search, valley, dies_after=40).run()
+            Simulation(queue, valley, dies_after=40).run()
         assert {one.status for one in outbox.trials()} >= {"RUNNING", "FINISHED"}
     return folder
 
@@ -64,11 +64,11 @@ def test_a_damaged_journal_costs_no_trial(
         (folder / JOURNAL).write_bytes(whole[:start] + new + whole[end:])
         with closing(Outbox(folder / "outbox.db", "made-up")) as outbox:
             before = {one.key for one in outbox.trials()}
-            search, _, _, removed = resumed(made, folder, outbox)
+            _, queue, _, _, removed = resumed(made, folder, outbox)
             assert removed == 0
             assert {one.key for one in outbox.trials()} >= before
-            search.fill()
-            assert search.waiting
+            queue.fill()
+            assert queue.waiting
 
     @fewer
     @given(damages(len(whole)))

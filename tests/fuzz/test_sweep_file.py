@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from hypothesis.strategies import SearchStrategy
 
-from analysis.plain_yaml import YamlError, parse_yaml
-from sweeps.planning.plan import expand, override
+from analysis.text.plain_yaml import YamlError, parse_yaml
+from bigram_models import VARIANTS
+from bigram_models.positions import ENCODINGS
+from sweeps.planning.overriding import override
+from sweeps.planning.planner import expand
 from sweeps.spec.sweep_file import SweepFile, load_sweep
 from tests.fuzz import guard
 from tests.sweeps.searches import SWEEP
@@ -149,9 +153,9 @@ USUAL: dict[str, list[Any]] = {  # values that can be, by the name of a setting
     "evaluation": ["exact", "sampled", "published"],
     "eval_batches": [1, 10**9],
     "n_embd": [2, 64, 10**9],
-    "pe_type": ["randn", "sinpe", "rope"],
+    "pe_type": list(ENCODINGS),
     "smoothing": [0, 1.5],
-    "variant": ["bigram", "factorized", "attention", "count"],
+    "variant": list(VARIANTS),
     "replicates": [1, 3, 10**9, [1, 2], [2**64 - 1]],
     "seed": [0, 2**64 - 1],
     "trials": [1, 40, 10**5],
@@ -167,8 +171,10 @@ USUAL: dict[str, list[Any]] = {  # values that can be, by the name of a setting
     "pack": ["auto", "off", 8],
     "max_concurrent": [1, None],
 }
-MODEL = {"bigram": [], "factorized": ["n_embd"], "attention": ["n_embd", "pe_type"],
-         "count": ["smoothing"]}  # fmt: skip
+MODEL = {
+    name: [field.name for field in fields(variant.Config) if field.name in USUAL]
+    for name, variant in VARIANTS.items()
+}
 SEARCH = ["trials", "hours", "patience", "sampler", "stopping", "objectives", "constraints",
           "confirm"]  # fmt: skip
 RESOURCES = ["cpus_per_trial", "gpus_per_trial", "pack", "max_concurrent"]

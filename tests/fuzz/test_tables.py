@@ -15,13 +15,13 @@ from hypothesis import settings
 from hypothesis import strategies as some
 
 from analysis import check_claims, load_trials, markdown, tables, write_tables
-from analysis.claim_texts import claims_overview, sentences
-from analysis.claims import SHIPPED, Claim
-from analysis.conclusions import write_conclusions
+from analysis.claims.claim_file import KNOWN, SHIPPED
+from analysis.claims.tables import write_conclusions
 from analysis.errors import AnalysisError
-from analysis.plain_yaml import parse_yaml
-from analysis.published import PUBLISHED
-from analysis.runs import RESERVED
+from analysis.reports.claim_texts import claims_overview, sentences
+from analysis.results.published import PUBLISHED
+from analysis.text.plain_yaml import parse_yaml
+from analysis.trials.table import RESERVED
 from tests.fuzz import guard
 
 OURS = sorted({*RESERVED, "seed", "variant", "pe_type", "n_embd", "block_size", "corpus", "loss"})
@@ -95,7 +95,7 @@ def test_a_table_of_trials(effort: settings, folder: Path) -> None:
 
 
 SHIPPED_CLAIMS = parse_yaml(SHIPPED.read_text(encoding="utf-8"))["claims"]
-KEYS = [*Claim.model_fields, "claims", "", "\u2028"]
+KEYS = [*KNOWN, "claims", "", "\u2028"]
 LEVELS = ["rope", "sinpe", "attention", "bigram", 8, 64, 2**64, 1e308, -1e308, 1e-320, True, None,
           "", "nan", "inf", "8", "1e-2", "(a+)+$", ".*", "[", "\\", "\x00", "x" * 300,
           "seed"]  # fmt: skip

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from mlflow import MlflowClient
 
-from sweeps.planning.plan import Plan, make_plan
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from tests.processes import descendants
 from trainables.config import TrialConfig

@@ -6,14 +6,17 @@ import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 
-from analysis.plain_yaml import parse_yaml
-from sweeps.planning.plan import Plan, expand, override
+from analysis.text.plain_yaml import parse_yaml
+from sweeps.execution.run import RunContext
+from sweeps.planning.overriding import override
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import expand
 from sweeps.records.outbox import Outbox
+from sweeps.search.queue import Queue
 from sweeps.search.search import Search, history_in, known_studies
 from sweeps.search.study import Study, open_studies
 from sweeps.search.study_storage import open_storage
@@ -47,12 +50,12 @@ def corpus() -> Corpus:
 def simulate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let the commands work in a folder with a corpus, and simulate trials instead of training."""
 
-    def train(plan: Plan, queue: Search, state: Any, options: Any, outbox: Outbox, *_: Any) -> None:
+    def train(run: RunContext, queue: Search) -> None:
         listen = queue.on_event
-        queue.on_event = lambda event: (outbox.record(event), listen(event))  # type: ignore
+        queue.on_event = lambda event: (run.outbox.record(event), listen(event))  # type: ignore
         Simulation(queue, valley).run()
 
-    monkeypatch.setattr("sweeps.execution.service._train", train)
+    monkeypatch.setattr("sweeps.execution.service.train", train)
     monkeypatch.chdir(folder)
     (folder / "play.txt").write_text(write_play(characters=20_000))
 
@@ -77,6 +80,13 @@ def search(made: Plan, storage: optuna.storages.BaseStorage | Path | None = None
     return Search(studies(made, storage), sweep.search, sweep.confirm_seeds)
 
 
+def continued(search: Search) -> Queue:
+    """Return the queue of a search that an earlier driver began, and whose outbox was lost."""
+    queue = Queue(search)
+    search.resume({}, lambda key: [], queue)
+    return queue
+
+
 def valley(trial: TrialConfig) -> dict[int, float]:
     """A loss that is lowest, 1 nat, at a learning rate of 1e-2, with a little of the seed in it."""
     away = abs(math.log10(trial.flat["learning_rate"]) + 2)
@@ -87,16 +97,16 @@ def valley(trial: TrialConfig) -> dict[int, float]:
 def record(
     outbox: Outbox, made: Plan, trials: Sequence[tuple[TrialConfig, dict[str, str]]]
 ) -> None:
-    """What `sweeps.execution.service` announces."""
+    """Add trials to an outbox, as a run does when a search announces them."""
     outbox.add({trial.key: describe_trial(made, trial, tags) for trial, tags in trials})
 
 
-def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, str, int, int]:
-    """A search as `sweeps.execution.service` opens it.
+def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, Queue, str, int, int]:
+    """Open a search, as a run does.
 
     Returns:
-        The search, what was lost of the journal, how many suggestions the studies lacked, and how
-        many trials are no longer part of the sweep.
+        The search, its queue, what was lost of the journal, how many suggestions the studies
+        lacked, and how many trials are no longer part of the sweep.
     """
     (found, _, lacked), lost = open_storage(
         None, folder, functools.partial(known_studies, made, outbox)
@@ -108,9 +118,10 @@ def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, str, int,
     )  # fmt: skip
     trials = {t.key: describe_trial(made, t, tags) for t, tags in search.known()}
     removed = outbox.describe({}, trials)
-    search.resume({one.key: one for one in outbox.trials()}, history_in(outbox))
-    for event in search.pending_events():
+    queue = Queue(search)
+    search.resume({one.key: one for one in outbox.trials()}, history_in(outbox), queue)
+    for event in queue.pending_events():
         outbox.record(event)
-    listen = search.on_event
-    search.on_event = lambda event: (outbox.record(event), listen(event))  # type: ignore
-    return search, lost, lacked, removed
+    listen = queue.on_event
+    queue.on_event = lambda event: (outbox.record(event), listen(event))  # type: ignore
+    return search, queue, lost, lacked, removed

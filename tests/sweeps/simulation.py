@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
-from sweeps.records.events import TrialEvent
+from sweeps.records.events import EndCause, TrialEvent
 from sweeps.resources.packs import Packs
-from sweeps.search.queue import Queue
+from sweeps.search.queue import Queue, TrialSource
 from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
 
@@ -23,9 +23,9 @@ class DriverDiedError(Exception):
 
 @dataclass
 class Simulation:
-    """Trains what a queue gives, by known curves; a trial goes on where it was left."""
+    """Trains the trials of a queue by known curves; a paused one continues where it was."""
 
-    queue: Queue
+    source: InitVar[Queue | TrialSource]
     curves: Curves
     workers: int = 2
     packs: Packs = field(default_factory=lambda: Packs(Resources()))
@@ -33,6 +33,10 @@ class Simulation:
     steps: int = 0  # trained in all
     reached: dict[str, int] = field(default_factory=dict)  # step by key
     dies_after: int | None = None  # events
+    queue: Queue = field(init=False)
+
+    def __post_init__(self, source: Queue | TrialSource) -> None:
+        self.queue = source if isinstance(source, Queue) else Queue(source)
 
     def run(self) -> None:
         now, idle = 0, self.workers
@@ -42,7 +46,7 @@ class Simulation:
             while idle and (taken := self.queue.next(self.packs)):
                 (trial,) = taken
                 self._tell(TrialEvent(trial.key, "started"))
-                if self._is_left(trial, range(self.reached.get(trial.key, 0) + 1)):
+                if self._report(trial, range(self.reached.get(trial.key, 0) + 1)):
                     continue
                 order += 1
                 heapq.heappush(busy, (now + trial.training.eval_every, order, trial))
@@ -58,37 +62,45 @@ class Simulation:
                 idle += 1
 
     def _advance(self, trial: TrialConfig) -> bool:
-        """Train to the next evaluation; whether the trial goes on."""
+        """Train to the next evaluation; return whether the trial continues."""
         key = trial.key
         step = min(self.reached.get(key, 0) + trial.training.eval_every, trial.training.max_steps)
         try:
             self.curves(trial)
         except ArithmeticError as error:
-            self._tell(TrialEvent(key, "failed", reason=f"TrainingDivergedError: {error}"))
+            self._tell(
+                TrialEvent(
+                    key, "failed", reason=f"TrainingDivergedError: {error}", cause=EndCause.DIVERGED
+                )
+            )
             return False
         except MemoryError as error:
-            self._tell(TrialEvent(key, "failed", reason=f"MemoryError: {error}"))
+            self._tell(
+                TrialEvent(
+                    key, "failed", reason=f"MemoryError: {error}", cause=EndCause.OUT_OF_MEMORY
+                )
+            )
             return False
         self.steps += step - self.reached.get(key, 0)
         self.reached[key] = step
-        return not self._is_left(trial, [step])
+        return not self._report(trial, [step])
 
-    def _is_left(self, trial: TrialConfig, steps: Iterable[int]) -> bool:
-        """Tell what a trial came to; whether it does not go on."""
+    def _report(self, trial: TrialConfig, steps: Iterable[int]) -> bool:
+        """Report evaluations of a trial; return whether it is stopped or finished."""
         key, reached = trial.key, self.reached.get(trial.key, 0)
         curve = self.curves(trial) if reached else {}
-        said = [
+        evaluations = [
             {"step": step, "val_loss": curve[step], "training_s": float(step), **UNKNOWN}
             for step in steps
             if step in curve
         ]
-        if said:
-            self._tell(TrialEvent(key, "progressed", step=reached, evaluations=said))
-        if left := self.queue.stop_event(key):
-            self._tell(left)
+        if evaluations:
+            self._tell(TrialEvent(key, "progressed", step=reached, evaluations=evaluations))
+        if stop := self.queue.stop_event(key):
+            self._tell(stop)
         elif reached == trial.training.max_steps:
             self._tell(TrialEvent(key, "finished"))
-        return left is not None or reached == trial.training.max_steps
+        return stop is not None or reached == trial.training.max_steps
 
     def _tell(self, event: TrialEvent) -> None:
         self.events.append(event)

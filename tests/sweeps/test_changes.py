@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
 from sweeps.cli.main import main
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
 from sweeps.records.state import State

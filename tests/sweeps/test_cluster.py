@@ -12,7 +12,8 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
-from sweeps.records.outbox import Outbox, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.records import TrialRecord
 from tests.sweeps.running import SweepFolder
 
 SWEEP = """

@@ -11,9 +11,11 @@ from typing import Any, cast
 import pytest
 
 from sweeps.records.events import TrialEvent
-from sweeps.records.outbox import Outbox, SweepRecord, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.records import SweepRecord, TrialRecord
 from sweeps.tracking.delivery import Delivery
-from sweeps.tracking.sweep_runs import RefusedError, SweepRuns
+from sweeps.tracking.experiment import RefusedError
+from sweeps.tracking.sweep_runs import SweepRuns
 
 KEYS = ("a", "b", "c")
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeps.planning.earlier import Timing, earlier_here
-from sweeps.planning.plan import Plan, make_plan
+from sweeps.planning.earlier import StepTiming, earlier_here
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.events import TrialEvent
-from sweeps.records.outbox import OUTBOX, Outbox
+from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import OUTBOX
 from sweeps.records.state import State
 from sweeps.tracking.description import describe_trial
 from trainables.training.timing import one_thread
@@ -104,4 +106,6 @@ def test_a_damaged_outbox_is_left_out(state: State, made: Plan, trained: Trained
     trained("first", 0.1, 1.0)
     state.sweep("broken").mkdir()
     (state.sweep("broken") / OUTBOX).write_text("no database")
-    assert earlier_here(state).of(made.trials[0]) == Timing(pytest.approx(0.1), pytest.approx(1.0))
+    assert earlier_here(state).of(made.trials[0]) == StepTiming(
+        pytest.approx(0.1), pytest.approx(1.0)
+    )

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 import sweeps.planning.probing
-from sweeps.planning.earlier import Earlier, Timing
+from sweeps.planning.earlier import EarlierTimings, StepTiming
 from sweeps.planning.estimate import (
     EVALUATION_OVERHEAD_S,
     IN_A_SWEEP,
     STARTUP_S,
     TRIAL_OVERHEAD_S,
-    Coming,
     estimate,
 )
-from sweeps.planning.plan import make_plan
+from sweeps.planning.forecast import SearchForecast
+from sweeps.planning.planner import make_plan
 from sweeps.planning.probing import Probe, probe_all, shape
 from sweeps.records.state import State
 from trainables.config import TrialConfig
@@ -31,13 +31,13 @@ CORPUS = tokenise("verse", "to be or not to be\n" * 50)
 TOKENS = len(CORPUS.train) + len(CORPUS.validation)
 
 
-class Remembered(Earlier):
+class Remembered(EarlierTimings):
     """Earlier trials of a width, with a timing."""
 
-    def __init__(self, width: int, timing: Timing) -> None:
+    def __init__(self, width: int, timing: StepTiming) -> None:
         super().__init__({str(width): timing})
 
-    def of(self, trial: TrialConfig) -> Timing | None:
+    def of(self, trial: TrialConfig) -> StepTiming | None:
         return self.timings.get(str(trial.flat["n_embd"]))
 
 
@@ -98,7 +98,7 @@ def test_what_earlier_trials_took_counts_and_corrects_the_other_shapes(
     probed: list[int], make_trial: MakeTrial
 ) -> None:
     trials = [make_trial("factorized", n_embd=width, max_steps=10) for width in (8, 16)]
-    earlier = Remembered(8, Timing(step_s=8 * 3, evaluation_s=7))
+    earlier = Remembered(8, StepTiming(step_s=8 * 3, evaluation_s=7))
     cost = estimate(trials, CORPUS, earlier=earlier)
     assert cost.of(trials[0].key) == pytest.approx(TRIAL_OVERHEAD_S + 10 * 8 * 3 + 7)
     assert cost.of(trials[1].key) == pytest.approx(
@@ -118,7 +118,7 @@ def test_the_range_is_wider_on_a_busy_machine_and_narrower_where_trials_are_know
     assert cost.busy == pytest.approx(1.5)
     work_s = cost.seconds(1) - STARTUP_S
     assert cost.range_s(1) == pytest.approx((STARTUP_S + 0.8 * work_s, STARTUP_S + 1.8 * work_s))
-    cost = estimate([trial], CORPUS, earlier=Remembered(8, Timing(8, 1)))
+    cost = estimate([trial], CORPUS, earlier=Remembered(8, StepTiming(8, 1)))
     work_s = cost.seconds(1) - STARTUP_S
     assert cost.range_s(1)[0] == pytest.approx(STARTUP_S + 0.9 * work_s)
 
@@ -128,7 +128,7 @@ def test_what_a_search_stops_early_is_expected_and_its_winners_are_trained_to_th
 ) -> None:
     example = make_trial("factorized", n_embd=8, max_steps=10)
     whole_s = expected_s(10, 8, 1, 8 / 8 * TOKENS)
-    cost = estimate([], CORPUS, Coming((example,), suggested=6, confirming=2, share=0.5))
+    cost = estimate([], CORPUS, SearchForecast((example,), suggested=6, confirming=2, share=0.5))
     assert cost.work_s == pytest.approx((6 * 0.5 + 2) * whole_s)
     assert cost.most_s == pytest.approx(8 * whole_s)
     assert cost.of("a trial to come") == pytest.approx((6 * 0.5 + 2) / 8 * whole_s)
@@ -141,20 +141,22 @@ def test_what_a_sampler_prefers_costs_what_the_longer_half_of_the_configurations
     examples = tuple(make_trial("factorized", n_embd=width, max_steps=10) for width in (8, 16, 24))
     short_s, middle_s, long_s = (expected_s(10, w, 1, w / 8 * TOKENS) for w in (8, 16, 24))
     mean_s, preferred_s = (short_s + middle_s + long_s) / 3, (middle_s + long_s) / 2
-    cost = estimate([], CORPUS, Coming(examples, suggested=4, confirming=1, learnt=0.25))
+    cost = estimate([], CORPUS, SearchForecast(examples, suggested=4, confirming=1, learnt=0.25))
     assert cost.work_s == pytest.approx(4 * (0.75 * mean_s + 0.25 * preferred_s) + preferred_s)
 
 
 def test_random_configurations_stand_for_what_a_search_will_suggest(state: State) -> None:
     plan = make_plan("search", ["corpus=embedded"], state)
     assert plan.to_come == 69
-    coming = Coming.of(plan, 69)
-    assert (coming.suggested, coming.confirming) == (60, 9)
-    assert 0.6 < coming.share < 0.85
-    assert coming.learnt == 50 / 60
-    shapes = {shape(example) for example in coming.examples}
+    forecast = SearchForecast.of(plan, 69)
+    assert (forecast.suggested, forecast.confirming) == (60, 9)
+    assert 0.6 < forecast.share < 0.85
+    assert forecast.learnt == 50 / 60
+    shapes = {shape(example) for example in forecast.examples}
     assert 20 < len(shapes) <= 36  # of 3 x 3 x 4; the ends of the ranges alone are 8
-    assert Coming.of(plan, 5) == Coming(coming.examples, 0, 5, coming.share, coming.learnt)
+    assert SearchForecast.of(plan, 5) == SearchForecast(
+        forecast.examples, 0, 5, forecast.share, forecast.learnt
+    )
 
 
 @pytest.fixture

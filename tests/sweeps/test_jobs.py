@@ -9,8 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 from ray.job_submission import JobDetails, JobStatus, JobType
 
-from sweeps.cli.main import AGAIN, main
+from sweeps.cli.main import main
 from sweeps.cluster import jobs as client
+from sweeps.process.resuming import AGAIN
+from sweeps.process.summary import WANTS_JSON, Summary
 
 
 def refused(result: Result, *parts: str) -> None:
@@ -101,6 +103,10 @@ class RecordingClient:
             )
         ]
 
+    def get_job_logs(self, identifier: str) -> str:
+        summary = Summary(2, 9, 0, 1, 0, 1.5, "x", "1 s")
+        return f"{summary} | training\n{summary.to_json()}\nended\n"
+
     def submit_job(self, **submitted: Any) -> None:
         self.submitted = submitted
 
@@ -115,3 +121,17 @@ def test_a_job_knows_the_command_that_lets_it_go_on(monkeypatch: pytest.MonkeyPa
     environment = cluster._client.submitted["runtime_env"]["env_vars"]
     assert environment[AGAIN] == "sweeps resume study"
     assert environment["SWEEPS_CODE_VERSION"] == "0.1.0+a"
+    assert environment[WANTS_JSON]
+
+
+def test_the_progress_of_a_job_is_read_and_people_do_not_see_its_json(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "JobSubmissionClient", RecordingClient)
+    cluster = client.Cluster("http://127.0.0.1:8265")
+    job = cluster.newest("study")
+    assert job.progress is None
+    assert cluster.with_progress(job).progress == Summary(2, 9, 0, 1, 0, 1.5, "x", "1 s")
+    first, last = cluster.logs(job).splitlines()
+    assert first.startswith("2/9 done")
+    assert last == "ended"

@@ -60,8 +60,8 @@ def states(made: Plan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     for name, dies_after in (("ended", None), ("died", 110)):
         folder = folders[name] = tmp_path_factory.mktemp(name)
         outbox = Outbox(folder / "outbox.db", "made-up")
-        search, *_ = resumed(made, folder, outbox)
-        simulation = Simulation(search, curve, workers=3, dies_after=dies_after)
+        _, queue, *_ = resumed(made, folder, outbox)
+        simulation = Simulation(queue, curve, workers=3, dies_after=dies_after)
         try:
             simulation.run()
         except DriverDiedError:
@@ -137,7 +137,7 @@ def another_sweeps() -> bytes:
     with tempfile.TemporaryDirectory() as place:
         other = plan(SWEEP.replace("made-up", "other"), "search.trials=2")
         box = Outbox(Path(place) / "outbox.db", "other")
-        Simulation(resumed(other, Path(place), box)[0], valley).run()
+        Simulation(resumed(other, Path(place), box)[1], valley).run()
         box.close()
         return (Path(place) / JOURNAL).read_bytes()
 
@@ -150,10 +150,10 @@ def goes_on(made: Plan, folder: Path, outbox: Outbox) -> tuple[str, int]:
     """
     before = suggested(outbox)
     statuses = {one.key: one.status for one in outbox.trials()}
-    search, lost, lacked, removed = resumed(made, folder, outbox)
+    search, queue, lost, lacked, removed = resumed(made, folder, outbox)
     assert removed == 0
     assert suggested(outbox) >= before
-    Simulation(search, curve, workers=3, reached={
+    Simulation(queue, curve, workers=3, reached={
         one.key: one.step for one in outbox.trials()
     }).run()  # fmt: skip
     assert {trial.key for trial, tags in search.known() if tags["stage"] == "search"} >= before
@@ -164,7 +164,7 @@ def goes_on(made: Plan, folder: Path, outbox: Outbox) -> tuple[str, int]:
         assert one.status in ("FINISHED", "STOPPED", "FAILED", "WAITING")  # another seed failed
         if statuses.get(one.key) in ("FINISHED", "STOPPED", "FAILED"):
             assert one.status == statuses[one.key], "what was done is as it was"
-    again, lost_again, lacked_again, _ = resumed(made, folder, outbox)
+    _, again, lost_again, lacked_again, _ = resumed(made, folder, outbox)
     assert (lost_again, lacked_again) == ("", 0)
     assert not again.waiting
     return lost, lacked

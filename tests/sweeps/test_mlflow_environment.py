@@ -18,8 +18,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from analysis.runs import DEFAULTS, OF_SERVERS, open_store
-from analysis.sqlite_store import artifacts_beside, store_uri
+from analysis.trials.mlflow_store import DEFAULTS, OF_SERVERS, open_store
+from analysis.trials.sqlite_store import artifacts_beside, store_uri
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
 from sweeps.server.mlflow_server import own_environment

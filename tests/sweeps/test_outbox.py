@@ -16,8 +16,11 @@ from typing import Any
 
 import pytest
 
-from sweeps.records.events import TrialEvent
-from sweeps.records.outbox import VERSION, Outbox, TrialRecord
+from sweeps.records.events import SEED_FAILED_TEXT, EndCause, TrialEvent
+from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import VERSION
+from sweeps.records.outbox_reader import read_trials
+from sweeps.records.records import TrialRecord
 from trainables.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -214,7 +217,7 @@ def test_a_trial_that_was_stopped_early_says_why_and_did_not_fail(outbox: Outbox
     assert record_of(outbox).status == "STOPPED"
 
 
-def test_a_trial_that_is_parked_still_runs(outbox: Outbox) -> None:
+def test_a_trial_that_is_paused_still_runs(outbox: Outbox) -> None:
     outbox.record(event("a", "started"))
     before = record_of(outbox)
     outbox.record(event("a", "paused"))
@@ -443,7 +446,7 @@ def test_a_good_file_is_not_set_aside_because_the_disk_is_full(
 
     outbox.close()
     with monkeypatch.context() as patch:
-        patch.setattr("sweeps.records.outbox._check", fail)
+        patch.setattr("sweeps.records.outbox_file._check", fail)
         with pytest.raises(sqlite3.OperationalError):
             Outbox(path, "study")
     assert [each.name for each in path.parent.iterdir()] == ["outbox.db"]
@@ -715,6 +718,55 @@ def test_a_file_of_version_1_goes_on_with_the_losses_under_their_new_names(path:
             assert outbox.best() == (2.5, A["name"])
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+
+
+CAUSES = {
+    "TrainingDivergedError: the loss is nan at step 3": EndCause.DIVERGED,
+    "OutOfMemoryError: CUDA out of memory": EndCause.OUT_OF_MEMORY,
+    "RuntimeError: no luck": EndCause.ERROR,
+    "asha: not among the best 1/3 at step 500": EndCause.PRUNED,
+    "median: worse than the median at step 500": EndCause.PRUNED,
+    f"{SEED_FAILED_TEXT}: RuntimeError: no luck": EndCause.SEED_FAILED,
+}
+
+
+def test_why_a_trial_ended_is_kept_and_forgotten_when_it_starts_again(path: Path) -> None:
+    with closing(Outbox(path, "study")) as outbox:
+        outbox.describe({}, {"a": A, "b": B})
+        outbox.record(event("a", "failed", reason="asha: a name", cause=EndCause.DIVERGED))
+        outbox.record(event("b", "stopped", reason="hopeless", cause=EndCause.PRUNED))
+    with closing(Outbox(path, "study")) as again:
+        assert record_of(again).cause is EndCause.DIVERGED
+        assert record_of(again, "b").cause is EndCause.PRUNED
+        again.record(event("a", "started"))
+        assert record_of(again).cause is None
+
+
+@pytest.mark.parametrize("reason", CAUSES)
+def test_a_file_that_has_no_causes_gets_them_from_its_reasons(reason: str, path: Path) -> None:
+    with closing(Outbox(path, "study")) as outbox:
+        outbox.describe({}, {"a": A, "b": B})
+        outbox.record(event("a", "failed", reason=reason))
+        outbox.record(event("b", "finished"))
+        send(outbox, "a", "b")
+        trials = outbox.trials()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE trials DROP COLUMN cause")  # as an earlier version made it
+    expected = [replace(trials[0], cause=CAUSES[reason]), trials[1]]
+    assert read_trials(path) == expected, "reading changes nothing"
+    for _ in range(2):
+        with closing(Outbox(path, "study")) as outbox:
+            assert outbox.lost == ""
+            assert outbox.trials() == expected
+            assert outbox.unsent() == []
+
+
+@pytest.mark.parametrize("reason", CAUSES)
+def test_a_run_that_is_taken_over_has_the_cause_that_its_reason_tells(
+    reason: str, outbox: Outbox
+) -> None:
+    outbox.adopt("a", "found", "STOPPED", reason, [])
+    assert record_of(outbox).cause is CAUSES[reason]
 
 
 def test_two_threads_may_use_it_at_once(outbox: Outbox) -> None:

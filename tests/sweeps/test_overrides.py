@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.planning.plan import make_plan, override
+from sweeps.planning.overriding import override
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from sweeps.spec.sweep_file import SweepFile, load_sweep
 from trainables.errors import UserError

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 import sweeps.planning.sizes
 from sweeps.cli.main import main
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from tests.sweeps.test_changes import finish
 from trainables.errors import UserError
@@ -129,7 +129,7 @@ def test_what_it_prints_is_no_part_of_a_plan(capsys: pytest.CaptureFixture[str])
         assert "called" not in planned.output
         assert "warning" not in planned.output
     made = make_plan("sweep.yaml", [], State(Path("state").absolute()))
-    assert made.count_parameters(made.examples[0]) > 0
+    assert made.costs["parameters"](made.examples[0]) > 0
     assert capsys.readouterr().out == ""
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from analysis.command import main as analysis
 from sweeps.cli.main import main as sweeps
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from trainables.errors import UserError
 

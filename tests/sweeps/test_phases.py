@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sweeps.execution.progress import Before, Progress
 from sweeps.process.phases import phase
-from sweeps.process.summary import last_summary
+from sweeps.process.summary import WANTS_JSON, last_summary, without_json
 from sweeps.records.events import TrialEvent
 from tests.analysis.test_terminal import Stream
 from tests.sweeps.searches import SWEEP, plan, search
@@ -62,6 +62,7 @@ def test_a_phase_is_shown_on_a_terminal_while_it_lasts(monkeypatch: pytest.Monke
 def test_lines_say_what_will_be_that_it_trains_and_how_far_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(WANTS_JSON, "1")
     shown = progress()
     with shown.shown():
         monkeypatch.setattr(
@@ -69,7 +70,9 @@ def test_lines_say_what_will_be_that_it_trains_and_how_far_it_is(
         )  # it speaks at each evaluation
         train(shown)
     output = capsys.readouterr().out
-    said = [line.partition(" | ")[2] for line in output.splitlines()]
+    lines = "".join(without_json([output])).splitlines()
+    assert 2 * len(lines) == len(output.splitlines())  # each has its JSON
+    said = [line.partition(" | ")[2] for line in lines]
     assert said == [
         "starting workers: 60 suggestions in 1 study, 2 at once",
         "training",

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from analysis.plain_yaml import parse_yaml
+from analysis.text.plain_yaml import parse_yaml
 from sweeps.cli.main import main
-from sweeps.planning.plan import Plan, expand, override
+from sweeps.planning.costs import count_parameters
+from sweeps.planning.overriding import override
+from sweeps.planning.plan import Plan
+from sweeps.planning.planner import expand
 from sweeps.spec.sweep_file import SweepFile, load_sweep, preset_files
 from trainables.data.corpus import Corpus, tokenise
 from trainables.data.verse import write_play
@@ -59,7 +62,7 @@ def test_the_presets_are_the_38_published_configurations_at_their_widths(
     name: str, widths: Sequence[int], corpus: Corpus
 ) -> None:
     made = expand(load_sweep(name)[0], corpus, name)
-    cells = {
+    configurations = {
         (t.flat["variant"], t.flat.get("pe_type"), t.flat.get("n_embd"), t.flat["block_size"])
         for t in made.trials
     }
@@ -70,9 +73,9 @@ def test_the_presets_are_the_38_published_configurations_at_their_widths(
         for block_size in (8, 16, 32, 64)
     }
     assert len(made.trials) == 38
-    assert cells == attention | {("bigram", None, None, 8), ("factorized", None, 384, 8)}
+    assert configurations == attention | {("bigram", None, None, 8), ("factorized", None, 384, 8)}
     assert made.varying == ("variant", "pe_type", "n_embd", "block_size")
-    assert made.run_name(made.trials[-1]) == f"attention rope n_embd={widths[-1]} block=64"
+    assert made.names.run_name(made.trials[-1]) == f"attention rope n_embd={widths[-1]} block=64"
 
 
 def test_the_published_preset_is_the_published_protocol(corpus: Corpus) -> None:
@@ -225,13 +228,13 @@ def test_a_model_that_cannot_be_built_has_no_number_of_parameters(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plan("{name: s, arms: [{model: {variant: bigram}}]}", corpus)
-    assert made.count_parameters(made.trials[0]) == corpus.vocab_size**2
+    assert count_parameters(made.trials[0], corpus.vocab_size) == corpus.vocab_size**2
 
     def leave(*_: object) -> None:
         raise SystemExit(7)
 
     monkeypatch.setattr("trainables.variants.ModelConfig.build", leave)
-    assert math.isnan(made.count_parameters(made.trials[0]))
+    assert math.isnan(count_parameters(made.trials[0], corpus.vocab_size))
 
 
 def test_names_of_runs_say_what_differs_and_no_more(corpus: Corpus, tmp_path: Path) -> None:
@@ -252,11 +255,11 @@ arms:
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(tmp_path)
         made = expand(load_sweep(str(file))[0], corpus, "sweep.yaml")
-        named = {made.run_name(trial) for trial in made.trials if trial.seed == 7}
-        assert len({made.run_name(trial) for trial in made.trials}) == len(made.trials)
+        named = {made.names.run_name(trial) for trial in made.trials if trial.seed == 7}
+        assert len({made.names.run_name(trial) for trial in made.trials}) == len(made.trials)
         file.write_text(file.read_text() + '  - model: {variant: "names_b:Net"}\n')
         both = expand(load_sweep(str(file))[0], corpus, "sweep.yaml")
-        names = {both.run_name(trial).split()[0] for trial in both.trials}
+        names = {both.names.run_name(trial).split()[0] for trial in both.trials}
     assert {
         "attention rope cosine n_embd=32 lr=0.01 seed=7",
         "bigram constant lr=0.01235 seed=7",

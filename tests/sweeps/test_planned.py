@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis import AnalysisError, judged, load_trials
-from analysis.runs import PLAN
+from analysis.trials.mlflow_store import PLAN
 from sweeps.planning.plan import Plan
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
@@ -302,7 +302,7 @@ search: {trials: 4}
 
 def test_the_trials_of_one_study_have_the_colour_of_a_text_that_it_tunes(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, ONE_STUDY)
-    kinds = {trial.flat["pe_type"]: plan.kind(trial) for trial in plan.examples}
+    kinds = {trial.flat["pe_type"]: plan.names.kind(trial) for trial in plan.examples}
     assert kinds == {"sinpe": 0, "rope": 1}
 
 
@@ -318,4 +318,4 @@ def test_trials_have_the_colour_of_their_words_and_winners_say_so_first(tmp_path
     assert len(set.union(*colours.values())) == len(colours)
     example = plan.examples[0]
     name = describe_trial(plan, example, {"stage": "confirm", "rank": "1"})["name"]
-    assert name == f"confirm {example.seed}: {plan.run_name(example)}"
+    assert name == f"confirm {example.seed}: {plan.names.run_name(example)}"

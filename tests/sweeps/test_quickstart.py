@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sweeps.planning.plan import make_plan
+from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import optuna
 import pytest
 from click.testing import CliRunner
 
-from analysis.search import Space, read_search
+from analysis.trials.search_record import Space, read_search
 from sweeps.cli.main import main
 from sweeps.planning.feasibility import MOST, allowed
+from sweeps.search.study import Study
 from sweeps.spec.search_spec import Parameter
 from sweeps.tracking.description import describe_sweep
-from tests.sweeps.searches import SWEEP, plan, search, simulate, studies, valley
+from tests.sweeps.searches import SWEEP, continued, plan, search, simulate, studies, valley
 from tests.sweeps.simulation import Simulation
 from trainables.errors import UserError, validate
 
@@ -67,7 +69,7 @@ def test_a_range_of_one_value_in_an_earlier_sweep_has_no_edge() -> None:
     ("given", "part"),
     [
         ({"low": 8, "high": 10, "step": 8}, "step=8 leads from low=8 beyond high=10"),
-        ({"low": 0.1, "high": 0.2, "step": 1e300}, "there is one value only"),
+        ({"low": 0.1, "high": 0.2, "step": 1e300}, "low is the only value"),
         ({"low": 0.0, "high": 1e30, "step": 1e-9}, "step=1e-09 is too small"),
         ({"low": 1, "high": 2**53, "step": 1}, "step=1 is too small"),
     ],
@@ -104,7 +106,7 @@ def test_a_search_shows_no_warning_of_a_library(sweep: str, sampler: str, tmp_pa
         found = search(made, tmp_path)
         Simulation(found, valley).run()
         again = search(made, tmp_path)  # reads what was chosen
-        again.resume({}, lambda key: [])
+        continued(again)
     assert len(list(again.known())) == 8
     if sweep == "odd":
         assert {trial.flat["n_embd"] for trial, _ in again.known()} <= {8, 16, 24}
@@ -141,7 +143,9 @@ def test_a_suggestion_for_which_a_constraint_cannot_be_evaluated_is_not_trained(
     Simulation(found, valley).run()
     widths = {trial.flat["n_embd"] for trial, _ in found.known()}
     assert widths <= {*range(2, 12)} - {7, 8}
-    reasons = [one.user_attrs.get("rejected", "") for one in found._studies["factorized"]._frozen()]
+    reasons = [
+        one.user_attrs.get("rejected", "") for one in found._studies["factorized"].stored.trials
+    ]
     assert any("cannot be evaluated: division by zero" in reason for reason in reasons)
     assert len(list(found.known())) == 20
 
@@ -153,8 +157,7 @@ def test_a_small_space_is_counted_and_one_that_is_used_up_says_so(tmp_path: Path
     said = ["study factorized: all 2 configurations of its space were tried; widen it for more"]
     for _ in range(2):  # and when it is run again
         found = search(made, tmp_path)
-        found.resume({}, lambda key: [])
-        Simulation(found, valley).run()
+        Simulation(continued(found), valley).run()
         assert found.exhausted() == said
     assert len(list(found.known())) == 2
 
@@ -179,10 +182,10 @@ def test_conditions_and_arms_are_counted_each_once() -> None:
 """
     start, end = SWEEP.index("arms:"), SWEEP.index("search: {trials")
     made = plan(SWEEP[:start] + arms + SWEEP[end:])
-    (cell,) = made.studies
-    found = allowed(cell, [], 1)
+    (study,) = made.studies
+    found = allowed(study, [], 1)
     assert (len(found.keys), found.looked_at, found.is_all) == (2 + 3 * (1 + 3), 14, True)
-    found = allowed(cell, ["n_embd > 2"], 1)  # the bigram has no such setting
+    found = allowed(study, ["n_embd > 2"], 1)  # the bigram has no such setting
     assert len(found.keys) == 2 + 2 * (1 + 3)
     searched = search(made)
     Simulation(searched, valley).run()
@@ -196,15 +199,21 @@ def test_steps_of_a_fraction_are_counted_as_they_are_suggested() -> None:
     assert "all 7 configurations" in found.exhausted()[0]
 
 
+def constrain(study: Study, constraint: str) -> None:
+    """Change the constraints of a study that is open."""
+    search = study.space.settings.search.model_copy(update={"constraints": [constraint]})
+    study.space.settings = replace(study.space.settings, search=search)
+
+
 def test_a_study_that_finds_nothing_says_what_became_of_its_suggestions() -> None:
     wide = SWEEP.replace(WIDTH, "{low: 1, high: 2000}").replace(RATE, "[0.1]")
     (study,) = studies(plan(wide))
-    study._search = study._search.model_copy(update={"constraints": ["n_embd > 2000"]})
+    constrain(study, "n_embd > 2000")
     assert study.ask() is None
     assert study.why_exhausted.startswith("no suggestion satisfies the constraints (220 tried)")
     (study,) = studies(plan(wide))
     assert study.ask() is not None
-    study._search = study._search.model_copy(update={"constraints": ["n_embd > 2000"]})
+    constrain(study, "n_embd > 2000")
     assert study.ask() is None
     assert "of 221 suggestions 0 were there before and 220 are not allowed" in study.why_exhausted
 

@@ -11,17 +11,18 @@ import csv
 import math
 from pathlib import Path
 
-from sweeps.planning.plan import expand, override
+from sweeps.planning.overriding import override
+from sweeps.planning.planner import expand
 from sweeps.spec.sweep_file import load_sweep
 from tests.sweeps.searches import corpus, search
 from tests.sweeps.simulation import Simulation
 from trainables.config import TrialConfig
 
 SEEDS = range(10)
-StudySpec = tuple[str, int, int, float]
+Recorded = tuple[str, int, int, float]  # encoding, width, context and learning rate
 
 
-def recorded() -> dict[StudySpec, dict[int, float]]:
+def recorded() -> dict[Recorded, dict[int, float]]:
     with (Path(__file__).parent / "recorded_curves.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {
@@ -51,7 +52,7 @@ def test_a_search_finds_the_best_of_a_grid_in_a_quarter_of_its_steps_for_8_of_10
         made = search(expand(sweep, corpus(), "search"))
         simulation = Simulation(made, curve)
         simulation.run()
-        losses = [curve(made.trial(key))[5_000] for key in simulation.keys("finished")]
+        losses = [curve(simulation.queue.trial(key))[5_000] for key in simulation.keys("finished")]
         found.append(min(losses) <= best)
         assert simulation.steps <= grid_steps / 4
     assert sum(found) >= 8, found

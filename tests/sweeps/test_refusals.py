@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sweeps.cli.main import main
-from sweeps.planning.plan import override
+from sweeps.planning.overriding import override
 from sweeps.spec.sweep_file import load_sweep
 from trainables.data.verse import write_play
 
@@ -139,8 +139,8 @@ def test_a_wrong_override_is_refused(override: str, parts: list[str]) -> None:
         ("run.csv", "would be a file to `analysis`"),
         ("run.CSV", "would be a file to `analysis`"),
         ("a.b.Csv", "would be a file to `analysis`"),
-        ("Default", "the name Default is of an experiment that MLflow makes"),
-        ("DEFAULT", "the name DEFAULT is of an experiment that MLflow makes"),
+        ("Default", "the name Default belongs to an experiment that MLflow makes"),
+        ("DEFAULT", "the name DEFAULT belongs to an experiment that MLflow makes"),
         ("a" * 101, "write 1 to 100 letters"),
         ("..", "write 1 to 100 letters"),
         (".hidden", "write 1 to 100 letters"),

@@ -156,7 +156,7 @@ def test_params_tags_and_names_describe_the_trial(study: Study) -> None:
         assert (tags["sweep"], tags["variant"]) == ("small", trial.model.variant)
         assert (tags["seed"], tags["corpus_digest"]) == ("1337", study.plan.corpus.digest)
         assert tags["code_version"].startswith("0.")
-        assert run.info.run_name == study.plan.run_name(trial)
+        assert run.info.run_name == study.plan.names.run_name(trial)
     names = {run.info.run_name for run in study.runs("trial")}
     assert {"attention rope n_embd=16 lr=0.01", "bigram lr=1e+30", "Cubic power=3 lr=0.01"} <= names
 

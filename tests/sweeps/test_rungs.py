@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from sweeps.planning.rungs import learnt_share, random_startup, rungs, trained_share
-from sweeps.search.samplers import make_pruner
+from sweeps.search.pruners import make_pruner
 from sweeps.spec.search_spec import Stopping
 from trainables.config import TrainingConfig
 

@@ -13,9 +13,11 @@ from optuna.trial import TrialState
 
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
+from sweeps.search.queue import Queue
+from sweeps.search.replay import learn
 from sweeps.search.search import Search
 from sweeps.search.warm_start import Observation
-from tests.sweeps.searches import STEPS, SWEEP, plan, record, search, studies, valley
+from tests.sweeps.searches import STEPS, SWEEP, continued, plan, record, search, studies, valley
 from tests.sweeps.simulation import DriverDiedError, Simulation
 from trainables.config import TrialConfig, canonical
 
@@ -28,7 +30,7 @@ def rates(found: Search) -> list[float]:
 
 def optuna_trials(made_studies: list[object] | Search) -> list[optuna.trial.FrozenTrial]:
     found = made_studies._studies.values() if isinstance(made_studies, Search) else made_studies
-    return [one for study in found for one in study._optuna.get_trials()]  # type: ignore[attr-defined]
+    return [one for study in found for one in study.stored.trials]  # type: ignore[attr-defined]
 
 
 def by_state(found: Search) -> Counter[str]:
@@ -73,7 +75,8 @@ def test_several_objectives_leave_a_pareto_front(sampler: str) -> None:
     assert len(told) == 20
     front = [v for v in told if not any(o != v and o[0] <= v[0] and o[1] <= v[1] for o in told)]
     best = found._studies["factorized"].best(20)
-    assert [made.count_parameters(one.trials[0]) for one in best] == [v[1] for v in sorted(front)]
+    count = made.costs["parameters"]
+    assert [count(one.trials[0]) for one in best] == [v[1] for v in sorted(front)]
 
 
 def test_cells_share_the_budget_evenly_and_each_has_its_winner_confirmed() -> None:
@@ -140,7 +143,7 @@ def test_asha_keeps_the_best_half_of_each_rung() -> None:
         f"asha: not among the best 1/2 at step {step}" for step in (10, 20, 40, 80)
     }
     assert len(stops) >= 12
-    losses = [valley(found.trial(key))[STEPS] for key in simulation.keys("finished")]
+    losses = [valley(simulation.queue.trial(key))[STEPS] for key in simulation.keys("finished")]
     assert min(losses) == min(valley(trial)[STEPS] for trial, _ in found.known())
 
 
@@ -155,10 +158,10 @@ def test_the_median_rule_stops_what_is_worse_than_the_median_of_the_finished() -
             finished.append(event.key)
         if event.kind == "stopped":
             step = simulation.reached[event.key]
-            middle = sorted(valley(found.trial(key))[step] for key in finished)
+            middle = sorted(valley(simulation.queue.trial(key))[step] for key in finished)
             assert step >= 50
             assert len(finished) >= 4
-            assert valley(found.trial(event.key))[step] > middle[(len(middle) - 1) // 2]
+            assert valley(simulation.queue.trial(event.key))[step] > middle[(len(middle) - 1) // 2]
     assert len(simulation.keys("stopped")) > 5
 
 
@@ -176,18 +179,19 @@ def test_a_driver_that_dies_again_and_again_changes_no_count(tmp_path: Path, wor
         outbox.describe({}, {})
         record(outbox, made, list(found.known()))
         records = {one.key: one for one in outbox.trials()}
-        found.resume(records, lambda key, box=outbox: [e for _, e in box.evaluations(key)])
-        for event in found.pending_events():
+        queue = Queue(found)
+        found.resume(records, lambda key, box=outbox: [e for _, e in box.evaluations(key)], queue)
+        for event in queue.pending_events():
             outbox.record(event)
-        simulation = Simulation(found, valley, workers, reached=reached)
+        simulation = Simulation(queue, valley, workers, reached=reached)
         simulation.dies_after = chance.randint(1, 40)
-        listen = found.on_event
+        listen = queue.on_event
 
         def both(event: TrialEvent, listen=listen, outbox=outbox) -> None:  # type: ignore[no-untyped-def]
             outbox.record(event)
             listen(event)
 
-        found.on_event = both  # type: ignore[method-assign]
+        queue.on_event = both  # type: ignore[method-assign]
         try:
             simulation.run()
         except DriverDiedError:
@@ -218,10 +222,10 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path: Path) -> 
     Simulation(first, valley).run()
     before = rates(first)
     again = search(plan(SWEEP, "search.trials=14"), tmp_path)
-    again.resume({}, lambda key: [])
-    waiting = {trial.key for trial in again.waiting}
+    queue = continued(again)
+    waiting = {trial.key for trial in queue.waiting}
     assert waiting == {trial.key for trial, _ in first.known()}, "an empty outbox lacks them"
-    simulation = Simulation(again, valley)
+    simulation = Simulation(queue, valley)
     simulation.run()
     assert len(simulation.keys("finished")) == 14
     assert rates(again)[:8] == before
@@ -252,7 +256,7 @@ def test_a_search_ends_when_nothing_improves_any_more() -> None:
     found = search(plan(SWEEP.replace("trials: 20", "trials: 300, patience: 6")))
     simulation = Simulation(found, valley, workers=1)
     simulation.run()
-    losses = [valley(found.trial(key))[STEPS] for key in simulation.keys("finished")]
+    losses = [valley(simulation.queue.trial(key))[STEPS] for key in simulation.keys("finished")]
     assert 7 <= len(losses) < 300
     assert losses.index(min(losses)) == len(losses) - 1 - 6
 
@@ -272,8 +276,7 @@ def test_a_time_limit_counts_all_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     clock[0] += 10_000  # nobody searches meanwhile
     started_s, before_s = clock[0], clock[0] - 10_000
     again = search(made, tmp_path)
-    again.resume({}, lambda key: [])
-    Simulation(again, slow, workers=1, reached=first.reached).run()
+    Simulation(continued(again), slow, workers=1, reached=first.reached).run()
     assert 3600 <= before_s + clock[0] - started_s <= 3600 + 15 * 60  # the last trial may end
     assert by_state(again).keys() == {"COMPLETE"}
 
@@ -330,8 +333,8 @@ def test_what_is_in_the_grid_or_another_study_is_not_suggested() -> None:
 """
     made = plan(SWEEP[:start] + arms + SWEEP[end:])
     found = search(made)
-    found.put(made.trials)
     simulation = Simulation(found, valley)
+    simulation.queue.put(made.trials)
     simulation.run()
     assert len(simulation.keys("started")) == len(set(simulation.keys("started"))) == 4
     assert by_state(found) == {"COMPLETE": 3}
@@ -357,8 +360,7 @@ def test_an_exhausted_space_is_not_asked_again(tmp_path: Path) -> None:
     Simulation(search(plan(few), tmp_path), valley).run()
     again = search(plan(few), tmp_path)
     asked = len(optuna_trials(again))
-    again.resume({}, lambda key: [])
-    Simulation(again, valley).run()
+    Simulation(continued(again), valley).run()
     assert len(optuna_trials(again)) == asked
 
 
@@ -376,8 +378,8 @@ def test_an_earlier_sweep_is_learnt_from_once_and_not_repeated() -> None:
     observations = {trial.key: observed(trial) for trial in grid.trials}
     made = plan(SWEEP, ASHA)
     (study,) = studies(made)
-    assert study.learn(observations) == 2, "n_embd=64 is not in the range"
-    assert study.learn(observations) == 0
+    assert learn(study, observations) == 2, "n_embd=64 is not in the range"
+    assert learn(study, observations) == 0
     assert study.used == 0
     assert list(study.suggestions()) == []
     first, second = optuna_trials([study])
@@ -396,8 +398,8 @@ def test_of_several_seeds_all_must_have_been_observed() -> None:
     (arm,) = made.studies[0].arms
     values = {"model.n_embd": 4, "training.learning_rate": 0.01}
     one, two = (arm.configure(values, seed) for seed in (1337, 1338))
-    assert study.learn({one.key: observed(one)}) == 0
-    assert study.learn({t.key: observed(t) for t in (one, two)}) == 1
+    assert learn(study, {one.key: observed(one)}) == 0
+    assert learn(study, {t.key: observed(t) for t in (one, two)}) == 1
 
 
 def test_a_lost_journal_is_made_again_from_the_trials_of_the_sweep(tmp_path: Path) -> None:
@@ -414,7 +416,7 @@ def test_a_lost_journal_is_made_again_from_the_trials_of_the_sweep(tmp_path: Pat
     (tmp_path / "studies.journal").write_text('{"not": "a journal"}\n')
     (study,) = studies(plan(SWEEP, "search.trials=10", ASHA), tmp_path)
     assert (tmp_path / "studies.journal.unusable-1").exists()
-    assert study.learn(observations) == 8
+    assert learn(study, observations) == 8
     assert study.used == 8
     states = [state for _, state in study.suggestions()]
     assert states.count(TrialState.PRUNED) == len(stopped)
@@ -429,8 +431,7 @@ def test_a_line_that_was_cut_and_a_lock_that_was_left_are_no_obstacle(tmp_path: 
         file.write(b'{"op_code":4,"wor')
     (tmp_path / "studies.journal.lock").symlink_to(journal)
     again = search(plan(), tmp_path)
-    again.resume({}, lambda key: [])
-    Simulation(again, valley).run()
+    Simulation(continued(again), valley).run()
     assert by_state(again) == {"COMPLETE": 20}
 
 
@@ -451,6 +452,5 @@ def test_a_database_keeps_studies_as_well(tmp_path: Path) -> None:
     made = plan(SWEEP, "search.trials=6")
     Simulation(search(made, storage), valley).run()
     again = search(plan(SWEEP, "search.trials=8"), storage)
-    again.resume({}, lambda key: [])
-    Simulation(again, valley).run()
+    Simulation(continued(again), valley).run()
     assert by_state(again) == {"COMPLETE": 8}

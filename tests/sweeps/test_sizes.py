@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from bigram_models.positions import ENCODINGS
 from sweeps.cli.main import main
 from sweeps.planning import sizes
 from sweeps.planning.estimate import estimate
@@ -114,9 +115,9 @@ def test_a_plan_of_a_trial_that_fits_nowhere_is_refused(
     [
         ("bigram", {}),
         ("factorized", {"n_embd": 384}),
-        ("attention", {"pe_type": "rope", "n_embd": 128}),
-        ("attention", {"pe_type": "sinpe", "block_size": 32}),
-        ("attention", {"pe_type": "randn", "batch_size": 2}),
+        ("attention", {"n_embd": 128}),
+        ("attention", {"batch_size": 2}),
+        *[("attention", {"pe_type": pe_type, "block_size": 32}) for pe_type in ENCODINGS],
     ],
 )
 def test_the_memory_of_a_step_is_known_from_shapes(

@@ -1,10 +1,10 @@
-"""The line of a sweep's progress is read back as it was written."""
+"""The progress of a sweep is read back from its log, and people do not see the JSON."""
 
 from __future__ import annotations
 
 import pytest
 
-from sweeps.process.summary import Summary, last_summary
+from sweeps.process.summary import Summary, last_summary, without_json
 
 SUMMARIES = [
     Summary(0, 38, 0, 0, 0, None, "", "?"),
@@ -16,14 +16,39 @@ SUMMARIES = [
 
 @pytest.mark.parametrize("summary", SUMMARIES)
 def test_a_summary_is_read_back(summary: Summary) -> None:
-    assert last_summary(f"{summary} | a trial finished\n") == summary
-    assert last_summary(f"{summary}\n") == summary
+    assert last_summary(f"{summary} | a trial finished\n{summary.to_json()}\n") == summary
+    assert last_summary(summary.to_json()) == summary
 
 
 def test_the_newest_counts() -> None:
-    log = "\n".join(["sweep: 2 done", *map(str, SUMMARIES), "tables  state/reports", ""])
+    written = [summary.to_json() for summary in SUMMARIES]
+    log = "\n".join(["sweep: 2 done", *written, "tables  state/reports", ""])
     assert last_summary(log) == SUMMARIES[-1]
 
 
 def test_other_output_has_none() -> None:
     assert last_summary("sweep: 2 done, 3 to run\nsome 3/4 done of it\n") is None
+
+
+def test_the_log_of_an_earlier_version_has_none() -> None:
+    assert last_summary("\n".join(f"{summary} | training" for summary in SUMMARIES)) is None
+
+
+@pytest.mark.parametrize("other", ['{"sweep_status": {"done": 3}}', '{"sweep_status": {"done"'])
+def test_a_line_that_is_cut_or_of_another_version_does_not_count(other: str) -> None:
+    assert last_summary(other) is None
+    assert last_summary(f"{SUMMARIES[1].to_json()}\n{other}") == SUMMARIES[1]
+
+
+def test_fields_of_a_later_version_are_ignored() -> None:
+    line = SUMMARIES[1].to_json().replace('"done"', '"later": [1], "done"')
+    assert last_summary(line) == SUMMARIES[1]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_people_see_no_json(size: int) -> None:
+    shown = "sweep: 2 done\n1/2 done | training\n\nan end without a line break"
+    log = shown.replace("training\n", f"training\n{SUMMARIES[2].to_json()}\n")
+    chunks = [log[start : start + size] for start in range(0, len(log), size)]
+    assert "".join(without_json(chunks)) == shown
+    assert "".join(without_json([SUMMARIES[2].to_json()])) == ""

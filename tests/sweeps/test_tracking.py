@@ -17,12 +17,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from analysis import load_trials, markdown, tables, write_ranking, write_tables
-from analysis.document import as_text
-from analysis.runs import attach
+from analysis.text.document import as_text
+from analysis.trials.mlflow_store import attach
 from sweeps.records.events import TrialEvent
-from sweeps.records.outbox import Outbox, TrialRecord
+from sweeps.records.outbox import Outbox
+from sweeps.records.records import TrialRecord
 from sweeps.server.ui import mlflow_ui
-from sweeps.tracking.sweep_runs import RefusedError, SweepRuns
+from sweeps.tracking.experiment import RefusedError
+from sweeps.tracking.sweep_runs import SweepRuns
 from sweeps.tracking.views import cut, saved_views
 from tests.sweeps.faulty_proxy import FaultyProxy
 from trainables.files import trial_folder
@@ -351,7 +353,8 @@ def test_a_store_that_mlflow_does_not_have_is_refused(outbox: Outbox, tmp_path: 
 def test_artifacts_of_a_state_that_was_moved_are_refused_where_the_store_cannot_be_corrected(
     uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.runs.follow_move", lambda *_: None)  # PostgreSQL, say
+    # As on PostgreSQL, say.
+    monkeypatch.setattr("analysis.trials.mlflow_store.follow_move", lambda *_: None)
     old = tmp_path / "old" / "artifacts" / "study"
     client.create_experiment("study", artifact_location=old.as_uri())
     root = tmp_path / "artifacts" / "study"

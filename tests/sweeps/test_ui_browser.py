@@ -21,10 +21,10 @@ from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from analysis.links import artifact_link, artifact_source, run_link
-from analysis.runs import PICTURE
+from analysis.text.links import artifact_link, artifact_source, run_link
+from analysis.trials.mlflow_store import PICTURE
 from sweeps.server.ui import UiError, mlflow_ui
-from sweeps.tracking.sweep_runs import USAGE
+from sweeps.tracking.run_contents import USAGE
 from sweeps.tracking.views import cut, saved_views, view_link
 
 STEPS = range(0, 5_001, 500)

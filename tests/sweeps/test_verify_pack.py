@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bigram_models.positions import ENCODINGS
 from sweeps.execution.verify_pack import PARAMETERS, compare, verdict
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
@@ -28,7 +29,7 @@ def test_rounding_that_adamw_enlarges_is_no_difference(
     short = {"max_steps": 10, "evaluation": "sampled", "eval_batches": 1}
     pack = [
         make_trial("attention", n_embd=256, block_size=16, pe_type=each, **short)
-        for each in ("randn", "sinpe", "rope")
+        for each in ENCODINGS
     ]
     (found,) = compare(embedded, [pack])
     assert found.parameters < 1e-12

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from bigram_models import LanguageModel
+from tests.model_cases import every_model
 from trainables.config import TrialConfig
 from trainables.data.batches import stream
 from trainables.errors import UserError
@@ -24,20 +25,6 @@ SPLITS = Splits(
         torch.randint(V, (length,), generator=stream(length, "text"), dtype=torch.int32)
         for length in (300, 60)
     )
-)
-every_variant = pytest.mark.parametrize(
-    ("variant", "settings"),
-    [
-        ("bigram", {}),
-        ("factorized", {"n_embd": 4}),
-        ("count", {"smoothing": 0.5}),
-        *[
-            ("attention", {"pe_type": pe_type, "n_embd": n_embd})
-            for pe_type in ("randn", "sinpe", "rope")
-            for n_embd in (4, 16)
-        ],
-    ],
-    ids=str,
 )
 
 
@@ -58,7 +45,7 @@ def folder(trial: TrialConfig, tmp_path: Path) -> Path:
     return tmp_path / "artifacts"
 
 
-@every_variant
+@every_model
 def test_a_model_comes_back_with_its_trial_and_vocabulary(
     variant: str, settings: dict[str, Any], make_trial: MakeTrial, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from tests.model_cases import every_trained_model
 from trainables.config import TrialConfig
 from trainables.data.batches import stream
 from trainables.files import write_atomically
@@ -30,19 +31,6 @@ SPLITS = Splits(
         torch.randint(V, (length,), generator=stream(length, "text"), dtype=torch.int32)
         for length in (300, 60)
     )
-)
-TRAINED = pytest.mark.parametrize(
-    ("variant", "settings"),
-    [
-        ("bigram", {}),
-        ("factorized", {"n_embd": 4}),
-        *[
-            ("attention", {"pe_type": pe_type, "n_embd": n_embd})
-            for pe_type in ("randn", "sinpe", "rope")
-            for n_embd in (4, 16)
-        ],
-    ],
-    ids=str,
 )
 
 
@@ -92,7 +80,7 @@ def saved(trial: TrialConfig, tmp_path: Path) -> Path:
     return path
 
 
-@TRAINED
+@every_trained_model
 @pytest.mark.parametrize("evaluation", ["exact", "sampled", "published"])
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_an_interrupted_trial_ends_as_if_it_had_not_been(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import trainables.config
+from bigram_models import VARIANTS
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.errors import UserError, validate
 
@@ -95,7 +96,7 @@ def test_a_new_result_version_changes_every_key(
     assert make_trial().key != before
 
 
-@pytest.mark.parametrize("variant", ["bigram", "factorized", "attention", "count"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_trial_comes_back_from_json(variant: str, make_trial: MakeTrial) -> None:
     trial = make_trial(variant, block_size=5, learning_rate=0.1, seed=3, corpus="file:größe.txt")
     again = TrialConfig.from_dict(json.loads(json.dumps(trial.to_dict())))

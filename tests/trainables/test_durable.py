@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.model_cases import one_of_each_variant
 from trainables.config import TrialConfig
 from trainables.data.corpus import tokenise
 from trainables.files import set_aside
@@ -44,16 +45,6 @@ SPLITS = Splits.of(CORPUS, CPU)
 NEWEST, PREVIOUS = "checkpoint.safetensors", "previous.safetensors"
 AFTER_EACH_STEP, AT_EVALUATIONS = -1.0, math.inf  # values of SAVE_S
 
-every_kind = pytest.mark.parametrize(
-    ("variant", "settings"),
-    [
-        ("bigram", {}),
-        ("factorized", {"n_embd": 4}),
-        ("attention", {"pe_type": "rope", "n_embd": 4}),
-        ("count", {}),
-    ],
-    ids=str,
-)
 every_evaluation = pytest.mark.parametrize("evaluation", ["exact", "sampled", "published"])
 
 
@@ -134,7 +125,7 @@ def folder(trial: TrialConfig, tmp_path: Path) -> Path:
 # Whenever it is abandoned, it ends as if it had not been.
 
 
-@every_kind
+@one_of_each_variant
 @every_evaluation
 @pytest.mark.parametrize(
     "save_s", [AFTER_EACH_STEP, AT_EVALUATIONS], ids=["each step", "evaluations"]
@@ -189,7 +180,7 @@ def test_a_trial_that_dies_after_every_step_still_comes_to_its_end(
     assert_ended_as(undisturbed(trial), trial, tmp_path)
 
 
-@every_kind
+@one_of_each_variant
 @every_evaluation
 def test_calls_of_one_step_each_give_the_same_curve(
     variant: str,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.model_cases import every_trained_model
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler, stream
 from trainables.training import evaluation
@@ -32,12 +33,7 @@ def naive_loss(model: torch.nn.Module, tokens: Tensor, block_size: int) -> float
     return math.fsum(nats) / len(nats)
 
 
-@pytest.mark.parametrize(
-    ("variant", "settings"),
-    [("bigram", {}), ("factorized", {"n_embd": 4})]
-    + [("attention", {"n_embd": D, "pe_type": pe}) for D in (4, 16) for pe in ("randn", "rope")],
-    ids=str,
-)
+@every_trained_model
 @pytest.mark.parametrize("length", [2, 6, 7, 90])
 def test_exact_loss_is_the_mean_over_every_token(
     variant: str,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from tests.model_cases import every_encoding
 from trainables.config import TrialConfig
 from trainables.data.corpus import tokenise
 from trainables.precision import computed_in
@@ -30,7 +31,7 @@ def trained(trial: TrialConfig, is_stacked: bool = False) -> TrainingState:
 
 
 @pytest.mark.parametrize("is_stacked", [False, True])
-@pytest.mark.parametrize("pe_type", ["rope", "sinpe"])
+@every_encoding
 def test_bf16_trains_nearly_as_well_in_float32_parameters(
     make_trial: MakeTrial, pe_type: str, is_stacked: bool
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bigram_models.positions import ENCODINGS
 from bigram_models.stacked import LoopedModel, StackedModel
+from tests.model_cases import SETTINGS, TRAINED
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler
 from trainables.data.corpus import tokenise
@@ -77,11 +80,10 @@ def optimizer_states(state: TrainingState) -> list[dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("evaluation", ["exact", "sampled", "published"])
-@pytest.mark.parametrize("variant", ["bigram", "factorized", "attention"])
+@pytest.mark.parametrize("variant", TRAINED)
 def test_members_are_what_they_are_alone(
     make_trial: MakeTrial, variant: str, evaluation: str
 ) -> None:
-    model = {} if variant == "bigram" else {"n_embd": 8}
     shared = {
         "batch_size": 8,
         "max_steps": 10,
@@ -94,10 +96,13 @@ def test_members_are_what_they_are_alone(
         {"seed": 2, "learning_rate": 3e-3},
         {"seed": 1, "schedule": "cosine", "warmup_steps": 3},
     ]
-    if variant == "attention":
-        for settings, pe_type in zip(own, ("rope", "randn", "sinpe"), strict=True):
-            settings["pe_type"] = pe_type
-    trials = [make_trial(variant, **model, **shared, **each) for each in own]
+    models = [SETTINGS[variant][0]] * len(own)
+    if variant == "attention":  # all encodings in one stack
+        models = [{"pe_type": pe_type, "n_embd": 8} for pe_type in ENCODINGS]
+    trials = [
+        make_trial(variant, **model, **shared, **settings)
+        for model, settings in zip(models, itertools.cycle(own))
+    ]
     assert len({stack_shape(trial) for trial in trials}) == 1
     for trial, state in zip(trials, together(trials), strict=True):
         expected = alone(trial)

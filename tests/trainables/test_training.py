@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from bigram_models import conditional_entropy, count_pairs
+from bigram_models.positions import ENCODINGS
+from tests.model_cases import NAMES, every_trained_model, models
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler, stream
 from trainables.data.corpus import Corpus
@@ -31,20 +33,6 @@ SPLITS = Splits(
     )
 )
 LOSSES = ("step", "train_loss", "val_loss", "best_val_loss")
-
-TRAINED = pytest.mark.parametrize(
-    ("variant", "settings"),
-    [
-        ("bigram", {}),
-        ("factorized", {"n_embd": 4}),
-        *[
-            ("attention", {"pe_type": pe_type, "n_embd": n_embd})
-            for pe_type in ("randn", "sinpe", "rope")
-            for n_embd in (4, 16)
-        ],
-    ],
-    ids=str,
-)
 
 
 def begin(trial: TrialConfig) -> tuple[TrainingState, Iterator[Evaluation]]:
@@ -75,7 +63,7 @@ def plain_run(trial: TrialConfig) -> Iterator[tuple[float, TrainingState]]:
         yield float(loss.detach()), state
 
 
-@TRAINED
+@every_trained_model
 def test_training_is_adamw_on_the_drawn_batches(
     variant: str, settings: dict[str, Any], make_trial: MakeTrial
 ) -> None:
@@ -103,7 +91,7 @@ def test_a_schedule_is_followed_wherever_the_training_pauses(make_trial: MakeTri
     assert not torch.allclose(weights, next(other.model.parameters()), rtol=0.1)
 
 
-@TRAINED
+@every_trained_model
 def test_the_same_trial_gives_the_same_bits(
     variant: str, settings: dict[str, Any], make_trial: MakeTrial
 ) -> None:
@@ -117,7 +105,7 @@ def test_the_same_trial_gives_the_same_bits(
         assert torch.equal(value, two.model.state_dict()[name])
 
 
-@pytest.mark.parametrize("pe_type", ["randn", "sinpe"])
+@pytest.mark.parametrize("pe_type", [name for name in ENCODINGS if name != "rope"])
 def test_at_a_seed_pe_types_differ_in_nothing_but_positions(
     pe_type: str, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +135,7 @@ def test_at_a_seed_pe_types_differ_in_nothing_but_positions(
     assert wider["embed_VD"].shape != rope["embed_VD"].shape
 
 
-@TRAINED
+@pytest.mark.parametrize(NAMES, models(["bigram", "factorized", "attention"]), ids=str)
 def test_a_trial_starts_from_the_weights_of_the_published_study(
     variant: str, settings: dict[str, Any], make_trial: MakeTrial
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import errno
 import hashlib
 import http.client
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.data.verse import write_play
-from trainables.errors import UserError, brief
+from trainables.errors import UserError, brief, similar_name
 from trainables.files import expand_home, is_utf8, read_regular_file, write_atomically
 
 TINYSHAKESPEARE_URL = (
@@ -225,9 +224,9 @@ def _name_problem(name: str) -> str:
         is_file = False
     if is_file:
         return f"is a file; a text of your own is named with file: before it, file:{name}"
-    near = difflib.get_close_matches(name, NAMES, n=1)
-    remedy = f"; did you mean {near[0]}?" if near else f"; choose {', '.join(NAMES)} or file:PATH"
-    return f"does not exist{remedy}"
+    near = similar_name(name, NAMES)
+    meant = f"; did you mean {near}?" if near else f"; choose {', '.join(NAMES)} or file:PATH"
+    return f"does not exist{meant}"
 
 
 def _tinyshakespeare(path: Path) -> bytes:

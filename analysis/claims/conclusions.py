@@ -1,0 +1,268 @@
+"""What the trials say of claims."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf, nan
+from pathlib import Path
+from statistics import fmean
+
+from analysis.claims.claim import NEGATED, Claim
+from analysis.claims.claim_errors import ClaimError, ConfoundedError
+from analysis.claims.claim_file import ClaimData, load_claims
+from analysis.claims.contrast import Contrast
+from analysis.claims.contrasts import contrasts_of, no_setting
+from analysis.claims.decisions import (
+    Decision,
+    Noise,
+    Verdict,
+    averages,
+    decide,
+    p_against,
+    p_for,
+    p_signs,
+)
+from analysis.claims.forecast import Needed, seeds_needed
+from analysis.claims.one_sided import ALPHA, floor
+from analysis.errors import AnalysisError
+from analysis.statistics import Interval, bca_interval, holm, t_intervals
+from analysis.trials.confirmed import confirmation_note, judged
+from analysis.trials.selection import Value
+from analysis.trials.table import Trials, of_trials
+
+CONFIDENCE = 1 - 2 * ALPHA  # of intervals, whose ends are those of the one-sided tests
+NOTHING = Interval(nan, nan, nan, 0)
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What the trials say of a claim; differences in nats per character, negative in its favour.
+
+    All but the verdict is computed at its first use.
+    """
+
+    claim: Claim
+    decision: Decision
+    contrasts: tuple[Contrast, ...]
+    basis: tuple[Contrast, ...]  # those that decide: of the cells, or of averages over cells
+    confounded: str = ""  # why nothing was compared
+    ranked: tuple[Conclusion, ...] = ()  # of each level, where it asks which is best: lowest first
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the claim."""
+        return self.decision.verdict
+
+    @property
+    def statement(self) -> str:
+        """The claim in words; where it asks which level is best, with the answer."""
+        return self.claim.statement(self.lowest_first, self.verdict == "SUPPORTED")
+
+    @property
+    def lowest_first(self) -> list[Value | None]:
+        """The levels by their mean loss, where the claim asks which is best; else empty."""
+        return [conclusion.contrasts[0].candidate for conclusion in self.ranked]
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of the intervals whose ends agree with the tests that decide."""
+        return 1 - (1 - CONFIDENCE) / self.decision.among
+
+    @property
+    def weakest(self) -> Contrast | None:
+        """The contrast of `basis` that decides the verdict; None where no pair is finished."""
+        index = self.decision.weakest
+        return None if index is None else self.basis[index]
+
+    @property
+    def cells(self) -> int:
+        """Number of cells."""
+        return len({contrast.cell for contrast in self.contrasts})
+
+    @property
+    def cells_hold(self) -> int:
+        """Number of cells in which every mean difference agrees with the claim."""
+        agrees = defaultdict(list)
+        for contrast in self.contrasts:
+            agrees[contrast.cell].append(self.claim.distance(contrast) < 0)
+        return sum(map(all, agrees.values()))
+
+    @cached_property
+    def effect(self) -> Interval:
+        """Mean difference of the weakest contrast, and its t interval at `confidence`."""
+        return self._interval(of=self.decision.among)
+
+    @cached_property
+    def simultaneous(self) -> Interval:
+        """The interval of `effect`, so wide that those of all of `basis` hold at once with 90 %."""
+        return self._interval(of=len(self.basis) * self.decision.among)
+
+    def _interval(self, of: int) -> Interval:
+        return intervals([self.weakest], of)[0] if self.weakest else NOTHING
+
+    @cached_property
+    def bootstrap(self) -> Interval:
+        """The BCa bootstrap interval of the weakest, with 95 %; NaN with fewer than ten pairs."""
+        return bca_interval(self.weakest.differences) if self.weakest else NOTHING
+
+    @cached_property
+    def sign_flip(self) -> float:
+        """The p-value of the sign-flip test of the weakest contrast."""
+        found = p_signs(self.claim, self.weakest) if self.weakest else 1.0
+        return min(1.0, self.decision.among * found)
+
+    @property
+    def seeds(self) -> int:
+        """Pairs in the contrast that has fewest."""
+        return min((len(contrast.seeds) for contrast in self.contrasts), default=0)
+
+    @cached_property
+    def needed(self) -> Needed:
+        """How many seeds each configuration would need for a verdict."""
+        found = seeds_needed(self.claim, self.basis, self.decision)
+        if not self.ranked:
+            return found
+        refutes = [each.needed.to_refute for each in self.ranked]  # none is best if all are refuted
+        return Needed(found.to_show, None if None in refutes else max(filter(None, refutes)))
+
+    @cached_property
+    def holm(self) -> tuple[float, ...]:
+        """The p-value of each contrast, adjusted by Holm for the number of contrasts."""
+        alone = p_against if self.claim.holds == NEGATED else p_for
+        found = holm(alone(self.claim, self.contrasts, Noise.of(self.contrasts)))
+        return tuple(min(1.0, self.decision.among * p) for p in found)
+
+    @property
+    def lost(self) -> int:
+        """Pairs of which a trial is missing: it failed, was stopped, still runs, or never ran."""
+        return sum(contrast.lost for contrast in self.contrasts)
+
+    @property
+    def differs(self) -> dict[str, int]:
+        """In how many differences the sides also differ in a setting, by its name."""
+        return dict(Counter(name for contrast in self.contrasts for name in contrast.differs))
+
+    @property
+    def repeated(self) -> int:
+        """Seeds that are left out, as they repeat the losses of another one."""
+        return sum(contrast.repeated for contrast in self.contrasts)
+
+    @property
+    def equal_losses(self) -> int:
+        """Differences of which a side has the same loss with several seeds."""
+        return sum(contrast.has_equal_losses for contrast in self.contrasts)
+
+
+@of_trials
+def check_claims(trials: Trials, claims: Path | str | ClaimData | None = None) -> list[Conclusion]:
+    """Hold claims against the trials; where there are studies, against their confirmed winners.
+
+    Args:
+        trials: from `load_trials`.
+        claims: a YAML file (see `analysis.claims.claim_file`), or a claim or a list of them, each a
+            dictionary as in the file; None takes those claims of the published study that the
+            trials can speak of.
+
+    Raises:
+        AnalysisError: a claim is wrong, or names what no trial has or what was tuned.
+    """
+    file = load_claims(claims)
+    evidence = judged(trials)
+    conclusions = []
+    for index, claim in enumerate(file.claims):
+        try:
+            if not file.shipped:
+                _check_despite(claim, trials)
+            _check_tuned(claim, set(trials.params) - set(evidence.params))
+            contrasts = contrasts_of(claim, evidence)
+            claim.check(contrasts)
+        except ClaimError as error:
+            if not file.shipped:
+                raise AnalysisError(f"{file.place(index, error.path)}: {error}") from None
+            if isinstance(error, ConfoundedError):
+                conclusions.append(replace(conclude(claim, []), confounded=str(error)))
+            continue
+        if contrasts:
+            conclusions.append(conclude(claim, contrasts))
+        elif not file.shipped:
+            raise AnalysisError(f"{file.place(index)}: {_nothing_to_compare(trials)}")
+    return conclusions
+
+
+def _nothing_to_compare(trials: Trials) -> str:
+    note = confirmation_note(trials)
+    return (
+        f"{trials.experiment!r} has nothing to compare: no two of its configurations are as the"
+        f" claim says{f'. {note}' if note else ''}"
+    )
+
+
+def _check_despite(claim: Claim, trials: Trials) -> None:
+    for name in claim.despite:
+        if name not in trials.params:
+            raise ClaimError(no_setting(name, trials), "despite")
+
+
+def _check_tuned(claim: Claim, tuned: set[str]) -> None:
+    for name in sorted(claim.names.keys() & tuned):
+        raise ClaimError(
+            f"{name} was tuned in each study, so its values are not compared; what a claim is"
+            " about belongs into the grid of the arm",
+            *claim.names[name],
+        )
+
+
+def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
+    """Return what the contrasts of a claim say.
+
+    Of a claim that asks which level is best, each level is held against all others. It is SUPPORTED
+    if a level passes all its tests at 5 % / number of levels: it is chosen by the losses that test
+    it. It is NOT SUPPORTED if each level by itself is: so none is best.
+    """
+    alternatives = claim.alternatives(contrasts)
+    if not alternatives:
+        return _concluded(claim, contrasts, among=1)
+    found = [_concluded(claim, each, among=len(alternatives)) for each in alternatives]
+    found.sort(key=_mean_difference)
+    supported = [each for each in found if each.verdict == "SUPPORTED"]
+    best = (supported or found)[0]
+    refutes = max(each.decision.refutes for each in found)
+    verdict: Verdict = "UNDERPOWERED"
+    if all(each.verdict == "NOT SUPPORTED" for each in found):
+        verdict = "NOT SUPPORTED"
+    elif supported:
+        verdict = "SUPPORTED"
+    decision = replace(best.decision, verdict=verdict, refutes=refutes)
+    ranked = (best, *(each for each in found if each is not best))
+    return replace(best, decision=decision, ranked=ranked)
+
+
+def _concluded(claim: Claim, contrasts: Sequence[Contrast], among: int) -> Conclusion:
+    basis = averages(contrasts) if claim.holds == "on average" else contrasts
+    return Conclusion(claim, decide(claim, basis, among), tuple(contrasts), tuple(basis))
+
+
+def _mean_difference(each: Conclusion) -> tuple[int, float]:
+    """Sort key of a level: missing comparisons first, then its mean difference to the others."""
+    means = [contrast.mean for contrast in each.basis if len(contrast.seeds)]
+    return len(each.basis) - len(means), fmean(means or [inf])
+
+
+def intervals(contrasts: Sequence[Contrast], of: int = 1) -> list[Interval]:
+    """Return Student's intervals of mean differences: each end is that of a one-sided 5 % test.
+
+    Args:
+        contrasts: of which.
+        of: of how many contrasts all such intervals together hold the means with 90 % (Bonferroni).
+    """
+    if not contrasts:
+        return []
+    return t_intervals(
+        [contrast.differences for contrast in contrasts],
+        1 - (1 - CONFIDENCE) / of,
+        [contrast.rounding for contrast in contrasts],
+        [floor(contrast) for contrast in contrasts],
+    )

@@ -1,0 +1,225 @@
+"""Pairs of configurations that agree in all that a claim is not about."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from analysis.claims.claim_errors import ClaimError, ConfoundedError
+from analysis.errors import listed
+from analysis.trials.selection import Value
+from analysis.trials.table import Trials
+
+LOSS = "val_loss, where it counts"  # a column that no setting is called
+PROVENANCE = ("corpus_digest", "code_version", "result_version")
+MOST_PAIRS = 10_000_000  # that are looked at for those that agree
+LACKS = -1  # the code of a setting that it does not have
+
+Codes = npt.NDArray[np.int64]
+Settings = Mapping[str, Value | None]  # None for one that a configuration does not have
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trial, and its loss."""
+
+    run_id: str
+    loss: float  # nats per character; NaN where it does not count
+    provenance: tuple[str, ...]  # the values of PROVENANCE, empty where they are not known
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The trials that differ in their seed alone."""
+
+    settings: Settings  # that differ anywhere in the sweep
+    runs: Mapping[int, Run]  # by seed
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two configurations that are compared."""
+
+    better: Configuration
+    worse: Configuration
+    differs: tuple[str, ...]  # the settings of `despite` in which they do
+
+
+def configurations(trials: Trials, table: pd.DataFrame) -> list[Configuration]:
+    """Return the configurations of some trials, in the order of their settings.
+
+    Raises:
+        ClaimError: a configuration has two trials with one seed.
+    """
+    if table.empty:
+        return []
+    names = list(trials.settings)
+    number = np.zeros(len(table), dtype=int)
+    if names:
+        number = table.groupby(names, dropna=False).ngroup().to_numpy()
+    first = table.iloc[np.unique(number, return_index=True)[1]]
+    values = first[names].astype(object).where(first[names].notna(), None).to_dict("records")
+    runs: list[dict[int, Run]] = [{} for _ in values]
+    for which, seed, run in zip(number, table["seed"], _runs(table), strict=True):
+        if seed in runs[which]:
+            raise ClaimError(_twice(values[which], seed, runs[which][seed], run))
+        runs[which][seed] = run
+    settings = [{str(name): value for name, value in each.items()} for each in values]
+    return [Configuration(*both) for both in zip(settings, runs, strict=True)]
+
+
+def _runs(table: pd.DataFrame) -> list[Run]:
+    known = table.reindex(columns=list(PROVENANCE)).astype(object)
+    provenance = map(tuple, known.where(known.notna(), "").astype(str).to_numpy())
+    return [Run(*each) for each in zip(table["run_id"], table[LOSS], provenance, strict=True)]
+
+
+def _twice(settings: Settings, seed: int, run: Run, other: Run) -> str:
+    both = zip(PROVENANCE, run.provenance, other.provenance, strict=True)
+    differ = [name for name, ours, theirs in both if ours != theirs]
+    return (
+        f"several trials with seed {seed} have {label(settings) or 'the same settings'}; they"
+        f" differ in {', '.join(differ) or 'nothing'}: only one of them can count"
+    )
+
+
+def pairs(
+    better: Sequence[Configuration],
+    worse: Sequence[Configuration],
+    compared: Collection[str],
+    despite: Collection[str],
+) -> list[Pair]:
+    """Pair each configuration with those of the other side that agree with it.
+
+    They have the same value of each setting, but of those that are compared or in `despite`, and of
+    those that only one of the two has: no configuration of its kind has it, that is with its values
+    of the compared settings. Of several that agree so, those count that differ in the fewest
+    settings of `despite`, as seen from either side.
+
+    Args:
+        better: configurations that should have the lower loss.
+        worse: the others.
+        compared: settings in which the sides differ, as the claim says.
+        despite: settings in which they may differ too.
+
+    Raises:
+        ClaimError: there are too many to look at.
+        ConfoundedError: a configuration agrees with none of the other side.
+    """
+    if not better or not worse:
+        return []
+    if len(better) * len(worse) > MOST_PAIRS:
+        raise ClaimError(
+            f"there are too many configurations to compare, {len(better):,} with {len(worse):,};"
+            " select fewer by `where`",
+            "better",
+        )
+    names = [name for name in better[0].settings if name not in compared]
+    is_open = np.array([name in despite for name in names], dtype=bool)
+    ours, theirs = _coded(better, worse, names, compared)
+    wrong = _count(ours[:, ~is_open], theirs[:, ~is_open])
+    for side, of_side in ("better", wrong), ("worse", wrong.T):
+        if lonely := np.flatnonzero(of_side.min(axis=1)).tolist():
+            at = lonely[0], int(of_side[lonely[0]].argmin())
+            i, j = at if side == "better" else at[::-1]
+            differs = [names[k] for k in np.flatnonzero(_apart(ours[i], theirs[j]) & ~is_open)]
+            raise _confounded(side, len(lonely), better[i], worse[j], differs)
+    open_count = _count(ours[:, is_open], theirs[:, is_open])
+    found = []
+    for i, j in _nearest(np.where(wrong == 0, open_count, len(names) + 1)):
+        apart = np.flatnonzero(_apart(ours[i], theirs[j]))
+        found.append(Pair(better[i], worse[j], tuple(names[k] for k in apart)))
+    return found
+
+
+def _nearest(distance: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the pairs (i, j) whose distance is the least of the row i or of the column j."""
+    nearest = distance == distance.min(axis=1, keepdims=True)
+    nearest |= distance == distance.min(axis=0, keepdims=True)
+    return np.argwhere(nearest)
+
+
+def _confounded(
+    side: str, number: int, better: Configuration, worse: Configuration, differs: Sequence[str]
+) -> ConfoundedError:
+    lone, other = (better, worse) if side == "better" else (worse, better)
+    there = "worse" if side == "better" else "better"
+    lonely = "1 configuration has" if number == 1 else f"{number:,} configurations have"
+    return ConfoundedError(
+        f"{lonely} no partner in `{there}` that agrees in all else, such as"
+        f" {label(lone.settings)}: the nearest {differ_in(differs, lone, other)}",
+        side,
+    )
+
+
+def differ_in(names: Sequence[str], first: Configuration, second: Configuration) -> str:
+    """Say in which settings two configurations differ that should agree, and the remedy."""
+    values = [f"{name} ({first.settings[name]}, {second.settings[name]})" for name in names]
+    return (
+        f"differs in {listed(values)}; say `despite: [{', '.join(names)}]` if that may be, or"
+        " select what agrees by `where`"
+    )
+
+
+def label(settings: Settings) -> str:
+    """Return the settings that are not missing, such as "n_embd=64 block_size=8"."""
+    return " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
+
+
+def _coded(
+    better: Sequence[Configuration],
+    worse: Sequence[Configuration],
+    names: Sequence[str],
+    compared: Collection[str],
+) -> tuple[Codes, Codes]:
+    """Return codes (configurations x names) of both sides, which are equal where values are.
+
+    LACKS stands for a setting that no configuration of a kind has.
+    """
+    known: Mapping[str, dict[Value | None, int]] = {name: {} for name in names}
+    sides = []
+    for side in (better, worse):
+        kinds = [tuple(each.settings.get(name) for name in compared) for each in side]
+        has = {
+            (kind, name)
+            for kind, each in zip(kinds, side, strict=True)
+            for name in names
+            if each.settings[name] is not None
+        }
+        codes = np.full((len(side), len(names)), LACKS)
+        for i, (kind, each) in enumerate(zip(kinds, side, strict=True)):
+            for k, name in enumerate(names):
+                if (kind, name) in has:
+                    codes[i, k] = known[name].setdefault(each.settings[name], len(known[name]))
+        sides.append(codes)
+    return sides[0], sides[1]
+
+
+def _apart(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_]:
+    apart: npt.NDArray[np.bool_] = (ours != theirs) & (ours != LACKS) & (theirs != LACKS)
+    return apart
+
+
+def _count(ours: Codes, theirs: Codes) -> npt.NDArray[np.int16]:
+    """Count the settings in which each of our configurations differs from each of theirs."""
+    found = np.zeros((len(ours), len(theirs)), np.int16)
+    for our_codes, their_codes in zip(ours.T, theirs.T, strict=True):
+        found += _apart(our_codes[:, None], their_codes)
+    return found
+
+
+def varying(found: Sequence[Configuration]) -> list[str]:
+    """Return the settings in which some configurations differ."""
+    return [name for name in found[0].settings if differ(found, name)] if found else []
+
+
+def differ(found: Sequence[Configuration], name: str) -> bool:
+    """Return whether configurations have several values of a setting, or some have none.
+
+    Those without any settings, which are missing, do not count.
+    """
+    return len({each.settings.get(name) for each in found if each.settings}) > 1

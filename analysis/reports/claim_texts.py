@@ -1,0 +1,263 @@
+"""Conclusions in words, for the terminal and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.claims.claim import NEGATED
+from analysis.claims.conclusions import Conclusion
+from analysis.claims.forecast import fewest_for_signs
+from analysis.claims.tables import contrasts_table
+from analysis.statistics import FEWEST_FOR_BOOTSTRAP, Interval
+from analysis.text.document import as_code, as_text, in_short, markdown_table
+from analysis.text.messages import address_of
+
+MOST_LINKS = 10  # to runs, for a claim
+ONE_SEED = """\
+There is one run for each configuration. The counts below describe those runs only; another seed may
+give other counts. One run tells nothing about the spread between seeds, so no interval, no test and
+no forecast of seeds is possible: every claim is UNDERPOWERED, whatever its count. Give the sweep
+`replicates: 5` or more.
+"""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where the pages of runs are."""
+
+    tracking_uri: str
+    experiment_id: str
+
+    def to(self, run_id: str) -> str:
+        """A link in Markdown; only the id where there is no server."""
+        address = self.address(run_id)
+        return as_code(run_id) if address == run_id else f"[{as_text(run_id)}]({address})"
+
+    def address(self, run_id: str) -> str:
+        """The address of its page; only the id where there is no server."""
+        if not self.tracking_uri.startswith("http"):
+            return run_id
+        return (
+            f"{address_of(self.tracking_uri)}/?workflowType=machine_learning"
+            f"#/experiments/{self.experiment_id}/runs/{run_id}"
+        )
+
+
+def one_seed_note(conclusions: Sequence[Conclusion]) -> str:
+    """What cannot be concluded where no configuration has a second seed; else nothing."""
+    single = all(_has_one_seed(each) for each in conclusions)
+    return ONE_SEED + "\n" if single else ""
+
+
+def _has_one_seed(each: Conclusion) -> bool:
+    most = max((len(contrast.seeds) for contrast in each.contrasts), default=0)
+    return most == 1 and not each.repeated
+
+
+def claims_overview(conclusions: Sequence[Conclusion]) -> str:
+    """A table with a row a claim, and a word on what cannot be concluded."""
+    rows = [
+        {
+            "#": index,
+            "claim": each.statement,
+            "verdict": f"**{each.verdict}**",
+            "cells": f"{each.cells_hold}/{each.cells}",
+            "weakest cell": where(each),
+            "effect (nats)": effect(each),
+            "seeds": each.seeds,
+            "needed": needed_in_short(each) if each.verdict == "UNDERPOWERED" else "",
+        }
+        for index, each in enumerate(conclusions, start=1)
+    ]
+    text = markdown_table(pd.DataFrame(rows), marked_up=["verdict"])
+    note = (
+        '\n"cells" counts those in which every mean difference agrees with the comparison; a claim'
+        ' of "not in every cell" is supported by the others. The effect is the'
+        " difference in the weakest cell, negative in favour of what is compared, with its 90 %"
+        " interval, whose ends are those of the one-sided tests at 5 % (a wider one where the claim"
+        " asks which level is best). Below, p_holm is for the"
+        " statement that this one difference supports the claim, corrected for all differences of"
+        " the claim, and p_equal that it is less than the margin.\n"
+    )
+    return one_seed_note(conclusions) + text + note
+
+
+def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> str:
+    """A claim with its evidence in full."""
+    table = contrasts_table([each]).drop(
+        columns=["claim_index", "claim", "verdict", "favoured", "confidence", "run_ids"]
+    )
+    if not table["lost"].any():
+        table = table.drop(columns="lost")
+    if (table["n"] < 2).all():
+        table = table.drop(columns=["low", "high", "p_holm", "p_equal"])
+    for name in table.columns.intersection(["p_holm", "p_equal"]):
+        table[name] = [f"{p:.4f}" if p >= 0.0001 else "<0.0001" for p in table[name]]
+    decimals = dict.fromkeys(["mean", "low", "high"], 5)
+    parts = [
+        f"### {index}. {as_text(each.statement)}\n",
+        f"**{each.verdict}** ({each.claim.holds}).\n",
+        as_text(" ".join(sentences(each))) + "\n",
+        markdown_table(table.head(most_rows), decimals),
+    ]
+    if len(table) > most_rows:
+        parts.append(f"The first {most_rows} of {len(table)} differences; contrasts.csv has all.\n")
+    if runs := weakest_runs(each, link.to, MOST_LINKS):
+        parts.append(f"Runs of the weakest cell: {', '.join(runs)}\n")
+    return "\n".join(parts)
+
+
+def weakest_runs(each: Conclusion, shown: Callable[[str], str], most: int) -> list[str]:
+    """The runs of the weakest contrast by seed, at most so many, and how many more there are."""
+    run_ids = _distinct(each.weakest.run_ids if each.weakest else ())
+    more = len(run_ids) - most
+    rest = [f"and {more} more, which contrasts.csv names"] if more > 0 else []
+    return [*map(shown, run_ids[:most]), *rest]
+
+
+def sentences(each: Conclusion) -> Iterable[str]:
+    """What was seen, in sentences."""
+    if each.confounded:
+        yield f"Nothing was compared: {each.confounded}."
+        return
+    if choice := each.claim.choice(each.lowest_first, each.confidence):
+        no_level = " No level is better than all others by the margin."
+        yield choice + (no_level if each.verdict == "NOT SUPPORTED" else "")
+    named = "weakest difference"
+    if each.claim.holds == NEGATED:
+        is_countered = each.cells_hold < each.cells
+        named = "strongest counterexample" if is_countered else "nearest to a counterexample"
+    held = f"{each.cells_hold} of {each.cells}"
+    yield f"The mean differences agree with the comparison in {held} cells."
+    if each.weakest is None:
+        yield "In none of them have both trials of a pair finished."
+        if each.lost:
+            yield _lost(each)
+        yield from _differing(each)
+        return
+    yield f"The {named} is {where(each)}: {effect(each)} nats per character, {_seeds(each)}."
+    if each.effect.n > 1:
+        yield from _evidence(each)
+    if each.lost:
+        yield _lost(each)
+    yield from _differing(each)
+    if each.verdict == "UNDERPOWERED":
+        yield needed_in_words(each)
+
+
+def _evidence(each: Conclusion) -> Iterable[str]:
+    if len(each.basis) > 1:
+        text = (
+            f"It is one of {len(each.basis)} that decide: intervals that hold for all of them at"
+            f" once with 90 % give it {_between(each.simultaneous)}."
+        )
+        if each.verdict == "SUPPORTED" and each.simultaneous.low <= 0 <= each.simultaneous.high:
+            text += " It may contain zero: each of them is tested by itself, and all have to pass."
+        yield text
+    if each.bootstrap.n >= FEWEST_FOR_BOOTSTRAP:
+        yield f"Its 95 % bootstrap interval is {_between(each.bootstrap)}."
+    yield (
+        f"For the claim p = {each.decision.supports:.2g}, against it"
+        f" p = {each.decision.refutes:.2g}; by the sign-flip test alone p = {each.sign_flip:.4f}."
+    )
+    noise = each.decision.noise
+    if not noise.is_normal:
+        yield (
+            f"The differences do not look normal (Shapiro-Wilk, p = {noise.p_normal:.2g}), so the"
+            " sign-flip test has to agree with the t-test."
+        )
+    if flat := sum(noise.flat):
+        yield (
+            f"{flat} of {len(noise.flat)} differences have no more spread than rounding makes, so"
+            " the sign-flip test has to agree there."
+        )
+    fewest = fewest_for_signs(each.decision.among)
+    if not noise.is_good and each.seeds < fewest:
+        yield f"With fewer than {fewest} seeds it cannot."
+
+
+def needed_in_short(each: Conclusion) -> str:
+    """The number of seeds that would show a claim, or why there is none."""
+    if each.lost or each.seeds < 2:
+        return "unknown"
+    if each.needed.to_show is not None:
+        return str(max(each.needed.to_show, each.seeds + 1))
+    if each.needed.to_refute is not None:
+        return f"none; {max(each.needed.to_refute, each.seeds + 1)} to refute"
+    return "no number"
+
+
+def needed_in_words(each: Conclusion) -> str:
+    """What it would take to know."""
+    if each.lost:
+        return "First, the missing trials have to finish."
+    if each.seeds < 2:
+        return "One seed tells nothing about the spread between seeds; train at least two."
+    needed = each.needed
+    if needed.to_show is not None:
+        if needed.to_show <= each.seeds:  # p-values have their own luck
+            return "Judging by these losses, a few more seeds would show it."
+        return f"Judging by these losses, about {needed.to_show} seeds would show it."
+    if needed.to_refute is not None:
+        few = needed.to_refute <= each.seeds
+        refute = "a few more" if few else f"about {needed.to_refute}"
+        return (
+            f"Judging by these losses, no number of seeds would show it; {refute} would refute it."
+        )
+    return "Judging by these losses, no number of seeds up to 1,000 would decide."
+
+
+def where(each: Conclusion) -> str:
+    """The weakest cell and which difference it is."""
+    if each.weakest is None:
+        return ""
+    cell, what = each.weakest.cell, each.weakest.what
+    return f"{cell} ({what})" if cell else what
+
+
+def effect(each: Conclusion) -> str:
+    """The mean difference with its interval, such as ``-0.0182 [-0.0241, -0.0123]``."""
+    found = each.effect
+    if found.n == 0:
+        return ""
+    if found.n == 1:
+        return in_short(found.mean, 5, "+")
+    return f"{in_short(found.mean, 4, '+')} {_between(found)}"
+
+
+def _between(found: Interval) -> str:
+    return f"[{in_short(found.low, 4, '+')}, {in_short(found.high, 4, '+')}]"
+
+
+def _lost(each: Conclusion) -> str:
+    return (
+        f"Pairs with a trial that is missing or did not finish: {each.lost}; their differences"
+        " decide nothing."
+    )
+
+
+def _differing(each: Conclusion) -> Iterable[str]:
+    """In what else the sides differ, and whether the seeds are different ones."""
+    for name, number in each.differs.items():
+        yield f"In {number} of {len(each.contrasts)} differences the sides also differ in {name}."
+    if each.repeated:
+        yield (
+            f"Seeds with exactly the losses of another seed: {each.repeated}, not counted; they are"
+            " copies, or the models do not depend on the seed."
+        )
+    if each.equal_losses:
+        yield (
+            f"In {each.equal_losses} differences a side has the same loss with several seeds: its"
+            " model does not depend on the seed, or its losses are rounded or copied."
+        )
+
+
+def _seeds(each: Conclusion) -> str:
+    return f"{each.effect.n} seeds" if each.effect.n > 1 else "one seed"
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,71 @@
+"""The published study, and how far losses of ours are from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.statistics import prediction_interval
+from analysis.trials.loading import load_trials
+from analysis.trials.table import Trials
+
+PUBLISHED = Path(__file__).parents[1] / "published_results.csv"
+FACTORS = ("variant", "pe_type", "n_embd", "block_size")
+PROTOCOL = {  # of the study, as params of a trial show it
+    "corpus": "tinyshakespeare",
+    "batch_size": "64",
+    "learning_rate": "0.01",
+    "max_steps": "5000",
+    "schedule": "constant",
+    "warmup_steps": "0",
+    "precision": "float32",
+}
+CONTEXT_FREE = ("bigram", "factorized")  # the study does not say their block_size: it is idle
+
+
+def comparison(trials: Trials) -> pd.DataFrame:
+    """The published losses against the configurations that are the same.
+
+    Returns:
+        A row a configuration, best published first: ``variant``, ``pe_type``, ``n_embd``,
+        ``block_size``, ``published`` (val_loss, nats per character), ``n``, ``val_loss``,
+        ``difference`` (ours less theirs), ``low`` and ``high``: where a single further run of ours
+        would lie with 95 % probability; ``within``: whether the published one does (missing with
+        one seed). Empty where nothing is comparable, as with losses that are measured differently.
+    """
+    if "evaluation" in trials.varying:
+        return pd.DataFrame()
+    protocol = trials.table
+    for name, value in PROTOCOL.items():
+        if name in protocol:
+            protocol = protocol[protocol[name].astype(str) == value]
+    whole = protocol[protocol.index.isin(trials.comparable.index)]
+    rows = []
+    for published in load_trials(str(PUBLISHED)).table.to_dict("records"):
+        same = whole
+        for name in FACTORS:
+            idle = name == "block_size" and published["variant"] in CONTEXT_FREE
+            if not idle and pd.notna(published[name]):
+                same = same[same[name] == published[name]] if name in same else same[:0]
+        if len(same):
+            found = prediction_interval(same["val_loss"])
+            low, high = found.low, found.high
+            within = pd.NA if len(same) < 2 else bool(low <= published["val_loss"] <= high)
+            rows.append(
+                {
+                    **{name: published[name] for name in FACTORS},
+                    "published": published["val_loss"],
+                    "n": len(same),
+                    "val_loss": found.mean,
+                    "difference": found.mean - published["val_loss"],
+                    "low": low,
+                    "high": high,
+                    "within": within,
+                }
+            )
+    table = pd.DataFrame(rows)
+    if rows:
+        table = table.astype({"n_embd": "Int64", "block_size": "Int64"})
+        table = table.sort_values("published", ignore_index=True)
+    return table

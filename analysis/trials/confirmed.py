@@ -1,0 +1,163 @@
+"""What may be taken for evidence: of what was planned, and of a tuned sweep the confirmed winners.
+
+Claims are held against all trials that a sweep planned. One without a run has a row without a loss:
+what never began must not look as if it had never been wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.trials.table import METRICS, WAITING, Trials, in_reading_order, of_trials
+
+FEW = 3  # studies that are named in a sentence
+TUNED = "tuned"  # the value of a setting that a search chose
+
+
+@of_trials
+def judged(trials: Trials) -> Trials:
+    """The trials as those of a plain sweep: all that were planned, and each study as its winner.
+
+    A study is seen by the trials on fresh seeds of the configuration that its search liked best,
+    chosen before these seeds were drawn. What was tuned makes no cells: it is no setting where
+    all trials that have it are of studies, and reads "tuned" in them where others have a value. A
+    study that has none of these trials yet has rows without a loss in their place, and so has each
+    planned trial without a run. Plain trials stand beside them, but not in the cell of a study, and
+    only those of the fresh seeds where there are such.
+
+    Returns:
+        A sweep without stages; the same trials where there are no studies and nothing waits.
+
+    Raises:
+        AnalysisError: what the sweep's run says of its search cannot be read.
+    """
+    whole = _as_planned(trials)
+    if whole.search is None or not studies_of(whole):
+        return whole
+    space = whole.search.space
+    table = whole.table
+    plain = table[table["stage"] == ""]
+    winners = pd.concat([first_choices(table), _waiting(whole)])
+    fresh = plain["seed"].isin([*whole.search.confirm_seeds, *winners["seed"]])
+    if fresh.any():
+        plain = plain[fresh]
+    for arm, rows in winners.groupby("arm"):
+        cell = [name for name in whole.params if name != "seed" and name not in space(arm)]
+        plain = plain[~texts(plain, cell).isin(texts(rows, cell))]
+    rows = pd.concat([plain, winners])
+    params = list(whole.params)
+    for name in whole.search.tuned:
+        arms = [arm for arm in winners["arm"].dropna().unique() if name in space(arm)]
+        tuned = rows["arm"].isin(arms) & (rows["stage"] != "")
+        if name in params and rows.loc[~tuned, name].isna().all():
+            rows[name] = rows[name].mask(tuned)
+            params.remove(name)
+        elif name in params:
+            words = [value if pd.isna(value) else str(value) for value in rows[name]]
+            rows[name] = pd.Series(words, rows.index, dtype=str).mask(tuned, TUNED)
+    return replace(whole, table=rows.assign(stage=""), params=tuple(params))
+
+
+def _as_planned(trials: Trials) -> Trials:
+    """The trials, with a row for each that was planned and has no run."""
+    rows = _not_begun(trials)
+    if rows.empty or trials.planned is None:
+        return trials
+    used = rows.dropna(axis="columns", how="all")
+    more = [str(name) for name in used if name not in trials.table]
+    params = in_reading_order([*trials.params, *more])
+    table = pd.concat([trials.table, rows[[*trials.table, *more]]])
+    return replace(trials, table=table, params=params, planned=trials.planned.iloc[:0])
+
+
+def _not_begun(trials: Trials) -> pd.DataFrame:
+    """Rows, without a loss, for the planned trials that have no run in MLflow."""
+    table, planned = trials.table, trials.planned
+    if planned is None or planned.empty:
+        return table.iloc[:0]
+    winners = first_choices(table)
+    begun = set(zip(winners["study"], winners["seed"], strict=True))
+    pairs = zip(planned["study"], planned["seed"], strict=True)
+    confirms = pd.Series([pair in begun for pair in pairs], planned.index)
+    rows = planned[~confirms & ~planned["key"].isin(table["key"].dropna())]
+    # Of a study that chose among arms, the first seed that confirms it tells which one.
+    chosen = winners.drop_duplicates("study").set_index("study", drop=False)
+    late = rows[rows["study"].isin(chosen.index)]
+    settled = chosen.loc[late["study"]].set_index(late.index)
+    for name in ("arm", *(name for name in trials.params if name != "seed")):
+        late = late.assign(**{name: settled[name]})
+    return pd.concat([rows.drop(late.index), late])
+
+
+def not_begun_note(trials: Trials) -> str:
+    """How many planned trials have no run, and the remedy; nothing where all have one."""
+    count = len(_not_begun(trials)) + int((trials.table["status"] == WAITING).sum())
+    if not count:
+        return ""
+    return (
+        f"{count} planned {'trial has' if count == 1 else 'trials have'} not begun, or the run was"
+        " deleted: a difference of which one is part decides nothing. Run the sweep again to"
+        " train what is missing."
+    )
+
+
+def studies_of(trials: Trials) -> set[str]:
+    """The studies of a sweep, those that are planned included."""
+    tables = [trials.table] if trials.planned is None else [trials.table, trials.planned]
+    return {study for table in tables for study in table["study"]} - {""}
+
+
+def unconfirmed(trials: Trials) -> list[str]:
+    """The studies without a finished trial of their winner on a fresh seed."""
+    if trials.search is None:
+        return []
+    whole = first_choices(trials.finished)
+    return sorted(studies_of(trials) - set(whole.loc[whole["stopped"] == "", "study"]))
+
+
+def confirmation_note(trials: Trials) -> str:
+    """What is missing before all studies can be judged, and the remedy; else nothing."""
+    missing = unconfirmed(trials)
+    if not missing or trials.search is None:
+        return ""
+    named = "; ".join(missing[:FEW]) + ("; ..." if len(missing) > FEW else "")
+    remedy = "run the sweep again to train them"
+    if not trials.search.confirm_seeds:
+        remedy = (
+            "set `search.confirm` in the sweep file (such as {top: 1, replicates: 5}) and run it"
+        )
+    return (
+        f"{len(missing)} of {len(studies_of(trials))} studies have no confirmed winner ({named})."
+        f" What a search picked looks better than it is, and decides nothing: {remedy}."
+    )
+
+
+def first_choices(table: pd.DataFrame) -> pd.DataFrame:
+    """The trials on fresh seeds of the configurations that their search liked best."""
+    first = (table["picked"] == 1).fillna(False).astype(bool)
+    return table[(table["stage"] == "confirm") & first]
+
+
+def _waiting(trials: Trials) -> pd.DataFrame:
+    """Rows without a loss for the studies that have no trial of a winner, one for each seed."""
+    assert trials.search is not None
+    table = trials.table
+    begun = set(first_choices(table)["study"])
+    rows = table[(table["study"] != "") & ~table["study"].isin(begun)]
+    rows = rows.sort_values(["suggestion", "run_id"]).drop_duplicates("study")
+    seeds = trials.search.confirm_seeds or trials.search.seeds
+    rows = rows.assign(run_id="", key="", name=rows["study"], status=WAITING)
+    rows[list(METRICS)] = np.nan
+    rows = pd.concat([rows.assign(seed=seed) for seed in seeds]) if seeds else rows
+    first = 1 + int(table.index.max())
+    return rows.set_index(pd.RangeIndex(first, first + len(rows)))
+
+
+def texts(rows: pd.DataFrame, names: list[str]) -> pd.Series[str]:
+    """What the rows have in some settings, as text to compare: a missing value equals another."""
+    values = rows[names].astype(object).to_numpy()
+    lines = ["\n".join("" if pd.isna(v) else str(v) for v in row) for row in values]
+    return pd.Series(lines, rows.index, dtype=str)

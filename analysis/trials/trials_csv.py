@@ -1,0 +1,163 @@
+"""Trials in a CSV file: what people write, and what a report leaves beside it.
+
+A setting is missing where its cell is empty, and nowhere else: None, NA and null are levels as any
+other. In the other columns such words say that there is nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pandas as pd
+
+from analysis.errors import AnalysisError, listed
+from analysis.text.csv_files import csv_text, read_csv
+from analysis.trials.table import (
+    IDENTITY,
+    METRICS,
+    TAGS,
+    WAITING,
+    Trials,
+    column,
+    in_reading_order,
+    param,
+    typed,
+)
+
+TRIALS = "trials.csv"
+PLANNED = "planned"  # how many rows a table has that lacks no trial of its plan
+OURS = (*IDENTITY, "status", *TAGS, *METRICS, PLANNED)  # columns that are no settings
+STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING", "SCHEDULED", WAITING)
+STAGES = ("search", "confirm")
+NOTHING = ("na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none")
+NOT_STOPPED = ("false", "no", "0")
+MOST_SHOWN = 80  # characters of a cell
+
+
+def read_trials(path: Path) -> Trials:
+    """Read a file with a row a trial.
+
+    Raises:
+        AnalysisError: it cannot be read, lacks the losses, or a cell says what it cannot mean.
+    """
+    table = read_csv(path)
+    _check_spelling(path, table.columns)
+    known = table.columns.intersection(list(OURS))
+    for name in known:
+        table[name] = table[name].where(~_is_one_of(table[name], NOTHING))
+    for name in METRICS:
+        table[name] = _numbers(path, table[name]) if name in table else math.nan
+    for name in ("status", *TAGS):
+        table[name] = table[name].fillna("") if name in table else ""
+    table["status"] = _words(path, table["status"], STATUSES).replace("", "FINISHED")
+    if not (table["val_loss"].notna() | (table["status"] != "FINISHED")).any():
+        raise AnalysisError(f"{path} has no val_loss; expected a row a trial with that column")
+    table["stage"] = _words(path, table["stage"], STAGES)
+    table["stopped"] = table["stopped"].mask(_is_one_of(table["stopped"], NOT_STOPPED), "")
+    _check_seeds(path, table)
+    planned = _whole_plan(path, table)
+    rows = pd.Series([f"row {index + 2}" for index in table.index], dtype=str)
+    rows = rows.mask(table["status"] == WAITING, "")  # it has no run
+    for name in IDENTITY:
+        _check_once(path, table, name)
+        table[name] = table[name].fillna(rows) if name in table else rows
+    params = in_reading_order(column(name, OURS) for name in set(table.columns) - {*OURS})
+    table = table.rename(columns={param(name, OURS): name for name in params})
+    table = typed(str(path), table, params)
+    return Trials(path.stem, table, params, planned=table.iloc[:0] if planned else None)
+
+
+def write_trials(trials: Trials, folder: Path, source: str = "") -> Path:
+    """Write ``trials.csv``: the same claims have the same verdicts on it.
+
+    Args:
+        trials: as they are judged (see `analysis.trials.confirmed`).
+        folder: is made if need be.
+        source: the file that they were read from; it is not written over.
+    """
+    path = folder / TRIALS
+    if path.exists() and source and path.samefile(source):
+        return path
+    table = trials.table.drop(columns=PLANNED, errors="ignore")
+    if trials.plan_known:
+        table = table.assign(**{PLANNED: len(table)})
+    names = [name for name in OURS if name in table]
+    table = table.sort_values([*trials.params, "run_id", "key"], kind="stable")
+    table = table[[*trials.params, *names]]
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(csv_text(table.rename(columns=lambda name: param(str(name), OURS))).encode())
+    return path
+
+
+def _check_spelling(path: Path, names: Collection[str]) -> None:
+    """Refuse a column such as ``Status``: as a setting it would have another meaning."""
+    for name in names:
+        meant = name.strip().lower()
+        if meant != name and meant in (*OURS, "seed"):
+            raise AnalysisError(
+                f"{path}: write the column {name!r} as {meant}, or give it another name if it is"
+                " a setting"
+            )
+
+
+def _numbers(path: Path, cells: pd.Series[str]) -> pd.Series[float]:
+    """Numbers, missing where the cells are."""
+    try:
+        return cells.astype(float)
+    except ValueError:
+        for index, text in cells.dropna().items():
+            try:
+                float(text)
+            except ValueError:
+                _refuse(path, cells, index, "is no number")
+        raise
+
+
+def _words(path: Path, cells: pd.Series[str], known: Collection[str]) -> pd.Series[str]:
+    """The cells as they are spelled here; case and spaces around them do not matter."""
+    spelled = {word.lower(): word for word in ("", *known)}
+    words = cells.str.strip().str.lower().map(spelled)
+    for index in cells.index[words.isna()]:
+        _refuse(path, cells, index, f"is unknown; known: {listed(known)}, or an empty cell")
+    return words
+
+
+def _check_seeds(path: Path, table: pd.DataFrame) -> None:
+    if "seed" not in table:
+        return
+    numbers = pd.to_numeric(table["seed"], errors="coerce")
+    for index in table.index[numbers.isna() | (numbers % 1 != 0)]:
+        _refuse(path, table["seed"], index, "is no whole number")
+
+
+def _check_once(path: Path, table: pd.DataFrame, name: str) -> None:
+    """Refuse two rows of one trial, such as copied ones."""
+    if name == "name" or name not in table:
+        return
+    cells = table[name].dropna()
+    for index in cells.index[cells.duplicated()]:
+        _refuse(path, cells, index, "is there twice; each row is another trial")
+
+
+def _whole_plan(path: Path, table: pd.DataFrame) -> bool:
+    """Whether the file says that it has a row for each trial that was planned."""
+    cells = table.pop(PLANNED) if PLANNED in table else pd.Series(dtype=str)
+    if cells.isna().all():
+        return False
+    for index in cells.index[cells != str(len(table))]:
+        remedy = "bring the others back, or remove the column where the plan is not known"
+        _refuse(path, cells, index, f"is no count of the {len(table)} rows; {remedy}")
+    return True
+
+
+def _is_one_of(cells: pd.Series[str], words: Collection[str]) -> pd.Series[bool]:
+    return cells.str.strip().str.lower().isin(words)
+
+
+def _refuse(path: Path, cells: pd.Series[Any], index: Any, why: str) -> NoReturn:
+    """Raise an error on a cell; rows are counted as a spreadsheet does."""
+    text = "" if pd.isna(cells[index]) else str(cells[index])[:MOST_SHOWN]
+    raise AnalysisError(f"{path}: row {index + 2}: {cells.name} {text!r} {why}")

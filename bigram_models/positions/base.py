@@ -1,0 +1,55 @@
+"""What every positional encoding does. Shapes: B batch, T time, D width."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class RotateAndAdd(NamedTuple):
+    """The formula x * cos + quarter_turn(x) * sin + table of tensors (T, D).
+
+    `stacked.quarter_turn` maps each pair of channels (a, b) to (-b, a), so D is even.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    table: Tensor
+
+
+class PositionalEncoding(nn.Module, ABC):
+    """Changes embeddings x (B, T, D) by their positions, before attention compares them.
+
+    A subclass draws every random initial value from ``generator``, never from the global state,
+    and keeps its values in buffers: nothing in an encoding is trained.
+    """
+
+    @abstractmethod
+    def __init__(self, block_size: int, n_embd: int, generator: torch.Generator) -> None:
+        """Make the encoding of block_size positions for embeddings of width n_embd."""
+        super().__init__()
+
+    @classmethod
+    def check_width(cls, n_embd: int) -> None:
+        """Raise `ValueError` if embeddings cannot have this width; by default any is allowed."""
+
+    @abstractmethod
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return x with its positions, (B, T, D), for T of at most block_size."""
+
+    def added_table(self) -> Tensor | None:
+        """Return the table (block_size, D) if `forward` only adds one, otherwise None.
+
+        Attention can then look products up instead of computing them.
+        """
+        return None
+
+    def rotate_and_add(self) -> RotateAndAdd | None:
+        """Return the formula that equals `forward`, or None if there is none.
+
+        With it, models whose encodings differ run as one; without it they run one after another.
+        """
+        return None

@@ -1,0 +1,75 @@
+"""The folder that a job takes to the cluster: the code, the sweep file, its text and a script."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.cluster.code_package import copy_code
+
+if TYPE_CHECKING:
+    from sweeps.spec.sweep_file import SweepFile
+
+SCRIPT = "run.sh"
+
+
+def fill_submission(
+    folder: Path, sweep: SweepFile, file: Path | None, name_or_path: str, arguments: Sequence[str]
+) -> None:
+    """Write all that a sweep needs on the cluster into a folder.
+
+    Args:
+        folder: exists and is empty.
+        sweep: as the file and the overrides describe it.
+        file: of the sweep; None for a preset, which travels with the code.
+        name_or_path: of the sweep, as the user wrote it.
+        arguments: of `sweeps run` there, after the file.
+    """
+    copy_code(folder)
+    if file is not None:
+        shutil.copyfile(file, folder / file.name)
+    _copy_corpus(sweep.corpus, folder)
+    command = ["python", "-m", "sweeps", "run", file.name if file else name_or_path]
+    script = _script(sweep.name, shlex.join([*command, *arguments]))
+    (folder / SCRIPT).write_bytes(os.fsencode(script))
+
+
+def resume_command(sweep: str, arguments: Sequence[str]) -> str:
+    """Return the shell command that runs the last submission of a sweep again."""
+    again = shlex.join(["exec", "sh", SCRIPT, *arguments])
+    return f'cd "$SWEEPS_STATE/{_kept(sweep)}" && {again}'
+
+
+def _kept(sweep: str) -> str:
+    """Return where the cluster's state directory keeps the last submission of a sweep."""
+    return f"sweeps/{sweep}/submission"
+
+
+def _script(sweep: str, command: str) -> str:
+    return f"""\
+# Written by `sweeps submit`: keeps this folder for `sweeps resume`, and runs the sweep.
+set -e
+kept="${{SWEEPS_STATE:?the cluster has to name its state directory}}/{_kept(sweep)}"
+if [ "$PWD" != "$kept" ]; then
+    rm -rf "$kept.new"
+    mkdir -p "$kept.new"
+    cp -R . "$kept.new"
+    rm -rf "$kept"
+    mv "$kept.new" "$kept"
+    cd "$kept"  # Ray may remove its own copy before the sweep has ended
+fi
+exec {command} "$@"
+"""
+
+
+def _copy_corpus(corpus: str, folder: Path) -> None:
+    """Copy a text of the user's own, if it is below the working directory."""
+    kind, _, name = corpus.partition(":")
+    path = Path(name)
+    if kind == "file" and not path.is_absolute() and ".." not in path.parts:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path)

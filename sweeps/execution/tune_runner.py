@@ -20,7 +20,7 @@ from typing import Protocol
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
-from sweeps.execution.pack_events import PackEvents, RunContext
+from sweeps.execution.pack_events import DriverContext, PackEvents
 from sweeps.execution.slots import SlotLimit
 from sweeps.process.stopping import FORCE_S, Stop
 from sweeps.records.events import Listener
@@ -67,13 +67,13 @@ def run_trials(
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # events report all failures
     shares, slots = GpuShares(resources.gpus), SlotLimit(limit)
-    context = RunContext(queue, packs, shares, slots, stop, storage, listeners)
+    context = DriverContext(queue, packs, shares, slots, stop, storage, listeners)
     tuner = _tuner(_trainable(corpus, resources, storage), context, scratch)
     stop.may_cut(FORCE_S)
     tuner.fit()
 
 
-def _tuner(trainable: type[RayTrial], context: RunContext, scratch: Path) -> tune.Tuner:
+def _tuner(trainable: type[RayTrial], context: DriverContext, scratch: Path) -> tune.Tuner:
     events = PackEvents(context)
     return tune.Tuner(
         trainable,
@@ -158,7 +158,7 @@ class Unpickled:
 class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
     """Gives Tune the next pack of the queue, while there is a free slot."""
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: DriverContext) -> None:
         super().__init__()
         self._context = context
 

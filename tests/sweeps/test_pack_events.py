@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.execution.pack_events import ROUNDS, PackEvents, RunContext
+from sweeps.execution.pack_events import ROUNDS, DriverContext, PackEvents
 from sweeps.execution.slots import SlotLimit
 from sweeps.process.stopping import Stop
 from sweeps.records.events import EndCause, TrialEvent
@@ -47,7 +47,7 @@ class Run:
         assert [trial.key for trial in self.queue.next(packs)] == self.pack["keys"]
         self.slots.add(self.pack["keys"][0])
         self.handler = PackEvents(
-            RunContext(
+            DriverContext(
                 self.queue,
                 packs,
                 GpuShares(0.5),

@@ -27,7 +27,7 @@ from sweeps.planning.plan import Plan
 from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from sweeps.resources.gpus import pack_sizes_here
-from sweeps.resources.packs import settle_packs
+from sweeps.resources.packs import choose_packs
 from sweeps.search.queue import Queue
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
@@ -46,7 +46,7 @@ def packs_of(plan: Plan, at_once: int) -> Iterator[list[TrialConfig]]:
     """Yield the packs of a sweep; on a GPU their sizes are measured unless the sweep gives them."""
     share = 1 / at_once if best_device().type == "cuda" else 0
     shapes = list({stack_shape(trial): trial for trial in plan.trials}.values())
-    packs = settle_packs(
+    packs = choose_packs(
         plan,
         plan.sweep.resources.settled(share),
         len(plan.trials),

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 
 from sweeps.process import signals
+from sweeps.process.resuming import resume_command
 
-PASSWORD = re.compile(r":[^:/@\s]*@")  # one in a URI is refused later, and never shown
+PASSWORD = re.compile(r":[^:/@\s]*@")  # in a URI; it is refused later, and never shown
 
 
 def main() -> None:
-    """Take signals from the first line to the last, and run the command between."""
+    """Run the command; signals are handled from the first line to the last."""
     is_run = sys.argv[1:2] == ["run"]
-    again = os.environ.get("SWEEPS_AGAIN") or shlex.join(["sweeps", *sys.argv[1:]])
-    signals.watch(f"again   {PASSWORD.sub(':...@', again)}" if is_run else "")
+    again = PASSWORD.sub(":...@", resume_command())
+    signals.watch(f"again   {again}" if is_run else "")
     try:
         os.getcwd()
     except OSError:  # torch's libraries would end this process in their own words

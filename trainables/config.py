@@ -19,14 +19,12 @@ from trainables.settings import Count, Frozen, Seed
 from trainables.variants import ModelConfig, parse_model
 
 RESULT_VERSION = 2  # bumped when a change of the code alters the losses of a configuration
-
-
-# exact: every token of both splits once. sampled: random batches from a stream of their own.
+# exact: every token of both splits once. sampled: random batches from a separate stream.
 # published: random batches from the stream of the training batches and the initial values, before
 # the steps 0, eval_every, ... and the last; so seed 1337 draws the random numbers of the study.
 Evaluating = Literal["exact", "sampled", "published"]
 Schedule = Literal["constant", "cosine"]
-MOST_EVALUATIONS = 1_000_000  # of a trial: each is kept, and sent to MLflow
+MOST_EVALUATIONS = 1_000_000  # of a trial: each is stored, and sent to MLflow
 
 
 class TrainingConfig(Frozen):
@@ -57,7 +55,7 @@ class TrainingConfig(Frozen):
         return self
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of the update that comes after so many updates."""
+        """Return the learning rate of the update that follows so many updates."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.schedule == "constant":
@@ -67,13 +65,13 @@ class TrainingConfig(Frozen):
 
     @property
     def last_step(self) -> int:
-        """The updates before the last evaluation: the study measured before its last update."""
+        """Updates before the last evaluation: the study evaluated before its last update."""
         return self.max_steps - 1 if self.evaluation == "published" else self.max_steps
 
-    def deciding(self, fitted: bool) -> dict[str, Any]:
-        """The settings that can change a loss, for a fitted or a trained model.
+    def deciding(self, fitted: bool) -> dict[str, object]:
+        """Return the settings that can change a loss, for a fitted or a trained model.
 
-        One that was added later is left out while it changes nothing, so older keys stay valid.
+        Settings that were added later are left out at their defaults: older keys stay valid.
         """
         idle = {"eval_batches"} if self.evaluation == "exact" else set()
         later = {"schedule": "constant", "warmup_steps": 0, "precision": "float32"}
@@ -84,14 +82,14 @@ class TrainingConfig(Frozen):
         return self.model_dump(exclude=idle)
 
 
-RESERVED = {"variant", "seed", "corpus", *TrainingConfig.model_fields}  # no setting of a model
+RESERVED = {"variant", "seed", "corpus", *TrainingConfig.model_fields}  # not for model settings
 
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """One trial: what is trained, how, on what, and from which seed.
+    """The configuration of a trial: model, training, seed and corpus.
 
-    ``corpus_digest`` is the sha256 of the text; ``corpus`` is only the name it goes by.
+    ``corpus_digest`` is the sha256 of the text; ``corpus`` is only its name.
     """
 
     model: ModelConfig
@@ -102,7 +100,7 @@ class TrialConfig:
 
     @cached_property
     def key(self) -> str:
-        """16 hexadecimal digits that name the result: equal keys have equal losses."""
+        """16 hexadecimal digits that identify the result: equal keys have equal losses."""
         deciding = {
             "result_version": RESULT_VERSION,
             "variant": self.model.variant,
@@ -116,8 +114,8 @@ class TrialConfig:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @cached_property
-    def flat(self) -> dict[str, Any]:
-        """All settings by their short names, as MLflow's params and the tables show them."""
+    def flat(self) -> dict[str, object]:
+        """All settings by their short names, as in MLflow's params and in tables."""
         return {
             "variant": self.model.variant,
             **self.model.values,
@@ -135,8 +133,8 @@ class TrialConfig:
         seed = validate(Seed, {"seed": seed}, where).seed
         return TrialConfig(self.model, self.training, seed, self.corpus, self.corpus_digest)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` reads back, for a checkpoint, an artifact or a worker."""
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data that `from_dict` reads, for an artifact or a worker."""
         return {
             "model": self.model.to_dict(),
             "training": self.training.model_dump(),
@@ -146,8 +144,12 @@ class TrialConfig:
         }
 
     @staticmethod
-    def from_dict(data: Mapping[str, Any], where: str = "trial") -> TrialConfig:
-        """Read what `to_dict` gave.
+    def from_dict(data: Mapping[str, Any], where: str = "trial") -> TrialConfig:  # Any: validated
+        """Read the plain data of `to_dict`.
+
+        Args:
+            data: of a trial.
+            where: its place, for messages.
 
         Raises:
             UserError: a setting is unknown or has a wrong value.
@@ -161,6 +163,6 @@ class TrialConfig:
         )
 
 
-def canonical(value: Any) -> str:
-    """One spelling for each value: MLflow refuses to log 0.001 where it has 1e-3."""
+def canonical(value: object) -> str:
+    """Return the only spelling of a setting: MLflow refuses to log 0.001 where it has 1e-3."""
     return repr(value) if isinstance(value, float) else str(value)

@@ -6,13 +6,14 @@ import difflib
 import reprlib
 import types
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model", bound=BaseModel)
 
-PLAIN = {  # what pydantic says in words of Python
+PLAIN = {  # messages in place of pydantic's, which use Python's words, by type of error
     "bool_type": "should be true or false",
     "dict_type": "should be a map, name: value",
     "model_type": "should be a map, name: value",
@@ -25,11 +26,11 @@ _brief.maxlevel = 3
 
 
 class UserError(ValueError):
-    """The user's mistake; the message says what, where, and the remedy. Commands exit with 2."""
+    """A mistake of the user; the message has the place and the remedy. Commands exit with 2."""
 
 
 def reason_of(error: OSError) -> str:
-    """What the operating system refused, and of which file, in a few words."""
+    """Return the file and the reason of an error of the operating system, in a few words."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
 
@@ -45,8 +46,8 @@ def validate(model: type[Model], data: object, where: str) -> Model:
     Args:
         model: what the data should be.
         data: mappings, lists and scalars, as read from YAML.
-        where: what the user knows the data by: a path such as ``arms[2].model``, a source that
-            ends with a colon and a space, or nothing.
+        where: the place of the data, for messages: a path such as ``arms[2].model``, a source
+            that ends with a colon and a space, or nothing.
 
     Raises:
         UserError: naming the first setting that is wrong, by its path.
@@ -64,7 +65,7 @@ def validate(model: type[Model], data: object, where: str) -> Model:
 
 
 def brief(value: object) -> str:
-    """What the user wrote, in at most about a line."""
+    """Return the representation of a value, shortened to about a line."""
     return _brief.repr(value)
 
 
@@ -74,7 +75,7 @@ def similar_name(name: str, known: Iterable[str]) -> str | None:
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> str:
-    """Say that a setting does not exist, with the nearest known one or else all of them."""
+    """Return a message for an unknown setting, with the nearest known one or else all of them."""
     names = sorted(known)
     near = similar_name(name, names)
     remedy = f"did you mean {near!r}?" if near else f"known: {', '.join(names) or 'none'}"
@@ -87,7 +88,7 @@ def _step(part: int | str) -> str:
     return f".{part}" if part.isprintable() and len(part) <= 80 else f"[{brief(part)}]"
 
 
-def _explain(model: type[BaseModel], error: Any) -> str:
+def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
     if error["loc"][-1:] == (KEY,):
         return f"the key {brief(error['input'])} should be text; put it in quotes"
     if error["type"] == "extra_forbidden":
@@ -102,8 +103,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
 
 
 def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """The settings that exist at a path inside a model."""
-    annotation: Any = model
+    """Return the names of the settings at a path inside a model."""
+    annotation: object = model
     for part in path:
         if get_origin(annotation) in (list, dict):  # of settings
             annotation = get_args(annotation)[-1]
@@ -112,8 +113,8 @@ def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     return list(_model_in(annotation).model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel]:
-    """The settings class of an annotation such as ``Tracking`` or ``Tracking | None``."""
+def _model_in(annotation: object) -> type[BaseModel]:
+    """Return the settings class of an annotation such as ``Training`` or ``Training | None``."""
     if get_origin(annotation) in (Union, types.UnionType):
         annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
     assert isinstance(annotation, type)

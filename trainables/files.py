@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and files that cannot be trusted."""
+"""Atomic writes, and careful reading of files that a user names."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PIECE_BYTES = 1 << 16
 
 
 def read_regular_file(path: Path, most_bytes: int) -> bytes:
-    """Read a file that a user named, without trusting that it is one.
+    """Read a file that a user named, which may be no regular file.
 
-    A device or a pipe, which would never end, is not even opened. What gives more than its size
-    says, as some files of ``/proc`` do, is read up to the limit.
+    A device or a pipe, which may never end, is not opened. A file with more content than its size,
+    such as some in ``/proc``, is read up to the limit.
 
     Args:
-        path: what the user named.
-        most_bytes: a larger file is refused, so the memory that this takes is bounded.
+        path: named by the user.
+        most_bytes: a larger file is refused, to bound the memory.
 
     Raises:
         OSError: it cannot be read, is no regular file or is too large; ``strerror`` has the reason.
@@ -41,7 +41,7 @@ def read_regular_file(path: Path, most_bytes: int) -> bytes:
 
 
 def _read_up_to(descriptor: int, size: int, most_bytes: int) -> bytes:
-    """All that an open file has, in one read where its size is true."""
+    """Return the content of an open file; one read is enough if its size is right."""
     content = b""
     while size <= most_bytes and (piece := os.read(descriptor, size + PIECE_BYTES)):
         content += piece
@@ -53,10 +53,10 @@ def _read_up_to(descriptor: int, size: int, most_bytes: int) -> bytes:
 
 
 def expand_home(path: str | Path) -> Path:
-    """A path with ``~`` or ``~user`` at its start replaced by that home.
+    """Return a path with ``~`` or ``~user`` at its start replaced by that home.
 
     Raises:
-        OSError: there is no such user, or nobody knows the home of this one.
+        OSError: there is no such user, or the home is not known.
     """
     try:
         return Path(path).expanduser()
@@ -66,10 +66,10 @@ def expand_home(path: str | Path) -> Path:
 
 
 def directory_at(path: str | Path) -> Path:
-    """The absolute path of a directory that a user named, which need not exist.
+    """Return the absolute path of a directory that a user named, which need not exist.
 
     Raises:
-        OSError: nothing can be kept there; ``strerror`` has the reason.
+        OSError: it cannot be a directory, or cannot be read; ``strerror`` has the reason.
     """
     path = expand_home(path)
     if not is_utf8(path):
@@ -94,7 +94,7 @@ def directory_at(path: str | Path) -> Path:
 
 
 def is_utf8(path: str | Path) -> bool:
-    """Whether a path can be shown, stored and sent; on Linux it can be any bytes."""
+    """Return whether a path is UTF-8, so that it can be shown and sent; Linux allows any bytes."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -103,12 +103,15 @@ def is_utf8(path: str | Path) -> bool:
 
 
 def write_atomically(path: Path, content: bytes, keep_as: Path | None = None) -> None:
-    """Replace a file by new content, on the disk before it gets its name.
+    """Replace a file by new content, which is on the disk before it gets the file's name.
 
     Args:
         path: the file; its folder is made.
         content: all of it.
-        keep_as: a name for the file that is replaced; None drops it.
+        keep_as: a new name for the file that is replaced; None drops it.
+
+    Raises:
+        OSError: it cannot be written; the old file is kept, under its name or ``keep_as``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
@@ -126,25 +129,28 @@ def write_atomically(path: Path, content: bytes, keep_as: Path | None = None) ->
 
 
 def keep_private(path: Path) -> None:
-    """Close a file to all but its owner, and make it if need be; sqlite's journals follow it."""
-    with contextlib.suppress(OSError):  # of another owner; a full disk shows when it is written
+    """Let only the owner read and write a file, which is made if it is missing.
+
+    The journals of an sqlite file get the same mode.
+    """
+    with contextlib.suppress(OSError):  # of another owner; a full disk is found by the next write
         path.touch(0o600)
         path.chmod(0o600)
 
 
 def partial_of(path: Path) -> Path:
-    """What a file is called until it is whole; `remove_partials` knows it by that."""
+    """Return the name of a file while it is written, by which `remove_partials` finds it."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a process that died did not finish to write."""
+    """Remove files that a process was writing when it died."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file that cannot be used, for people to look at; nothing reads it again.
+    """Rename a file that cannot be used, so that only people read it.
 
     Returns:
         Its new path, which ends with ``.unusable-1`` or a higher number.
@@ -155,5 +161,5 @@ def set_aside(path: Path) -> Path:
 
 
 def trial_folder(root: Path, key: str) -> Path:
-    """Where a trial keeps its checkpoint and what it leaves behind."""
+    """Return the folder of a trial's checkpoints and artifacts."""
     return root / "trials" / key

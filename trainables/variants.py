@@ -1,4 +1,4 @@
-"""From the ``model`` of a sweep file to a model class and its settings."""
+"""Reads the ``model`` of a sweep file: a model class and its settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bigram_models import VARIANTS, LanguageModel
 from trainables.errors import UserError, brief, type_and_message, unknown_setting, validate
 from trainables.own_modules import import_own
 
-NOT_OWN = (  # where no code of a user's own model lies
+NOT_OWN = (  # places without code of a user's own model
     "<",
     sysconfig.get_path("stdlib"),
     str(Path(__file__).parent),
@@ -33,23 +33,24 @@ NOT_OWN = (  # where no code of a user's own model lies
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A variant by name, and its settings, an instance of the variant's ``Config``."""
+    """A variant by name, and its settings."""
 
     variant: str
-    settings: Any
+    settings: Any  # an instance of the variant's ``Config``, which each variant defines itself
 
     @property
     def model_class(self) -> type[LanguageModel]:
+        """The class of the variant."""
         return model_class(self.variant)
 
     def build(self, vocab_size: int, block_size: int, generator: torch.Generator) -> LanguageModel:
-        """A new model with initial values from the generator."""
+        """Return a new model with initial values from the generator."""
         make: Callable[..., LanguageModel] = self.model_class
         return make(self.settings, vocab_size, block_size, generator)
 
     @functools.cached_property
     def code_digest(self) -> str | None:
-        """sha256 of a user's own module; the shipped variants are covered by the result version."""
+        """sha256 of a user's own module; None for a shipped variant, which has a result version."""
         if self.variant in VARIANTS:
             return None
         source = inspect.getsourcefile(self.model_class)
@@ -57,15 +58,16 @@ class ModelConfig:
         return hashlib.sha256(Path(source).read_bytes()).hexdigest()
 
     @functools.cached_property
-    def values(self) -> Mapping[str, Any]:
+    def values(self) -> Mapping[str, object]:
         """The settings by name."""
         return dataclasses.asdict(self.settings)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data that `parse_model` reads."""
         return {"variant": self.variant, **self.values}
 
 
-def parse_model(data: Mapping[str, Any], where: str, reserved: Collection[str]) -> ModelConfig:
+def parse_model(data: Mapping[str, object], where: str, reserved: Collection[str]) -> ModelConfig:
     """Read ``{variant: ..., **settings}``.
 
     Args:
@@ -74,10 +76,9 @@ def parse_model(data: Mapping[str, Any], where: str, reserved: Collection[str]) 
         reserved: names that settings of a model may not have.
 
     Raises:
-        UserError: the variant or a setting does not exist, or a value cannot be.
+        UserError: the variant or a setting does not exist, or a value is not valid.
     """
-    schema = schema_of(data, where)
-    variant = data["variant"]
+    schema, variant = schema_of(data, where), _variant(data, where)
     if clash := sorted(set(schema.model_fields) & set(reserved)):
         raise UserError(
             f"{where}.variant: {variant} has a setting {clash[0]!r}, which is"
@@ -92,33 +93,38 @@ def parse_model(data: Mapping[str, Any], where: str, reserved: Collection[str]) 
             raise UserError(f"{where}: {error}") from None
         found = model.values
     try:
-        json.dumps(found, sort_keys=True)  # for the key, and for all that keeps a trial
+        json.dumps(found, sort_keys=True)  # for the key, and to store the trial
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: the settings of {variant} are no plain data: {error}") from None
     return model
 
 
-def schema_of(data: Mapping[str, Any], where: str) -> type[BaseModel]:
-    """The schema of the settings of the variant that a ``model`` mapping names.
+def schema_of(data: Mapping[str, object], where: str) -> type[BaseModel]:
+    """Return the schema of the settings of the variant that a ``model`` mapping names.
 
     Raises:
-        UserError: it names none, or one that does not exist.
+        UserError: it names no variant, or one that does not exist.
     """
-    variant = data.get("variant")
-    if not isinstance(variant, str):
-        raise UserError(f"{where}.variant: name one of {', '.join(VARIANTS)}, or MODULE:CLASS")
+    variant = _variant(data, where)
     try:
         return settings_schema(variant)
     except UserError as error:
         raise UserError(f"{where}.variant: {error}") from error.__cause__
 
 
+def _variant(data: Mapping[str, object], where: str) -> str:
+    variant = data.get("variant")
+    if not isinstance(variant, str):
+        raise UserError(f"{where}.variant: name one of {', '.join(VARIANTS)}, or MODULE:CLASS")
+    return variant
+
+
 @functools.cache
 def model_class(variant: str) -> type[LanguageModel]:
-    """The class of a shipped variant, or of ``MODULE:CLASS`` for one of the user's own.
+    """Return the class of a shipped variant, or of ``MODULE:CLASS`` for a user's own model.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no such class, or it is not one of a model.
     """
     if variant in VARIANTS:
         return VARIANTS[variant]
@@ -133,7 +139,7 @@ def model_class(variant: str) -> type[LanguageModel]:
             module = import_own(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-                raise  # of what the module imports
+                raise  # a module that this one imports is missing
             raise UserError(
                 f"cannot import {brief(variant)} ({error!s:.200}); the module must lie in the"
                 " working directory or be installed"
@@ -153,12 +159,12 @@ def model_class(variant: str) -> type[LanguageModel]:
 
 @functools.cache  # pydantic takes a quarter of a millisecond for each
 def settings_schema(variant: str) -> type[BaseModel]:
-    """A strict schema of the fields of a variant's ``Config`` dataclass."""
+    """Return a strict schema of the fields of a variant's ``Config`` dataclass."""
     config = model_class(variant).Config
     strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     with faults_of(f"the Config of {brief(variant)} cannot be read"):
         hints = get_type_hints(config, include_extras=True)
-        fields: dict[str, Any] = {
+        fields: dict[str, Any] = {  # Any: as pydantic's create_model has it
             field.name: (hints[field.name], _default(field)) for field in dataclasses.fields(config)
         }
         return create_model(config.__qualname__, __config__=strict, **fields)
@@ -166,9 +172,12 @@ def settings_schema(variant: str) -> type[BaseModel]:
 
 @contextmanager
 def faults_of(what: str) -> Iterator[None]:
-    """Whatever code of the user's own raises becomes a `UserError` that says where, caused by it.
+    """Context manager: turn any error of a user's own code into a `UserError` with its place.
 
-    It may even exit; and Python and pydantic have many errors for what they cannot read.
+    Such code may even exit; and Python and pydantic raise many errors for what they cannot read.
+
+    Args:
+        what: how the message begins.
     """
     try:
         yield
@@ -179,7 +188,7 @@ def faults_of(what: str) -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """The last line of the user's own code that an error went through, as a prefix."""
+    """Return the last line of the user's own code in an error's traceback, as a prefix."""
     frames = traceback.extract_tb(error.__traceback__)
     files = [(frame.filename, frame.lineno) for frame in frames]
     own = [
@@ -190,8 +199,8 @@ def _place(error: BaseException) -> str:
     return own[-1] if own else ""
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    """The default of a dataclass field, as pydantic wants it: ``...`` for none."""
+def _default(field: dataclasses.Field[object]) -> object:
+    """Return the default of a dataclass field for pydantic: ``...`` if there is none."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return ... if field.default is dataclasses.MISSING else field.default

@@ -237,7 +237,7 @@ def _sample(one: Subject) -> str:
 
 def _settings(one: Subject) -> str:
     settings = one.trial.model.to_dict()
-    variant = settings.pop("variant")
+    variant = str(settings.pop("variant"))
     return " ".join([variant, *(f"{name}={value}" for name, value in settings.items())])
 
 

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from analysis.errors import nearest
 from analysis.text.terminal import pass_on, say, table
-from sweeps.cli.options import overrides_argument, retire_option, state_option
+from sweeps.cli.options import overrides_argument, retire_option, retry_option, state_option
 from sweeps.process.summary import Summary, duration
 from trainables.errors import UserError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sweeps.cluster.sweep_job import SweepJob
 
 DASHBOARD = "http://127.0.0.1:8265"
-EXIT = {"FINISHED": 0, "STOPPED": 130}  # as `sweeps run` has it; all else is 1
+EXIT = {"FINISHED": 0, "STOPPED": 130}  # codes by status, as of `sweeps run`; 1 for all others
 
 address_option = click.option(
     "--address",
@@ -32,9 +32,6 @@ address_option = click.option(
     help="The dashboard of the cluster (RAY_API_SERVER_ADDRESS).",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
-retry_option = click.option(
-    "--retry-failed", is_flag=True, help="Try trials again that failed too often."
-)
 
 
 @click.command()
@@ -56,7 +53,7 @@ def submit(
     as_json: bool,
     state_root: Path,
 ) -> None:
-    """Run a sweep on a cluster; this machine may leave.
+    """Run a sweep on a cluster; this machine may be switched off.
 
     FILE is a path or a preset. The sweep file, the overrides, the code as it is here and models of
     your own travel with it. The state directory and the MLflow server are the cluster's.
@@ -65,7 +62,7 @@ def submit(
     """
     from sweeps.spec.sweep_file import find_sweep, load_sweep, preset_files
 
-    loaded = load_sweep(file)  # a mistake in it is told before the slow part
+    loaded = load_sweep(file)  # reports a mistake in it before the slow part
     from sweeps.cluster.jobs import Cluster, NotThereError
     from sweeps.planning.planner import make_plan
     from sweeps.process.stopping import interruptible
@@ -105,7 +102,7 @@ def status(
         if is_given:
             raise
         if not _show_local(sweep, state_root, as_json):
-            raise UserError(f"{_none_here(sweep, state_root)}, and {error}") from None
+            raise UserError(f"{_no_local_sweep(sweep, state_root)}, and {error}") from None
         return
     if not jobs and not is_given and _show_local(sweep, state_root, as_json):
         return
@@ -123,14 +120,14 @@ def status(
 @state_option
 @click.pass_context
 def logs(context: click.Context, sweep: str, follow: bool, address: str, state_root: Path) -> None:
-    """Show what SWEEP says on a cluster. Ctrl-C ends this, and not the sweep.
+    """Show the output of SWEEP on a cluster. Ctrl-C ends this, and not the sweep.
 
     With -f the exit code is that of the sweep.
     """
     from sweeps.cluster.jobs import CHANGES_NOTHING, Cluster
     from sweeps.process.stopping import interruptible
 
-    with _here_perhaps(sweep, state_root):
+    with _hint_at_local_sweep(sweep, state_root):
         cluster = Cluster(address)
         job = cluster.newest(sweep)
     if not follow:
@@ -158,7 +155,7 @@ def stop(sweep: str, address: str, as_json: bool, state_root: Path) -> None:
     """
     from sweeps.cluster.jobs import Cluster
 
-    with _here_perhaps(sweep, state_root):
+    with _hint_at_local_sweep(sweep, state_root):
         cluster = Cluster(address)
         newest = cluster.newest(sweep)
     job = cluster.with_progress(cluster.stop(newest))
@@ -177,20 +174,20 @@ def stop(sweep: str, address: str, as_json: bool, state_root: Path) -> None:
 @json_option
 @state_option
 def resume(sweep: str, retry_failed: bool, address: str, as_json: bool, state_root: Path) -> None:
-    """Let SWEEP go on as it was submitted last.
+    """Continue SWEEP as it was last submitted.
 
     Finished trials stay finished.
     """
     from sweeps.cluster.jobs import Cluster
 
     arguments = ["--retry-failed"] if retry_failed else []
-    with _here_perhaps(sweep, state_root):
+    with _hint_at_local_sweep(sweep, state_root):
         job = Cluster(address).resume(sweep, arguments)
     _show_started(job, as_json)
 
 
 def _jobs(address: str, sweep: str | None) -> list[SweepJob]:
-    """The newest submission of each sweep of a cluster, or all of one sweep, with progress."""
+    """Return the newest submission of each sweep of a cluster, or all of one, with progress."""
     from sweeps.cluster.jobs import Cluster
 
     cluster = Cluster(address)
@@ -202,11 +199,12 @@ def _jobs(address: str, sweep: str | None) -> list[SweepJob]:
 
 
 @contextlib.contextmanager
-def _here_perhaps(sweep: str, state_root: Path) -> Iterator[None]:
-    """Say of a sweep that no cluster has whether it is one of the state directory.
+def _hint_at_local_sweep(sweep: str, state_root: Path) -> Iterator[None]:
+    """Context manager: if the cluster has no such sweep, look for it in the state directory.
 
     Raises:
-        UserError: as what is done raises it, with what to do about a sweep of this machine.
+        NotThereError: as it is raised in the context, if there is no such sweep here either.
+        UserError: the sweep is one of this machine; the message says what to do.
     """
     from sweeps.cluster.jobs import NotThereError
     from sweeps.execution.overview import overview
@@ -215,21 +213,22 @@ def _here_perhaps(sweep: str, state_root: Path) -> Iterator[None]:
     try:
         yield
     except NotThereError as error:
-        found = next((o for o in overview(state_at(state_root)) if o.sweep == sweep), None)
-        if found is None:
+        by_name = {local.sweep: local for local in overview(state_at(state_root))}
+        local = by_name.get(sweep)
+        if local is None:
             raise
-        then = f"`{found.command or 'sweeps run'}` lets it go on"
-        if found.status == "RUNNING":
-            then = "Ctrl-C where it runs stops it"
+        remedy = f"`{local.command or 'sweeps run'}` lets it go on"
+        if local.status == "RUNNING":
+            remedy = "Ctrl-C where it runs stops it"
         raise UserError(
-            f"{sweep} is a sweep of this machine, in {state_root}: {found.status}, {found.done} of"
-            f" {found.total} trials done; `sweeps status {sweep}` shows it, {then}. Of a cluster:"
+            f"{sweep} is a sweep of this machine, in {state_root}: {local.status}, {local.done} of"
+            f" {local.total} trials done; `sweeps status {sweep}` shows it, {remedy}. Of a cluster:"
             f" {error}"
         ) from None
 
 
-def _none_here(sweep: str | None, state_root: Path) -> str:
-    """Say that a state directory has no such sweep, or none at all."""
+def _no_local_sweep(sweep: str | None, state_root: Path) -> str:
+    """Return the message that a state directory has no such sweep, or none at all."""
     from sweeps.execution.service import sweep_names
     from sweeps.records.state import state_at
 
@@ -240,25 +239,27 @@ def _none_here(sweep: str | None, state_root: Path) -> str:
 
 
 def _show_local(sweep: str | None, state_root: Path, as_json: bool) -> bool:
-    """Show the sweeps of a state directory, or one of them; whether there are any."""
+    """Show the sweeps of a state directory, or one of them; return whether there are any."""
     from sweeps.execution.overview import in_words, overview
     from sweeps.records.state import state_at
 
-    found = [each for each in overview(state_at(state_root)) if sweep in (None, each.sweep)]
-    if as_json and found:
-        say(json.dumps([each.to_dict() for each in found], indent=2))
-    elif found:
+    shown = [local for local in overview(state_at(state_root)) if sweep in (None, local.sweep)]
+    if as_json and shown:
+        say(json.dumps([local.to_dict() for local in shown], indent=2))
+    elif shown:
         rows = [
-            (each.sweep, each.status, f"{each.done}/{each.total}", each.failed) for each in found
+            (local.sweep, local.status, f"{local.done}/{local.total}", local.failed)
+            for local in shown
         ]
         say(table(("sweep", "status", "done", "failed"), rows))
-        for each in found:
-            if each.is_orphaned:
-                say(f"killed  {in_words(each)}")
-    return bool(found)
+        for local in shown:
+            if local.is_orphaned:
+                say(f"killed  {in_words(local)}")
+    return bool(shown)
 
 
 def _show_started(job: SweepJob, as_json: bool) -> None:
+    """Show a job, and the commands that follow and stop it."""
     if as_json:
         say(json.dumps(job.to_dict(), indent=2))
         return
@@ -268,6 +269,7 @@ def _show_started(job: SweepJob, as_json: bool) -> None:
 
 
 def _row(job: SweepJob) -> list[str]:
+    """Return a job as a row of the table of `sweeps status`."""
     shown = job.progress or Summary(0, None, 0, 0, 0, None, "", "?")
     total = "?" if shown.total is None else shown.total
     return [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -11,12 +11,17 @@ from sweeps.spec.passwords import refuse_in_command
 
 
 class NamedPath(click.Path):
-    """A path that is not empty: ``pathlib`` takes an empty one for the working directory."""
+    """A path that is not empty: ``pathlib`` would read an empty one as the working directory."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path, readable=False)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
         if not str(value):
             self.fail("it is empty; name a directory", param, ctx)
         try:
@@ -35,6 +40,9 @@ state_option = click.option(
     show_default=True,
     help="The directory of runs, artifacts, checkpoints, corpora and reports (SWEEPS_STATE).",
 )
+retry_option = click.option(
+    "--retry-failed", is_flag=True, help="Try trials again that failed too often."
+)
 tracking_option = click.option(
     "--tracking-uri",
     envvar="MLFLOW_TRACKING_URI",
@@ -51,6 +59,6 @@ storage_option = click.option(
 retire_option = click.option(
     "--retire",
     is_flag=True,
-    help="Let trials that have results go where FILE has them no more: their runs stay in MLflow,"
-    " out of the rankings.",
+    help="Drop trials with results that FILE has no more: their runs stay in MLflow, out of the"
+    " rankings.",
 )

@@ -1,4 +1,4 @@
-"""What travels to a cluster: the code that was checked here, and what the sweep file names."""
+"""The code that is sent to a cluster: our packages and the user's own modules."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ OURS = ("bigram_models", "trainables", "sweeps", "analysis")
 
 
 def copy_code(folder: Path) -> None:
-    """Copy our packages, and the modules of the user's own models, to where a cluster takes them.
+    """Copy our packages, and the modules of the user's own models, into a folder.
 
-    A module is the user's own if it is imported and not installed: a model of a sweep that was
-    planned is.
+    A module is the user's own if it is imported and not installed, as the models of a planned sweep
+    are.
 
     Args:
-        folder: exists; becomes a place to import from.
+        folder: exists; Python can import from it afterwards.
     """
     for name in OURS:
         spec = importlib.util.find_spec(name)
@@ -37,7 +37,7 @@ def copy_code(folder: Path) -> None:
 
 
 def own_modules() -> dict[str, str]:
-    """The modules that are imported, and neither ours nor installed: file by name."""
+    """Return the files, by name, of imported modules that are neither ours nor installed."""
     standard = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib"))
     files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
     return {

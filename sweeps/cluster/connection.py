@@ -160,7 +160,7 @@ def _limited(stop: Stop) -> Iterator[None]:
 
     def end() -> None:
         why = f"Ray has not started after {WORKER_S:.0f} s{last_error()}"
-        signals.leave(f"sweeps: {why}", stop.at_deadline, 1)
+        signals.end_process(f"sweeps: {why}", stop.at_deadline, 1)
 
     timer = threading.Timer(WORKER_S, end)
     timer.daemon = True

@@ -1,5 +1,4 @@
-"""What Ray needs before it starts: its environment variables, which it reads when it is imported,
-and a folder."""
+"""What Ray needs before its import: environment variables, and a folder for sockets and logs."""
 
 from __future__ import annotations
 
@@ -14,36 +13,36 @@ from sweeps.process import signals
 from trainables.errors import UserError
 from trainables.persistence.scratch import ScratchFolder
 
-SOCKET_BYTES = 107  # of the path of a socket, at most
-RAY_BYTES = 82  # of it, below the base: our folder, a session of Ray, and `sockets/plasma_store`
-BASES = ("/tmp", "/var/tmp", "/dev/shm")  # where TMPDIR will not do
+SOCKET_BYTES = 107  # the longest path of a socket
+RAY_BYTES = 82  # what Ray adds to the base: our folder, a session and `sockets/plasma_store`
+BASES = ("/tmp", "/var/tmp", "/dev/shm")  # if TMPDIR is not usable
 
 ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # prints a box and each error, whatever the verbosity
+    "RAY_AIR_NEW_OUTPUT": "0",  # it prints a box and each error at any verbosity
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay where the user's own models are found
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours to handle
-    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # nothing goes on from Tune's own state
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `sweeps.process.signals` handles signals
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # no sweep resumes from Tune's state
     "TUNE_WARN_THRESHOLD_S": "3600",
     "TUNE_MAX_PENDING_TRIALS_PG": "64",  # workers that start at the same time
 }
 LOOPBACK = {  # Ray on this machine alone: by default all its ports are open to the network
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds to loopback, as Ray does on those systems
     "RAY_AUTH_MODE": "token",
-    # Workers that Ray starts ahead have no use for Tune, and its driver would wait for them for
-    # ever, inside C++, where none can start.
+    # Tune cannot use workers that Ray starts ahead. Where none can start, the driver would wait for
+    # them for ever inside C++.
     "RAY_prestart_worker_first_driver": "0",
 }
 
 
 def prepare_ray(address: str | None) -> None:
-    """Set what is not set yet.
+    """Set the environment variables that are not set yet.
 
     Args:
         address: of a cluster; None for Ray on this machine, which then listens on loopback only and
-            answers only to who has its token, which nobody else has.
+            requires a token that only this process knows.
     """
     wanted = dict(ALWAYS)
     if address is None:
@@ -56,14 +55,14 @@ def prepare_ray(address: str | None) -> None:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A private temporary folder, with a path so short that the sockets of Ray fit into it.
+    """Context manager: yield a private temporary folder with a path short enough for Ray's sockets.
 
     Raises:
-        UserError: there is no place for one.
+        UserError: no such folder can be created.
     """
     scratch = _make_scratch()
     signals.before_exit(scratch.remove)
-    inner = scratch.path / "r"  # Ray lets every user write to the folder that it is given
+    inner = scratch.path / "r"  # Ray makes its folder writable for every user
     inner.mkdir()
     try:
         yield inner

@@ -9,7 +9,7 @@ import time
 
 import ray
 
-from sweeps.resources.fair_share import Claim, allot
+from sweeps.resources.fair_share import ShareRequest, fair_shares
 from trainables.persistence.storage import Storage, problem_here
 
 FORGET_S = 20.0  # a sweep that has not asked for this long is over
@@ -33,17 +33,17 @@ class Shares:
     """Divides a cluster among its sweeps: one actor on the head, which outlives them."""
 
     def __init__(self) -> None:
-        self._claims: dict[str, Claim] = {}  # in the order of arrival
+        self._claims: dict[str, ShareRequest] = {}  # in the order of arrival
         self._claimed_s: dict[str, float] = {}
 
-    def claim(self, claim: Claim, cpus: float, gpus: float) -> int:
-        """Record the claim of a sweep, and return how many trials it may run."""
+    def claim(self, request: ShareRequest, cpus: float, gpus: float) -> int:
+        """Record the request of a sweep, and return how many trials it may run."""
         now_s = time.monotonic()
-        self._claimed_s[claim.sweep] = now_s
-        self._claims[claim.sweep] = claim
+        self._claimed_s[request.sweep] = now_s
+        self._claims[request.sweep] = request
         for sweep in [name for name, s in self._claimed_s.items() if now_s - s > FORGET_S]:
             self.forget(sweep)
-        return allot(list(self._claims.values()), cpus, gpus)[claim.sweep]
+        return fair_shares(list(self._claims.values()), cpus, gpus)[request.sweep]
 
     def forget(self, sweep: str) -> None:
         """Remove a sweep that is over."""

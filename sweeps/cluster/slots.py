@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 
 from sweeps.cluster.machines import machines
 from sweeps.cluster.remote_tasks import SHARES, Shares
-from sweeps.resources.fair_share import Claim
+from sweeps.resources.fair_share import ShareRequest
 from sweeps.resources.nodes import places
 from sweeps.spec.sweep_file import Resources
 
@@ -53,7 +53,7 @@ class Slots:
         nodes = list(machines().values())
         resources = self._resources
         most = resources.max_concurrent or places(resources, nodes)
-        claim = Claim(
+        request = ShareRequest(
             self._sweep,
             int(min(most, self._demand())),
             resources.cpus_per_trial,
@@ -61,7 +61,7 @@ class Slots:
             resources.priority,
         )
         cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-        limit: int = ray.get(self._shares.claim.remote(claim, cpus, gpus), timeout=ANSWER_S)
+        limit: int = ray.get(self._shares.claim.remote(request, cpus, gpus), timeout=ANSWER_S)
         return limit
 
     def release(self) -> None:

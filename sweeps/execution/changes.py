@@ -1,4 +1,4 @@
-"""How the trials of a sweep file differ from those that a sweep of its name has."""
+"""Differences between the trials of a sweep file and those of the stored sweep of its name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ TAGS = ("corpus_digest", "result_version")  # decide results as settings do
 SAME = "of the same settings: other combinations or ranges"
 SAME_OWN = "of the same settings: other combinations, ranges, or code of a model"
 
-Content = Mapping[str, Any]  # of a trial, as `describe_trial` gives it
+# What `describe_trial` returns; Any, as it is read from JSON in the outbox.
+Content = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Change:
-    """How many trials stay part of a sweep, come, and go, and by which settings."""
+    """How many trials stay in a sweep, come to it and go from it, and which settings differ."""
 
     stay: int
     done: int  # of those that stay
@@ -39,13 +40,13 @@ class Change:
 
 
 def change(before: Iterable[TrialRecord], now: Mapping[str, Content], plan: Plan) -> Change:
-    """Compare what a sweep has with what it is to have.
+    """Compare the trials that a sweep has with those that it should have.
 
-    Trials that confirm a winner come and go with it: they change nothing.
+    Trials that confirm a winner are no change: they come and go with it.
 
     Args:
-        before: of the sweep.
-        now: of the plan and its search, by key.
+        before: trials of the stored sweep.
+        now: trials of the plan and its search, by key.
         plan: has examples of what the search may add.
     """
     known = {r.key: r for r in before if r.key in now or not r.is_confirming}
@@ -67,36 +68,37 @@ def change(before: Iterable[TrialRecord], now: Mapping[str, Content], plan: Plan
 
 
 def _edited(gone: Sequence[Content], come: Sequence[Content]) -> list[str]:
-    """The models whose code changed: trials that come and go have equal settings, other keys."""
+    """Return the models whose code changed: trials with equal settings come and go."""
     settings = {repr(sorted(_decisive(content).items())) for content in gone}
-    edited = [each for each in come if repr(sorted(_decisive(each).items())) in settings]
+    edited = [trial for trial in come if repr(sorted(_decisive(trial).items())) in settings]
     variants = dict.fromkeys(content["params"]["variant"] for content in edited)
     return [f"the code of {variant} changed" for variant in variants]
 
 
-def _decisive(content: Content) -> Mapping[str, Any]:
-    """All that decides the result of a trial, but the code of its model."""
+def _decisive(content: Content) -> Mapping[str, str | None]:
+    """Return all settings that decide the result of a trial, without the code of its model."""
     return {**content["params"], **{name: content["tags"].get(name) for name in TAGS}}
 
 
 def _same(plan: Plan) -> str:
+    """Return the reason where no setting differs."""
     has_own = any(arm.model.get("variant") not in VARIANTS for arm in plan.sweep.arms)
     return SAME_OWN if has_own else SAME
 
 
 def _differing(was: Mapping[str, list[str]], is_now: Mapping[str, list[str]]) -> list[str]:
-    """The settings whose values differ, such as ``max_steps 5000, now 20``."""
-    said = [
-        f"{name} {_listed(was.get(name, ()))}, now {_listed(is_now.get(name, ()))}"
+    """Return the settings whose values differ, such as ``max_steps 5000, now 20``."""
+    texts = [
+        f"{name} {_shorten(was.get(name, ()))}, now {_shorten(is_now.get(name, ()))}"
         for name in {**was, **is_now}
         if {*was.get(name, ())} != {*is_now.get(name, ())}
     ]
-    more = ["..."] if len(said) > SHOWN else []
-    return [*said[:SHOWN], *more]
+    more = ["..."] if len(texts) > SHOWN else []
+    return [*texts[:SHOWN], *more]
 
 
 def _values(trials: Sequence[Content], tuned: Sequence[str]) -> dict[str, list[str]]:
-    """The values of each setting that no search chooses, in order, each once."""
+    """Return the distinct values of each setting that no search chooses, in order."""
     found: dict[str, dict[str, None]] = {}
     for content in trials:
         for name, value in _decisive(content).items():
@@ -105,7 +107,7 @@ def _values(trials: Sequence[Content], tuned: Sequence[str]) -> dict[str, list[s
     return {name: list(values) for name, values in found.items()}
 
 
-def _listed(values: Sequence[str]) -> str:
+def _shorten(values: Sequence[str]) -> str:
     shown = [v if len(v) <= LONGEST else f"{v[: LONGEST - 3]}..." for v in values[:SHOWN]]
     more = [f"and {len(values) - SHOWN} more"] if len(values) > SHOWN else []
     return " ".join([*shown, *more]) or "none"

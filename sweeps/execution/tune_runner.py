@@ -161,7 +161,13 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
             keys = [trial.key for trial in trials]
             context.slots.add(keys[0])
             configs = json.dumps([trial.to_dict() for trial in trials])
-            return {"pack": {"keys": keys, "trials": configs, "gpus": context.shares.of(trials[0])}}
+            return {
+                "pack": {
+                    "keys": keys,
+                    "trials": configs,
+                    "gpus": context.shares.share_of(trials[0]),
+                }
+            }
         finished: str = tune.search.Searcher.FINISHED
         return finished if context.queue.is_over else None
 

@@ -1,6 +1,6 @@
-"""Whether trials are in a pack what they are alone: both are trained and compared.
+"""Train trials in a pack and alone, and compare the results.
 
-Knows no Ray.
+Imports no Ray.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import contextlib
 import logging
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from sweeps.planning.plan import Plan
 from sweeps.resources.packs import Packs
 from sweeps.search.queue import Queue
+from sweeps.spec.search_spec import Scalar
 from sweeps.spec.sweep_file import AUTO, OFF
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
@@ -34,39 +34,39 @@ STEPS = 10  # after which parameters are compared: later rounding grows
 PARAMETERS = 1e-5  # the largest relative difference of a tensor then
 LOSS = 0.003  # nats: the largest difference of a final validation loss
 BIAS = 0.0005  # nats: the largest mean of the signed differences, over all trials
-SIZE = 8  # of a pack, where the sweep does not say
-GLANCE = {"evaluation": "sampled", "eval_batches": 1}  # after the first steps
+SIZE = 8  # of a pack, if the sweep has no size
+QUICK_EVALUATION: Mapping[str, Scalar] = {"evaluation": "sampled", "eval_batches": 1}
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A pack against its trials alone."""
+class PackComparison:
+    """Differences between the trials of a pack and the same trials alone."""
 
     trials: Sequence[TrialConfig]
     parameters: float = math.nan  # the largest relative difference after the first steps, by tensor
     losses: Sequence[float] = ()  # nats, pack less alone, of each trial
-    problem: str = ""  # why they cannot be a pack
+    problem: str = ""  # why the trials cannot train in a pack
 
     @property
     def largest(self) -> float:
-        """Of the differences of losses."""
+        """The largest absolute difference of losses, in nats."""
         return max((abs(loss) for loss in self.losses), default=math.nan)
 
     @property
     def is_honest(self) -> bool:
-        """Trials that cannot be a pack train alone, which is honest too."""
+        """True if the differences are within the limits, or the trials have to train alone."""
         is_same = self.parameters <= PARAMETERS and self.largest <= LOSS
         return bool(self.problem) or is_same
 
 
 def packs_of(plan: Plan, size: int | None) -> list[list[TrialConfig]]:
-    """The packs of a sweep, those of one trial with a second seed.
+    """Return the packs of a sweep; a pack of one trial gets a second seed.
 
     Args:
         plan: its trials, and examples of what it searches.
-        size: trials of a pack at most; None takes what the sweep says.
+        size: the most trials of a pack; None takes the size of the sweep.
     """
     resources = plan.sweep.resources
     if size is None:
@@ -76,7 +76,7 @@ def packs_of(plan: Plan, size: int | None) -> list[list[TrialConfig]]:
     queue.put((*plan.trials, *plan.examples))
     found = []
     while trials := queue.next(packs):
-        if packs.size(trials[0]) == 1:  # a model that is fitted
+        if packs.size(trials[0]) == 1:  # the model is fitted
             continue
         if len(trials) == 1:
             trials.append(replace(trials[0], seed=trials[0].seed + 1))
@@ -84,33 +84,36 @@ def packs_of(plan: Plan, size: int | None) -> list[list[TrialConfig]]:
     return found
 
 
-def compare(corpus: Corpus, packs: Sequence[Sequence[TrialConfig]]) -> Iterator[Compared]:
-    """Train each pack as one and its trials alone, on a GPU if there is one.
+def compare(corpus: Corpus, packs: Sequence[Sequence[TrialConfig]]) -> Iterator[PackComparison]:
+    """Train each pack, and its trials alone, on a GPU if there is one.
 
     Args:
-        corpus: what they train on.
+        corpus: that they train on.
         packs: from `packs_of`.
+
+    Yields:
+        A comparison for each pack.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     splits = Splits.of(corpus, device)
-
     for trials in packs:
         try:
-            brief = [_changed(trial, eval_every=STEPS, **GLANCE) for trial in trials]
+            brief = [_changed(trial, eval_every=STEPS, **QUICK_EVALUATION) for trial in trials]
             pairs = _first_steps(brief, corpus.vocab_size, splits)
-            parameters = max(_apart(*pair) for pair in pairs)
+            parameters = max(_parameter_difference(*pair) for pair in pairs)
             whole = [_evaluated_at_the_end(trial) for trial in trials]
             pairs = _both(whole, corpus.vocab_size, splits)
             losses = [
-                _difference(*pair) for pair in zip(whole, *zip(*pairs, strict=True), strict=True)
+                _loss_difference(trial, packed, alone)
+                for trial, (packed, alone) in zip(whole, pairs, strict=True)
             ]
-            yield Compared(trials, parameters, losses)
+            yield PackComparison(trials, parameters, losses)
         except NotStackableError as error:
-            yield Compared(trials, problem=str(error))
+            yield PackComparison(trials, problem=str(error))
 
 
-def verdict(compared: Sequence[Compared]) -> tuple[bool, str]:
-    """Whether all packs are what their trials are alone, and all of it in words."""
+def verdict(compared: Sequence[PackComparison]) -> tuple[bool, str]:
+    """Return whether all packs agree with their trials alone, and a summary in words."""
     losses = [loss for pack in compared for loss in pack.losses]
     bias = statistics.fmean(losses) if losses else 0.0
     is_honest = all(pack.is_honest for pack in compared) and abs(bias) <= BIAS
@@ -125,16 +128,16 @@ def verdict(compared: Sequence[Compared]) -> tuple[bool, str]:
 def _first_steps(
     trials: Sequence[TrialConfig], vocab_size: int, splits: Splits
 ) -> list[tuple[TrainingState, TrainingState]]:
-    """As `_both`, in float64 where the model can.
+    """Return the states after the first steps, like `_both`, in float64 if the model allows it.
 
-    AdamW divides a gradient by its own size: where that is near zero its rounding moves a parameter
+    AdamW divides a gradient by its own size: where that is near zero, rounding moves a parameter
     by up to a learning rate, so in float32 not even two orders of one sum agree to 1e-5.
     """
     torch.set_default_dtype(torch.float64)  # also of tensors that a forward pass makes
     try:
         return _both(trials, vocab_size, splits, is_brief=True, is_double=True)
     except RuntimeError as error:
-        logger.info("compared in float32, on which the model insists: %s", error)
+        logger.info("compared in float32, as the model fails in float64: %s", error)
     finally:
         torch.set_default_dtype(torch.float32)
     return _both(trials, vocab_size, splits, is_brief=True)
@@ -147,7 +150,15 @@ def _both(
     is_brief: bool = False,
     is_double: bool = False,
 ) -> list[tuple[TrainingState, TrainingState]]:
-    """The states of trials that trained in a pack, and alone; to their first evaluation or end."""
+    """Return pairs of states: of each trial trained in the pack, and alone.
+
+    Args:
+        trials: of the pack.
+        vocab_size: of the corpus.
+        splits: the corpus.
+        is_brief: whether to stop at the first evaluation.
+        is_double: whether to train in float64.
+    """
     device = splits.train.device
     packed, alone = (
         [initial_state(trial, vocab_size, device) for trial in trials] for _ in range(2)
@@ -168,26 +179,27 @@ def _both(
     return list(zip(packed, alone, strict=True))
 
 
-def _changed(trial: TrialConfig, **settings: Any) -> TrialConfig:
+def _changed(trial: TrialConfig, **settings: Scalar) -> TrialConfig:
+    """Return the trial with other settings of its training."""
     return replace(trial, training=trial.training.model_copy(update=settings))
 
 
 def _evaluated_at_the_end(trial: TrialConfig) -> TrialConfig:
-    """The same losses in less time, where evaluations draw nothing that the steps draw."""
+    """Return the trial without earlier evaluations, unless they draw from the steps' generator."""
     if trial.training.evaluation == "published":
         return trial
     return _changed(trial, eval_every=trial.training.max_steps)
 
 
 @torch.no_grad()
-def _apart(one: TrainingState, other: TrainingState) -> float:
-    """The largest relative difference of two models' parameters, by tensor."""
-    pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
+def _parameter_difference(packed: TrainingState, alone: TrainingState) -> float:
+    """Return the largest relative difference of two models' parameters, by tensor."""
+    pairs = zip(packed.model.parameters(), alone.model.parameters(), strict=True)
     return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
 
-def _difference(trial: TrialConfig, packed: TrainingState, alone: TrainingState) -> float:
-    """Of the final validation losses in nats; none of a trial that diverges both ways."""
+def _loss_difference(trial: TrialConfig, packed: TrainingState, alone: TrainingState) -> float:
+    """Return the difference of the final losses, in nats; 0 if the trial diverges both ways."""
     finished = [state.finished(trial.training) for state in (packed, alone)]
     if not any(finished):
         return 0.0

@@ -166,8 +166,8 @@ def _check_paths(arm: Arm, fields: Fields, where: str) -> None:
             raise UserError(f"{where}.grid.{path}: the list is empty; give at least one value")
         if path in arm.search:
             raise UserError(
-                f"{where}.search.{path}: the grid has it too; what is compared belongs into the"
-                " grid, what is tuned into the search"
+                f"{where}.search.{path}: the grid has it too; put settings to compare into the"
+                " grid, settings to tune into the search"
             )
 
 
@@ -186,8 +186,8 @@ def _space(search: Mapping[str, Parameter], fields: Fields, where: str) -> dict[
             _check_path(other, fields, f"{where}.{path}.when")
             if other in search and other not in space:
                 raise UserError(
-                    f"{where}.{path}.when: {other} must come before it, as it decides"
-                    " whether there is anything to choose"
+                    f"{where}.{path}.when: {other} must come before it, as its value decides"
+                    " whether this setting is chosen"
                 )
             choices = space[other].choices if other in space else None
             if choices and (odd := [value for value in values if value not in choices]):

@@ -15,7 +15,7 @@ from sweeps.spec.search_spec import Parameter, Scalar, SearchSpec
 from trainables.config import TrialConfig
 from trainables.errors import UserError, unknown_setting
 
-MOST = 1_000  # configurations that are looked at
+MOST = 1_000  # configurations of a study that are checked
 Configuration = tuple[SearchedArm, dict[str, Scalar]]  # an arm, and the chosen values by path
 
 
@@ -24,8 +24,8 @@ class Allowed:
     """Configurations that a study may suggest."""
 
     keys: frozenset[str]  # of their trials with the first seed
-    looked_at: int  # configurations
-    is_all: bool  # there are no others
+    looked_at: int  # configurations that were checked
+    is_all: bool  # whether these are all configurations of the study
 
 
 def check_constraints(
@@ -105,8 +105,8 @@ def allowed(
         study: whose space is looked at.
         constraints: of the search.
         seed: the first one of each configuration.
-        enough: number of configurations of a small space to find; of a large one, one is enough.
-        small: the most configurations of a space that is looked at as a whole.
+        enough: stop after this many in a small space; after the first in a large one.
+        small: the most configurations of a space that is checked as a whole.
     """
     every = list(itertools.islice(_every(study), small + 1)) if _is_finite(study) else []
     is_small = 0 < len(every) <= small

@@ -19,8 +19,9 @@ from trainables.data.corpus import Corpus
 class Plan:
     """A sweep with its corpus and its trials, all valid and all different.
 
-    ``trials`` are those of the grid. What a search suggests in its ``studies`` comes later;
-    ``examples`` are some valid trials of each study.
+    ``trials`` are those of the grid. The search of its ``studies`` adds others when it runs;
+    ``examples`` are some valid trials of each study. ``sizes`` has the number of configurations of
+    the studies that have fewer than their share of the budget.
     """
 
     sweep: SweepFile
@@ -28,11 +29,10 @@ class Plan:
     trials: tuple[TrialConfig, ...]
     studies: tuple[StudySpec, ...] = ()
     examples: tuple[TrialConfig, ...] = ()
-    sizes: Mapping[str, int] = field(default_factory=dict)  # configurations of each study that
-    # has fewer than its share of the budget, by label
-    arms: Mapping[str, int] = field(default_factory=dict)  # index of trials and examples, by key
-    command: str = ""  # that asks for this sweep again
-    warnings: tuple[str, ...] = ()  # what to know before it is trained, a line each
+    sizes: Mapping[str, int] = field(default_factory=dict)  # of studies that will run out, by label
+    arm_indices: Mapping[str, int] = field(default_factory=dict)  # of trials and examples, by key
+    command: str = ""  # that runs this sweep again
+    warnings: tuple[str, ...] = ()  # for the user before training, a line each
 
     @cached_property
     def varying(self) -> tuple[str, ...]:

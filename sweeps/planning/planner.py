@@ -87,7 +87,7 @@ def expand(sweep: SweepFile, corpus: Corpus, source: str, is_here: bool = False)
         studies=studies,
         examples=tuple(trial for _, trial in examples),
         sizes=study_sizes(studies, sweep.search, first_seed, source),
-        arms={trial.key: index for index, trial in reversed(everything)},
+        arm_indices={trial.key: index for index, trial in reversed(everything)},
     )
 
 
@@ -99,19 +99,16 @@ def _naming_overrides(message: str, overrides: Sequence[str]) -> str:
 
 
 def _check_own_models(plan: Plan, source: str) -> Iterator[str]:
-    """Try the models of each arm that are the user's own.
-
-    Yields:
-        Warnings.
+    """Check the user's own models in each arm, and yield warnings about them.
 
     Raises:
-        UserError: a model cannot be trained; of those that a search suggests, none can.
+        UserError: a model cannot be trained; for a search, none of its examples can.
     """
     vocab_size = plan.corpus.vocab_size
     sizes = [len(plan.corpus.train), len(plan.corpus.validation)]
     of_arm: dict[int, list[TrialConfig]] = {}
     for trial in (*plan.trials, *plan.examples):
-        of_arm.setdefault(plan.arms[trial.key], []).append(trial)
+        of_arm.setdefault(plan.arm_indices[trial.key], []).append(trial)
     for index, trials in of_arm.items():
         is_searched = bool(plan.sweep.arms[index].search)
         try:

@@ -56,12 +56,12 @@ def check_counts(sweep: SweepFile, source: str) -> None:
     if trials > MOST_TRIALS:
         raise UserError(
             f"{source}: these are {trials:,} trials, and a sweep has {MOST_TRIALS:,} at most; give"
-            " less values or seeds, or several sweeps"
+            " fewer values or seeds, or several sweeps"
         )
     if examples > MOST_TRIALS:
         raise UserError(
             f"{source}: its {studies:,} studies have {examples:,} choices and ends of ranges in"
-            f" all, and {MOST_TRIALS:,} are the most; give less of them, or several sweeps"
+            f" all, and a sweep has {MOST_TRIALS:,} at most; give fewer, or several sweeps"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a command does before its trials train, said while it does it."""
+"""Showing what a command does before its trials train."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def phase(doing: str, say: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Context manager: show what is done meanwhile, with its seconds on a terminal.
+    """Context manager: show what is done in it, with the seconds that it takes.
 
     Args:
-        doing: what it is, such as "starting Ray".
-        say: shows a line where there is no terminal; None shows nothing there.
+        doing: such as "starting Ray".
+        say: shows a line if the output is no terminal; None shows nothing then.
     """
     if not sys.stdout.isatty():
         if say:
             say(f"now     {doing}")
         yield
         return
-    # Imported late: nothing is to wait for it where there is no terminal.
+    # Imported late: only a terminal needs it.
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

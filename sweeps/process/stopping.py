@@ -1,4 +1,4 @@
-"""Stopping a sweep before its end: gently at the first signal, at once at the second."""
+"""Stopping a sweep early: gently at the first signal, at once at the second."""
 
 from __future__ import annotations
 
@@ -13,62 +13,66 @@ from typing import Literal
 from sweeps.process import signals
 
 STOP_S = 15.0  # from the first signal to the end of the process
-FORCE_S = 9.0  # a trial that has not saved itself after this goes on from its checkpoint
-EXIT_S = 3.0  # Ray and the interpreter end
+FORCE_S = 9.0  # for trials to save themselves; later ones continue from their last checkpoint
+EXIT_S = 3.0  # for Ray and the interpreter to end
 DEADLINE_S = 13.0  # whatever Ray does, the process ends then
-SAME_S = 0.5  # `timeout`, shells and terminals signal more than once: within this it is one signal
+SAME_S = 0.5  # `timeout`, shells and terminals send a signal twice: within this it counts once
 POLL_S = 0.05
-CUT_AGAIN_S = 1.0  # in which what is left cleans up after itself
+CUT_AGAIN_S = 1.0  # from one interruption of the main thread to the next; it cleans up meanwhile
 NEVER = math.inf
 
 Cause = Literal["", "interrupted", "lost", "failed", "storage"]
 
 
 class Stop:
-    """Request to stop a sweep before its end; the first cause counts."""
+    """A request to stop a sweep early; the first cause counts.
+
+    After an interruption the main thread is cut, which means that KeyboardInterrupt is raised in
+    it wherever it is, as soon as `may_cut` allows.
+    """
 
     def __init__(self) -> None:
         self.cause: Cause = ""
         self.message = ""
-        self.is_cut = False  # Ray was left in the middle of something
-        self.at_deadline: Callable[[], None] = lambda: None  # what is saved even then
-        self._since_s = math.inf  # when it was interrupted
+        self.is_cut = False  # Ray was interrupted, so it cannot be shut down any more
+        self.at_deadline: Callable[[], None] = lambda: None  # saves what can be saved even then
+        self._since_s = math.inf  # time of the interruption
         self._cut_after_s = NEVER
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether it is to be over soon."""
+        """True once the process has to end soon."""
         return self._since_s < math.inf
 
     @property
     def patience_s(self) -> float:
-        """How long the end of the sweep may still wait for others."""
+        """Seconds for which the end of the sweep may still wait, for the tracking store say."""
         return max(0.0, self._since_s + STOP_S - EXIT_S - time.monotonic())
 
     def request(self, cause: Cause, message: str = "") -> None:
-        """Ask for a stop; the trials that run save themselves first."""
+        """Request a stop; running trials save themselves first."""
         if not self.cause:
             self.cause, self.message = cause, message
 
     def interrupt(self, cause: Cause = "interrupted", message: str = "") -> None:
-        """Ask for a stop that is over soon, whatever the main thread waits for."""
+        """Request a stop within `STOP_S`, whatever the main thread waits for."""
         self.request(cause, message)
         if not self.is_interrupted:
             self._since_s = time.monotonic()
             threading.Thread(target=self._enforce, name="deadline", daemon=True).start()
 
     def on_signal(self, number: int) -> None:
-        """Take a signal: the first one interrupts, a later one ends the process at once."""
+        """Handle a signal: the first one interrupts, a later one ends the process at once."""
         if not self.is_interrupted:
             self.interrupt()
         elif number != SIGHUP and time.monotonic() - self._since_s > SAME_S:
-            signals.leave("stopped at once; what is saved goes on")
+            signals.end_process("stopped at once; what is saved goes on")
 
     def may_cut(self, after_s: float) -> None:
-        """Set how many seconds after an interruption the main thread is cut from now on.
+        """Set how many seconds after an interruption the main thread may be cut, from now on.
 
         Raises:
-            KeyboardInterrupt: so much time has passed already.
+            KeyboardInterrupt: more seconds have passed already.
         """
         self._cut_after_s = after_s
         if self._is_due:
@@ -86,7 +90,10 @@ class Stop:
 
     @contextlib.contextmanager
     def cut_is_interrupt(self) -> Iterator[None]:
-        """Context manager: a cut that an import turned into another error is KeyboardInterrupt."""
+        """Context manager: raise KeyboardInterrupt for any error once the main thread is cut.
+
+        A library that is imported at that moment may turn KeyboardInterrupt into another error.
+        """
         try:
             yield
         except Exception:
@@ -96,25 +103,25 @@ class Stop:
 
     @property
     def _is_due(self) -> bool:
-        """Whether the main thread may be cut now; of a Ray that is lost nothing is to be had."""
+        """True if the main thread may be cut now; at once if Ray is lost, as nothing is saved."""
         waits_s = 0.0 if self.cause == "lost" and self._cut_after_s < NEVER else self._cut_after_s
         return self.is_interrupted and time.monotonic() - self._since_s >= waits_s
 
     def _enforce(self) -> None:
-        """Cut the main thread when it is time, and end the process at the deadline."""
+        """Cut the main thread as soon as it is due, and end the process at the deadline."""
         while time.monotonic() < self._since_s + DEADLINE_S:
             if self._is_due:
                 signals.cut_main_thread()
                 time.sleep(CUT_AGAIN_S)
             time.sleep(POLL_S)
-        signals.leave("stopped by force; what is saved goes on", self.at_deadline)
+        signals.end_process("stopped by force; what is saved goes on", self.at_deadline)
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Context manager: a signal raises KeyboardInterrupt, for a command that cleans up."""
+    """Context manager: let a signal raise KeyboardInterrupt, so that a command can clean up."""
     stop = Stop()
-    with signals.given_to(stop):
+    with signals.received_by(stop):
         stop.may_cut(0)
         try:
             yield

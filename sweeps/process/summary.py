@@ -74,6 +74,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest_s:02} s" if minutes else f"{rest_s} s"
 
 
-def counted(number: int, one: str, many: str = "") -> str:
+def counted(number: int, singular: str, plural: str = "") -> str:
     """Return a number of things for people, such as ``1 study`` or ``2 studies``."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"

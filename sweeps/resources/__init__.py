@@ -3,5 +3,6 @@
 nodes         the machines, and how many trials fit on them
 gpus          the share of a GPU that a trial gets
 packs         the trials that train together as one
+allocation    all of these for one sweep: what its trials get, and how many run at once
 fair_share    how the sweeps of a cluster share it
 """

@@ -1,4 +1,4 @@
-"""How the sweeps of a cluster share it: who may run how many trials at once. Knows no Ray."""
+"""How the sweeps of a cluster share it: how many trials each may run at once. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -7,54 +7,56 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What a sweep asks of the cluster."""
+class ShareRequest:
+    """The trials that a sweep wants to run on a cluster."""
 
     sweep: str
-    wanted: int  # trials that it would run at once if it were alone
+    wanted: int  # trials that it would run at once on its own
     cpus: float  # of each trial
     gpus: float
     priority: float = 1.0  # twice the priority, twice the share
 
 
-def allot(claims: Sequence[Claim], cpus: float, gpus: float) -> dict[str, int]:
-    """How many trials each sweep may run at once, so that none envies another.
+def fair_shares(requests: Sequence[ShareRequest], cpus: float, gpus: float) -> dict[str, int]:
+    """Return how many trials each sweep may run at once, so that none envies another.
 
     Dominant resource fairness by progressive filling (Ghodsi et al., NSDI 2011, algorithm 1): the
     next trial goes to the sweep whose largest share of any resource is the smallest, by priority.
-    What one does not want the others get.
+    The others get what a sweep does not want.
 
     Args:
-        claims: in the order in which the sweeps came; of equals the first is served first.
+        requests: in the order in which the sweeps came; of equal ones the first is served first.
         cpus: of the whole cluster.
         gpus: of the whole cluster.
 
     Returns:
-        The number of trials by the name of the sweep, at most what it wants. A sweep that is alone
-        gets all that it wants, more than fits as well: the cluster may grow.
+        The number of trials by the name of the sweep, at most as many as it wants. A sweep that is
+        alone gets all that it wants, even more than fit: the cluster may grow.
     """
-    if len(claims) == 1:
-        return {claims[0].sweep: claims[0].wanted}
-    given = {claim.sweep: 0 for claim in claims}
+    if len(requests) == 1:
+        return {requests[0].sweep: requests[0].wanted}
+    given = {request.sweep: 0 for request in requests}
     while True:
-        used_cpus = sum(given[claim.sweep] * claim.cpus for claim in claims)
-        used_gpus = sum(given[claim.sweep] * claim.gpus for claim in claims)
+        used_cpus = sum(given[request.sweep] * request.cpus for request in requests)
+        used_gpus = sum(given[request.sweep] * request.gpus for request in requests)
         hungry = [
-            claim
-            for claim in claims
-            if given[claim.sweep] < claim.wanted
-            and used_cpus + claim.cpus <= cpus + 1e-9
-            and used_gpus + claim.gpus <= gpus + 1e-9
+            request
+            for request in requests
+            if given[request.sweep] < request.wanted
+            and used_cpus + request.cpus <= cpus + 1e-9
+            and used_gpus + request.gpus <= gpus + 1e-9
         ]
         if not hungry:
             return given
         poorest = min(
             hungry,
-            key=lambda claim: given[claim.sweep] * _dominant(claim, cpus, gpus) / claim.priority,
+            key=lambda request: (
+                given[request.sweep] * _dominant(request, cpus, gpus) / request.priority
+            ),
         )
         given[poorest.sweep] += 1
 
 
-def _dominant(claim: Claim, cpus: float, gpus: float) -> float:
-    """The largest part of any resource that one trial takes."""
-    return max(claim.cpus / cpus, claim.gpus / gpus if gpus else 0.0)
+def _dominant(request: ShareRequest, cpus: float, gpus: float) -> float:
+    """Return the largest part of any resource that one trial takes."""
+    return max(request.cpus / cpus, request.gpus / gpus if gpus else 0.0)

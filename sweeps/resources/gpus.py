@@ -1,4 +1,4 @@
-"""What share of a GPU a trial gets: chosen from what one takes, larger where that was too little.
+"""The share of a GPU that a trial gets: chosen by measuring one, larger where that was too little.
 
 Knows no Ray.
 """
@@ -22,40 +22,39 @@ from trainables.training.pack_size import best_sizes
 logger = logging.getLogger(__name__)
 
 FILLED = 0.9  # of a GPU's memory: allocators fragment, and not every trial is measured
-MOST = 16  # trials on a GPU, where their processes take turns
-MOST_PACKS = 2  # where trials are packed: one pack trains while the other one's worker is busy
+MOST = 16  # trials on a GPU; their processes take turns
+MOST_PACKS = 2  # packs on a GPU: one trains while the worker of the other is busy
 
 
-def pick(use: GpuUse, most: int = MOST) -> float:
-    """The share of a GPU with which as many trials as fit share it, at least one and at most so
-    many."""
+def share_for(use: GpuUse, most: int = MOST) -> float:
+    """Return the share of a GPU with which as many trials use it as fit, from 1 to `most`."""
     fit = int(FILLED * use.gpu_bytes / use.trial_bytes)
     return 1 / max(1, min(fit, most))
 
 
-def settle(
-    resources: Resources, nodes: Sequence[Node], ask: Callable[[], Sequence[GpuUse | None]]
+def choose_gpus(
+    resources: Resources, nodes: Sequence[Node], measure_uses: Callable[[], Sequence[GpuUse | None]]
 ) -> tuple[Resources, str]:
-    """Put a number of GPUs in the place of `auto`.
+    """Replace `auto` by a number of GPUs for each trial.
 
     Args:
-        resources: returned as they are where they have a number.
-        nodes: the machines of the cluster.
-        ask: gives what the largest trial takes on the machines that have a GPU; None for one
-            whose GPU torch cannot use, nothing for one that did not answer.
+        resources: returned unchanged if they have a number.
+        nodes: the machines.
+        measure_uses: returns what the largest trial takes on each machine with a GPU; None for a
+            GPU that torch cannot use. A machine that does not answer is missing.
 
     Returns:
-        The resources, and why they are so, in words; none where nothing was to choose.
+        The resources, and the reason for the number in words; empty if there was no `auto`.
     """
     if not resources.is_auto:
         return resources, ""
     if not any(node.gpus >= 1 for node in nodes):
         return resources.settled(0), "there is none: the trials train on CPUs"
-    answers = ask()
+    answers = measure_uses()
     uses = [use for use in answers if use]
     if uses:
         most = min(MOST_PACKS if resources.is_packing else MOST, _by_cpus(resources, nodes))
-        share, use = max(((pick(use, most), use) for use in uses), key=lambda pair: pair[0])
+        share, use = max(((share_for(use, most), use) for use in uses), key=lambda pair: pair[0])
         return resources.settled(share), _in_words(share, use)
     if answers:
         return resources.settled(0), "torch can use none here: the trials train on CPUs"
@@ -66,7 +65,11 @@ def settle(
 
 
 def measured_here(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse | None]:
-    """What the largest of some trials takes on the first GPU of this machine."""
+    """Measure what the largest of some trials takes on the first GPU of this machine.
+
+    Returns:
+        One measurement, None if torch cannot use the GPU, or nothing if it cannot be measured.
+    """
     try:
         return [measure(trials, corpus)]
     except RuntimeError as error:  # of CUDA, on a GPU that is full or broken, say
@@ -77,9 +80,16 @@ def measured_here(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse 
 def pack_sizes_here(
     trials: Sequence[TrialConfig], most: int, corpus: Corpus, share: float
 ) -> dict[Hashable, int]:
-    """How many trials of each shape train best as one on a share of this machine's first GPU.
+    """Measure how many trials of each shape train fastest as one, on this machine's first GPU.
 
-    None of them where torch can use no GPU.
+    Args:
+        trials: one or more of each shape.
+        most: the largest number to try.
+        corpus: that they train on.
+        share: of the GPU's memory that a pack may fill.
+
+    Returns:
+        Numbers of trials by `stack_shape`; empty if torch can use no GPU.
     """
     if not torch.cuda.is_available():
         return {}
@@ -88,45 +98,49 @@ def pack_sizes_here(
     return best_sizes(trials, most, corpus, device, min(1.0, share) * FILLED * all_bytes)
 
 
-def largest(trials: Iterable[TrialConfig], cost: Estimate) -> list[TrialConfig]:
-    """One trial of each shape, that with the highest estimate of its memory first."""
-    shapes = {shape(trial): trial for trial in trials}
+def largest_of_each_shape(trials: Iterable[TrialConfig], cost: Estimate) -> list[TrialConfig]:
+    """Return one trial of each shape, ordered by estimated memory, the largest first."""
+    shapes = {memory_key(trial): trial for trial in trials}
     return sorted(shapes.values(), key=lambda trial: -cost.costs[trial.key].memory_bytes)
 
 
-def shape(trial: TrialConfig) -> str:
-    """Equal for trials that take equal memory."""
+def memory_key(trial: TrialConfig) -> str:
+    """Return a key that is equal for trials that take equal memory."""
     training = trial.training
     return repr((trial.model, training.block_size, training.batch_size, training.evaluation))
 
 
 class GpuShares:
-    """What share of a GPU each trial gets, until the driver ends.
+    """The share of a GPU that each trial gets in this run of a sweep.
 
-    When one ran out of memory, all of its shape get more.
+    When a trial runs out of memory, all trials of its shape get more.
     """
 
     def __init__(self, first: float) -> None:
         self._first = first
-        self._grown: dict[str, float] = {}  # by shape
+        self._grown: dict[str, float] = {}  # by memory_key
 
-    def of(self, trial: TrialConfig) -> float:
-        return self._grown.get(shape(trial), self._first)
+    def share_of(self, trial: TrialConfig) -> float:
+        return self._grown.get(memory_key(trial), self._first)
 
     def grow(self, trial: TrialConfig, had: float) -> float | None:
-        """The share of a trial from now on that ran out of memory.
+        """Give a trial that ran out of memory, and all of its shape, a larger share.
+
+        Args:
+            trial: that ran out of memory.
+            had: the share that it had then.
 
         Returns:
-            None where there is no larger one: it had a whole GPU, or none.
+            The new share, or None if there is no larger one: it had a whole GPU, or none.
         """
         if not 0 < had < 1:
             return None
-        self._grown[shape(trial)] = share = max(self.of(trial), min(1.0, 2 * had))
+        self._grown[memory_key(trial)] = share = max(self.share_of(trial), min(1.0, 2 * had))
         return share
 
 
 def _by_cpus(resources: Resources, nodes: Sequence[Node]) -> int:
-    """For how many trials on each GPU there are CPUs: with a larger share more would not run."""
+    """Return for how many trials on each GPU there are CPUs: more would not run at once."""
     with_gpu = [node for node in nodes if node.gpus >= 1]
     return max(math.ceil(node.cpus / resources.cpus_per_trial / node.gpus) for node in with_gpu)
 

@@ -1,4 +1,4 @@
-"""What machines have, and how many trials fit on them at once. Knows no Ray."""
+"""The CPUs and GPUs of machines, and how many trials fit on them at once. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ CONNECT_S = 5.0
 
 @dataclass(frozen=True)
 class Node:
-    """What one machine of the cluster has in all."""
+    """All CPUs and GPUs of one machine."""
 
     cpus: float
     gpus: float
 
 
 def local_node() -> Node:
-    """What Ray would find on this machine."""
+    """Return the CPUs and GPUs that Ray would find on this machine."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Node(cpus or 1, torch.cuda.device_count())
 
 
 def concurrency(resources: Resources, nodes: Sequence[Node]) -> int:
-    """How many trials run at once; the resources have a number of GPUs.
+    """Return how many trials run at once.
+
+    Args:
+        resources: of a trial, with a number of GPUs.
+        nodes: the machines.
 
     Raises:
-        UserError: no machine can ever place one.
+        UserError: no machine can run a single one.
     """
     fitting = places(resources, nodes)
     if fitting == 0:
@@ -46,12 +50,22 @@ def concurrency(resources: Resources, nodes: Sequence[Node]) -> int:
     return min(fitting, resources.max_concurrent or fitting)
 
 
+def check_this_machine(resources: Resources) -> None:
+    """Refuse trials that this machine can never run; GPUs that are `auto` do not count.
+
+    Raises:
+        UserError: it has too few CPUs or GPUs for a single trial.
+    """
+    concurrency(resources.settled(0), [local_node()])
+
+
 def places(resources: Resources, nodes: Sequence[Node]) -> int:
-    """How many trials fit on the machines; one trial does not span two."""
-    return sum(_places(node, resources.cpus_per_trial, resources.gpus) for node in nodes)
+    """Return how many trials fit on the machines at once; a trial does not span two machines."""
+    return sum(_places_on(node, resources.cpus_per_trial, resources.gpus) for node in nodes)
 
 
-def _places(node: Node, cpus: float, gpus: float) -> int:
+def _places_on(node: Node, cpus: float, gpus: float) -> int:
+    """Return how many trials fit on a machine; each takes so many CPUs and GPUs."""
     by_cpu = int(node.cpus / cpus + 1e-9)
     if gpus == 0:
         return by_cpu
@@ -61,7 +75,7 @@ def _places(node: Node, cpus: float, gpus: float) -> int:
 
 
 def check_address(address: str) -> None:
-    """Refuse an address where nothing listens; Ray itself would wait there for minutes.
+    """Refuse an address where nothing listens; Ray itself would wait for minutes.
 
     Args:
         address: of a Ray cluster, ``host:port`` or ``ray://host:port``; ``auto`` is left to Ray.

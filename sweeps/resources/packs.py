@@ -1,4 +1,4 @@
-"""Which trials train together as one, and how many. Knows no Ray."""
+"""Packs: trials of one shape that train together as one. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sweeps.spec.sweep_file import AUTO, OFF, Resources
 from trainables.config import TrialConfig
 from trainables.training.stack import stack_shape
 
-ROUNDS = 10  # in which a search is to learn
-SUGGESTIONS = 100  # of a study without a limit
+ROUNDS = 10  # of suggestions in a search, at least: it learns between them
+SUGGESTIONS = 100  # assumed of a study without a limit
 
 
 class Packs:
-    """How many trials of each shape a pack has at most, until the driver ends.
+    """The largest number of trials of each shape that train in one pack, in this run of a sweep.
 
-    A shape that ran out of memory gets half as many; trials that cannot be together train alone.
+    A shape that ran out of memory gets half as many; trials that cannot be in a pack train alone.
     """
 
     def __init__(
@@ -26,11 +26,11 @@ class Packs:
         resources: Resources,
         measured: Mapping[Hashable, int] | None = None,
     ) -> None:
-        """Start with what was asked for.
+        """Start with the sizes that the sweep file gives, or that were measured.
 
         Args:
             resources: of the sweep.
-            measured: what pays on the GPUs, by `stack_shape`; for `auto`.
+            measured: for `auto`: the fastest sizes on the GPUs, by `stack_shape`.
         """
         asked = resources.pack
         self._most = 1 if asked in (AUTO, OFF) else int(asked)
@@ -39,7 +39,7 @@ class Packs:
         self._shapes: dict[str, Hashable | None] = {}  # by key
 
     def size(self, trial: TrialConfig) -> int:
-        """How many trials a pack with this one may have."""
+        """Return the largest number of trials that a pack with this trial may have."""
         if self._most == 1 and not self._sizes:
             return 1
         shape = self._shape(trial)
@@ -47,46 +47,46 @@ class Packs:
             return 1
         return self._sizes.get(shape, self._most)
 
-    def formed(self, trials: Iterable[TrialConfig]) -> Counter[int]:
-        """The packs that trials make: how many of each size, those that train alone included."""
+    def by_size(self, trials: Iterable[TrialConfig]) -> Counter[int]:
+        """Return how many packs of each size the trials make; a trial alone is a pack of one."""
         packs: Counter[int] = Counter()
-        alike: Counter[tuple[Hashable, int]] = Counter()
+        together: Counter[tuple[Hashable, int]] = Counter()
         for trial in trials:
             size = self.size(trial)
-            alike[self._shape(trial) if size > 1 else None, size] += 1
-        for (_, size), count in alike.items():
+            together[self._shape(trial) if size > 1 else None, size] += 1
+        for (_, size), count in together.items():
             packs[size] += count // size
             packs[count % size] += 1 if count % size else 0
         return +packs
 
-    def of(self, trials: Iterable[TrialConfig]) -> int:
-        """How many packs trials make, those that train alone included."""
-        return self.formed(trials).total()
+    def count(self, trials: Iterable[TrialConfig]) -> int:
+        """Return how many packs the trials make; a trial alone is a pack of one."""
+        return self.by_size(trials).total()
 
     def largest(self, trials: Iterable[TrialConfig]) -> int:
-        """The most trials that a pack of some of these has."""
-        return max(self.formed(trials))
+        """Return the size of the largest pack that the trials make."""
+        return max(self.by_size(trials))
 
     def in_words(self, trials: Iterable[TrialConfig]) -> str:
-        """What packs trials make, if any of them has more than one."""
-        packs = self.formed(trials)
+        """Describe the packs that the trials make; empty if all train alone."""
+        packs = self.by_size(trials)
         alone = packs.pop(1, 0)
-        said = ", ".join(f"{count} of {size} trials" for size, count in sorted(packs.items()))
-        return f"{said}; {alone} trials alone" if said and alone else said
+        text = ", ".join(f"{count} of {size} trials" for size, count in sorted(packs.items()))
+        return f"{text}; {alone} trials alone" if text and alone else text
 
-    def are_one(self, first: TrialConfig, other: TrialConfig) -> bool:
-        """Whether two trials, of which the first may be in a pack, may be in the same."""
+    def can_join(self, first: TrialConfig, other: TrialConfig) -> bool:
+        """Return whether a trial can be in the pack of another, which can be in one."""
         return other.key not in self._alone and self._shape(first) == self._shape(other)
 
     def split(self, trials: Iterable[TrialConfig], why: str) -> str:
-        """Let trials that were a pack be so no more.
+        """Make smaller packs of trials that could not go on in their pack.
 
         Args:
-            trials: that were together.
-            why: "memory", "shape" or "deaths", as `trainables.worker.worker.Worker` says.
+            trials: of the pack.
+            why: "memory", "shape" or "deaths", as the worker reports it.
 
         Returns:
-            What becomes of them, in words.
+            What happened to each trial, and how it goes on, in words.
         """
         trials = list(trials)
         shape = self._shape(trials[0])
@@ -104,30 +104,33 @@ class Packs:
         return self._shapes[trial.key]
 
 
-def settle_packs(
+def choose_packs(
     plan: Plan,
     resources: Resources,
     trials: int,
     at_once: int,
     measure: Callable[[int], Mapping[Hashable, int]],
 ) -> Packs:
-    """The packs of a sweep; with `auto`, on a GPU, of the sizes that are found to pay.
+    """Return the packs of a sweep; with `auto` on a GPU, of the sizes that train fastest.
 
     Args:
         plan: of the sweep.
         resources: with a number of GPUs.
-        trials: that are to be trained.
-        at_once: packs that fit.
-        measure: gives the size that pays by `stack_shape`, of packs of so many trials at most.
+        trials: how many are to be trained.
+        at_once: how many packs fit on the machines.
+        measure: takes the largest size to try; returns the fastest sizes by `stack_shape`.
     """
     if not (resources.gpus and resources.pack == AUTO):
         return Packs(resources)
-    return Packs(resources, measure(_most_in_a_pack(plan, trials, at_once)))
+    return Packs(resources, measure(_largest_size(plan, trials, at_once)))
 
 
-def _most_in_a_pack(plan: Plan, trials: int, at_once: int) -> int:
-    """A tenth of what a study may suggest, which learns nothing between trials of a pack; without
-    a search so many that each place has something to do."""
+def _largest_size(plan: Plan, trials: int, at_once: int) -> int:
+    """Return the largest size of a pack that is worth measuring.
+
+    In a search it is a tenth of the suggestions, since a study learns nothing between trials of a
+    pack; in a grid the trials are spread over all places.
+    """
     if plan.studies:
         return len(plan.sweep.seeds) * max(1, (plan.share or SUGGESTIONS) // ROUNDS)
     return math.ceil(trials / at_once)

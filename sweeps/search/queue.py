@@ -92,7 +92,7 @@ class Queue:
         taken = {first.key: first}
         while (room := packs.size(first) - len(taken)) > 0:
             self.fill()
-            fitting = (trial for trial in self._waiting if packs.are_one(first, trial))
+            fitting = (trial for trial in self._waiting if packs.can_join(first, trial))
             joining = {trial.key: trial for trial in itertools.islice(fitting, room)}
             if not joining:
                 break
@@ -140,7 +140,7 @@ class Queue:
         """Return how many packs could run now, if there were room for all."""
         if self.source.is_suggesting:
             return math.inf
-        return packs.of((*self._waiting, *self.running.values()))
+        return packs.count((*self._waiting, *self.running.values()))
 
     @property
     def is_over(self) -> bool:

@@ -1,8 +1,8 @@
-"""How an MLflow server is started well: for the UI on this machine, and in a container.
+"""The command and the environment of an MLflow server, for the local UI and for a container.
 
-`mlflow server` by default is 15 processes and 3 GB; here it has one worker and no job runners: two
-processes (the `mlflow` command and its uvicorn) and 0.5 GB. It answers only to the names that it
-is given, so that no page of another site reads it through a name of its own.
+By default `mlflow server` has 15 processes and uses 3 GB. Here it has one worker and no job
+runners: two processes (the `mlflow` command and its uvicorn) and 0.5 GB. It answers only to the
+given host names, so that no page of another site can read it through a name that leads here.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ def server_command(
     *,
     asks_for_password: bool = False,
 ) -> list[str]:
-    """The command line of the server. There are no secrets in it: `ps` shows it to everyone.
+    """Return the command line of the server. It has no secrets: `ps` shows it to everyone.
 
     Args:
         host: the address to listen on.
-        port: likewise.
-        names: the hosts that clients ask for, as NAME or NAME:PORT where a proxy has another port.
+        port: the port to listen on.
+        names: the host names that clients use, as NAME or NAME:PORT if a proxy has another port.
         artifacts: a folder or URI for the artifacts that clients send to the server; None leaves
             it to MLflow.
-        asks_for_password: the environment must then say how (see MLFLOW_AUTH_CONFIG_PATH).
+        asks_for_password: require a login, as the environment configures it
+            (MLFLOW_AUTH_CONFIG_PATH).
     """
     allowed = (each for name in names for each in _forms(name, port))
     options = {
@@ -62,11 +63,11 @@ def server_command(
 
 
 def own_environment(store_uri: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a server that serves the caller alone.
+    """Return the environment of a server that serves the caller alone.
 
-    Of the caller's own settings of MLflow it keeps those that reach databases and artifacts. The
-    others may make another server of it: one that reads a replica, has a prefix before each path,
-    wants a workspace, or answers to any site.
+    It keeps those of the caller's MLflow settings that give access to databases and artifacts. The
+    others could change what the server is: it would read a replica, add a prefix to each path,
+    require a workspace, or answer to any site.
     """
     kept = {
         name: value
@@ -77,7 +78,7 @@ def own_environment(store_uri: str, environment: Mapping[str, str]) -> dict[str,
 
 
 def server_environment(store_uri: str) -> dict[str, str]:
-    """What the environment of a server has in any case."""
+    """Return the variables that every server needs."""
     return {
         "MLFLOW_BACKEND_STORE_URI": store_uri,  # not a flag: `ps` would show a password in it
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -88,14 +89,12 @@ def server_environment(store_uri: str) -> dict[str, str]:
 
 
 def analyze(store_uri: str) -> None:
-    """Give sqlite the statistics without which it takes seconds to order thousands of runs.
+    """Update the statistics of sqlite, without which it takes seconds to order thousands of runs.
 
-    Other databases see to that by themselves. A file that is locked or damaged is left alone: the
-    server will say so.
+    Other databases do this by themselves. A file that is locked or damaged is skipped: the server
+    reports that.
     """
-    from analysis.trials.sqlite_store import (
-        store_file,  # late: the server's worker has no use for it
-    )
+    from analysis.trials.sqlite_store import store_file
 
     path = store_file(store_uri)
     if path is None or not os.path.isfile(path):
@@ -108,16 +107,16 @@ def analyze(store_uri: str) -> None:
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
-    """The event loop of the worker, where Python looks for cycles of garbage less often.
+    """Return the event loop of the worker, and let Python collect garbage less often.
 
-    MLflow makes dozens of objects for a run that it reads, and they outlive many a search among
-    all that there are: reading thousands of runs takes half the time.
+    MLflow creates dozens of long-lived objects for each run that it reads. With fewer collections,
+    reading thousands of runs takes half the time.
     """
     gc.set_threshold(50_000, 20, 50)
     return asyncio.new_event_loop()
 
 
 def _forms(name: str, port: int) -> list[str]:
-    """What a client may call it: it leaves the port out where that is the protocol's own."""
+    """Return the forms of a host in requests: clients omit the default port of the protocol."""
     has_port = ":" in name.rpartition("]")[2]  # an IPv6 address is in brackets
     return [name] if has_port else [name, f"{name}:{port}"]

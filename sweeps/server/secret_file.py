@@ -12,16 +12,16 @@ MOST_BYTES = 1 << 16
 
 
 def read_secret(environment: Mapping[str, str], variable: str, least: int) -> str | None:
-    """The line in the file that a variable names; None if it names none.
+    """Return the secret in the file that an environment variable names; None if it is not set.
 
     Args:
-        environment: has the variable.
-        variable: its name, for messages too.
-        least: how many characters a secret has to have.
+        environment: the variables.
+        variable: the name of the one to read.
+        least: the number of characters that a secret must have.
 
     Raises:
-        UserError: the file cannot be read, is open to every user, or is no secret. The message has
-            its path and nothing of its content.
+        UserError: the file cannot be read, is open to every user, or has no valid secret. The
+            message has the path and nothing of the content.
     """
     path = environment.get(variable)
     if not path:

@@ -28,22 +28,22 @@ class UiError(ValueError):
 def mlflow_ui(tracking_uri: str, *, log_file: Path, port: int | None = None) -> Iterator[str]:
     """Serve the MLflow UI of a store; yield its base URL, such as `http://127.0.0.1:5000`.
 
-    The server and all that it started have ended when the block is left. It is in a process group
-    of its own: Ctrl-C in a terminal reaches the caller, not the server.
+    When the block ends, the server and the processes that it started have ended. They are in a
+    separate process group: Ctrl-C in a terminal reaches the caller, not the server.
 
     Args:
         tracking_uri: a database (`sqlite:///...`, `postgresql+psycopg://...`). An `http` URI needs
-            no server: it is a UI already.
+            no server: it has a UI already.
         log_file: for the server's output; it is overwritten, its folder is created.
         port: on loopback; None takes a free one.
 
     Raises:
-        UiError: the port cannot be had, or the server ended or gave no answer at its start.
+        UiError: the port is not available, or the server ended or did not answer at its start.
     """
     port = _available_port(port)
     log_file.parent.mkdir(parents=True, exist_ok=True)
     analyze(tracking_uri)
-    keep_private(log_file)  # it may have settings of the server in it
+    keep_private(log_file)  # it may contain settings of the server
     with log_file.open("wb") as log, signals.unblocked():
         server = subprocess.Popen(
             server_command(LOOPBACK, port),
@@ -85,8 +85,8 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log_file: Pa
 
 
 def is_healthy(port: int) -> bool:
-    """Whether an MLflow server answers at a port of loopback."""
-    # Unlike urllib, this asks no proxy.
+    """Return whether an MLflow server answers at a port of loopback."""
+    # Unlike urllib, this uses no proxy.
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
     try:
         connection.request("GET", "/health")
@@ -103,16 +103,18 @@ def _log_tail(log_file: Path) -> str:
 
 
 def _end_group(server: subprocess.Popen[bytes]) -> None:
-    """Ask the server's process group to end, then kill what is left of it."""
+    """End the server's process group by SIGTERM, then by SIGKILL."""
     try:
         _signal_group(server.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             server.wait(STOP_LIMIT_S)
-    finally:  # also when a second Ctrl-C cuts the wait short
+    finally:  # also if a second Ctrl-C interrupts the wait
         _signal_group(server.pid, signal.SIGKILL)
         server.wait()
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # gone; macOS says so by the latter
+    with suppress(
+        ProcessLookupError, PermissionError
+    ):  # it has ended; macOS then raises the latter
         os.killpg(group, number)

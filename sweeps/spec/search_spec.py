@@ -139,7 +139,7 @@ class Parameter(Frozen):
             raise ValueError(f"step={step} is too small for low={low} to high={high}; leave it out")
         if step == math.inf or self.highest == low:
             raise ValueError(
-                f"step={step} leads from low={low} beyond high={high}, so there is one value only;"
+                f"step={step} leads from low={low} beyond high={high}, so low is the only value;"
                 " give a smaller step"
             )
 

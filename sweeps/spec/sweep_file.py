@@ -204,7 +204,7 @@ class SweepFile(Seed):
             raise ValueError(f"the name {name} would be a file to `analysis`; leave out .csv")
         if name.lower() == "default":
             raise ValueError(
-                f"the name {name} is of an experiment that MLflow makes; choose another"
+                f"the name {name} belongs to an experiment that MLflow makes; choose another"
             )
         return name
 

@@ -1,4 +1,4 @@
-"""A thread that brings the outbox to the tracking store, so that training never waits for it."""
+"""The thread that sends the outbox to the tracking store, so that training never waits for it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from trainables.persistence.storage import StorageError
 
 logger = logging.getLogger(__name__)
 
-GATHER_S = 0.3  # events that come within this time travel together
+GATHER_S = 0.3  # events within this time are sent together
 RETRY_S = 5.0
-MAX_PROBLEMS = 2  # in a row: then the store is taken to be away
+MAX_PROBLEMS = 2  # in a row: then the store counts as unavailable
 MAX_REASON = 300  # characters
 POLL_S = 0.05
 NO_PROGRESS_S = 10.0  # how long the end of a sweep waits for a store that takes nothing
 
 
 class Delivery:
-    """Sends what the outbox has and the store lacks; what fails is tried again."""
+    """Sends what the store lacks, and tries again what fails."""
 
     def __init__(self, outbox: Outbox, connect: Callable[[], SweepRuns]) -> None:
         """Start the thread.
@@ -35,22 +35,22 @@ class Delivery:
             outbox: of the sweep.
             connect: opens the store; called on the thread until it succeeds.
         """
-        self.problem = ""  # why the store does not take what there is, while it does not
+        self.problem = ""  # why the store takes no events at present; empty if it does
         self._refusal: RefusedError | None = None
         self._outbox = outbox
         self._connect = connect
         self._wake = threading.Event()
         self._hurry = threading.Event()  # the end of the sweep waits
-        self._tried = threading.Event()  # whether the store was asked at least once
+        self._tried = threading.Event()  # the store was asked at least once
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._thread.start()
 
     def wait_until_tried(self, wait_s: float) -> None:
-        """Wait until the store was opened, or turned out to be away.
+        """Wait until the store has answered, or has failed to.
 
         Raises:
-            RefusedError: it will never take this sweep.
+            RefusedError: the store will never take this sweep.
         """
         if not self._tried.wait(wait_s):
             self.problem = f"no answer after {wait_s:.0f} s"
@@ -58,14 +58,16 @@ class Delivery:
             raise self._refusal
 
     def on_event(self, event: TrialEvent) -> None:
-        """There is something new in the outbox."""
+        """Wake the thread: the outbox has a new event."""
         self._wake.set()
 
     def flush(self, wait_s: float = float("inf")) -> int:
-        """Wait until all is sent, the store has taken nothing for long, or the time is up.
+        """Wait until everything is sent, but no longer than `wait_s`.
+
+        It also ends when the store has taken nothing for `NO_PROGRESS_S`.
 
         Returns:
-            How many runs are not up to date.
+            The number of runs that are not up to date.
         """
         self._hurry.set()
         self._wake.set()
@@ -82,7 +84,7 @@ class Delivery:
         return left
 
     def close(self) -> None:
-        """End the thread; a request that is under way is not waited for long."""
+        """End the thread; wait only shortly for a request that is in progress."""
         self._closed = True
         self._hurry.set()
         self._wake.set()
@@ -105,11 +107,11 @@ class Delivery:
                 self.problem, _, _ = str(error).partition("\n")
                 self._tried.set()
                 return
-            except Exception as error:  # whatever it is, training goes on and it is said
-                said = _reason(error)
+            except Exception as error:  # whatever it is, training continues and the error is logged
+                reason = _reason(error)
                 if not self.problem and self._tried.is_set():
-                    logger.warning("MLflow takes no events, they are kept meanwhile: %s", said)
-                self.problem = said
+                    logger.warning("MLflow takes no events, they are kept meanwhile: %s", reason)
+                self.problem = reason
                 self._tried.set()
             if self.problem:
                 self._hurry.wait(RETRY_S)
@@ -120,7 +122,7 @@ class Delivery:
             self._wake.clear()
 
     def _send(self, runs: SweepRuns) -> None:
-        """Send all that is not sent; a run that is refused does not hold up the others."""
+        """Send what is not sent yet; a run that is refused does not delay the others."""
         problems: list[Exception] = []
         if self._outbox.sweep.status == "RUNNING":  # its plan comes before its trials
             _try(lambda: self._send_sweep(runs), problems)
@@ -143,15 +145,15 @@ class Delivery:
 
 
 def _try(send: Callable[[], None], problems: list[Exception]) -> None:
-    """Send something, and add what goes wrong to a list."""
+    """Call a function, and add its exception to a list."""
     try:
         send()
-    except Exception as error:  # whoever has the list raises it
+    except Exception as error:  # the caller raises it from the list
         problems.append(error)
 
 
 def _reason(error: BaseException) -> str:
-    """A few words: of a request that failed, what the operating system said."""
+    """Return a short reason; of a failed request, the error of the operating system."""
     if isinstance(error, StorageError):  # not of the tracking store
         return str(error)[:MAX_REASON]
     root = error

@@ -1,4 +1,4 @@
-"""What the outbox keeps of a sweep and its trials: all that their runs in MLflow are made from."""
+"""The contents of a sweep's runs in MLflow, as plain data that the outbox keeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sweeps.planning.plan import Plan
 from sweeps.planning.study_spec import SearchedArm, short_name
@@ -20,17 +19,17 @@ from trainables.config import RESULT_VERSION, TrialConfig, canonical
 CODE = Path(__file__).parents[2]
 PACKAGES = ("analysis", "bigram_models", "sweeps", "trainables")
 SEARCH_TAGS = ("stage", "rank", "stopped", "study")  # columns of the ranking of a search
-COLOURS = (  # of lines, told apart by all eyes (Okabe and Ito 2008) and on white
+COLOURS = (  # of lines, distinct to colour-blind readers (Okabe and Ito 2008) and on white
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"),
     *("#7f3c8d", "#a6761d", "#666666", "#11a579"),
 )
 LIBRARIES = ("torch", "numpy", "ray", "mlflow", "optuna")
 
 
-def describe_sweep(plan: Plan) -> dict[str, Any]:
-    """Plain data for the experiment of a sweep and the run of the sweep itself."""
+def describe_sweep(plan: Plan) -> dict[str, object]:
+    """Return plain data for the experiment of a sweep and the sweep's own run."""
     params = list(plan.varying) or ["variant"]
-    if plan.studies and "seed" not in params:  # those that confirm have others
+    if plan.studies and "seed" not in params:  # the trials that confirm winners have other seeds
         params.append("seed")
     corpus = plan.corpus
     return {
@@ -55,9 +54,9 @@ def describe_sweep(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _studies(plan: Plan) -> list[dict[str, Any]]:
-    """The trials that will confirm the winner of each study, without what it is to choose."""
-    planned = []
+def _studies(plan: Plan) -> list[dict[str, object]]:
+    """Return the trials that will confirm the winner of each study, without the tuned settings."""
+    planned: list[dict[str, object]] = []
     for cell in plan.studies:
         flats = [_held(arm) for arm in cell.arms]
         held = dict(set.intersection(*(set(flat.items()) for flat in flats)))
@@ -83,14 +82,14 @@ def _studies(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _held(arm: SearchedArm) -> dict[str, str]:
-    """The settings that all trials of an arm have, as params."""
+    """Return the settings that all trials of an arm share, as params."""
     tuned = {short_name(path) for path in arm.space}
     flat = arm.example.flat.items()
     return {name: canonical(value) for name, value in flat if name not in tuned}
 
 
 def _search(plan: Plan) -> dict[str, str]:
-    """What was searched, how and over which ranges, as the sweep's run shows it."""
+    """Return the tag of the sweep's run that says what is searched, how and over which ranges."""
     if not plan.studies:
         return {}
     sweep, search = plan.sweep, plan.sweep.search
@@ -110,12 +109,12 @@ def _search(plan: Plan) -> dict[str, str]:
     return {"search": json.dumps({**about, "spaces": distinct, "arms": arms})}
 
 
-def _space(plan: Plan, index: int) -> dict[str, Any] | None:
-    """What may be chosen in an arm, by short names: a list of choices, or a range."""
+def _space(plan: Plan, index: int) -> dict[str, object] | None:
+    """Return the search space of an arm by short names: lists of choices, or ranges."""
     arm = next((arm for cell in plan.studies for arm in cell.arms if arm.index == index), None)
     if arm is None:
         return None
-    space: dict[str, Any] = {}
+    space: dict[str, object] = {}
     for path, parameter in arm.space.items():
         about = parameter.model_dump(exclude={"choices", "when"})
         if parameter.choices is not None:
@@ -131,10 +130,10 @@ def _space(plan: Plan, index: int) -> dict[str, Any] | None:
 
 def describe_trial(
     plan: Plan, trial: TrialConfig, tags: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Plain data for the run of a trial; ``tags`` say what it is in a search."""
+) -> dict[str, object]:
+    """Return plain data for the run of a trial; ``tags`` give its place in a search."""
     name = plan.names.run_name(trial)
-    if tags and tags.get("stage") == "confirm":  # first, as the UI cuts names
+    if tags and tags.get("stage") == "confirm":  # the seed comes first, because the UI cuts names
         name = f"confirm {trial.seed}: {name}"
     return {
         "name": name,
@@ -152,9 +151,9 @@ def describe_trial(
 
 
 def code_version() -> str:
-    """The installed version, with the commit of a git checkout, or else with a digest of the code.
+    """Return the installed version, with the commit of a git checkout or else a digest of the code.
 
-    Code that came from another machine does not know; who sent it does (SWEEPS_CODE_VERSION).
+    Code that was sent to a cluster has neither: SWEEPS_CODE_VERSION has the sender's version.
     """
     if sent := os.environ.get("SWEEPS_CODE_VERSION"):
         return sent
@@ -162,8 +161,8 @@ def code_version() -> str:
 
 
 def _commit() -> str:
-    """Of the checkout that the code is part of; empty where it is installed, or git is not."""
-    if "site-packages" in CODE.parts:  # which may lie in the checkout of something else
+    """Return the commit of the checkout with the code; empty without a checkout or without git."""
+    if "site-packages" in CODE.parts:  # these may be inside the checkout of another project
         return ""
     command = ["git", "-C", str(CODE), "describe", "--always", "--dirty"]
     try:
@@ -173,7 +172,7 @@ def _commit() -> str:
 
 
 def _digest() -> str:
-    """Of all files of the packages: equal for equal code, wherever it is installed."""
+    """Return a digest of the files of the packages, which is equal wherever they are."""
     digest = hashlib.sha256()
     for package in PACKAGES:
         for path in sorted((CODE / package).rglob("*.py")):
@@ -183,6 +182,6 @@ def _digest() -> str:
 
 
 def versions() -> str:
-    """Of Python and of the libraries that a result may depend on."""
+    """Return the versions of Python and of the libraries that a result may depend on."""
     found = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
     return ", ".join([f"Python {platform.python_version()}", *found])

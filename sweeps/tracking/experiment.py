@@ -6,10 +6,11 @@ import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from analysis.trials.mlflow_store import runs_of
 from analysis.trials.sqlite_store import is_elsewhere, local_folder
+from sweeps.records.events import EvaluationValues
 from sweeps.records.records import SweepRecord, TrialRecord
 from sweeps.tracking.run_contents import SOURCES, StoredRun
 from trainables.errors import UserError
@@ -114,10 +115,9 @@ class Experiment:
                 self._client.delete_run(run.info.run_id)
         return StoredRun.of(keep)
 
-    # Any: an evaluation of the outbox, which mixes numbers and text.
-    def evaluations(self, run_id: str) -> list[tuple[int, dict[str, Any]]]:
+    def evaluations(self, run_id: str) -> list[tuple[int, EvaluationValues]]:
         """Return the evaluations that a run has, by step, with their times in ms."""
-        by_step: dict[int, dict[str, Any]] = defaultdict(dict)
+        by_step: dict[int, dict[str, object]] = defaultdict(dict)
         times_ms = {}
         for name, source in SOURCES.items():
             for metric in self._client.get_metric_history(run_id, name):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from analysis.trials.table import METRICS
+from sweeps.records.events import EvaluationValues
 from sweeps.records.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ class StoredRun:
         )
 
 
-# Any: an evaluation mixes numbers, text and the mapping "usage".
-def metrics_of(evaluation: Mapping[str, Any]) -> dict[str, float]:
+def metrics_of(evaluation: EvaluationValues) -> dict[str, float]:
     """Return the metrics of an evaluation by their names in MLflow.
 
     Evaluations of an earlier version have no resource usage.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from analysis.text.document import as_code, as_text, code_block
 from analysis.text.links import artifact_link, artifact_source, run_link
 from analysis.trials.mlflow_store import PICTURE, REPORT, report_link
+from sweeps.records.events import EvaluationValues
 from sweeps.records.records import SweepRecord, TrialRecord
 from sweeps.tracking.views import view_link
 from trainables.persistence.artifacts import SAMPLE
@@ -18,8 +18,7 @@ from trainables.worker.trial_log import LOG
 
 def trial_note(
     record: TrialRecord,
-    # Any: evaluations of the outbox mix numbers and text.
-    evaluations: Sequence[Mapping[str, Any]],
+    evaluations: Sequence[EvaluationValues],
     title: str,
     artifacts: Path | None,
 ) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from analysis.errors import AnalysisError, nearest
 from analysis.text.messages import first_line
@@ -12,7 +12,11 @@ from analysis.trials.mlflow_store import open_store
 from trainables.errors import UserError
 from trainables.persistence.artifacts import CONFIGURATION, WEIGHTS
 
-ALWAYS = {  # settings of MLflow that change what a write means, whatever the user chose
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+ALWAYS = {  # settings of MLflow that override the user's, because they change what a write means
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",  # a write that fails later would count as done
     "MLFLOW_TRUNCATE_LONG_VALUES": "true",  # else a long note keeps its run from being sent
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # our output is read by programs
@@ -20,13 +24,13 @@ ALWAYS = {  # settings of MLflow that change what a write means, whatever the us
 }
 
 
-def mlflow_client(uri: str, must_exist: bool = False, driven: str | None = None) -> Any:
-    """An `MlflowClient` that keeps quiet and gives up soon.
+def mlflow_client(uri: str, must_exist: bool = False, driven: str | None = None) -> MlflowClient:
+    """Return a client that prints nothing and gives up soon if the server does not answer.
 
     Args:
         uri: of the store.
-        must_exist: do not make a new store where there is no file.
-        driven: the sweep that this process runs.
+        must_exist: do not create a store if there is no file.
+        driven: name of the sweep that this process runs.
 
     Raises:
         UserError: the store cannot be opened.
@@ -38,16 +42,16 @@ def mlflow_client(uri: str, must_exist: bool = False, driven: str | None = None)
         raise UserError(str(error)) from None
 
 
-def sweep_experiments(client: Any, sweep: str | None) -> dict[str, str]:
-    """The experiments of sweeps, name to id; only one of them if a sweep is named.
+def sweep_experiments(client: MlflowClient, sweep: str | None) -> dict[str, str]:
+    """Return the ids of the experiments of sweeps by name; of one sweep if it is given.
 
     Raises:
-        UserError: there is none, or none of that name.
+        UserError: there is no sweep, or none of that name.
     """
     found = {
-        one.name: one.experiment_id
-        for one in client.search_experiments()
-        if any(tag.startswith("mlflow.sharedViewState.") for tag in one.tags)
+        experiment.name: experiment.experiment_id
+        for experiment in client.search_experiments()
+        if any(tag.startswith("mlflow.sharedViewState.") for tag in experiment.tags)
     }
     if not found:
         raise UserError("the MLflow store has no sweep yet; run one first")
@@ -58,13 +62,13 @@ def sweep_experiments(client: Any, sweep: str | None) -> dict[str, str]:
     return {sweep: found[sweep]}
 
 
-def fetch_model(client: Any, name: str, folder: Path) -> Path:
+def fetch_model(client: MlflowClient, name: str, folder: Path) -> Path:
     """Download the files of a trained model.
 
     Args:
         client: from `mlflow_client`.
         name: an MLflow run id, a trial's key, or SWEEP/best.
-        folder: where to.
+        folder: receives the files.
 
     Returns:
         The folder with the files.
@@ -85,14 +89,14 @@ def fetch_model(client: Any, name: str, folder: Path) -> Path:
     return folder
 
 
-def _find_trial(client: Any, name: str) -> Any:
+def _find_trial(client: MlflowClient, name: str) -> Run:
     sweep, slash, which = name.rpartition("/")
     if slash and which == "best":
         (experiment_id,) = sweep_experiments(client, sweep).values()
         order = ["metrics.val_loss ASC"]
         query = "tags.role = 'trial' AND attributes.status = 'FINISHED'"
         runs = client.search_runs([experiment_id], query, max_results=1_000, order_by=order)
-        found = [run for run in runs if not run.data.tags.get("stopped")]  # those have a model
+        found = [run for run in runs if not run.data.tags.get("stopped")]  # only these have a model
         if not found:
             raise UserError(f"no trial of {sweep} is finished, so it has no best model yet")
     else:

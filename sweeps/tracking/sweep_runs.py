@@ -59,7 +59,8 @@ class SweepRuns:
 
         Args:
             uri: of the store.
-            outbox: of the sweep; is told what the store has and what it lacks.
+            outbox: of the sweep; runs that it does not know, or that the store lacks, are
+                recorded there.
             artifact_root: where a new experiment keeps artifacts; None leaves it to the server.
             storage: where the trials keep their state.
             reports: a folder of tables, for the sweep's run.

@@ -1,25 +1,25 @@
 """The saved views of a sweep's MLflow experiment, and the links that open them.
 
-Left alone, the MLflow UI shows a table without params or metrics and charts the first ten runs. A
-saved view mends that. It is an experiment tag, `mlflow.sharedViewState.<key>`, in a format that is
-internal to the UI. What is relied on here was read in the bundle of MLflow 3.17.2; the browser
-test holds it.
+By default the MLflow UI shows a table without params or metrics, and charts of the first ten runs.
+A saved view corrects that. It is an experiment tag, `mlflow.sharedViewState.<key>`, in a format
+that is internal to the UI. The following was read in the bundle of MLflow 3.17.2; the browser test
+checks it.
 
 - The tag's value is a JSON object: `name` (shown in the menu of saved views), `createdAt` and
-  `updatedAt` (ms since the epoch), and `state`, which is JSON again, as a string. A key that
-  `state` lacks has the UI's default.
-- What is fetched: `searchFilter`, `orderByKey`, `orderByAsc`. Runs without the metric come last.
+  `updatedAt` (ms since the epoch), and `state`, a string of JSON. A key that `state` lacks has the
+  UI's default.
+- Which runs: `searchFilter`, `orderByKey`, `orderByAsc`. Runs without the metric come last.
 - The table: `selectedColumns`, `columnOrder` and `columnWidths` (pixels) name a column as
   ``params.`n_embd` ``, ``tags.`stage` ``, ``metrics.`val_loss` `` or `duration`, which cannot be
   hidden.
-- The charts: `runsHiddenMode` is FIRST_10_RUNS unless SHOW_ALL is said; `compareRunSections` have a
+- The charts: `runsHiddenMode` is FIRST_10_RUNS unless it is SHOW_ALL; `compareRunSections` have a
   `uuid` that their cards in `compareRunCharts` name as `metricSectionId`. Lines are not grouped:
   the mean of a group jumps wherever one of its trials ends.
-- A line card that leaves out `lineSmoothness` and `useGlobalLineSmoothing` is smoothed by the UI:
-  wrong numbers, silently. Its `range` counts if it has both `yMin` and `yMax`: decimal logarithms
-  where `scaleType` is log.
+- A line card that leaves out `lineSmoothness` and `useGlobalLineSmoothing` is smoothed by the UI,
+  which shows wrong numbers without a notice. Its `range` counts if it has both `yMin` and `yMax`:
+  decimal logarithms where `scaleType` is log.
 - A run's tag `mlflow.runColor` (#rrggbb) is the colour of its lines.
-- What the home page leads to is decided by the browser alone (`mlflow.workflowType` in its local
+- The browser alone decides where the home page leads (`mlflow.workflowType` in its local
   storage, which is "genai" at first): traces, until "Model training" is chosen. No tag and no
   setting of the server changes it.
 - The link needs `workflowType` and `compareRunsMode`. With `searchFilter` or `orderByKey` beside
@@ -51,12 +51,12 @@ _MODES: Mapping[str, str] = {"ranking": "TABLE", "curves": "CHART"}
 def saved_views(
     params: Sequence[str], tags: Sequence[str] = (), *, sweep: str | None = None
 ) -> dict[str, str]:
-    """Experiment tags, name to value, that give an experiment its views `ranking` and `curves`.
+    """Return the experiment tags, name to value, of the views `ranking` and `curves`.
 
     `ranking` is the table of trials by val_loss, best first; `curves` charts val_loss and
-    train_loss by step, one line a trial. Each holds the other's layout too, for the buttons of the
-    UI that turn a table into charts and back. Both leave out failed trials, whose last loss says
-    nothing, and runs without the tag `role=trial`, such as the parent.
+    train_loss by step, one line for each trial. Each contains the other's layout too, for the
+    buttons of the UI that turn a table into charts and back. Both leave out failed trials, whose
+    last loss means nothing, and runs without the tag `role=trial`, such as the parent.
 
     Args:
         params: the ranking's first columns, in this order.
@@ -78,12 +78,12 @@ def saved_views(
 
 
 def cut(view: str, losses: Sequence[float]) -> str:
-    """A saved view whose charts show the losses at which trials ended, not where they began.
+    """Return a saved view whose charts show the losses at which trials ended, not the first ones.
 
     Args:
         view: the value of its tag.
-        losses: the last losses of trials, nats per character. What is far above the others, as a
-            trial is that learnt little, would flatten them all: it is cut off.
+        losses: the last losses of trials, nats per character. A loss far above the others, as of a
+            trial that learnt little, is outside the charts, because it would flatten them.
     """
     known = sorted(loss for loss in losses if 0 < loss < math.inf)
     if not known:
@@ -100,7 +100,7 @@ def cut(view: str, losses: Sequence[float]) -> str:
 
 
 def view_link(base_url: str, experiment_id: str, view: str) -> str:
-    """The address that opens an experiment on one of its saved views.
+    """Return the address that opens an experiment with one of its saved views.
 
     Raises:
         ValueError: there is no such view.
@@ -117,9 +117,9 @@ def view_link(base_url: str, experiment_id: str, view: str) -> str:
 
 
 def server_address(uri: str) -> str:
-    """Where people open the server at a tracking URI: SWEEPS_UI_ADDRESS, if it says otherwise.
+    """Return the address of a tracking server for browsers: SWEEPS_UI_ADDRESS if that is set.
 
-    In a network of containers the server has a name that no browser knows.
+    In a network of containers the server has a name that no browser can resolve.
     """
     return os.environ.get("SWEEPS_UI_ADDRESS") or address_of(uri)
 
@@ -132,7 +132,7 @@ def _filter(sweep: str | None) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A string of MLflow's filter language, which has two kinds of quotes and no escapes."""
+    """Return a string of MLflow's filter language, which has two kinds of quotes and no escapes."""
     for quote_mark in ("'", '"'):
         if quote_mark not in value:
             return f"{quote_mark}{value}{quote_mark}"
@@ -151,7 +151,7 @@ def _table(params: Iterable[str], tags: Iterable[str]) -> dict[str, object]:
 
 
 def _width_px(name: str) -> int:
-    """As wide as the header needs: the columns of a small sweep fit beside the assistant panel."""
+    """Return the width that the header needs: few columns fit beside the assistant panel."""
     return max(80, 28 + 8 * len(name))
 
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from analysis.text.terminal import pass_on, table, visible
-from sweeps.cli import main as command
+from sweeps.cli import outcome
 from sweeps.cli.main import main
 from sweeps.cluster import jobs as client
 from sweeps.execution.progress import Before, Progress
@@ -198,7 +198,7 @@ def test_the_ranking_of_a_run_shows_its_settings_as_they_are(
 ) -> None:
     hidden = ("train_loss", "best_val_loss", "training_seconds", "left_out", "run_ids")
     ranking = pd.DataFrame({"word": HOSTILE, "rate": 1e-5, "val_loss": [1e200, *range(5)]})
-    command._show_ranking(ranking.assign(**dict.fromkeys(hidden, 0)))
+    outcome.show_ranking(ranking.assign(**dict.fromkeys(hidden, 0)))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["word", "rate", "val_loss"]
     assert lines[1].split() == ["[/red]x", "1e-05", "1e+200"]
@@ -207,7 +207,7 @@ def test_the_ranking_of_a_run_shows_its_settings_as_they_are(
 
 def test_why_trials_failed_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     record = SimpleNamespace(reason="[/red]\x1b[2J", content={"name": ":smile:"}, key="k")
-    command._show_failures([record], SimpleNamespace(where=lambda key: key))  # type: ignore
+    outcome.show_failures([record], SimpleNamespace(where=lambda key: key))  # type: ignore
     said = capsys.readouterr().out
     assert said.startswith("failed  1 x [/red]\\x1b[2J\n        first: :smile: (k)")
 
@@ -270,7 +270,7 @@ def shown_progress(name: str) -> Progress:
     ("program", "part", "arguments"),
     [
         ("analysis", "analysis.trials.loading.load_trials", ["rankings", "study"]),
-        ("sweeps", "sweeps.planning.plan.make_plan", ["plan", "quickstart"]),
+        ("sweeps", "sweeps.planning.planner.make_plan", ["plan", "quickstart"]),
     ],
 )
 def test_ctrl_c_is_a_line_and_exit_code_130(
@@ -280,7 +280,7 @@ def test_ctrl_c_is_a_line_and_exit_code_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(part, interrupted)
-    module = {"analysis": "analysis.command", "sweeps": "sweeps.cli.main"}[program]
+    module = "sweeps.cli.main" if program == "sweeps" else "analysis.command"
     main = importlib.import_module(module).main
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 130

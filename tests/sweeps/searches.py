@@ -6,12 +6,12 @@ import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 
 from analysis.text.plain_yaml import parse_yaml
+from sweeps.execution.run import RunContext
 from sweeps.planning.overriding import override
 from sweeps.planning.plan import Plan
 from sweeps.planning.planner import expand
@@ -50,12 +50,12 @@ def corpus() -> Corpus:
 def simulate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let the commands work in a folder with a corpus, and simulate trials instead of training."""
 
-    def train(plan: Plan, queue: Queue, state: Any, options: Any, outbox: Outbox, *_: Any) -> None:
+    def train(run: RunContext, queue: Search) -> None:
         listen = queue.on_event
-        queue.on_event = lambda event: (outbox.record(event), listen(event))  # type: ignore
+        queue.on_event = lambda event: (run.outbox.record(event), listen(event))  # type: ignore
         Simulation(queue, valley).run()
 
-    monkeypatch.setattr("sweeps.execution.service._train", train)
+    monkeypatch.setattr("sweeps.execution.service.train", train)
     monkeypatch.chdir(folder)
     (folder / "play.txt").write_text(write_play(characters=20_000))
 

@@ -42,12 +42,12 @@ def heads(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(empty_store, "state/mlflow.db")
 
     def run(*overrides: str, text: str = SEARCH, dies_after: int | None = None) -> list[str]:
-        def train(plan: Any, queue: Any, state: Any, options: Any, outbox: Any, *_: Any) -> None:
+        def train(sweep_run: Any, queue: Any) -> None:
             listen = queue.on_event
-            queue.on_event = lambda event: (outbox.record(event), listen(event))
+            queue.on_event = lambda event: (sweep_run.outbox.record(event), listen(event))
             Simulation(queue, valley, dies_after=dies_after).run()
 
-        monkeypatch.setattr("sweeps.execution.service._train", train)
+        monkeypatch.setattr("sweeps.execution.service.train", train)
         Path("sweep.yaml").write_text(text)
         done = CliRunner().invoke(main, ["run", "sweep.yaml", *overrides])
         if dies_after is None:

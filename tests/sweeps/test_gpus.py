@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from sweeps.planning.estimate import Estimate, TrialCost
-from sweeps.resources.gpus import GpuShares, largest, measured_here, pick, settle
+from sweeps.resources.gpus import (
+    GpuShares,
+    choose_gpus,
+    largest_of_each_shape,
+    measured_here,
+    share_for,
+)
 from sweeps.resources.nodes import Node, concurrency
 from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
@@ -41,7 +47,7 @@ def never() -> Sequence[GpuUse | None]:
     ],
 )
 def test_as_many_share_a_gpu_as_fit(trial_gib: float, gpu_gib: float, count: int) -> None:
-    assert pick(use(trial_gib, gpu_gib)) == 1 / count
+    assert share_for(use(trial_gib, gpu_gib)) == 1 / count
 
 
 @pytest.mark.parametrize(
@@ -62,19 +68,19 @@ def test_auto_becomes_a_number(
     uses: list[GpuUse | None], nodes: list[Node], share: float, words: str
 ) -> None:
     alone = AUTO.model_copy(update={"pack": "off"})
-    resources, said = settle(alone, nodes, lambda: uses)
+    resources, said = choose_gpus(alone, nodes, lambda: uses)
     assert resources == Resources(gpus_per_trial=share, pack="off")
     assert words in said
     assert concurrency(resources, nodes) > 0
 
 
 def test_no_more_than_two_packs_share_a_gpu() -> None:
-    resources, _ = settle(AUTO, [Node(16, 1)], lambda: [use(0.9, 79)])
+    resources, _ = choose_gpus(AUTO, [Node(16, 1)], lambda: [use(0.9, 79)])
     assert resources.gpus == 1 / 2
 
 
 def test_auto_without_a_gpu_measures_nothing_and_trains_on_cpus() -> None:
-    resources, said = settle(AUTO, [Node(8, 0), Node(2, 0)], never)
+    resources, said = choose_gpus(AUTO, [Node(8, 0), Node(2, 0)], never)
     assert resources.gpus == 0
     assert "there is none: the trials train on CPUs" in said
     assert concurrency(resources, [Node(8, 0), Node(2, 0)]) == 10
@@ -83,7 +89,7 @@ def test_auto_without_a_gpu_measures_nothing_and_trains_on_cpus() -> None:
 @pytest.mark.parametrize("gpus", [0, 0.25, 2])
 def test_a_number_stays_as_it_is(gpus: float) -> None:
     resources = Resources(gpus_per_trial=gpus)
-    assert settle(resources, [Node(8, 8)], never) == (resources, "")
+    assert choose_gpus(resources, [Node(8, 8)], never) == (resources, "")
 
 
 @pytest.mark.parametrize("given", ["autos", "", -1, True, None, float("nan"), float("inf"), [1]])
@@ -100,7 +106,7 @@ def test_the_largest_of_each_shape_is_measured_first(make_trial: MakeTrial) -> N
         for seed in (1, 2)
     ]
     costs = {trial.key: TrialCost(1, trial.flat["n_embd"], 0) for trial in trials}
-    found = largest(trials, Estimate(costs, 1, 1, 1, 0))
+    found = largest_of_each_shape(trials, Estimate(costs, 1, 1, 1, 0))
     assert [trial.flat["n_embd"] for trial in found] == [64, 16, 8]
 
 
@@ -118,9 +124,9 @@ def test_a_gpu_that_cannot_be_measured_is_a_warning(
 class TestShares:
     def test_it_doubles_up_to_a_whole_gpu(self, make_trial: MakeTrial) -> None:
         trial, shares = make_trial("bigram"), GpuShares(0.3)
-        assert shares.of(trial) == 0.3
-        assert shares.grow(trial, 0.3) == shares.of(trial) == 0.6
-        assert shares.grow(trial, 0.6) == shares.of(trial) == 1
+        assert shares.share_of(trial) == 0.3
+        assert shares.grow(trial, 0.3) == shares.share_of(trial) == 0.6
+        assert shares.grow(trial, 0.6) == shares.share_of(trial) == 1
         assert shares.grow(trial, 1) is None
 
     @pytest.mark.parametrize("gpus", [0, 1, 2])
@@ -132,6 +138,6 @@ class TestShares:
         one, same = (make_trial("bigram", seed=seed, learning_rate=seed / 9) for seed in (1, 2))
         other = make_trial("bigram", batch_size=128)
         assert shares.grow(one, 0.25) == 0.5
-        assert shares.of(same) == 0.5
+        assert shares.share_of(same) == 0.5
         assert shares.grow(same, 0.25) == 0.5  # it ran before the first one was known
-        assert shares.of(other) == 0.25
+        assert shares.share_of(other) == 0.25

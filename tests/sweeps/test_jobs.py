@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 from ray.job_submission import JobDetails, JobStatus, JobType
 
-from sweeps.cli.main import AGAIN, main
+from sweeps.cli.main import main
 from sweeps.cluster import jobs as client
+from sweeps.process.resuming import AGAIN
 from sweeps.process.summary import WANTS_JSON, Summary
 
 

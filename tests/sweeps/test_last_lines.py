@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 from analysis.errors import AnalysisError
 from analysis.trials.sqlite_store import store_uri
 from sweeps.cli.main import main
-from sweeps.execution import service
+from sweeps.execution import conclusion, service
+from sweeps.execution.run import Outcome
 from sweeps.planning.planner import make_plan
 from sweeps.process.stopping import Stop
 from sweeps.records.events import TrialEvent
@@ -129,9 +130,9 @@ def test_a_grid_ends_with_what_its_settings_did_and_how_to_judge_it(
 
 def test_a_search_has_no_means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     picked = [suggested("s", n, {"n_embd": n}, 2.0 + n) for n in range(3)]
-    outcome = service.Outcome(Stop(), tmp_path, SharedFolder(tmp_path), "")
-    monkeypatch.setattr(service, "load_trials", lambda *_: searched(picked))
-    service._rank("tuned", outcome)
+    outcome = Outcome(Stop(), tmp_path, SharedFolder(tmp_path), "")
+    monkeypatch.setattr(conclusion, "load_trials", lambda *_: searched(picked))
+    conclusion.rank("tuned", outcome)
     assert outcome.ranking is not None
     assert outcome.means == []
 
@@ -173,7 +174,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Resu
     """Run a sweep that ends as it is told."""
 
     def run_as(uri: str, *arguments: str, **fields: Any) -> Result:
-        outcome = service.Outcome(Stop(), tmp_path, SharedFolder(tmp_path), uri, **fields)
+        outcome = Outcome(Stop(), tmp_path, SharedFolder(tmp_path), uri, **fields)
         monkeypatch.setattr(service, "run_sweep", lambda *_: outcome)
         return run(*arguments)
 
@@ -237,7 +238,7 @@ def test_a_ranking_that_cannot_be_made_is_said(
     def refuse(*_: object) -> None:
         raise AnalysisError("the store is gone")
 
-    monkeypatch.setattr(service, "load_trials", refuse)
+    monkeypatch.setattr(conclusion, "load_trials", refuse)
     done = run()
     assert done.exit_code == 1
     assert said(done)["tables"] == "there are none: the store is gone"

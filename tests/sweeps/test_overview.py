@@ -30,7 +30,7 @@ from trainables.errors import UserError
 from trainables.persistence.storage import SharedFolder
 
 COMMAND = "sweeps run letters"
-SAID = f"killed  the driver of study ended without a word; it goes on by its command ({COMMAND})"
+SAID = f"killed  the driver of study was killed; continue it by its command ({COMMAND})"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 
 from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
-from sweeps.resources.packs import Packs, settle_packs
+from sweeps.resources.packs import Packs, choose_packs
 from sweeps.search.queue import Queue, TrialSource
 from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
@@ -42,7 +42,7 @@ def test_trials_of_a_shape_are_taken_together_in_the_order_of_the_queue(
 ) -> None:
     queue, packs = Queue(), Packs(Resources(pack=3))
     queue.put(trials)
-    assert packs.of(trials) == queue.demand(packs) == 4
+    assert packs.count(trials) == queue.demand(packs) == 4
     assert packs.in_words(trials) == "2 of 2 trials, 1 of 3 trials; 1 trials alone"
     assert packs.largest(trials) == 3
     assert packs_in(queue, packs) == [
@@ -130,10 +130,10 @@ def test_auto_measures_no_larger_packs_than_leave_the_others_something_to_do(
         return {stack_shape(trials[0]): 3}
 
     with_gpu = Resources(gpus_per_trial=1)
-    packs = settle_packs(plan, with_gpu, len(trials), at_once, measure)
+    packs = choose_packs(plan, with_gpu, len(trials), at_once, measure)
     assert (asked, packs.size(trials[0])) == ([most], 3)
     for resources in (Resources(), Resources(gpus_per_trial=1, pack="off")):
-        assert settle_packs(plan, resources, len(trials), at_once, measure).size(trials[0]) == 1
+        assert choose_packs(plan, resources, len(trials), at_once, measure).size(trials[0]) == 1
     assert len(asked) == 1
 
 
@@ -153,8 +153,8 @@ def test_what_cannot_be_one_or_dies_together_trains_alone(trials: list[TrialConf
     packs = Packs(Resources(pack=5))
     packs.split(trials[:1] + trials[2:4], "deaths")
     assert [packs.size(trials[i]) for i in (0, 2, 3, 4)] == [1, 1, 1, 5]
-    assert not packs.are_one(trials[4], trials[0])
-    assert packs.are_one(trials[4], trials[5])
+    assert not packs.can_join(trials[4], trials[0])
+    assert packs.can_join(trials[4], trials[5])
     packs.split([trials[1], trials[7]], "shape")
     assert packs.size(trials[1]) == 1
     assert packs.size(trials[4]) == 5

@@ -62,7 +62,7 @@ def test_the_presets_are_the_38_published_configurations_at_their_widths(
     name: str, widths: Sequence[int], corpus: Corpus
 ) -> None:
     made = expand(load_sweep(name)[0], corpus, name)
-    cells = {
+    configurations = {
         (t.flat["variant"], t.flat.get("pe_type"), t.flat.get("n_embd"), t.flat["block_size"])
         for t in made.trials
     }
@@ -73,7 +73,7 @@ def test_the_presets_are_the_38_published_configurations_at_their_widths(
         for block_size in (8, 16, 32, 64)
     }
     assert len(made.trials) == 38
-    assert cells == attention | {("bigram", None, None, 8), ("factorized", None, 384, 8)}
+    assert configurations == attention | {("bigram", None, None, 8), ("factorized", None, 384, 8)}
     assert made.varying == ("variant", "pe_type", "n_embd", "block_size")
     assert made.names.run_name(made.trials[-1]) == f"attention rope n_embd={widths[-1]} block=64"
 

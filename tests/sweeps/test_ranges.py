@@ -69,7 +69,7 @@ def test_a_range_of_one_value_in_an_earlier_sweep_has_no_edge() -> None:
     ("given", "part"),
     [
         ({"low": 8, "high": 10, "step": 8}, "step=8 leads from low=8 beyond high=10"),
-        ({"low": 0.1, "high": 0.2, "step": 1e300}, "there is one value only"),
+        ({"low": 0.1, "high": 0.2, "step": 1e300}, "low is the only value"),
         ({"low": 0.0, "high": 1e30, "step": 1e-9}, "step=1e-09 is too small"),
         ({"low": 1, "high": 2**53, "step": 1}, "step=1 is too small"),
     ],
@@ -182,10 +182,10 @@ def test_conditions_and_arms_are_counted_each_once() -> None:
 """
     start, end = SWEEP.index("arms:"), SWEEP.index("search: {trials")
     made = plan(SWEEP[:start] + arms + SWEEP[end:])
-    (cell,) = made.studies
-    found = allowed(cell, [], 1)
+    (study,) = made.studies
+    found = allowed(study, [], 1)
     assert (len(found.keys), found.looked_at, found.is_all) == (2 + 3 * (1 + 3), 14, True)
-    found = allowed(cell, ["n_embd > 2"], 1)  # the bigram has no such setting
+    found = allowed(study, ["n_embd > 2"], 1)  # the bigram has no such setting
     assert len(found.keys) == 2 + 2 * (1 + 3)
     searched = search(made)
     Simulation(searched, valley).run()

@@ -10,7 +10,7 @@ from tests.sweeps.searches import SWEEP, plan
 from trainables.errors import UserError, validate
 
 GRID = """
-name: cells
+name: studies
 training: {max_steps: 20, eval_every: 10}
 arms:
   - model: {variant: bigram}
@@ -36,7 +36,7 @@ arms:
 
 def test_what_is_in_the_grid_is_compared_and_what_is_in_the_search_is_tuned_in_each_of_it() -> None:
     made = plan(GRID)
-    assert [cell.label for cell in made.studies] == [
+    assert [study.label for study in made.studies] == [
         "attention pe_type=rope block_size=4",
         "attention pe_type=rope block_size=8",
         "attention pe_type=randn block_size=4",
@@ -59,33 +59,33 @@ def test_each_end_and_each_choice_is_tried_before_the_start_those_under_a_condit
 
 
 def test_a_parameter_is_chosen_only_where_its_condition_holds() -> None:
-    (cell, *_) = plan(GRID).studies
+    (study, *_) = plan(GRID).studies
 
     def values(schedule: str) -> dict[str, object]:
         def pick(name: str, parameter: Parameter) -> object:
             return schedule if name == "schedule" else parameter.high
 
-        return cell.choose(pick)[1]
+        return study.choose(pick)[1]
 
     assert values("cosine")["training.warmup_steps"] == 10
     assert "training.warmup_steps" not in values("constant")
 
 
 def test_arms_without_a_grid_share_a_study_that_chooses_among_them() -> None:
-    (cell,) = plan(ARMS).studies
+    (study,) = plan(ARMS).studies
     asked = []
 
     def pick(name: str, parameter: Parameter) -> object:
         asked.append(name)
         return parameter.choices[-1] if parameter.choices else parameter.low
 
-    arm, values = cell.choose(pick)
+    arm, values = study.choose(pick)
     assert asked == ["arm", "learning_rate", "pe_type"]
     assert arm.configure(values, 1).flat["pe_type"] == "randn"
 
 
 def test_arms_that_give_a_setting_other_ranges_have_a_parameter_each() -> None:
-    (cell,) = plan(ARMS.replace("1e-1", "1", 1)).studies
+    (study,) = plan(ARMS.replace("1e-1", "1", 1)).studies
     names = []
     for label in ("bigram", "attention"):
 
@@ -93,7 +93,7 @@ def test_arms_that_give_a_setting_other_ranges_have_a_parameter_each() -> None:
             names.append(name)
             return label if name == "arm" else (parameter.choices or [parameter.low])[0]
 
-        cell.choose(pick)
+        study.choose(pick)
     assert names == [
         "arm", "learning_rate of bigram", "arm", "learning_rate of attention", "pe_type"
     ]  # fmt: skip
@@ -101,16 +101,16 @@ def test_arms_that_give_a_setting_other_ranges_have_a_parameter_each() -> None:
 
 def test_arms_of_one_variant_are_told_apart() -> None:
     twice = ARMS.replace("variant: bigram", "variant: attention, n_embd: 8")
-    (cell,) = plan(twice).studies
+    (study,) = plan(twice).studies
     labels = ["attention (arms[0])", "attention (arms[1])"]
-    assert [arm.label for arm in cell.arms] == labels
+    assert [arm.label for arm in study.arms] == labels
 
     def pick(name: str, parameter: Parameter) -> object:
         return labels[1] if name == "arm" else (parameter.choices or [parameter.low])[0]
 
-    assert cell.choose(pick)[0].index == 1
+    assert study.choose(pick)[0].index == 1
     gridded = twice.replace("    search", "    grid: {training.block_size: [8]}\n    search")
-    names = [cell.label for cell in plan(gridded).studies]
+    names = [study.label for study in plan(gridded).studies]
     assert names == [f"{label} block_size=8" for label in labels]
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.resources.fair_share import Claim, allot
+from sweeps.resources.fair_share import ShareRequest, fair_shares
 
 
-def claim(sweep: str, wanted: int = 100, priority: float = 1, **shape: float) -> Claim:
-    return Claim(sweep, wanted, shape.get("cpus", 1), shape.get("gpus", 0), priority)
+def claim(sweep: str, wanted: int = 100, priority: float = 1, **shape: float) -> ShareRequest:
+    return ShareRequest(sweep, wanted, shape.get("cpus", 1), shape.get("gpus", 0), priority)
 
 
 def test_a_sweep_alone_gets_what_it_wants_even_beyond_the_cluster() -> None:
-    assert allot([claim("a", 7)], 4, 0) == {"a": 7}
+    assert fair_shares([claim("a", 7)], 4, 0) == {"a": 7}
 
 
 @pytest.mark.parametrize(
@@ -31,5 +31,7 @@ def test_a_sweep_alone_gets_what_it_wants_even_beyond_the_cluster() -> None:
         ([claim("a", 0), claim("b", 0)], 8, 0, {"a": 0, "b": 0}),
     ],
 )
-def test_shares(claims: list[Claim], cpus: float, gpus: float, expected: dict[str, int]) -> None:
-    assert allot(claims, cpus, gpus) == expected
+def test_shares(
+    claims: list[ShareRequest], cpus: float, gpus: float, expected: dict[str, int]
+) -> None:
+    assert fair_shares(claims, cpus, gpus) == expected

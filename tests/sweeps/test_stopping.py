@@ -18,7 +18,7 @@ from sweeps.process.stopping import DEADLINE_S, EXIT_S, FORCE_S, NEVER, SAME_S, 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class LeftError(Exception):
+class EndedError(Exception):
     """Stands for the end of the process."""
 
 
@@ -35,10 +35,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def stop(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Stop:
     """One that enforces nothing, and whose end of the process is an exception."""
 
-    def leave(words: str = "", last: object = None) -> None:
-        raise LeftError(words)
+    def end_process(message: str = "", save: object = None) -> None:
+        raise EndedError(message)
 
-    monkeypatch.setattr(signals, "leave", leave)
+    monkeypatch.setattr(signals, "end_process", end_process)
     monkeypatch.setattr(Stop, "_enforce", lambda stop: None)
     return Stop()
 
@@ -51,7 +51,7 @@ def test_the_first_signal_interrupts_and_a_later_one_ends_the_process(
     stop.on_signal(first)
     assert (stop.cause, stop.is_interrupted) == ("interrupted", True)
     clock.now_s += SAME_S + 0.1
-    with pytest.raises(LeftError, match="at once"):
+    with pytest.raises(EndedError, match="at once"):
         stop.on_signal(second)
 
 
@@ -223,7 +223,7 @@ def test_a_stuck_main_thread_is_ended_at_the_deadline(
 stopping.DEADLINE_S = 1.0
 stop = Stop()
 stop.at_deadline = lambda: print("saved")
-with signals.given_to(stop):
+with signals.received_by(stop):
     exec(stuck)
 """
     code = f"stuck = {STUCK!r}\n{code}"

@@ -1,6 +1,6 @@
 """The text that models train on.
 
 corpus     the text as token ids
-verse      the corpus that comes with the package
-batches    batches of the text, and the random streams
+verse      the embedded corpus, which needs no download
+batches    batches of the text, and random streams
 """

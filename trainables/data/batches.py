@@ -1,4 +1,4 @@
-"""Windows of the text, and the random streams. Shapes: B batch, T time, N tokens of a split."""
+"""Windows of the text, and random streams. Shapes: B batch, T time, N tokens of a split."""
 
 from __future__ import annotations
 
@@ -10,35 +10,32 @@ from torch import Tensor
 
 
 def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A random stream of its own for each purpose of a seed.
-
-    What one purpose draws, and how often, changes nothing for the others.
-    """
+    """Return the random stream of a seed for one purpose, independent of those for others."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def initial_stream(seed: int) -> torch.Generator:
-    """The stream of a model's initial values: what `torch.manual_seed(seed)` before it would give.
+    """Return the random stream of a model's initial values, equal to `torch.manual_seed(seed)`.
 
-    So seed 1337 starts from the very weights of the published study.
+    With it seed 1337 starts from the weights of the published study.
     """
     return torch.Generator().manual_seed(seed)
 
 
 class WindowSampler:
-    """Random windows with replacement from one split, by one gather on the split's device."""
+    """Draws random windows with replacement from one split, on the split's device."""
 
     def __init__(self, tokens_N: Tensor, batch_size: int, block_size: int) -> None:
         self.windows_NT1 = tokens_N.unfold(0, block_size + 1, 1)  # a view: no copies
         self.batch_size = batch_size
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs and next tokens, each (B, T) int64."""
+        """Draw a batch: inputs and next tokens, each (B, T) int64."""
         return self.windows(self.draw_starts(generator))
 
     def draw_starts(self, generator: torch.Generator, out: Tensor | None = None) -> Tensor:
-        """Where windows begin, (B,) int64, on the generator's device or in a tensor there."""
+        """Draw the starts of windows, (B,) int64, on the generator's device or into ``out``."""
         return torch.randint(
             len(self.windows_NT1),
             (self.batch_size,),
@@ -48,7 +45,7 @@ class WindowSampler:
         )
 
     def windows(self, start_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and next tokens of windows by where they begin, each (B, T) int64."""
+        """Return inputs and next tokens of the windows at these starts, each (B, T) int64."""
         windows_NT1 = self.windows_NT1
         window_BT1 = windows_NT1.index_select(0, start_B.to(windows_NT1.device)).long()
         return window_BT1[:, :-1], window_BT1[:, 1:]
@@ -57,11 +54,11 @@ class WindowSampler:
 def consecutive_windows(
     tokens_N: Tensor, block_size: int, batch_tokens: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every token of a split but the first as a target exactly once, in windows of T.
+    """Go through a split in windows of T, with every token but the first as a target once.
 
     Yields:
-        Inputs and next tokens, each (B, T) int64 with B * T <= max(batch_tokens, T); a shorter last
-        window comes alone.
+        Inputs and next tokens, each (B, T) int64 with B * T <= max(batch_tokens, T). A shorter last
+        window is a batch of its own.
     """
     inputs_N, targets_N = tokens_N[:-1], tokens_N[1:]
     whole = len(inputs_N) // block_size * block_size

@@ -26,9 +26,9 @@ TINYSHAKESPEARE_URL = (
 )
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 DOWNLOAD_TIMEOUT_S = 30
-NAMES = ("tinyshakespeare", "embedded")  # others are files
+NAMES = ("tinyshakespeare", "embedded")  # of corpora that are no files of users
 TRAIN_SHARE = 0.9
-MOST_BYTES = 1 << 30  # of a text; tokenised it takes up to five times as much memory
+MOST_BYTES = 1 << 30  # of a text; its tokens take up to five times as much memory
 PIECE_BYTES = 1 << 20
 SHORTER = "train on a part of it, such as its first 100 MB (head -c 100M)"
 
@@ -53,7 +53,7 @@ class Corpus:
 
     @property
     def warning(self) -> str:
-        """What no model can learn of it; empty where all characters occur in training."""
+        """Warning about characters that do not occur in training; empty if there are none."""
         if not self.unseen:
             return ""
         shown = " ".join(map(repr, self.unseen[:8])) + (" ..." if len(self.unseen) > 8 else "")
@@ -64,10 +64,11 @@ class Corpus:
 
     @property
     def vocab_size(self) -> int:
+        """Number of distinct characters V."""
         return len(self.vocabulary)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text.
+        """Return the token ids of a text.
 
         Raises:
             UserError: a character is not in the vocabulary.
@@ -75,10 +76,10 @@ class Corpus:
         return encode(text, self.vocabulary)
 
     def check_block(self, block_size: int) -> None:
-        """Refuse a block that one of the splits is too short for.
+        """Refuse a block size that is too long for one of the splits.
 
         Raises:
-            UserError: the validation split has no window of block_size tokens and a next one.
+            UserError: a split has no window of block_size tokens and a next one.
         """
         longest = min(len(self.train), len(self.validation)) - 1
         if block_size > longest:
@@ -90,7 +91,7 @@ class Corpus:
 
 
 def encode(text: str, vocabulary: str) -> list[int]:
-    """Token ids of a text, by the place of each character in the vocabulary.
+    """Return the token ids of a text: the index of each character in the vocabulary.
 
     Raises:
         UserError: a character is not in the vocabulary.
@@ -106,7 +107,7 @@ def encode(text: str, vocabulary: str) -> list[int]:
 
 
 def decode(ids: list[int], vocabulary: str) -> str:
-    """The text of token ids."""
+    """Return the text of token ids."""
     return "".join(vocabulary[id] for id in ids)
 
 
@@ -115,10 +116,10 @@ def load_corpus(name: str, cache: Path) -> Corpus:
 
     Args:
         name: ``tinyshakespeare``, ``embedded`` or ``file:PATH``.
-        cache: the folder of downloaded corpora; ``NAME/input.txt`` in it is used if it is there.
+        cache: the folder of downloaded corpora; ``NAME/input.txt`` in it is used if it exists.
 
     Raises:
-        UserError: the corpus does not exist, cannot be had, or cannot be trained on.
+        UserError: the corpus does not exist, cannot be read or downloaded, or is too short.
     """
     if name == "embedded":
         return tokenise(name, write_play())
@@ -140,7 +141,7 @@ def tokenise(name: str, text: str) -> Corpus:
 
 
 def _tokenise_utf8(name: str, content: bytes) -> Corpus:
-    """What `tokenise` does, of a text that may be large: piece by piece, without sorting it."""
+    """Do the same as `tokenise` for a large text: piece by piece, without sorting it."""
     if not content:
         raise UserError(f"corpus {name!r} is empty")
     is_used = np.zeros(sys.maxunicode + 1, dtype=bool)  # by code point
@@ -181,7 +182,7 @@ def _tokenise_utf8(name: str, content: bytes) -> Corpus:
 
 
 def _code_points(content: bytes) -> Iterator[npt.NDArray[np.uint32]]:
-    """The characters of a text in UTF-8, some at a time."""
+    """Yield the code points of a text in UTF-8, some at a time."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     whole = memoryview(content)
     for start in range(0, len(content), PIECE_BYTES):
@@ -191,7 +192,7 @@ def _code_points(content: bytes) -> Iterator[npt.NDArray[np.uint32]]:
 
 
 def _first_fault(content: bytes) -> str:
-    """Where a text is not UTF-8, and why."""
+    """Return the first byte of a text that is not UTF-8, and the reason, in words."""
     try:
         content.decode()
     except UnicodeDecodeError as error:
@@ -200,12 +201,12 @@ def _first_fault(content: bytes) -> str:
 
 
 def _content(name: str, cache: Path) -> bytes:
-    """The bytes of a corpus that is a file."""
+    """Return the bytes of a corpus that is a file."""
     if name == "tinyshakespeare":
         return _tinyshakespeare(cache / name / "input.txt")
     kind, _, path = name.partition(":")
     if kind != "file" or not path:
-        raise UserError(f"corpus {brief(name)} {_meant(name)}")
+        raise UserError(f"corpus {brief(name)} {_name_problem(name)}")
     if not is_utf8(name):
         raise UserError(f"corpus {name!r}: its name is not UTF-8; rename the file")
     try:
@@ -215,8 +216,8 @@ def _content(name: str, cache: Path) -> bytes:
         raise UserError(f"corpus {name!r} cannot be read ({error.strerror}){remedy}") from None
 
 
-def _meant(name: str) -> str:
-    """What is wrong with the name of a corpus that does not exist."""
+def _name_problem(name: str) -> str:
+    """Return the problem with the name of a corpus that does not exist, and the remedy."""
     try:
         is_file = os.path.isfile(expand_home(name))
     except OSError:
@@ -229,7 +230,7 @@ def _meant(name: str) -> str:
 
 
 def _tinyshakespeare(path: Path) -> bytes:
-    """From the cache, else downloaded into it; checked either way."""
+    """Read the text from the cache, or download it there; check its sha256 in both cases."""
     try:
         return _checked(read_regular_file(path, MOST_BYTES), "the cached file", path)
     except FileNotFoundError:

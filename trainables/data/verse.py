@@ -1,4 +1,4 @@
-"""The embedded corpus: play-like verse from a seeded grammar, in words of our own.
+"""The embedded corpus: verse in the form of a play, from a seeded grammar.
 
 A play is a run of scenes; a scene has a place, a cast of two to four and a topic. The cast speak
 in turns: an ASK and its ANSWER share a THEME, and some answers close on a couplet that rhymes.
@@ -196,12 +196,12 @@ def typeset(text: str) -> str:
 def write_play(seed: int = 1337, characters: int = 1_115_000) -> str:
     """Write a play of exactly so many characters, the last of them a newline.
 
-    The text depends on nothing but the arguments, whatever the platform and the Python: all chance
-    comes from `Random(seed).random()`, a sequence that Python promises to keep. A shorter play is
-    the beginning of a longer one, its last line cut to length.
+    The text depends on the arguments alone, and not on the platform or the version of Python: all
+    chance comes from `Random(seed).random()`, a sequence that Python promises to keep. A shorter
+    play is the beginning of a longer one, with its last line cut to length.
 
     Args:
-        seed: which play, from 0 on.
+        seed: of the play, from 0 on.
         characters: its length, also in bytes: the text is ASCII.
 
     Raises:

@@ -1,8 +1,8 @@
-"""What a trial keeps on disk.
+"""Files of trials.
 
 checkpoint    the training state
-artifacts     what a finished trial leaves: weights, configuration, sample
-storage       the storage of a sweep: a shared folder, or a URI
-remote        the storage below a URI
+artifacts     weights, configuration and sample of a finished trial
+storage       the storage of a sweep: a shared folder or a URI
+remote        storage below a URI
 scratch       temporary folders
 """

@@ -1,4 +1,4 @@
-"""What a finished trial leaves behind: its weights, its configuration and a sample of its text."""
+"""Artifacts of a finished trial: its weights, its configuration and a sample of its text."""
 
 from __future__ import annotations
 
@@ -26,8 +26,15 @@ SAMPLE_CHARACTERS = 500
 def write_artifacts(
     folder: Path, trial: TrialConfig, model: LanguageModel, vocabulary: str
 ) -> None:
-    """Write the three files of a trained model; the sample depends on the trial's seed alone."""
-    # Copied, as safetensors refuses tensors that share memory: tied weights, say.
+    """Write the artifacts of a trained model; chance in the sample comes from the trial's seed.
+
+    Args:
+        folder: made if it is missing.
+        trial: that trained the model.
+        model: the trained model.
+        vocabulary: its characters in the order of their ids.
+    """
+    # Copies, as safetensors refuses tensors that share memory, such as tied weights.
     state = model.state_dict().items()
     weights = {name: value.cpu().contiguous().clone() for name, value in state}
     write_atomically(folder / WEIGHTS, save(weights))
@@ -40,7 +47,7 @@ def write_artifacts(
 
 
 def load_model(folder: Path) -> tuple[LanguageModel, str, TrialConfig]:
-    """Read a trained model back.
+    """Load a trained model.
 
     Returns:
         The model on the CPU, its vocabulary, and the trial that trained it.
@@ -62,18 +69,18 @@ def load_model(folder: Path) -> tuple[LanguageModel, str, TrialConfig]:
 
 
 def first_prompt(vocabulary: str) -> str:
-    """What a sample continues where nothing is asked for: a new line, if there is one."""
+    """Return the default prompt: a new line, if the vocabulary has one."""
     return "\n" if "\n" in vocabulary else vocabulary[0]
 
 
 def sample_text(model: LanguageModel, vocabulary: str, prompt: str, length: int, seed: int) -> str:
-    """The continuation of a prompt, without the prompt.
+    """Return the continuation of a prompt, without the prompt.
 
     Args:
         model: a trained model.
         vocabulary: its characters in the order of their ids.
         prompt: at least one character, all of them in the vocabulary.
-        length: characters to write.
+        length: in characters.
         seed: equal seeds give equal text.
 
     Raises:

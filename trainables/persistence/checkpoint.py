@@ -1,17 +1,17 @@
-"""Saving a training state and bringing it back bit for bit, without unpickling anything.
+"""Saves a training state and loads it bit for bit, without pickles.
 
 A checkpoint is one safetensors file: tensors (model, optimizer, random state) and a JSON header
-(step, all losses so far, time spent, the trial's key, and a sha256 of all that).
+with the sha256 of all of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,40 +26,52 @@ class CheckpointError(ValueError):
     """The file is not a whole checkpoint of this trial."""
 
 
+class Header(TypedDict):
+    """What a checkpoint has besides its tensors."""
+
+    key: str  # of the trial
+    step: int
+    training_s: float
+    history: Sequence[Mapping[str, float]]  # fields of `Evaluation` by name
+
+
 def save_checkpoint(
     state: TrainingState, path: Path, key: str, previous: Path | None = None
 ) -> None:
-    """Write a state so that the file is either the old one or the new one, whole.
+    """Write a checkpoint; at any moment the file is the whole old or the whole new one.
 
     Args:
         state: a state between two steps.
         path: the file; its folder is made.
         key: the key of the trial.
-        previous: where the old file goes; None drops it.
+        previous: a new name for the old file; None drops it.
+
+    Raises:
+        OSError: it cannot be written.
     """
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors["random.batches"] = state.batches.get_state()
     for parameter, moments in _optimizer_state(state).items():
         tensors |= {f"optimizer.{parameter}.{name}": value for name, value in moments.items()}
-    header = {
+    header: Header = {
         "key": key,
         "step": state.step,
         "training_s": state.training_s,
         "history": [asdict(evaluation) for evaluation in state.history],
     }
-    # Copies: in a stack the step counts of all parameters are one number in memory.
+    # Copies: in a stack the step counts of all parameters share their memory.
     tensors = {name: tensor.detach().contiguous().to("cpu", copy=True)
                for name, tensor in tensors.items()}  # fmt: skip
-    header["sha256"] = _digest(header, tensors)
-    write_atomically(path, save(tensors, {"state": json.dumps(header)}), previous)
+    sealed = {**header, "sha256": _digest(header, tensors)}
+    write_atomically(path, save(tensors, {"state": json.dumps(sealed)}), previous)
 
 
 def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
-    """Bring a trial's initial state to where its checkpoint stands, in place.
+    """Load a checkpoint into the initial state of its trial, in place.
 
     Raises:
-        CheckpointError: the file is cut, altered, of another trial, or not a checkpoint.
-        OSError: it cannot be read, which says nothing of its content.
+        CheckpointError: the file is cut, altered, of another trial, or no checkpoint.
+        OSError: it cannot be read; its content may be good.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -69,7 +81,7 @@ def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
             raise ValueError("its content is not what was saved")
         if header["key"] == key:
             _restore(state, header, tensors)
-    except torch.OutOfMemoryError:  # a RuntimeError that says nothing of the file
+    except torch.OutOfMemoryError:  # a RuntimeError that does not depend on the file
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())
@@ -78,7 +90,7 @@ def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
         raise CheckpointError(f"{path} belongs to trial {header['key']}, not to {key}")
 
 
-def _restore(state: TrainingState, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def _restore(state: TrainingState, header: Header, tensors: dict[str, Tensor]) -> None:
     state.model.load_state_dict(_below("model.", tensors))
     state.batches.set_state(tensors["random.batches"])
     if state.optimizer is not None:
@@ -91,12 +103,14 @@ def _restore(state: TrainingState, header: dict[str, Any], tensors: dict[str, Te
     state.history = [_evaluation(values) for values in header["history"]]
 
 
-def _evaluation(values: Mapping[str, Any]) -> Evaluation:
+def _evaluation(values: Mapping[str, float]) -> Evaluation:
     """Read an evaluation; earlier versions called its losses ``val_nats`` and so on."""
-    return Evaluation(**{name.replace("_nats", "_loss"): value for name, value in values.items()})
+    fields = {name.replace("_nats", "_loss"): value for name, value in values.items()}
+    step = int(fields.pop("step"))
+    return Evaluation(step, **fields)
 
 
-def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def _digest(header: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode())
@@ -105,7 +119,7 @@ def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 
 def _optimizer_state(state: TrainingState) -> dict[str, dict[str, Tensor]]:
-    """The optimizer's tensors (moments and step count) by parameter name."""
+    """Return the optimizer's tensors (moments and step count) by parameter name."""
     if state.optimizer is None:
         return {}
     return {

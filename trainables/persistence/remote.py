@@ -1,6 +1,6 @@
-"""Trials below an fsspec URI: a machine trains in a private folder and brings it there.
+"""Storage below an fsspec URI: a trial works in a private folder, which is copied there.
 
-Retries of a request are the file system's own; what fails all the same is a `StorageError`.
+The file system retries requests itself; a request that still fails raises `StorageError`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import fsspec
 
@@ -18,12 +17,12 @@ from trainables.files import trial_folder
 from trainables.persistence.scratch import ScratchFolder
 from trainables.persistence.storage import CHECKPOINTS, Storage, StorageError, TrialFiles
 
-Stamp = tuple[int, int, int]  # of a file: changes with it
+Stamp = tuple[int, int, int]  # inode, bytes and time of a file: changes with its content
 
 
 @dataclass(frozen=True)
 class RemotePrefix(Storage):
-    """What lies below a URI. Each machine finds its credentials itself, as fsspec's packages do."""
+    """The files below a URI. fsspec's packages find the credentials on each machine."""
 
     uri: str
     remedy = (
@@ -58,7 +57,7 @@ class RemotePrefix(Storage):
         return {str(path.parent) for path in paths if path.name in CHECKPOINTS}.intersection(keys)
 
     def fetch(self, prefix: str, folder: Path) -> None:
-        """Copy all that lies below a prefix into a folder."""
+        """Copy all files below a prefix into a folder."""
         for name in self._names(prefix):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,31 +80,38 @@ class RemotePrefix(Storage):
             file_system.rm_file(f"{root}/{name}")
 
     def _names(self, prefix: str) -> list[str]:
-        """The files below a prefix, by what follows it."""
+        """Return the files below a prefix, by their paths after it."""
         with self._file_system("read") as (file_system, root):
-            file_system.invalidate_cache()  # where others write; S3's listings are new ones anyway
+            file_system.invalidate_cache()  # as other machines write there
             start = f"{root}/{prefix}/"
             paths = [path for path in file_system.find(start) if path.startswith(start)]
         names = [path.removeprefix(start) for path in paths]
-        # Whoever may write there may not choose where files of this machine lie.
+        # A name from there must not lead out of a folder of this machine.
         return [name for name in names if ".." not in PurePosixPath(name).parts]
 
     @contextlib.contextmanager
-    def _file_system(self, verb: str) -> Iterator[tuple[Any, str]]:
-        """The file system of this thread, and the path of the URI in it."""
+    def _file_system(self, verb: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
+        """Context manager: the file system of this thread, and the path of the URI in it.
+
+        Args:
+            verb: what cannot be done, for messages: read or written.
+
+        Raises:
+            StorageError: any error of the file system inside of this context.
+        """
         is_local = self.uri.startswith(("file:", "local:"))
         try:
-            # An object store has no folders to make, and may take their name for a new bucket's.
+            # Not for an object store, which has no folders, and may make a bucket instead.
             yield fsspec.url_to_fs(self.uri, **{"auto_mkdir": True} if is_local else {})
-        except Exception as error:  # what its package raises, an OSError or not
-            said = " ".join(str(error).split())
+        except Exception as error:  # of its package, an OSError or not
+            message = " ".join(str(error).split())
             raise StorageError(
-                f"{self.uri} cannot be {verb}: {type(error).__name__}: {said}"
+                f"{self.uri} cannot be {verb}: {type(error).__name__}: {message}"
             ) from error
 
 
 class PrivateFiles(TrialFiles):
-    """A copy of all files of a trial, in a temporary folder that goes with this object."""
+    """A copy of all files of a trial, in a temporary folder that is removed with this object."""
 
     def __init__(self, storage: RemotePrefix, key: str) -> None:
         scratch = ScratchFolder()
@@ -114,26 +120,30 @@ class PrivateFiles(TrialFiles):
         self.where = storage.where(key)
         self._storage, self._prefix = storage, _prefix(key)
         storage.fetch(self._prefix, self.folder)
-        self._there = self._here()
+        self._stored = self._here()
 
     def push(self) -> None:
-        """Make the storage agree with the folder, so that it has a whole checkpoint at any moment.
+        """Copy changed files to the storage, which has a whole checkpoint at any moment.
 
-        An object is replaced at once. Other file systems may leave half a file if this process
-        dies: so the previous checkpoint goes first, while the newest that is there is still the
-        same one, and files are removed last. It is sent again and not copied over there, because
-        not every file system can, and one request is as quick as two for models of this size.
+        An object store replaces an object at once. Other file systems may leave half a file if
+        this process dies: so the previous checkpoint is sent first, while the storage still has the
+        same one as its newest, and files are removed last. It is sent and not copied within the
+        storage, which not every file system can do; one request is also as quick as two.
+
+        Raises:
+            StorageError: a file cannot be written or removed.
         """
         here = self._here()
         for name in sorted(here, key=_turn):
-            if here[name] != self._there.get(name):
+            if here[name] != self._stored.get(name):
                 self._storage.write(f"{self._prefix}/{name}", (self.folder / name).read_bytes())
-                self._there[name] = here[name]
-        for name in self._there.keys() - here.keys():
+                self._stored[name] = here[name]
+        for name in self._stored.keys() - here.keys():
             self._storage.remove(f"{self._prefix}/{name}")
-            del self._there[name]
+            del self._stored[name]
 
     def _here(self) -> dict[str, Stamp]:
+        """Return the stamps of the files in the folder, by their paths in it."""
         found = {}
         for path in self.folder.rglob("*"):
             if path.is_file():
@@ -144,7 +154,7 @@ class PrivateFiles(TrialFiles):
 
 
 def _turn(name: str) -> tuple[bool, bool, str]:
-    """Sorts what is sent: the previous checkpoint, the newest, the others."""
+    """Return a sort key: the previous checkpoint is sent first, then the newest, then the rest."""
     newest, previous = CHECKPOINTS
     return name != previous, name != newest, name
 

@@ -1,4 +1,4 @@
-"""Temporary folders that a killed process leaves behind for the next one to remove."""
+"""Temporary folders; those that a killed process leaves are removed by the next one."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import tempfile
 import time
 from pathlib import Path
 
-SCRATCH = "sweeps-"  # how the names of our temporary folders begin
-FRESH_S = 60.0  # a temporary folder that is younger may not have its lock yet
+SCRATCH = "sweeps-"  # beginning of their names
+FRESH_S = 60.0  # a younger folder may not be locked yet
 
 
 class ScratchFolder:
-    """A private temporary folder; one that a killed process left behind goes when the next is made.
+    """A private temporary folder, which its process locks as long as it lives.
 
-    A process holds a lock on each folder of its own, which the operating system drops when it ends.
+    Making one removes those of processes that were killed, whose locks the system has released.
     """
 
     def __init__(self, base: Path | None = None) -> None:
         """Make the folder.
 
         Args:
-            base: where; None takes what `tempfile` takes (TMPDIR, else /tmp).
+            base: the folder of the new one; None takes that of `tempfile` (TMPDIR, else /tmp).
 
         Raises:
             OSError: no folder can be made there.
@@ -36,7 +36,7 @@ class ScratchFolder:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def remove(self) -> None:
-        """Remove the folder and all that is in it; doing so twice is no error."""
+        """Remove the folder with its content; a second call does nothing."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock >= 0:
             os.close(self._lock)

@@ -1,8 +1,7 @@
-"""Where the trials of a sweep keep their files: a folder that all machines share, or a URI.
+"""Storage of the files of trials: a folder that all machines share, or a URI.
 
-A trial works in a folder either way. The shared one is the storage itself; for a URI it is a
-private one of the machine that trains, and `trainables.persistence.remote` brings it to the storage
-at each save.
+A trial works in a folder in both cases. For a URI it is a private folder of the machine that
+trains, which `trainables.persistence.remote` copies to the storage at each save.
 """
 
 from __future__ import annotations
@@ -23,68 +22,69 @@ MARKER = ".marker"
 
 
 class StorageError(OSError):
-    """The state of a trial cannot be kept: the trial is well, the sweep cannot go on."""
+    """The state of a trial cannot be stored: no failure of the trial, but the sweep has to stop."""
 
 
 class TrialFiles:
-    """The files of a trial, in a folder of this machine; here that folder is the storage."""
+    """The files of a trial in a folder of this machine, which here is the storage itself."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder  # need not exist
-        self.where = str(folder)  # as people find it
+        self.where = str(folder)  # the place in the storage, for messages
 
     def push(self) -> None:
-        """Make the storage agree with the folder.
+        """Copy changes of the folder to the storage.
 
         Raises:
-            StorageError: it does not; the checkpoints that it has stay good.
+            StorageError: it cannot be written; its checkpoints stay good.
         """
 
 
 class Storage(ABC):
-    """Is pickled to every worker: small, and without credentials, which each machine has itself.
+    """Files of all trials of a sweep.
 
-    Its methods raise OSError, a URI's always StorageError.
+    It is pickled to every worker, so it is small and has no credentials: each machine has its own.
+    The methods raise OSError, those of a URI always StorageError.
     """
 
-    remedy: str  # of what `problem_here` finds
+    remedy: str  # for a problem that `problem_here` finds
 
     @property
     def disk(self) -> Path | None:
-        """A folder on the disk that it fills, if the driver sees one."""
+        """A folder on the disk that it fills, or None if the driver sees none."""
         return None
 
     @abstractmethod
     def where(self, key: str) -> str:
-        """Where people find the files of a trial."""
+        """Return the place of a trial's files, for people."""
 
     @abstractmethod
     def assert_seen(self) -> None:
-        """Raise StorageError where this machine does not see the storage."""
+        """Raise StorageError if this machine does not see the storage."""
 
     @abstractmethod
     def open_trial(self, key: str) -> TrialFiles:
-        """The files of a trial, to go on with."""
+        """Return the files of a trial, to train it."""
 
     @abstractmethod
     def artifacts(self, key: str) -> contextlib.AbstractContextManager[Path]:
-        """A folder with what a trial leaves behind, for as long as this lasts; need not exist."""
+        """Context manager: a folder with the artifacts of a trial, which need not exist."""
 
     @abstractmethod
     def started(self, keys: Sequence[str]) -> set[str]:
-        """Those trials that have something to go on from."""
+        """Return the keys of those trials that have a checkpoint."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The content of a file, by its path below the storage."""
+        """Return the content of a file, by its path below the storage."""
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
-        """Replace a file, whose folder is made if need be."""
+        """Replace a file; its folder is made."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Remove a file, if there is one."""
+        """Remove a file, if it exists."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class SharedFolder(Storage):
         return str(trial_folder(self.root, key))
 
     def assert_seen(self) -> None:
-        if not self.root.is_dir():  # else each trial would be kept where the driver cannot see it
+        if not self.root.is_dir():  # else trials would be stored where the driver does not see them
             raise StorageError(
                 f"{platform.node()} does not see {self.root}; share the state directory"
             )
@@ -137,15 +137,15 @@ class SharedFolder(Storage):
 
 
 def open_storage(uri: str | None, folder: Path, sweep: str) -> Storage:
-    """The storage of a sweep's trials.
+    """Return the storage of a sweep's trials.
 
     Args:
         uri: an fsspec URI, or a path that all machines share; None stands for ``folder``.
         folder: of the sweep in the state directory.
-        sweep: its name, below which its trials lie there.
+        sweep: its name, which is appended to the URI or path.
 
     Raises:
-        UserError: see `check_uri`; or the path cannot be one of a directory.
+        UserError: as of `check_uri`, or the path cannot be a directory.
     """
     if not uri:
         return SharedFolder(folder)
@@ -164,10 +164,10 @@ def open_storage(uri: str | None, folder: Path, sweep: str) -> Storage:
 
 
 def check_uri(uri: str) -> None:
-    """Refuse what cannot be the storage of several processes; ask nothing of it.
+    """Refuse a URI that several processes cannot use, without connecting to it.
 
     Raises:
-        UserError: with what to name instead.
+        UserError: saying what to name instead.
     """
     if "://" not in uri:
         return
@@ -194,7 +194,7 @@ def check_uri(uri: str) -> None:
 
 
 def check_from_here(storage: Storage) -> None:
-    """Try the storage before anything relies on it.
+    """Read and write the storage once, before it is needed.
 
     Raises:
         UserError: this machine cannot use it.
@@ -210,7 +210,7 @@ def check_from_here(storage: Storage) -> None:
 
 @contextlib.contextmanager
 def marked(storage: Storage) -> Iterator[str]:
-    """Leave a marker there for as long as this lasts.
+    """Context manager: write a marker file to the storage.
 
     Yields:
         Its name, by which other machines look for it.
@@ -224,7 +224,7 @@ def marked(storage: Storage) -> Iterator[str]:
 
 
 def problem_here(storage: Storage, marker: str) -> str:
-    """What keeps this machine from using the storage that has the marker, or nothing."""
+    """Return why this machine cannot use the storage that has the marker, or an empty text."""
     own = f"{MARKER}.{secrets.token_hex(8)}"
     try:
         storage.assert_seen()

@@ -1,10 +1,10 @@
-"""Training steps and their evaluation. Knows neither Ray nor MLflow.
+"""Training steps and their evaluation. Imports neither Ray nor MLflow.
 
 loop          the training loop of a trial
 evaluation    the loss of a model on a split
-stack         trials that take their steps as one
-graph         many steps in one launch on a GPU
-gpu_memory    the GPU memory that a trial takes
-pack_size     the number of trials that train best as one
-timing        how long something takes on this machine
+stack         several trials that take their steps together
+graph         CUDA graphs: many steps in one launch on a GPU
+gpu_memory    measures the GPU memory of a trial
+pack_size     measures how many trials train fastest together
+timing        times calls on this machine
 """

@@ -1,0 +1,70 @@
+"""`sweeps run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from analysis.text.terminal import try_to_say
+from sweeps.cli.loading import load_plan
+from sweeps.cli.options import (
+    overrides_argument,
+    retire_option,
+    retry_option,
+    state_option,
+    storage_option,
+    tracking_option,
+)
+from sweeps.process import signals
+from sweeps.process.phases import phase
+
+
+@click.command("run")
+@click.argument("file")
+@overrides_argument
+@click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster to use (RAY_ADDRESS).")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
+@retry_option
+@retire_option
+@tracking_option
+@storage_option
+@state_option
+@click.pass_context
+def run_command(
+    context: click.Context,
+    file: str,
+    overrides: Sequence[str],
+    address: str | None,
+    fail_fast: bool,
+    retry_failed: bool,
+    retire: bool,
+    tracking_uri: str | None,
+    storage_uri: str | None,
+    state_root: Path,
+) -> None:
+    """Train what is not finished of a sweep, and rank its trials.
+
+    FILE is a path or a preset. What was interrupted goes on, whatever interrupted it: run the same
+    command again. Ctrl-C stops gently, a second one at once.
+
+    OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
+    """
+    plan = load_plan(file, overrides, state_root, is_here=address is None)
+    with phase("loading the libraries"):
+        from sweeps.cli.outcome import Ending
+        from sweeps.execution.run import Options
+        from sweeps.execution.service import run_sweep
+        from sweeps.records.state import state_at
+
+    options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri, retire)
+    try:
+        outcome = run_sweep(plan, state_at(state_root), options, try_to_say)
+    except KeyboardInterrupt:
+        signals.end_process()
+    ending = Ending(outcome, plan.sweep, state_root, is_retrying=retry_failed)
+    ending.show()
+    if outcome.stop.is_cut and not ending.is_complete:
+        signals.exit_now(ending.exit_code)
+    context.exit(ending.exit_code)

@@ -23,7 +23,7 @@ from analysis.messages import first_line
 from sweeps.cluster.code_package import copy_code
 from sweeps.cluster.machines import machines
 from sweeps.cluster.ray_processes import daemons, descendants, kill, last_error, watched
-from sweeps.cluster.remote_tasks import NAMESPACE, answer
+from sweeps.cluster.remote_tasks import NAMESPACE, ping
 from sweeps.process import signals
 from sweeps.process.stopping import Stop
 from sweeps.resources.nodes import Node, local_node
@@ -179,7 +179,7 @@ def check_workers() -> None:
     """
     passed_on = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE & os.environ.keys()}
     # The environment of Tune's actors: one of them gets this worker next.
-    reply = answer.options(runtime_env={"env_vars": DEFAULT_ENV_VARS | passed_on}).remote()
+    reply = ping.options(runtime_env={"env_vars": DEFAULT_ENV_VARS | passed_on}).remote()
     ready, _ = ray.wait([reply], timeout=WORKER_S)
     try:
         if ready:

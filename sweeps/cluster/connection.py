@@ -143,7 +143,7 @@ def _shutdown(others: Set[psutil.Process]) -> None:
     gc.disable()
     started = descendants() - others
     for _, process in daemons():
-        process.terminate = process.kill  # type: ignore[method-assign]  # they block SIGTERM, see `sweeps.process.signals`
+        process.terminate = process.kill  # they block SIGTERM, see `sweeps.process.signals`
     try:
         ray.shutdown()
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -18,11 +17,18 @@ class Folder(click.Path):
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        """Return the path.
+
+        Raises:
+            AnalysisError: no folder can be there.
+        """
         if problem := _problem(str(value)):
             option = param.opts[0] if param else "folder"
             raise AnalysisError(f"{option} {str(value)!r} cannot be used: {problem}")
-        return Path(value).expanduser()
+        return Path(str(value)).expanduser()
 
 
 def _problem(name: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from analysis.comparison.cost import BATCHES
 from analysis.comparison.counting import ELEMENTS, HISTOGRAM, LISTS, Counted
-from analysis.comparison.measure import BABY, BABY_WIDTH, COUNT, Comparison
+from analysis.comparison.measure import BABY, BABY_WIDTH, COUNT, Comparison, RunRow
 from trainables.training.timing import duration
 
 NEAR_NATS = 0.005  # what is called near
@@ -38,10 +37,10 @@ def _on_loss(found: Comparison) -> str:
     )
 
 
-def _baby(found: Comparison) -> Mapping[Any, Any]:
-    """The row of its width: means over seeds."""
+def _baby(found: Comparison) -> RunRow:
+    """Return the row of its width: means over seeds."""
     (row,) = found.widths[found.widths["n_embd"] == BABY_WIDTH].to_dict("records")
-    return row
+    return {str(name): value for name, value in row.items()}
 
 
 def _on_cost(found: Comparison) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -23,7 +23,7 @@ KINDS = {  # what an interval says: colour, marker, colour inside
 }
 SIDES = {"negative": "left of", "positive": "right of", "small": "near"}
 
-Row = Mapping[Any, Any]
+Row = Mapping[Hashable, Any]  # Any: columns have several types
 
 
 def differences(contrasts: pd.DataFrame) -> list[Figure]:

@@ -17,7 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    LogLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 
 from analysis.figures.data import number
 from analysis.text.document import Figure
@@ -33,6 +39,7 @@ GREY = "#555555"
 FONT = "DejaVu Sans"  # comes with matplotlib
 MOST_LETTERS, MOST_BELOW, MOST_BESIDE = 100, 24, 80  # of a line: in general, of words at an axis
 MOST_LINES = 8  # of a text
+# Any: matplotlib takes settings of many types.
 STYLE: dict[Any, Any] = {
     "font.family": FONT,
     "font.size": 9,
@@ -189,6 +196,14 @@ def set_scale(axes: Axes, levels: Sequence[float], most: int = 8) -> str:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks(list(levels), [number(level) for level in levels])
     return scale
+
+
+def set_log_ticks(axes: Axes) -> None:
+    """Make the x axis logarithmic, with ticks at 1, 2 and 5."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def mean_over(counts: pd.Series) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -128,7 +128,7 @@ def _varying(rows: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if rows[name].nunique() > 1 and _is_usable(rows[name]))
 
 
-def _is_usable(values: pd.Series[Any]) -> bool:
+def _is_usable(values: pd.Series) -> bool:
     if pd.api.types.is_numeric_dtype(values):
         return bool(is_finite(values.dropna()).all())
     return values.nunique() <= MOST_WORDS
@@ -187,8 +187,8 @@ def _estimates(rows: pd.DataFrame, settings: list[str], log: frozenset[str]) -> 
     return pd.DataFrame(found, columns=list(MEANING), index=settings)
 
 
-def _column(values: pd.Series[Any], log: bool) -> tuple[list[Any], BaseDistribution]:
-    """The values of a setting as Optuna should see them, and their range."""
+def _column(values: pd.Series, log: bool) -> tuple[list[float] | list[str], BaseDistribution]:
+    """Return the values of a setting as Optuna should see them, and their range."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if pd.api.types.is_numeric_dtype(values):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.errors import AnalysisError, listed
-from analysis.statistics import t_intervals
+from analysis.statistics import Interval, t_intervals
 from analysis.text.csv_files import csv_text
 from analysis.text.document import markdown_table
 from analysis.text.terminal import in_a_line
@@ -32,27 +32,21 @@ SHOWN = ["n", "train_loss", "val_loss", *INTERVAL, "best_val_loss"]
 
 @of_trials
 def configurations(trials: Trials) -> pd.DataFrame:
-    """The finished trials, those that differ in nothing but their seed taken together.
+    """Return a row for each configuration: its finished trials, which differ in their seed alone.
 
     Returns:
-        A row a configuration, with the columns
-
-        * the settings that differ, and where there was a search ``stage`` and ``picked``, as in
-          `Trials`: what a search suggested and what was confirmed are never taken together;
-        * ``n``: finished trials, each with a seed of its own;
-        * ``train_loss``, ``val_loss``: means, nats per character;
-        * ``low``, ``high``: the 95 % interval of the mean val_loss (by Student), missing if n is 1;
-        * ``best_val_loss``: the mean of the lowest val_loss of each trial, nats per character;
-        * ``training_seconds``: mean seconds of steps, without evaluation;
-        * ``left_out``: further trials that failed, were stopped early, or did not finish;
-        * ``run_ids``: of the n runs in MLflow, by seed.
+        The settings that differ, and where there was a search ``stage`` and ``picked``, as in
+        `Trials` (suggested and confirmed trials are never taken together); ``n``: finished trials,
+        each with its own seed; ``train_loss``, ``val_loss``: means, nats per character; ``low``,
+        ``high``: the 95 % interval of the mean val_loss (Student), missing if n is 1;
+        ``best_val_loss``: the mean of the lowest val_loss of each trial; ``training_seconds``:
+        mean, without evaluation; ``left_out``: trials that failed, were stopped early, or did not
+        finish; ``run_ids``: of the n runs in MLflow, by seed.
 
     Raises:
         AnalysisError: no trial is finished.
     """
-    names = [*trials.settings, *(["stage"] if trials.table["stage"].any() else [])]
-    if "picked" in trials.table and trials.table["picked"].notna().any():
-        names.append("picked")
+    names = _told_apart_by(trials)
     whole = trials.finished[trials.finished["stopped"] == ""]
     if whole.empty:
         raise AnalysisError(f"no trial of {trials.experiment!r} is finished")
@@ -68,24 +62,37 @@ def configurations(trials: Trials) -> pd.DataFrame:
     planned = group.value_counts()
     groups = list(whole.sort_values("seed").groupby(group[whole.index]))
     intervals = t_intervals([same["val_loss"] for _, same in groups])
-    rows = []
-    for (number, same), interval in zip(groups, intervals, strict=True):
-        rows.append(
-            {
-                **{name: same[name].iloc[0] for name in names},
-                "n": len(same),
-                "train_loss": same["train_loss"].mean(),
-                "val_loss": interval.mean,
-                "low": interval.low,
-                "high": interval.high,
-                "best_val_loss": same["best_val_loss"].mean(),
-                "training_seconds": same["training_seconds"].mean(),
-                "left_out": int(planned[number]) - len(same),
-                "run_ids": " ".join(same["run_id"]),
-            }
-        )
-    table = pd.DataFrame(rows)
-    return table.astype({name: trials.table[name].dtype for name in names})
+    rows = [
+        _row(names, same, interval, int(planned[number]) - len(same))
+        for (number, same), interval in zip(groups, intervals, strict=True)
+    ]
+    return pd.DataFrame(rows).astype({name: trials.table[name].dtype for name in names})
+
+
+def _told_apart_by(trials: Trials) -> list[str]:
+    """Return the columns by which configurations differ."""
+    names = [*trials.settings, *(["stage"] if trials.table["stage"].any() else [])]
+    if "picked" in trials.table and trials.table["picked"].notna().any():
+        names.append("picked")
+    return names
+
+
+def _row(
+    names: Sequence[str], same: pd.DataFrame, interval: Interval, left_out: int
+) -> dict[str, object]:
+    """Return a row of `configurations`, from its finished trials by seed."""
+    return {
+        **{name: same[name].iloc[0] for name in names},
+        "n": len(same),
+        "train_loss": same["train_loss"].mean(),
+        "val_loss": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "best_val_loss": same["best_val_loss"].mean(),
+        "training_seconds": same["training_seconds"].mean(),
+        "left_out": left_out,
+        "run_ids": " ".join(same["run_id"]),
+    }
 
 
 @of_trials

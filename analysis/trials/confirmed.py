@@ -47,9 +47,16 @@ def judged(trials: Trials) -> Trials:
     for arm, rows in winners.groupby("arm"):
         cell = [name for name in whole.params if name != "seed" and name not in space(arm)]
         plain = plain[~texts(plain, cell).isin(texts(rows, cell))]
-    rows = pd.concat([plain, winners])
-    params = list(whole.params)
-    for name in whole.search.tuned:
+    rows, params = _without_tuned(whole, pd.concat([plain, winners]))
+    return replace(whole, table=rows.assign(stage=""), params=tuple(params))
+
+
+def _without_tuned(trials: Trials, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Hide the values of tuned settings in the rows; return rows and the settings that are left."""
+    assert trials.search is not None
+    space, params = trials.search.space, list(trials.params)
+    winners = rows[rows["stage"] != ""]
+    for name in trials.search.tuned:
         arms = [arm for arm in winners["arm"].dropna().unique() if name in space(arm)]
         tuned = rows["arm"].isin(arms) & (rows["stage"] != "")
         if name in params and rows.loc[~tuned, name].isna().all():
@@ -58,7 +65,7 @@ def judged(trials: Trials) -> Trials:
         elif name in params:
             words = [value if pd.isna(value) else str(value) for value in rows[name]]
             rows[name] = pd.Series(words, rows.index, dtype=str).mask(tuned, TUNED)
-    return replace(whole, table=rows.assign(stage=""), params=tuple(params))
+    return rows, params
 
 
 def _as_planned(trials: Trials) -> Trials:

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import pandas as pd
 
 from analysis.errors import AnalysisError
-from analysis.trials.search_record import Search, read_search
+from analysis.trials.search_record import SearchRecord, read_search
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -91,7 +91,7 @@ class Trials:
         return self.sweep.get("status", "FINISHED")
 
     @cached_property
-    def search(self) -> Search | None:
+    def search(self) -> SearchRecord | None:
         """How the sweep searched; None if it did not.
 
         Raises:
@@ -169,7 +169,7 @@ def is_finite(values: pd.Series) -> pd.Series:
     return values.astype(float).abs() <= LARGEST
 
 
-def _why_left_out(row: Mapping[Hashable, Any]) -> str:
+def _why_left_out(row: Mapping[Hashable, Any]) -> str:  # Any: columns have several types
     if row["status"] != "FINISHED":
         return f"{row['status']}: {row['failure']}".removesuffix(": ")
     if row["stopped"]:

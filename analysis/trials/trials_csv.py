@@ -157,7 +157,17 @@ def _is_one_of(cells: pd.Series[str], words: Collection[str]) -> pd.Series[bool]
     return cells.str.strip().str.lower().isin(words)
 
 
-def _refuse(path: Path, cells: pd.Series[Any], index: Any, why: str) -> NoReturn:
-    """Raise an error on a cell; rows are counted as a spreadsheet does."""
+def _refuse(path: Path, cells: pd.Series, index: Any, why: str) -> NoReturn:
+    """Raise an error on a cell; rows are counted as a spreadsheet does.
+
+    Args:
+        path: of the file.
+        cells: a column of it.
+        index: of the cell: a number, which pandas types as Any.
+        why: the cell is refused.
+
+    Raises:
+        AnalysisError: always.
+    """
     text = "" if pd.isna(cells[index]) else str(cells[index])[:MOST_SHOWN]
     raise AnalysisError(f"{path}: row {index + 2}: {cells.name} {text!r} {why}")

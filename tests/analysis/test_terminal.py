@@ -280,7 +280,8 @@ def test_ctrl_c_is_a_line_and_exit_code_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(part, interrupted)
-    main = importlib.import_module(f"{program}.command").main
+    module = {"analysis": "analysis.command", "sweeps": "sweeps.cli.main"}[program]
+    main = importlib.import_module(module).main
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 130
     assert done.output.removeprefix(f"{program}: ") == "interrupted\n"

@@ -12,7 +12,7 @@ from analysis.errors import AnalysisError
 
 
 class Folder(click.Path):
-    """A folder that need not exist; one that cannot be is refused before anything is read."""
+    """Parameter type: a folder that need not exist. Impossible paths are refused at once."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -32,7 +32,7 @@ class Folder(click.Path):
 
 
 def _problem(name: str) -> str:
-    """Why a path can be that of no folder; nothing if it can."""
+    """Return why no folder can have this path; empty if one can."""
     if not name:
         return "it is empty; name a folder"
     try:

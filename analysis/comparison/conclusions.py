@@ -14,9 +14,9 @@ SHAPES = [f"{sequences:,} x {length}" for sequences, length in BATCHES]
 
 
 def conclusions(found: Comparison) -> list[str]:
-    """What follows from the numbers, in Markdown."""
+    """Return the conclusions from the numbers, in Markdown."""
     said = [_on_loss(found), _on_cost(found), _on_counting(found)]
-    has_gpu = any(one.device == "cuda" for one in found.counted)
+    has_gpu = any(way.device == "cuda" for way in found.counted)
     said.append(_on_gpu(found) if has_gpu else _without_gpu(found))
     if found.floors_known:
         said += [_on_capacity(found), _on_training(found), _on_widths(found)]
@@ -45,8 +45,8 @@ def _baby(found: Comparison) -> RunRow:
 
 def _on_cost(found: Comparison) -> str:
     baby, count = found.subject(BABY), found.subject(COUNT)
-    learning = [float(one.run["training_seconds"]) for one in (baby, count)]
-    forward = [one.cost.forward["cpu", BATCHES[0]].median_s for one in (baby, count)]
+    learning = [float(subject.run["training_seconds"]) for subject in (baby, count)]
+    forward = [subject.cost.forward["cpu", BATCHES[0]].median_s for subject in (baby, count)]
     return (
         f"**Cost.** To learn took {BABY} {duration(learning[0])} in its run and the {COUNT}"
         f" {duration(learning[1])}, so {BABY} {times(learning[0], learning[1])} as long. A forward"
@@ -56,7 +56,7 @@ def _on_cost(found: Comparison) -> str:
 
 
 def _on_counting(found: Comparison) -> str:
-    few = min(one.tokens for one in found.counted)
+    few = min(way.tokens for way in found.counted)
     lists, elements, vectorised = (
         _way(found.counted, way, few).ns_per_token for way in (LISTS, ELEMENTS, HISTOGRAM)
     )
@@ -162,11 +162,11 @@ def _on_widths(found: Comparison) -> str:
 
 
 def times(cost: float, other: float) -> str:
-    """How many times another cost a cost is."""
+    """Return how many times as large as the other a cost is, such as "12 times"."""
     ratio = cost / other
     return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
 
 
 def _way(counted: Sequence[Counted], way: str, tokens: int) -> Counted:
     wanted = (way, "cpu", tokens)
-    return next(one for one in counted if (one.way, one.device, one.tokens) == wanted)
+    return next(c for c in counted if (c.way, c.device, c.tokens) == wanted)

@@ -1,4 +1,4 @@
-"""BabyGPT v1 against the statistical bigram: the second study, measured on real runs.
+"""Measurements of BabyGPT v1 and the statistical bigram, from the runs of a sweep.
 
 This package loads trained models and corpora, so it imports
 `bigram_models` and `trainables`, which the rest of `analysis` does not (decision 7).
@@ -73,7 +73,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that was measured; losses in nats per character.
+    """Measurements of both models; losses in nats per character.
 
     ``widths`` has a row for each n_embd of the factorised runs: ``n_embd``, ``weights``, ``seeds``,
     ``train_loss`` and ``val_loss`` (means over seeds), and, where V is at most `LARGEST_V`,

@@ -1,4 +1,4 @@
-"""From trials to the tables that the figures draw. Losses in nats per character."""
+"""The tables that figures draw, from trials. Losses in nats per character."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Configurations:
 
     @property
     def references(self) -> pd.DataFrame:
-        """Those without a place, best first; not those that lost theirs to a better one."""
+        """Configurations without a place, best first; not those that a better one replaced."""
         return self.table[self.table["reference"]].sort_values("val_loss")
 
     @property
@@ -157,7 +157,7 @@ def spread(values: Sequence[T], most: int) -> list[T]:
 
 
 def pareto(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows that no other one beats in one of two columns without losing in the other.
+    """Return the Pareto front of rows in two columns, in both of which lower is better.
 
     Less is better. Of equal rows the first one stays. Sorted by the first column.
     """

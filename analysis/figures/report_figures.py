@@ -1,4 +1,4 @@
-"""The figures of a report: those that the data allow. Knows nothing of MLflow."""
+"""All figures of a report that the data allow."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
 
 
 def overview(trials: Trials) -> Figure | None:
-    """The picture to see first: losses by a setting, else what a search tried, else what they cost.
+    """Draw the picture to see first: losses by a setting, by what a search tried, or by cost.
 
     It is as small as a page needs that shows a picture at its own size. None where fewer than two
     trials have a loss.

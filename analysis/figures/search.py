@@ -1,4 +1,4 @@
-"""What a search tried: losses over each setting, and all settings together."""
+"""Figures of a search: losses over each setting, and over all settings together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How all figures look, and how one becomes files that are the same whenever its data are."""
+"""The style of all figures, and their files: the same data give the same bytes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """What tells a line or a point from others."""
+    """Colour, marker and line style of a line or of points."""
 
     color: str
     marker: str
@@ -79,13 +79,13 @@ class Look:
 
 
 def look(index: int) -> Look:
-    """The look of the label with this index; beyond the colours all look like the last."""
+    """Return the look of the label with this index; beyond the colours all look like the last."""
     index = min(index, len(COLOURS) - 1)
     return Look(COLOURS[index], MARKERS[index], LINES[index])
 
 
 def ordered_look(index: int, of: int) -> Look:
-    """The look of a level of a number: the higher the lighter, also without colours."""
+    """Return the look of a level of a number: the higher the lighter."""
     tone = matplotlib.colormaps["viridis"](0.8 * index / max(of - 1, 1))
     color = matplotlib.colors.to_hex(tone)
     return Look(color, MARKERS[index % len(MARKERS)], LINES[index % len(LINES)])
@@ -93,7 +93,7 @@ def ordered_look(index: int, of: int) -> Look:
 
 @contextmanager
 def fixed_style() -> Iterator[None]:
-    """Our settings on matplotlib's own defaults, whatever the user's are."""
+    """Context manager: our settings on matplotlib's defaults, whatever the user's are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -122,7 +122,7 @@ def as_figure(name: str, shows: str, canvas: Canvas) -> Figure:
 
 
 def drawable(text: str, most: int = MOST_LETTERS) -> str:
-    """A text that is drawn as it is: no formula, no letter that the font lacks, not too long."""
+    """Return a text as matplotlib can draw it: no formula, no missing letter, not too long."""
     lines = []
     for line in text.split("\n")[:MOST_LINES]:
         known = "".join(
@@ -133,20 +133,20 @@ def drawable(text: str, most: int = MOST_LETTERS) -> str:
 
 
 def legible(name: str) -> str:
-    """A name for a legend, from which matplotlib leaves out what begins with an underscore."""
+    """Return a name that a legend shows: matplotlib leaves out those with a leading underscore."""
     return f" {name}" if name.startswith("_") else name
 
 
 @cache
 def _letters() -> frozenset[int]:
-    """The letters of the font."""
+    """Return the code points of the letters that the font has."""
     return frozenset(get_font(findfont(FONT)).get_charmap())
 
 
 def panels(
     rows: int, columns: int, used: int, width: float, height: float
 ) -> tuple[Canvas, list[Axes]]:
-    """A grid of panels with the same axes, of which the first so many are used; sizes in inches."""
+    """Make a grid of panels that share axes, and return those used; sizes in inches."""
     size = (max(columns * width, 5) + 0.6, max(rows * height, 2) + 0.9)
     canvas = Canvas(figsize=size, layout="constrained")
     every = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -166,7 +166,7 @@ def name_axes(used: Sequence[Axes], x: str, y: str) -> None:
 
 
 def legend_below(canvas: Canvas, handles: Sequence[Artist], names: Sequence[str]) -> None:
-    """A legend below the panels, in as many columns as there is room for; the picture grows."""
+    """Add a legend below the panels, in as many columns as fit; the picture grows."""
     if len(names) > 1 or any(names):
         longest = min(max(map(len, names)), MOST_LETTERS)
         column = 0.085 * longest + 0.7  # inches: of the letters, and of the line
@@ -207,7 +207,7 @@ def set_log_ticks(axes: Axes) -> None:
 
 
 def mean_over(counts: pd.Series) -> str:
-    """What a loss is the mean of, in words."""
+    """Return over how many seeds a loss is a mean, in words."""
     low, high = int(counts.min()), int(counts.max())
     if high == 1:
         return "one seed each"

@@ -1,4 +1,4 @@
-"""Learning curves, and what a loss costs."""
+"""Figures of learning curves, and of losses over training time."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def _row(
 
 @of_trials
 def rankings(trials: Trials) -> pd.DataFrame:
-    """All configurations by val_loss, best first; those of each stage apart.
+    """Return all configurations by val_loss, best first; those of each stage apart.
 
     First those that were confirmed on fresh seeds, then those of no search, then those that a
     search suggested, whose best are better than they would be again.
@@ -127,7 +127,7 @@ def _reading_order(stages: pd.Series[str]) -> pd.Series[int]:
 
 @of_trials
 def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """What one setting does, all others held fixed.
+    """Return the effect of a setting, all others held fixed.
 
     Configurations that differ in nothing but ``by`` form a group. Groups are sorted by their best
     val_loss, and so are the rows of a group; a group in which ``by`` does not vary is left out.
@@ -160,7 +160,7 @@ def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.Data
 
 
 def level_means(trials: Trials, table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The mean val_loss of each level of a setting, over configurations that differ in it alone.
+    """Return the mean val_loss of each level of a setting, over configurations equal in all else.
 
     Only groups of `pivot` that have all levels of the setting count, so that the means of its
     levels are over the same other settings.
@@ -185,7 +185,7 @@ def level_means(trials: Trials, table: pd.DataFrame | None = None) -> pd.DataFra
 
 
 def _means_by(pivoted: pd.DataFrame, by: str) -> pd.DataFrame:
-    """The rows of `level_means` for a setting, from its pivot; none where no group has all."""
+    """Return the rows of `level_means` for a setting; none where no group has all levels."""
     if pivoted.empty:
         return pivoted
     others = list(pivoted.columns[: pivoted.columns.get_loc("n")])
@@ -197,13 +197,13 @@ def _means_by(pivoted: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def pivot_settings(trials: Trials) -> list[str]:
-    """The settings that a sweep is read by: numbers that differ."""
+    """Return the settings to pivot by: numbers that differ."""
     return [name for name in trials.settings if pd.api.types.is_numeric_dtype(trials.table[name])]
 
 
 @of_trials
 def tables(trials: Trials, by: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
-    """The ranking and the pivots, by the names of their files.
+    """Return the ranking and the pivots, by the names of their files.
 
     The pivots of a search are those of its confirmed winners, once there are some.
 
@@ -240,7 +240,7 @@ def write_tables(named: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
 
 
 def _file_names(names: Iterable[str]) -> list[str]:
-    """A name for a file from each name of a table, each another one."""
+    """Return a file name for each name of a table, all different."""
     found: list[str] = []
     for name in names:
         stem = in_a_line(name).replace("/", "_").encode()[:MOST_BYTES].decode(errors="ignore")
@@ -257,7 +257,7 @@ def write_ranking(table: pd.DataFrame, folder: Path) -> None:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table for people: losses with five decimals, without the runs and what is empty."""
+    """Return a table in Markdown: losses with five decimals, without runs and empty columns."""
     empty = [name for name in INTERVAL if name in table and table[name].isna().all()]
     if "left_out" in table and not table["left_out"].any():
         empty.append("left_out")

@@ -1,4 +1,4 @@
-"""The studies of a search, from its trials: what was suggested, what won, and what it took.
+"""Tables of the studies of a search: suggestions, winners, and their cost.
 
 Losses are in nats per character, effort in steps (optimizer updates) added over trials.
 """

@@ -1,4 +1,4 @@
-"""CSV files: what we write, of which a spreadsheet runs nothing, and what we read.
+"""CSV files, written so that a spreadsheet runs no formula.
 
 A text that a spreadsheet would take for a formula is written behind a single quote, as OWASP has it
 ("CSV injection"); reading takes the quote away.

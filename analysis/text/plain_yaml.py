@@ -51,7 +51,7 @@ PLAIN = {  # the first that fits decides; all else is text
 
 
 class YamlError(Exception):
-    """A text that is not YAML, or not plain data.
+    """A text is not YAML, or not plain data.
 
     Attributes:
         problem: in words, without the line.
@@ -64,10 +64,7 @@ class YamlError(Exception):
         self.line = line
 
 
-# What is read has the type Any, as that of `json.loads`: whoever reads it checks it.
-
-
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:  # Any: the caller checks it, as of `json.loads`
     """Return the value of a YAML file.
 
     Raises:
@@ -76,7 +73,7 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(_text_of(path))
 
 
-def read_with_lines(path: Path) -> tuple[Any, Lines]:
+def read_with_lines(path: Path) -> tuple[Any, Lines]:  # Any: as of `read_yaml`
     """Return the value of a YAML file, and the line of each of its parts.
 
     Raises:
@@ -104,7 +101,7 @@ def _text_of(path: Path) -> str:
         raise YamlError(f"is not UTF-8: {error.reason}") from None
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Any:  # Any: as of `read_yaml`
     """Return the value of a YAML document.
 
     Raises:

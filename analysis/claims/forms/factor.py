@@ -1,4 +1,4 @@
-"""What the forms with a factor share: levels of a setting are compared, all else held fixed."""
+"""Base of the forms with a factor: they compare levels of a setting, all else held fixed."""
 
 from __future__ import annotations
 

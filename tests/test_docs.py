@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.claims import load_claims
+from analysis.claims.claim_file import load_claims
 from sweeps.spec.sweep_file import load_sweep
 
 ROOT = Path(__file__).parents[1]

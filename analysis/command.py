@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,42 @@ from analysis.text.messages import without_password
 from analysis.text.terminal import complain, note, pass_on, say, set_up
 
 if TYPE_CHECKING:
+    from analysis.claims.conclusions import Conclusion
     from analysis.trials.table import Trials
 
 
 MOST_RUNS = 4  # that are named for a claim
+CLAIMS_HELP = """\
+Hold claims against the trials of EXPERIMENT.
+
+EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Writes conclusions.csv,
+contrasts.csv and trials.csv, which has the losses by which these claims were judged. Exit
+codes: 0 every claim is SUPPORTED; 1 some are not; 2 the request is wrong.
+
+A file of claims has one of these forms in each claim (docs/claims.md has more):
+
+\b
+  claims:
+    - claim: rope is better than sinpe, and sinpe than randn
+      where: {variant: attention}      # of these trials
+      factor: pe_type                  # all else held fixed
+      order: [rope, sinpe, randn]
+      # or   best: rope                # better than each other
+      # or   best: any                 # which is best?
+      # or   equal: [rope, sinpe]      # within the margin, 0.002
+      # of a number:
+      # or   monotone: falling         # at each step (or rising)
+      # or   trend: falling            # as a whole
+      holds: in every cell             # or: on average, not in every cell
+    - claim: attention is better than the bigram
+      better: {variant: attention}
+      worse: {variant: bigram}
+      despite: [block_size]            # which may differ
+"""
 
 
-class Group(click.Group):
-    """Shows a user's mistake in a line, without a traceback, and exits with 2."""
+class AnalysisGroup(click.Group):
+    """A command that prints a user's mistake in a line, without a traceback, and exits with 2."""
 
     def invoke(self, context: click.Context) -> object:
         try:
@@ -41,7 +70,7 @@ class Group(click.Group):
             context.exit(130)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=AnalysisGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bigram-sweeps")
 def main() -> None:
     """What the results of sweeps say, read from MLflow."""
@@ -142,7 +171,7 @@ def rankings(
         note(str(path))
 
 
-@main.command()
+@main.command(help=CLAIMS_HELP)
 @experiment_argument
 @claims_option
 @tracking_option
@@ -157,37 +186,10 @@ def conclusions(
     state: Path,
     out: Path | None,
 ) -> None:
-    """Hold claims against the trials of EXPERIMENT.
-
-    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Writes conclusions.csv,
-    contrasts.csv and trials.csv, which has the losses by which these claims were judged. Exit
-    codes: 0 every claim is SUPPORTED; 1 some are not; 2 the request is wrong.
-
-    A file of claims has one of these forms in each claim (docs/claims.md has more):
-
-    \b
-      claims:
-        - claim: rope is better than sinpe, and sinpe than randn
-          where: {variant: attention}      # of these trials
-          factor: pe_type                  # all else held fixed
-          order: [rope, sinpe, randn]
-          # or   best: rope                # better than each other
-          # or   best: any                 # which is best?
-          # or   equal: [rope, sinpe]      # within the margin, 0.002
-          # of a number:
-          # or   monotone: falling         # at each step (or rising)
-          # or   trend: falling            # as a whole
-          holds: in every cell             # or: on average, not in every cell
-        - claim: attention is better than the bigram
-          better: {variant: attention}
-          worse: {variant: bigram}
-          despite: [block_size]            # which may differ
-    """
+    """Hold claims against the trials of an experiment; its help is CLAIMS_HELP."""
     from analysis.claims.conclusions import check_claims
     from analysis.claims.tables import write_conclusions
-    from analysis.reports.claim_texts import Link, one_seed_note, sentences, weakest_runs
-    from analysis.reports.search_texts import basis
-    from analysis.trials.confirmed import judged, not_begun_note
+    from analysis.trials.confirmed import judged
     from analysis.trials.loading import is_table
     from analysis.trials.trials_csv import write_trials
 
@@ -198,26 +200,35 @@ def conclusions(
             f"no claim of the published study is about the trials of {trials.experiment!r};"
             " write your own and name the file with --claims"
         )
-    pass_on(one_seed_note(found))
-    if text := basis(trials):
-        say(f"{text}\n")
-    link = Link(uri, trials.sweep.get("experiment_id", ""))
-    for each in found:
-        say(f"{each.verdict:13} {each.statement}")
-        for sentence in sentences(each):
-            say(f"{'':13} {sentence}")
-        for run in weakest_runs(each, link.address, MOST_RUNS):
-            say(f"{'':13} {run}")
-    if note := not_begun_note(trials):
-        say(note)
-    if trials.status != "FINISHED":
-        say(f"the sweep is {trials.status}: this is about its trials so far")
+    _say_conclusions(found, trials, uri)
     folder = out or state / "reports" / trials.experiment
     source = experiment if is_table(experiment) else ""
     for path in (*write_conclusions(found, folder), write_trials(judged(trials), folder, source)):
         say(str(path))
-    if any(each.verdict != "SUPPORTED" for each in found):
+    if any(conclusion.verdict != "SUPPORTED" for conclusion in found):
         context.exit(1)
+
+
+def _say_conclusions(found: Sequence[Conclusion], trials: Trials, uri: str) -> None:
+    """Print each verdict with its sentences and runs, and what the trials lack."""
+    from analysis.reports.claim_texts import Link, one_seed_note, sentences, weakest_runs
+    from analysis.reports.search_texts import basis
+    from analysis.trials.confirmed import not_begun_note
+
+    pass_on(one_seed_note(found))
+    if text := basis(trials):
+        say(f"{text}\n")
+    link = Link(uri, trials.sweep.get("experiment_id", ""))
+    for conclusion in found:
+        say(f"{conclusion.verdict:13} {conclusion.statement}")
+        for sentence in sentences(conclusion):
+            say(f"{'':13} {sentence}")
+        for run in weakest_runs(conclusion, link.address, MOST_RUNS):
+            say(f"{'':13} {run}")
+    if text := not_begun_note(trials):
+        say(text)
+    if trials.status != "FINISHED":
+        say(f"the sweep is {trials.status}: this is about its trials so far")
 
 
 @main.command()
@@ -333,7 +344,7 @@ def compare(
 
 
 def _load(experiment: str, tracking_uri: str | None, state: Path) -> tuple[Trials, str]:
-    """The trials, and the store that they are from (none for a CSV file)."""
+    """Return the trials, and the URI of the store that they are from; empty for a CSV file."""
     from analysis.trials.loading import is_table, load_trials
     from analysis.trials.mlflow_store import store_of
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,20 +12,27 @@ from analysis.errors import AnalysisError
 
 
 class Folder(click.Path):
-    """A folder that need not exist; one that cannot be is refused before anything is read."""
+    """Parameter type: a folder that need not exist. Impossible paths are refused at once."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        """Return the path.
+
+        Raises:
+            AnalysisError: no folder can be there.
+        """
         if problem := _problem(str(value)):
             option = param.opts[0] if param else "folder"
             raise AnalysisError(f"{option} {str(value)!r} cannot be used: {problem}")
-        return Path(value).expanduser()
+        return Path(str(value)).expanduser()
 
 
 def _problem(name: str) -> str:
-    """Why a path can be that of no folder; nothing if it can."""
+    """Return why no folder can have this path; empty if one can."""
     if not name:
         return "it is empty; name a folder"
     try:

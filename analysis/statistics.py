@@ -1,4 +1,4 @@
-"""Differences with their uncertainty, by scipy and statsmodels. Knows neither sweeps nor MLflow.
+"""Intervals and tests of differences, by scipy and statsmodels.
 
 Values are losses in nats per character; a difference is first minus second, so a negative one says
 that the first is better. Samples are differences by seed; many are tested in the time of one.
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and where it may lie; NaN for what there are too few values to tell."""
+    """A mean and its interval; NaN where there are too few values."""
 
     mean: float
     low: float
@@ -34,7 +34,7 @@ class Interval:
 
 
 def resolution(values: npt.ArrayLike) -> float:
-    """The coarsest step of which all values are multiples: what they were rounded to.
+    """Return the coarsest step of which all values are multiples: what they were rounded to.
 
     Args:
         values: losses in nats per character.
@@ -51,7 +51,7 @@ def resolution(values: npt.ArrayLike) -> float:
 
 
 def t_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Student's interval of a mean; of paired differences, the interval of the paired t-test."""
+    """Return Student's interval of a mean; of paired differences that of the paired t-test."""
     return t_intervals([values], confidence)[0]
 
 
@@ -61,7 +61,7 @@ def t_intervals(
     rounding: Sequence[float] | None = None,
     floors: Sequence[float] | None = None,
 ) -> list[Interval]:
-    """`t_interval` of each of many samples.
+    """Return the `t_interval` of each of many samples.
 
     Args:
         samples: of values.
@@ -79,7 +79,7 @@ def t_intervals(
 
 
 def prediction_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Where one more value like these would lie, around their mean (normal values)."""
+    """Return the interval in which one more value would lie, if values are normal."""
     x = _finite(values)
     half = math.nan
     if len(x) > 1:
@@ -90,7 +90,7 @@ def prediction_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -
 
 
 def bca_interval(values: npt.ArrayLike, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
-    """The bias-corrected and accelerated bootstrap interval of a mean (Efron 1987).
+    """Return the bias-corrected and accelerated bootstrap interval of a mean (Efron 1987).
 
     NaN with fewer than ten values: resampling so few finds too little spread.
     """
@@ -108,7 +108,7 @@ def bca_interval(values: npt.ArrayLike, seed: int = 0, confidence: float = CONFI
 
 
 def below_zero(samples: Sequence[npt.ArrayLike], floors: Sequence[float] | None = None) -> Floats:
-    """The p-values of Student's one-sided tests, whose rejection says that a mean is below zero.
+    """Return p-values of Student's one-sided tests, which reject if a mean is below zero.
 
     Args:
         samples: differences; with fewer than two the p-value is 1.
@@ -122,7 +122,7 @@ def below_zero(samples: Sequence[npt.ArrayLike], floors: Sequence[float] | None 
 
 
 def sign_flip(differences: npt.ArrayLike, seed: int = 0) -> float:
-    """The p-value of the permutation test whose rejection says that a mean is below zero.
+    """Return the p-value of the permutation test that rejects if a mean is below zero.
 
     It takes differences that are as likely to have the other sign, and is exact over all patterns
     of signs while these are few. The smallest possible value is 2^-n, so five pairs are the fewest
@@ -139,7 +139,7 @@ def sign_flip(differences: npt.ArrayLike, seed: int = 0) -> float:
 
 
 def normality(samples: Sequence[npt.ArrayLike]) -> float:
-    """The p-value of the test whose rejection says that some samples are not normal.
+    """Return the p-value of the test that rejects if some samples are not normal.
 
     Shapiro and Wilk's test of each, which sees skew, gaps and single values far away, combined by
     Fisher's method. Samples that depend on one another, as those that share a trial, make it reject
@@ -154,7 +154,7 @@ def normality(samples: Sequence[npt.ArrayLike]) -> float:
 
 
 def page_trend(values_by_block: npt.ArrayLike) -> float:
-    """The p-value of Page's test that values fall along an order that was stated beforehand.
+    """Return the p-value of Page's test, which rejects if values fall along the given order.
 
     Args:
         values_by_block: blocks x levels, the levels in their order.
@@ -166,7 +166,7 @@ def page_trend(values_by_block: npt.ArrayLike) -> float:
 
 
 def holm(p_values: npt.ArrayLike) -> list[float]:
-    """Adjusted p-values for statements about single ones of several (Holm 1979)."""
+    """Return p-values adjusted for several tests, of which each is a statement (Holm 1979)."""
     from statsmodels.stats.multitest import multipletests
 
     return (
@@ -177,7 +177,7 @@ def holm(p_values: npt.ArrayLike) -> list[float]:
 def _moments(
     samples: Sequence[npt.ArrayLike], floors: Sequence[float] | None
 ) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
-    """How many values each has, their mean, and their standard deviation, at least its floor."""
+    """Return the number of values, mean and standard deviation (at least its floor) of each."""
     values = [_finite(sample) for sample in samples]
     n = np.array([len(x) for x in values], dtype=int)
     mean = np.array([_mean(x) for x in values], dtype=float)

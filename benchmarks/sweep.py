@@ -6,6 +6,7 @@ import importlib.util
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measuring import (
     BenchmarkOptions,
@@ -97,13 +98,12 @@ def compare(options: BenchmarkOptions, seeds: int, limits: Limits) -> None:
 def plain_trials(plan: Plan, is_quick: bool) -> list[PlainConfig]:
     """Return the trials of a plan as the plain ways take them."""
     fields = PlainConfig.__dataclass_fields__.keys() - {"eval_batches"}
-    return [
-        PlainConfig(
-            **{name: value for name, value in trial.flat.items() if name in fields},
-            eval_batches=QUICK_BATCHES if is_quick else PlainConfig.eval_batches,
-        )
+    batches = QUICK_BATCHES if is_quick else PlainConfig.eval_batches
+    settings: list[dict[str, Any]] = [  # Any: a field's type depends on its name
+        {name: value for name, value in trial.flat.items() if name in fields}
         for trial in plan.trials
     ]
+    return [PlainConfig(**values, eval_batches=batches) for values in settings]
 
 
 def operations_of_trial(trial: PlainConfig, vocab_size: int) -> int:

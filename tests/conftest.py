@@ -1,4 +1,4 @@
-"""What tests of several packages share: corpora, and trials from short keyword arguments."""
+"""Fixtures of several packages: corpora, and trials from short keyword arguments."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ MakeTrial = Callable[..., TrialConfig]
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_have_their_effect() -> None:
-    """Processes that tests start take signals, where ours ignores them too (nohup, shells)."""
+    """Restore signals that this process ignores (under nohup): processes of tests inherit them."""
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGHUP, signal.SIG_DFL),
@@ -66,7 +66,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_trial() -> MakeTrial:
-    """Settings by their short names, as in `make_trial("attention", n_embd=8, max_steps=20)`."""
+    """Make trials from short names: `make_trial("attention", n_embd=8, max_steps=20)`."""
 
     def make(variant: str = "bigram", seed: int = 1337, **settings: Any) -> TrialConfig:
         about = {name: settings.pop(name, name) for name in ("corpus", "corpus_digest")}

@@ -1,4 +1,4 @@
-"""Errors that a user can act on, and how a refused value becomes one."""
+"""Errors that a user can act on, and validation of settings."""
 
 from __future__ import annotations
 

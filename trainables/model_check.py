@@ -1,4 +1,4 @@
-"""Checks models of the user's own before a sweep trains them, in some of its configurations.
+"""Checks users' own models before a sweep trains them, in some of its configurations.
 
 Shapes: B batch, T time.
 """

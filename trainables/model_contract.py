@@ -1,4 +1,4 @@
-"""The contract of `LanguageModel`, checked on one model of the user's own.
+"""The contract of `LanguageModel`, checked on one model of a user.
 
 Shapes: B batch, T time, V vocabulary.
 """
@@ -43,7 +43,7 @@ class Candidate:
         if isinstance(model, FittedModel):
             if not model.state_dict():
                 raise UserError(
-                    f"{self.name} has no tensor to keep what `fit` finds in; make one with"
+                    f"{self.name} has no tensor to keep the result of `fit`; make one with"
                     " self.register_buffer in __init__"
                 )
         elif not any(parameter.requires_grad for parameter in model.parameters()):

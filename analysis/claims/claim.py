@@ -1,4 +1,4 @@
-"""Claims: what is said of val_loss, in a form that trials can support or contradict.
+"""Claims about val_loss, in forms that trials can support or contradict.
 
 Lower is better. Two trials are compared where their seed and all their settings agree, but those
 that the claim is about, those that `despite` names, and those that only one of the two has.

@@ -1,4 +1,4 @@
-"""Errors of claims that the trials cannot be held against."""
+"""Errors of claims that cannot be tested on the trials."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from analysis.errors import AnalysisError
 
 
 class ClaimError(AnalysisError):
-    """The trials cannot be held against a claim.
+    """A claim cannot be tested on the trials.
 
     Attributes:
         path: to the part of the claim that is to blame, such as ``("better", "variant")``.

@@ -158,7 +158,7 @@ class Conclusion:
 
 @of_trials
 def check_claims(trials: Trials, claims: Path | str | ClaimData | None = None) -> list[Conclusion]:
-    """Hold claims against the trials; where there are studies, against their confirmed winners.
+    """Test claims on the trials; where there are studies, on their confirmed winners.
 
     Args:
         trials: from `load_trials`.

@@ -95,10 +95,9 @@ def pairs(
 ) -> list[Pair]:
     """Pair each configuration with those of the other side that agree with it.
 
-    They have the same value of each setting, but of those that are compared or in `despite`, and of
-    those that only one of the two has: no configuration of its kind has it, that is with its values
-    of the compared settings. Of several that agree so, those count that differ in the fewest
-    settings of `despite`, as seen from either side.
+    Two agree if they have the same value of each setting, but of those in `compared` or `despite`,
+    and of those that no configuration of the other's kind has: with its compared values. Of several
+    that agree, those count that differ in the fewest settings of `despite`, from either side.
 
     Args:
         better: configurations that should have the lower loss.
@@ -112,12 +111,7 @@ def pairs(
     """
     if not better or not worse:
         return []
-    if len(better) * len(worse) > MOST_PAIRS:
-        raise ClaimError(
-            f"there are too many configurations to compare, {len(better):,} with {len(worse):,};"
-            " select fewer by `where`",
-            "better",
-        )
+    _check_number(better, worse)
     names = [name for name in better[0].settings if name not in compared]
     is_open = np.array([name in despite for name in names], dtype=bool)
     ours, theirs = _coded(better, worse, names, compared)
@@ -126,14 +120,22 @@ def pairs(
         if lonely := np.flatnonzero(of_side.min(axis=1)).tolist():
             at = lonely[0], int(of_side[lonely[0]].argmin())
             i, j = at if side == "better" else at[::-1]
-            differs = [names[k] for k in np.flatnonzero(_apart(ours[i], theirs[j]) & ~is_open)]
+            apart = np.flatnonzero(_apart(ours[i], theirs[j]) & ~is_open)
+            differs = [names[k] for k in apart]
             raise _confounded(side, len(lonely), better[i], worse[j], differs)
     open_count = _count(ours[:, is_open], theirs[:, is_open])
-    found = []
-    for i, j in _nearest(np.where(wrong == 0, open_count, len(names) + 1)):
-        apart = np.flatnonzero(_apart(ours[i], theirs[j]))
-        found.append(Pair(better[i], worse[j], tuple(names[k] for k in apart)))
-    return found
+    nearest = _nearest(np.where(wrong == 0, open_count, len(names) + 1))
+    apart_at = ((i, j, np.flatnonzero(_apart(ours[i], theirs[j]))) for i, j in nearest)
+    return [Pair(better[i], worse[j], tuple(names[k] for k in apart)) for i, j, apart in apart_at]
+
+
+def _check_number(better: Sequence[Configuration], worse: Sequence[Configuration]) -> None:
+    if len(better) * len(worse) > MOST_PAIRS:
+        raise ClaimError(
+            f"there are too many configurations to compare, {len(better):,} with {len(worse):,};"
+            " select fewer by `where`",
+            "better",
+        )
 
 
 def _nearest(distance: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

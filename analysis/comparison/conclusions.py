@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from analysis.comparison.cost import BATCHES
 from analysis.comparison.counting import ELEMENTS, HISTOGRAM, LISTS, Counted
-from analysis.comparison.measure import BABY, BABY_WIDTH, COUNT, Comparison
+from analysis.comparison.measure import BABY, BABY_WIDTH, COUNT, Comparison, RunRow
 from trainables.training.timing import duration
 
 NEAR_NATS = 0.005  # what is called near
@@ -15,9 +14,9 @@ SHAPES = [f"{sequences:,} x {length}" for sequences, length in BATCHES]
 
 
 def conclusions(found: Comparison) -> list[str]:
-    """What follows from the numbers, in Markdown."""
+    """Return the conclusions from the numbers, in Markdown."""
     said = [_on_loss(found), _on_cost(found), _on_counting(found)]
-    has_gpu = any(one.device == "cuda" for one in found.counted)
+    has_gpu = any(way.device == "cuda" for way in found.counted)
     said.append(_on_gpu(found) if has_gpu else _without_gpu(found))
     if found.floors_known:
         said += [_on_capacity(found), _on_training(found), _on_widths(found)]
@@ -38,16 +37,16 @@ def _on_loss(found: Comparison) -> str:
     )
 
 
-def _baby(found: Comparison) -> Mapping[Any, Any]:
-    """The row of its width: means over seeds."""
+def _baby(found: Comparison) -> RunRow:
+    """Return the row of its width: means over seeds."""
     (row,) = found.widths[found.widths["n_embd"] == BABY_WIDTH].to_dict("records")
-    return row
+    return {str(name): value for name, value in row.items()}
 
 
 def _on_cost(found: Comparison) -> str:
     baby, count = found.subject(BABY), found.subject(COUNT)
-    learning = [float(one.run["training_seconds"]) for one in (baby, count)]
-    forward = [one.cost.forward["cpu", BATCHES[0]].median_s for one in (baby, count)]
+    learning = [float(subject.run["training_seconds"]) for subject in (baby, count)]
+    forward = [subject.cost.forward["cpu", BATCHES[0]].median_s for subject in (baby, count)]
     return (
         f"**Cost.** To learn took {BABY} {duration(learning[0])} in its run and the {COUNT}"
         f" {duration(learning[1])}, so {BABY} {times(learning[0], learning[1])} as long. A forward"
@@ -57,7 +56,7 @@ def _on_cost(found: Comparison) -> str:
 
 
 def _on_counting(found: Comparison) -> str:
-    few = min(one.tokens for one in found.counted)
+    few = min(way.tokens for way in found.counted)
     lists, elements, vectorised = (
         _way(found.counted, way, few).ns_per_token for way in (LISTS, ELEMENTS, HISTOGRAM)
     )
@@ -163,11 +162,11 @@ def _on_widths(found: Comparison) -> str:
 
 
 def times(cost: float, other: float) -> str:
-    """How many times another cost a cost is."""
+    """Return how many times as large as the other a cost is, such as "12 times"."""
     ratio = cost / other
     return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
 
 
 def _way(counted: Sequence[Counted], way: str, tokens: int) -> Counted:
     wanted = (way, "cpu", tokens)
-    return next(one for one in counted if (one.way, one.device, one.tokens) == wanted)
+    return next(c for c in counted if (c.way, c.device, c.tokens) == wanted)

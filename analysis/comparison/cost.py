@@ -1,4 +1,4 @@
-"""What a trained model costs: numbers, bytes, and times on each device. V is the vocabulary."""
+"""Cost of a trained model: numbers, bytes, and times on each device. V is the vocabulary."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ UPDATES = 20  # that are timed together
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of one model.
+class ModelCost:
+    """Memory and time of one model.
 
     ``kept_bytes`` is what the model is, and ``learning_bytes`` what ``holds`` names: it must be in
     memory to learn it, besides the text. ``forward`` is by device and batch; ``learning`` by
@@ -39,7 +39,7 @@ class Cost:
 
 def cost_of(
     model: LanguageModel, trial: TrialConfig, corpus: Corpus, devices: Sequence[torch.device]
-) -> Cost:
+) -> ModelCost:
     """Measure a trained model, and its training from the start."""
     forward, learning = {}, {}
     sizes: dict[str, int] = {}
@@ -52,14 +52,14 @@ def cost_of(
         learning[device.type] = _learning(state, trial, splits.train, device)
         sizes = sizes or _learning_bytes(state, splits.train)
     kept_bytes = _bytes(model.state_dict().values())
-    return Cost(
+    return ModelCost(
         _learnt(model), kept_bytes, sum(sizes.values()), ", ".join(sizes), forward, learning
     )
 
 
 @torch.inference_mode()
 def table_of(model: LanguageModel, vocab_size: int) -> Tensor:
-    """The logits (V, V) float64 of a model that looks at one token: a row for each token."""
+    """Return the logits (V, V) float64 of a model that sees one token: a row for each token."""
     logits_V1V: Tensor = model(torch.arange(vocab_size)[:, None])
     return logits_V1V[:, 0].double()
 
@@ -67,7 +67,7 @@ def table_of(model: LanguageModel, vocab_size: int) -> Tensor:
 def _forward(
     model: LanguageModel, corpus: Corpus, batch: tuple[int, int], seed: int, device: torch.device
 ) -> Timing:
-    """Of the same tokens of the validation split for every model."""
+    """Time a forward pass over tokens of the validation split, the same for every model."""
     start = torch.randint(len(corpus.validation), batch, generator=stream(seed, f"forward/{batch}"))
     ids_BT = torch.from_numpy(corpus.validation.copy()).long()[start].to(device)
     with torch.inference_mode():
@@ -77,7 +77,7 @@ def _forward(
 def _learning(
     state: TrainingState, trial: TrialConfig, tokens_N: Tensor, device: torch.device
 ) -> Timing:
-    """Of the fit, or of one update out of several."""
+    """Time a fit, or one optimizer update, out of several in a row."""
     model = state.model
     if isinstance(model, FittedModel):
         return timed(lambda: model.fit(tokens_N), device)
@@ -87,7 +87,7 @@ def _learning(
 
 
 def _learning_bytes(state: TrainingState, tokens_N: Tensor) -> dict[str, int]:
-    """What a model that was just learnt had in memory, by name."""
+    """Return how many bytes a model that was just trained had in memory, by name."""
     if state.optimizer is None:
         return {
             "its tables": _bytes(state.model.state_dict().values()),

@@ -1,4 +1,4 @@
-"""The same counting of pairs in several ways, timed. Shapes: N tokens, V vocabulary."""
+"""Ways of counting the same pairs, timed. Shapes: N tokens, V vocabulary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAIRS = "a tensor, vectorised: the pairs that occur (`count_pairs`)"
 
 @dataclass(frozen=True)
 class Counted:
-    """One way of counting, on a device, over the first so many tokens of the text."""
+    """Time of a way of counting, on a device, over the first so many tokens of the text."""
 
     way: str
     device: str
@@ -31,11 +31,12 @@ class Counted:
 
     @property
     def ns_per_token(self) -> float:
+        """Median nanoseconds per token."""
         return self.timing.median_s / self.tokens * 1e9
 
 
 def by_lists(tokens: Sequence[int], vocab_size: int) -> Tensor:
-    """A list of lists, an element at a time."""
+    """Count pairs (V, V) in a list of lists, one at a time."""
     counts = [[0] * vocab_size for _ in range(vocab_size)]
     for first, second in pairwise(tokens):
         counts[first][second] += 1
@@ -43,7 +44,7 @@ def by_lists(tokens: Sequence[int], vocab_size: int) -> Tensor:
 
 
 def by_elements(tokens: Sequence[int], vocab_size: int, device: torch.device) -> Tensor:
-    """A tensor, an element at a time."""
+    """Count pairs (V, V) in a tensor, one at a time."""
     counts_VV = torch.zeros(vocab_size, vocab_size, dtype=torch.int64, device=device)
     for first, second in pairwise(tokens):
         counts_VV[first, second] += 1
@@ -51,13 +52,13 @@ def by_elements(tokens: Sequence[int], vocab_size: int, device: torch.device) ->
 
 
 def by_histogram(tokens_N: Tensor, vocab_size: int) -> Tensor:
-    """A histogram of the codes id * V + next, all at once."""
+    """Count pairs (V, V) by a histogram of the codes id * V + next, all at once."""
     code_N = tokens_N[:-1].long() * vocab_size + tokens_N[1:]
     return torch.bincount(code_N, minlength=vocab_size**2).view(vocab_size, vocab_size)
 
 
 def by_pairs(tokens_N: Tensor, vocab_size: int) -> Tensor:
-    """What `count` does, and its list of pairs put into a table."""
+    """Count pairs (V, V) by `count_pairs`, and put its list of pairs into a table."""
     pair_P, count_P = count_pairs(tokens_N, vocab_size)
     counts_VV = torch.zeros(vocab_size**2, dtype=torch.int64, device=tokens_N.device)
     counts_VV[pair_P] = count_P

@@ -20,7 +20,7 @@ NEAREST_TICKS = 1.3  # ticks of widths that are closer in ratio would overlap
 
 
 def loss_by_width(found: Comparison) -> Figure:
-    """How far from the floor each width ends, and what that means on validation."""
+    """Draw how far from the floor the training loss of each width ends, and its validation loss."""
     with fixed_style():
         canvas = Canvas(figsize=(10, 4.8), layout="constrained")
         left, right = canvas.subplots(1, 2)
@@ -48,9 +48,9 @@ def _excess(axes: Axes, found: Comparison) -> None:
         _line(axes, found, "floor", BEST, 2, found.entropy)
         _line(axes, found, "svd", SVD, 1, found.entropy)
         _line(axes, found, "svd_rows", SVD_ROWS, 5, found.entropy)
-    for one in found.subjects:
-        if one.name == TABLE:
-            height = max(float(one.run["train_loss"]) - found.entropy, LEAST_NATS)
+    for subject in found.subjects:
+        if subject.name == TABLE:
+            height = max(float(subject.run["train_loss"]) - found.entropy, LEAST_NATS)
             axes.axhline(height, color=GREY, ls=":", lw=1.2, label="trained V x V table")
     axes.set_yscale("log")
     axes.set_title("training")
@@ -85,7 +85,7 @@ def _line(
 
 
 def _widths(axes: Axes, found: Comparison) -> None:
-    """A tick at each width that has room, and a line at the full rank."""
+    """Draw a tick at each width that has room, and a line at the full rank."""
     axes.set_xscale("log", base=2)
     ticks: list[int] = []
     for width in found.widths["n_embd"]:

@@ -1,4 +1,4 @@
-"""BabyGPT v1 against the statistical bigram: the second study, measured on real runs.
+"""Measurements of BabyGPT v1 and the statistical bigram, from the runs of a sweep.
 
 This package loads trained models and corpora, so it imports
 `bigram_models` and `trainables`, which the rest of `analysis` does not (decision 7).
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analysis.comparison.cost import Cost, cost_of, table_of
+from analysis.comparison.cost import ModelCost, cost_of, table_of
 from analysis.comparison.counting import Counted, counted
 from analysis.comparison.rank import (
     LARGEST_V,
@@ -54,23 +54,26 @@ RUNS = "`sweeps run compare`"
 FREE = {"n_embd", "seed"}  # what may differ between the runs of a width
 
 
+RunRow = Mapping[str, Any]  # of `Trials.table`; Any: columns have several types
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A trained model, where it comes from, what it costs, and some text that it writes."""
+    """A trained model: its run, its cost, and some text that it writes."""
 
     name: str
-    run: Mapping[str, Any]  # its row of `Trials.table`
+    run: RunRow  # its row of `Trials.table`
     trial: TrialConfig
     model: LanguageModel
     logits: Tensor  # (V, V)
-    cost: Cost
+    cost: ModelCost
     prompt: str
     sample: str
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that was measured; losses in nats per character.
+    """Measurements of both models; losses in nats per character.
 
     ``widths`` has a row for each n_embd of the factorised runs: ``n_embd``, ``weights``, ``seeds``,
     ``train_loss`` and ``val_loss`` (means over seeds), and, where V is at most `LARGEST_V`,
@@ -93,10 +96,12 @@ class Comparison:
     load: str
 
     def subject(self, name: str) -> Subject:
-        return next(one for one in self.subjects if one.name == name)
+        """Return the subject with this name."""
+        return next(subject for subject in self.subjects if subject.name == name)
 
     @property
     def floors_known(self) -> bool:
+        """True if the vocabulary was small enough to look for the least losses."""
         return "floor" in self.widths
 
 
@@ -120,46 +125,64 @@ def comparison_of(
     """
     busy = load()
     progress(f"reading the runs of {experiment}")
-    try:
-        trials = load_trials(experiment, tracking_uri)
-    except AnalysisError as error:
-        raise AnalysisError(f"{error}\nThe runs to compare come from {RUNS}") from None
-    chosen = {BABY: _pick(trials, "factorized", "n_embd", BABY_WIDTH)}
-    chosen[COUNT] = _pick(trials, "count", "smoothing", SMOOTHING)
-    if len(_rows(trials, "bigram")):
-        chosen[TABLE] = _pick(trials, "bigram")
+    trials = _trials(experiment, tracking_uri)
+    chosen = _chosen(trials)
     corpus = _corpus(trials, corpora)
-    V = corpus.vocab_size
-    train_N, validation_N = (torch.tensor(split) for split in (corpus.train, corpus.validation))
-    train_VV, validation_VV = pair_counts(train_N, V), pair_counts(validation_N, V)
+    counts = _Counts.of(corpus)
     with one_thread():
         subjects = {}
         for name, run in chosen.items():
             progress(f"timing {name} (run {run['run_id']}), its training and its forward pass")
             subjects[name] = _subject(name, run, trials, tracking_uri, corpus)
         widths, polished = _factorised(trials), None
-        if V <= LARGEST_V:
-            table_VV = subjects[COUNT].logits
+        if corpus.vocab_size <= LARGEST_V:
             ranks = ", ".join(map(str, widths["n_embd"]))
             progress(f"looking for the lowest loss of each n_embd ({ranks}), from the counts")
-            widths = widths.join(_floors(widths["n_embd"], table_VV, train_VV, validation_VV))
-            polished = _polished(subjects[BABY].model, train_VV)
+            widths = widths.join(_floors(widths["n_embd"], subjects[COUNT].logits, counts))
+            polished = _polished(subjects[BABY].model, counts.train)
         progress("timing the ways of counting")
-        return Comparison(
-            trials=trials,
-            corpus=corpus,
-            subjects=tuple(subjects.values()),
-            entropy=conditional_entropy(*count_pairs(train_N, V), V),
-            unseen=int(validation_VV[train_VV == 0].sum()),
-            counted=counted(train_N, V, devices()),
-            widths=widths,
-            polished=polished,
-            load=busy,
-        )
+        ways = counted(counts.tokens, corpus.vocab_size, devices())
+    unseen = int(counts.validation[counts.train == 0].sum())
+    found = tuple(subjects.values())
+    return Comparison(trials, corpus, found, counts.entropy, unseen, ways, widths, polished, busy)
 
 
-def _pick(trials: Trials, variant: str, setting: str = "", value: float = 0) -> Mapping[str, Any]:
-    """The run of a variant with a setting; of several seeds the first."""
+@dataclass(frozen=True)
+class _Counts:
+    """Tokens and pair counts of a corpus."""
+
+    tokens: Tensor  # (N,) of the training split
+    train: Tensor  # (V, V) pair counts
+    validation: Tensor  # (V, V) pair counts
+    entropy: float  # conditional, of the training split, in nats
+
+    @staticmethod
+    def of(corpus: Corpus) -> _Counts:
+        """Count the pairs of a corpus."""
+        V = corpus.vocab_size
+        train_N, validation_N = (torch.tensor(s) for s in (corpus.train, corpus.validation))
+        entropy = conditional_entropy(*count_pairs(train_N, V), V)
+        return _Counts(train_N, pair_counts(train_N, V), pair_counts(validation_N, V), entropy)
+
+
+def _trials(experiment: str, tracking_uri: str) -> Trials:
+    try:
+        return load_trials(experiment, tracking_uri)
+    except AnalysisError as error:
+        raise AnalysisError(f"{error}\nThe runs to compare come from {RUNS}") from None
+
+
+def _chosen(trials: Trials) -> dict[str, RunRow]:
+    """Return the runs to compare, by the names of the subjects."""
+    chosen = {BABY: _pick(trials, "factorized", "n_embd", BABY_WIDTH)}
+    chosen[COUNT] = _pick(trials, "count", "smoothing", SMOOTHING)
+    if len(_rows(trials, "bigram")):
+        chosen[TABLE] = _pick(trials, "bigram")
+    return chosen
+
+
+def _pick(trials: Trials, variant: str, setting: str = "", value: float = 0) -> RunRow:
+    """Return the run of a variant with a setting; of several seeds the first."""
     rows = _rows(trials, variant)
     wanted = variant
     if setting:
@@ -173,13 +196,13 @@ def _pick(trials: Trials, variant: str, setting: str = "", value: float = 0) -> 
 
 
 def _rows(trials: Trials, variant: str) -> pd.DataFrame:
-    """The comparable trials of a variant."""
+    """Return the comparable trials of a variant."""
     rows = trials.comparable
     return rows[rows["variant"] == variant] if "variant" in rows else rows.iloc[:0]
 
 
 def _factorised(trials: Trials) -> pd.DataFrame:
-    """The trained losses by width."""
+    """Return the trained losses by width."""
     rows = _rows(trials, "factorized")
     others = [name for name in trials.params if name not in FREE and rows[name].nunique() > 1]
     if others:
@@ -193,7 +216,7 @@ def _factorised(trials: Trials) -> pd.DataFrame:
 
 
 def _corpus(trials: Trials, corpora: Path) -> Corpus:
-    """The corpus of the runs, by its name; the same text, by its digest."""
+    """Return the corpus of the runs, by its name and the digest of its text."""
     rows = trials.comparable
     names, digests = set(rows["corpus"]), set(rows["corpus_digest"])
     if len(names) != 1 or len(digests) != 1:
@@ -217,9 +240,7 @@ def _corpus(trials: Trials, corpora: Path) -> Corpus:
     return corpus
 
 
-def _subject(
-    name: str, run: Mapping[str, Any], trials: Trials, tracking_uri: str, corpus: Corpus
-) -> Subject:
+def _subject(name: str, run: RunRow, trials: Trials, tracking_uri: str, corpus: Corpus) -> Subject:
     with tempfile.TemporaryDirectory() as folder:
         _fetch(trials.experiment, run["run_id"], folder, tracking_uri)
         try:
@@ -251,11 +272,19 @@ def _fetch(experiment: str, run_id: str, folder: str, tracking_uri: str) -> None
             ) from None
 
 
-def _floors(
-    widths: pd.Series, table_VV: Tensor, train_VV: Tensor, validation_VV: Tensor
-) -> pd.DataFrame:
-    """What the counts alone say of each width, and of the count model's logits cut to it."""
+def _floors(widths: pd.Series, table_VV: Tensor, counts: _Counts) -> pd.DataFrame:
+    """Return the losses of the best factorisation of each width, from the counts alone.
+
+    Args:
+        widths: n_embd of each.
+        table_VV: logits of the count model.
+        counts: of the corpus.
+
+    Returns:
+        The columns of `Comparison.widths` from ``floor`` on.
+    """
     ranks = [int(width) for width in widths]
+    train_VV, validation_VV = counts.train, counts.validation
     row_V = train_VV.sum(1)
     best = likeliest_by_rank(train_VV, ranks)
     # The count model's own predictions, each row as often as the text has it.
@@ -277,7 +306,7 @@ def _floors(
 
 
 def _polished(model: LanguageModel, train_VV: Tensor) -> float:
-    """The training loss that lies straight below trained weights."""
+    """Return the training loss that L-BFGS reaches from trained weights."""
     assert isinstance(model, FactorizedBigram)
     weights = (model.embed_VD, model.head.weight, model.head.bias)
     start = Factors(*(each.detach().double() for each in weights))

@@ -1,4 +1,4 @@
-"""What a table of logits of rank D can predict, from the pair counts and without any training.
+"""The best predictions of a table of logits of rank D, from pair counts, without training.
 
 A factorised bigram has logits = E W^T + 1 b^T, and a softmax does not see a constant that is added
 to a row. So any table of V rows is met exactly by a width of V - 1, and a smaller one may leave
@@ -26,7 +26,7 @@ LARGEST_V = 200  # above it the fits would take minutes: a look at the loss cost
 
 @dataclass(frozen=True)
 class Factors:
-    """E (V, D), W (V, D) and b (V,)."""
+    """Factors E (V, D), W (V, D) and b (V,) of a table of logits E W^T + 1 b^T."""
 
     embed: Tensor
     weight: Tensor
@@ -37,7 +37,7 @@ class Factors:
         return self.embed @ self.weight.T + self.bias
 
     def widened(self, rank: int, chance: torch.Generator) -> Factors:
-        """The same logits at a larger width: the new columns of W are zero, those of E are not."""
+        """Return factors of the same logits at a larger width; new columns of W are zero."""
         V, D = self.embed.shape
         fresh = torch.randn(V, rank - D, generator=chance, dtype=torch.float64)
         return Factors(
@@ -48,19 +48,22 @@ class Factors:
 
 
 def pair_counts(tokens_N: Tensor, vocab_size: int) -> Tensor:
-    """How often each token (row) is followed by each (column), (V, V)."""
+    """Count how often each token (row) is followed by each (column), (V, V)."""
     return by_histogram(tokens_N, vocab_size).double()
 
 
 def cross_entropy(logits_VV: Tensor, counts_VV: Tensor) -> float:
-    """Mean loss of a table of logits on counted pairs, in nats; infinite if it rules one out."""
+    """Return the mean loss of logits (V, V) on counted pairs, in nats.
+
+    It is infinite if a counted pair has probability 0.
+    """
     seen = counts_VV > 0
     total = (counts_VV[seen] * logits_VV.double().log_softmax(1)[seen]).sum()
     return float(-total / counts_VV.sum())
 
 
 def nearest(logits_VV: Tensor, rank: int, row_weight_V: Tensor) -> Factors:
-    """The best approximation of rank D in the sense of least squares.
+    """Return the best approximation of rank D in the sense of least squares.
 
     It minimises the sum of row_weight * (difference)^2 over E, W, b and a constant for each row,
     which a softmax does not see: rows are centred, b is their weighted mean, and the rest is cut to
@@ -75,7 +78,7 @@ def nearest(logits_VV: Tensor, rank: int, row_weight_V: Tensor) -> Factors:
 
 
 def likeliest(counts_VV: Tensor, start: Factors) -> Factors:
-    """Go down from a start to a smallest cross entropy on the counts, by L-BFGS on all of them.
+    """Minimise the cross entropy on the counts from a start, by L-BFGS on all of them.
 
     The aim is not convex in E and W together, so what is found is an upper bound of the least.
     """
@@ -102,7 +105,7 @@ def likeliest(counts_VV: Tensor, start: Factors) -> Factors:
 def likeliest_by_rank(
     counts_VV: Tensor, ranks: Iterable[int], near: Mapping[int, Factors] | None = None
 ) -> dict[int, Factors]:
-    """The best of `likeliest` for each rank, from random starts and the answer of the rank before.
+    """Return the best of `likeliest` for each rank, from random starts and the rank before.
 
     The latter keeps a larger rank from being worse than a smaller one. A rank above V - 1 can do no
     more than V - 1, and has its answer.
@@ -130,7 +133,7 @@ def likeliest_by_rank(
 
 
 def _random_start(counts_VV: Tensor, rank: int, chance: torch.Generator) -> Factors:
-    """N(0, 1) and N(0, 1/D), with the bias of how often a token comes at all."""
+    """Draw E from N(0, 1) and W from N(0, 1/D); the bias is the log frequency of each token."""
     E, W = (
         torch.randn(len(counts_VV), rank, generator=chance, dtype=torch.float64) for _ in range(2)
     )

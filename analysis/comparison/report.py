@@ -1,4 +1,4 @@
-"""The comparison as a report: its tables, where they come from, and what follows."""
+"""The report of the comparison: its tables, their provenance, and conclusions."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def report_of(found: Comparison) -> Report:
         markdown_table(side_by_side(found)),
         TIMES,
         "## What they write\n",
-        *(_sample(one) for one in found.subjects),
+        *(_sample(subject) for subject in found.subjects),
         "## Counting, three ways\n",
         markdown_table(
             counting(found), {"ns per character": 1, "times the fastest": 1}, marked_up=["way"]
@@ -78,61 +78,61 @@ def report_of(found: Comparison) -> Report:
 
 
 def side_by_side(found: Comparison) -> pd.DataFrame:
-    """A column for each model, a row for each thing to compare."""
+    """Return a column for each model, a row for each property."""
     subjects = found.subjects
     rows: dict[str, list[str]] = {
-        "model": [_settings(one) for one in subjects],
-        "learnt": [one.cost.learnt for one in subjects],
-        "by": [_method(found, one) for one in subjects],
-        "learning, in the run": [duration(one.run["training_seconds"]) for one in subjects],
+        "model": [_settings(subject) for subject in subjects],
+        "learnt": [subject.cost.learnt for subject in subjects],
+        "by": [_method(found, subject) for subject in subjects],
+        "learning, in the run": [duration(subject.run["training_seconds"]) for subject in subjects],
     }
     for kind in (device.type for device in devices()):
-        rows[f"learning, here, {kind}"] = [_learning(one, kind) for one in subjects]
+        rows[f"learning, here, {kind}"] = [_learning(subject, kind) for subject in subjects]
         for shape, batch in zip(SHAPES, BATCHES, strict=True):
-            times = [str(one.cost.forward[kind, batch]) for one in subjects]
+            times = [str(subject.cost.forward[kind, batch]) for subject in subjects]
             rows[f"forward pass of {shape}, {kind}"] = times
     counts_VV = pair_counts(torch.tensor(found.corpus.validation), found.corpus.vocab_size)
     rows |= {
-        "memory, the model": [_size(one.cost.kept_bytes) for one in subjects],
+        "memory, the model": [_size(subject.cost.kept_bytes) for subject in subjects],
         "memory, to learn it": [
-            f"{_size(one.cost.learning_bytes)} ({one.cost.holds})" for one in subjects
+            f"{_size(subject.cost.learning_bytes)} ({subject.cost.holds})" for subject in subjects
         ],
-        "train_loss": [f"{one.run['train_loss']:.5f}" for one in subjects],
+        "train_loss": [f"{subject.run['train_loss']:.5f}" for subject in subjects],
         "train_loss above the floor": [
-            f"{one.run['train_loss'] - found.entropy:.5f}" for one in subjects
+            f"{subject.run['train_loss'] - found.entropy:.5f}" for subject in subjects
         ],
-        "val_loss": [f"{one.run['val_loss']:.5f}" for one in subjects],
+        "val_loss": [f"{subject.run['val_loss']:.5f}" for subject in subjects],
         "val_loss, from the stored model": [
-            f"{cross_entropy(one.logits, counts_VV):.5f}" for one in subjects
+            f"{cross_entropy(subject.logits, counts_VV):.5f}" for subject in subjects
         ],
-        "run": [one.run["run_id"] for one in subjects],
+        "run": [subject.run["run_id"] for subject in subjects],
     }
-    names = [one.name for one in subjects]
+    names = [subject.name for subject in subjects]
     return pd.DataFrame.from_dict(rows, orient="index", columns=names).reset_index(names="")
 
 
 def counting(found: Comparison) -> pd.DataFrame:
-    """The ways of counting; how many times as long as the fastest of its length each takes."""
+    """Return the ways of counting, with times relative to the fastest on as many characters."""
     fastest = {
-        one.tokens: min(each.ns_per_token for each in found.counted if each.tokens == one.tokens)
-        for one in found.counted
+        way.tokens: min(each.ns_per_token for each in found.counted if each.tokens == way.tokens)
+        for way in found.counted
     }
     return pd.DataFrame(
         {
-            "way": one.way,
-            "device": one.device,
-            "characters": one.tokens,
-            "time": str(one.timing),
-            "repeats": len(one.timing.seconds),
-            "ns per character": one.ns_per_token,
-            "times the fastest": one.ns_per_token / fastest[one.tokens],
+            "way": way.way,
+            "device": way.device,
+            "characters": way.tokens,
+            "time": str(way.timing),
+            "repeats": len(way.timing.seconds),
+            "ns per character": way.ns_per_token,
+            "times the fastest": way.ns_per_token / fastest[way.tokens],
         }
-        for one in found.counted
+        for way in found.counted
     )
 
 
 def provenance(found: Comparison) -> list[str]:
-    """Where the numbers come from, and what they cannot say."""
+    """Return sentences on where the numbers come from, and their limits."""
     rows, corpus = found.trials.comparable, found.corpus
     seeds = sorted(set(rows["seed"]))
     evaluation = ", ".join(sorted(set(rows["evaluation"].astype(str))))
@@ -227,24 +227,24 @@ def _unsmoothed(found: Comparison) -> str:
     )
 
 
-def _sample(one: Subject) -> str:
-    prompt = as_code(repr(one.prompt))
+def _sample(subject: Subject) -> str:
+    prompt = as_code(repr(subject.prompt))
     return (
-        f"{one.name}, after the prompt {prompt} with seed {SAMPLE_SEED}:\n\n"
-        f"{code_block(one.sample)}"
+        f"{subject.name}, after the prompt {prompt} with seed {SAMPLE_SEED}:\n\n"
+        f"{code_block(subject.sample)}"
     )
 
 
-def _settings(one: Subject) -> str:
-    settings = one.trial.model.to_dict()
+def _settings(subject: Subject) -> str:
+    settings = subject.trial.model.to_dict()
     variant = str(settings.pop("variant"))
     return " ".join([variant, *(f"{name}={value}" for name, value in settings.items())])
 
 
-def _method(found: Comparison, one: Subject) -> str:
-    if isinstance(one.model, FittedModel):
+def _method(found: Comparison, subject: Subject) -> str:
+    if isinstance(subject.model, FittedModel):
         return f"one pass of counting over {len(found.corpus.train) - 1:,} pairs"
-    training = one.trial.training
+    training = subject.trial.training
     read = training.max_steps * training.batch_size * training.block_size
     return (
         f"{training.max_steps:,} updates of AdamW, lr {training.learning_rate:g}, of"
@@ -253,11 +253,11 @@ def _method(found: Comparison, one: Subject) -> str:
     )
 
 
-def _learning(one: Subject, kind: str) -> str:
-    timing = one.cost.learning[kind]
-    if isinstance(one.model, FittedModel):
+def _learning(subject: Subject, kind: str) -> str:
+    timing = subject.cost.learning[kind]
+    if isinstance(subject.model, FittedModel):
         return str(timing)
-    updates = one.trial.training.max_steps
+    updates = subject.trial.training.max_steps
     return f"{duration(timing.median_s * updates)}: {updates:,} updates of {timing}"
 
 

@@ -1,9 +1,9 @@
-"""Paired differences with their intervals, a figure for each claim."""
+"""Figures of paired differences with their intervals, one for each claim."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -23,11 +23,11 @@ KINDS = {  # what an interval says: colour, marker, colour inside
 }
 SIDES = {"negative": "left of", "positive": "right of", "small": "near"}
 
-Row = Mapping[Any, Any]
+Row = Mapping[Hashable, Any]  # Any: columns have several types
 
 
 def differences(contrasts: pd.DataFrame) -> list[Figure]:
-    """A forest plot for each claim, named ``differences_1`` and so on."""
+    """Draw a forest plot for each claim, named ``differences_1`` and so on."""
     if contrasts.empty:  # without columns, perhaps
         return []
     known = contrasts.dropna(subset="mean")
@@ -35,13 +35,13 @@ def differences(contrasts: pd.DataFrame) -> list[Figure]:
 
 
 def weakest(rows: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:
-    """At most so many rows, those with the largest means, in the order in which they came."""
+    """Return at most so many rows, those with the largest means, in their order."""
     rows = rows.reset_index(drop=True)
     return rows.loc[sorted(rows["mean"].nlargest(most).index)]
 
 
 def kind(low: float, high: float) -> str:
-    """What an interval says of its difference: one of `KINDS`."""
+    """Return the kind of an interval, by its bounds: one of `KINDS`."""
     if pd.isna(low) or pd.isna(high):
         return "no interval"
     if high < 0:
@@ -76,7 +76,7 @@ def _forest(rows: pd.DataFrame) -> Figure:
 
 
 def _lines(drawn: pd.DataFrame) -> list[tuple[str, Row | None]]:
-    """The text at the left of each line and its row; a line without a row heads those below."""
+    """Return the label of each line and its row; a line without a row is a heading."""
     lines: list[tuple[str, Row | None]] = []
     for what, rows in drawn.groupby("what", sort=False):
         lines.append((str(what), None))

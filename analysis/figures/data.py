@@ -1,15 +1,16 @@
-"""From trials to the tables that the figures draw. Losses in nats per character."""
+"""The tables that figures draw, from trials. Losses in nats per character."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from analysis.statistics import t_interval
+from analysis.text.document import is_missing
 from analysis.trials.confirmed import judged
 from analysis.trials.table import Trials, is_finite
 
@@ -18,12 +19,13 @@ MOST_FACETS = 16
 MOST_LABELS = 8  # as many as there are colours
 MOST_POINTS = 100  # of a learning curve
 X_FIRST = "block_size"
+T = TypeVar("T")
 KINDS_OF_MODEL: tuple[str, ...] = ("pe_type", "variant")
 
 
 @dataclass(frozen=True)
 class Configurations:
-    """What the figures of a sweep have in common: its configurations, and the axes to show them on.
+    """The configurations of a sweep, and the axes to show them on.
 
     ``table`` has a row for each configuration: its settings, ``label`` (the word that tells it from
     others), ``name`` (label and settings), ``val_loss`` and ``training_seconds`` (means over
@@ -49,7 +51,7 @@ class Configurations:
 
     @property
     def references(self) -> pd.DataFrame:
-        """Those without a place, best first; not those that lost theirs to a better one."""
+        """Configurations without a place, best first; not those that a better one replaced."""
         return self.table[self.table["reference"]].sort_values("val_loss")
 
     @property
@@ -59,7 +61,7 @@ class Configurations:
         return first + sorted(set(self.table["label"]) - set(first))
 
     def intervals(self, chosen: Iterable[int]) -> pd.DataFrame:
-        """Means with their 95 % t intervals over seeds, without bounds (NaN) where there is one.
+        """Return means with 95 % t intervals over seeds, without bounds (NaN) where there is one.
 
         Args:
             chosen: configurations; not thousands of them, as each is computed for itself.
@@ -70,7 +72,7 @@ class Configurations:
         chosen = list(chosen)
         rows = self.rows[self.rows["configuration"].isin(chosen)]
         losses = dict(list(rows.groupby("configuration")["val_loss"]))
-        found = [vars(t_interval(losses[one].tolist())) for one in chosen]
+        found = [vars(t_interval(losses[configuration].tolist())) for configuration in chosen]
         return pd.DataFrame(found, index=chosen, columns=["mean", "low", "high", "n"])
 
 
@@ -108,22 +110,24 @@ def configurations(trials: Trials) -> Configurations | None:
     return found if searched else _placed(found, settings, told)
 
 
-def describe(row: Mapping[Any, Any], settings: Sequence[str], told: Sequence[str] = ()) -> str:
-    """The label of a configuration and those settings that the label does not tell."""
+def describe(
+    row: Mapping[Hashable, object], settings: Sequence[str], told: Sequence[str] = ()
+) -> str:
+    """Return the label of a configuration, and the settings that the label leaves out."""
     values = [f"{name}={number(row[name])}" for name in settings if name not in told]
-    parts = [row["label"], *(text for text in values if not text.endswith("="))]
+    parts = [str(row["label"]), *(text for text in values if not text.endswith("="))]
     return " ".join(filter(None, parts))
 
 
-def number(value: Any) -> str:
-    """A setting as it is written on an axis; nothing for a missing one."""
-    if pd.isna(value):
+def number(value: object) -> str:
+    """Return a setting as an axis shows it; an empty text for a missing one."""
+    if is_missing(value):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def learning_curves(shown: Configurations, curves: pd.DataFrame) -> pd.DataFrame:
-    """Losses over the steps, over the seeds of each configuration.
+    """Return the losses over the steps, of all seeds of each configuration.
 
     Steps that not all seeds of a configuration have are left out.
 
@@ -141,19 +145,19 @@ def learning_curves(shown: Configurations, curves: pd.DataFrame) -> pd.DataFrame
 
 
 def thinned(curve: pd.DataFrame, most: int = MOST_POINTS) -> pd.DataFrame:
-    """At most so many rows of one curve, the first and the last among them."""
+    """Return at most so many rows of a curve, the first and the last among them."""
     return curve.iloc[spread(range(len(curve)), most)]
 
 
-def spread(values: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of sorted values, evenly chosen, both ends among them."""
+def spread(values: Sequence[T], most: int) -> list[T]:
+    """Return at most so many of sorted values, evenly chosen, both ends among them."""
     if len(values) <= most:
         return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def pareto(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows that no other one beats in one of two columns without losing in the other.
+    """Return the Pareto front of rows in two columns, in both of which lower is better.
 
     Less is better. Of equal rows the first one stays. Sorted by the first column.
     """
@@ -163,9 +167,9 @@ def pareto(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def ceiling(values: Iterable[float]) -> float:
-    """The largest value that is not far out.
+    """Return the largest value that is no outlier.
 
-    Far out is what would squeeze the lower three quarters of the values into a tenth of a frame.
+    An outlier would squeeze the lower three quarters of the values into a tenth of a frame.
     """
     x = np.asarray([value for value in values if np.isfinite(value)], dtype=float)
     bulk = float(np.quantile(x, 0.75) - x.min())
@@ -173,7 +177,7 @@ def ceiling(values: Iterable[float]) -> float:
 
 
 def _labels(table: pd.DataFrame, settings: Sequence[str]) -> tuple[str, pd.Series, list[str]]:
-    """The setting that gives the labels, the labels, and the settings they tell."""
+    """Return the setting that gives the labels, the labels, and the settings that they contain."""
     words = [name for name in settings if not pd.api.types.is_numeric_dtype(table[name])]
     if set(KINDS_OF_MODEL) <= set(words):
         kinds = table.dropna(subset="pe_type").groupby("pe_type")["variant"].nunique()
@@ -192,7 +196,7 @@ def _labels(table: pd.DataFrame, settings: Sequence[str]) -> tuple[str, pd.Serie
 
 
 def _placed(shown: Configurations, settings: Sequence[str], told: Sequence[str]) -> Configurations:
-    """Choose the axes, and who has a place on them."""
+    """Choose the axes, and the configurations that have a place on them."""
     table = shown.table
     numbers = [
         name
@@ -223,7 +227,7 @@ def _placed(shown: Configurations, settings: Sequence[str], told: Sequence[str])
 
 
 def _by_levels(table: pd.DataFrame, names: Iterable[str], most: int, first: str = "") -> list[str]:
-    """The names with two to so many values, ``first`` first, then those with most values."""
+    """Return the names with two to so many values, ``first`` first, then those with most values."""
     levels = {name: table[name].nunique() for name in names}
     fit = [name for name, count in levels.items() if 2 <= count <= most]
     return sorted(fit, key=lambda name: (name != first, -levels[name]))

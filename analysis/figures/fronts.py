@@ -1,4 +1,4 @@
-"""Pareto fronts of what was measured with noise."""
+"""Pareto fronts of noisy measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEASURED = ("training_seconds", "val_loss")
 
 
 def front(shown: Configurations, known: pd.DataFrame) -> pd.DataFrame:
-    """The configurations that are cheaper or better than others, by more than noise.
+    """Return the configurations that are cheaper or better than others, by more than noise.
 
     From the cheapest on, each step is the cheapest that has a lower loss than the one before, by
     more than their intervals over seeds; of those that take the same time, the one with the lowest.
@@ -43,10 +43,10 @@ def front(shown: Configurations, known: pd.DataFrame) -> pd.DataFrame:
 
 
 def _half_widths(shown: Configurations, known: pd.DataFrame, name: str) -> Floats:
-    """Of the 95 % intervals over seeds; with one seed as most others have, or 0 if none has one."""
+    """Return half widths of 95 % intervals over seeds; with one seed the median of the others."""
     rows = shown.rows[shown.rows["configuration"].isin(known.index)]
     values = dict(list(rows.groupby("configuration")[name]))
-    found = t_intervals([values[one].dropna().tolist() for one in known.index])
-    widths = pd.Series([one.high - one.mean for one in found], known.index)
+    found = t_intervals([values[index].dropna().tolist() for index in known.index])
+    widths = pd.Series([interval.high - interval.mean for interval in found], known.index)
     usual = widths.median()
     return np.asarray(widths.fillna(0.0 if math.isnan(usual) else usual), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Which settings mattered in a search: bars for each, by two estimators."""
+"""The figure of which settings mattered: bars for each, by two estimators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BARS = dict(zip(MEANING, (("#0072B2", ""), ("#E69F00", "///")), strict=True))
 
 
 def importance_bars(table: pd.DataFrame) -> Figure:
-    """Bars for each setting, a panel for each scope.
+    """Draw bars for each setting, a panel for each scope.
 
     Args:
         table: of `analysis.importance`.
@@ -40,23 +40,23 @@ def importance_bars(table: pd.DataFrame) -> Figure:
     canvas.suptitle("What mattered")
     handles, names = panels[0, 0].get_legend_handles_labels()
     canvas.legend(handles, names, loc="outside lower center", ncols=2)
+    return as_figure("importance", _caption(table), canvas)
+
+
+def _caption(table: pd.DataFrame) -> str:
     meaning = "; ".join(f"{name}: {text}" for name, text in MEANING.items())
-    within = (
-        f" In {WITHIN!r} the median of its study is taken from each loss."
-        if WITHIN in scopes
-        else ""
-    )
-    part = (
-        " A setting that not all trials have is measured among those that have it, apart from the"
-        " sum."
-        if table["trials"].nunique() > 1 and table.groupby("scope")["trials"].nunique().max() > 1
-        else ""
-    )
-    shows = (
+    within = part = ""
+    if (table["scope"] == WITHIN).any():
+        within = f" In {WITHIN!r} the median of its study is taken from each loss."
+    if table["trials"].nunique() > 1 and table.groupby("scope")["trials"].nunique().max() > 1:
+        part = (
+            " A setting that not all trials have is measured among those that have it, apart from"
+            " the sum."
+        )
+    return (
         f"How far each setting explains val_loss in {table['trials'].max()} finished trials."
         f" {meaning}.{within}{part} It describes these trials and tests nothing."
     )
-    return as_figure("importance", shows, canvas)
 
 
 def _bars(axes: Axes, rows: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""matplotlib as it comes, whatever this machine or a notebook sets for it."""
+"""matplotlib with its own defaults, whatever the environment or a notebook sets."""
 
 from __future__ import annotations
 

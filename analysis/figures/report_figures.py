@@ -1,4 +1,4 @@
-"""The figures of a report: those that the data allow. Knows nothing of MLflow."""
+"""All figures of a report that the data allow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.figures.contrasts import differences
 from analysis.figures.data import configurations
 from analysis.figures.importance import importance_bars
-from analysis.figures.search import search_figures, tried
+from analysis.figures.search import search_figures, slices_of
 from analysis.figures.settings import heatmap, loss_by
 from analysis.figures.style import fixed_style
 from analysis.figures.trials import cost, curve_panels
@@ -53,7 +53,7 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
 
 
 def overview(trials: Trials) -> Figure | None:
-    """The picture to see first: losses by a setting, else what a search tried, else what they cost.
+    """Draw the picture to see first: losses by a setting, by what a search tried, or by cost.
 
     It is as small as a page needs that shows a picture at its own size. None where fewer than two
     trials have a loss.
@@ -63,7 +63,7 @@ def overview(trials: Trials) -> Figure | None:
         return None
     with fixed_style():
         matplotlib.rcParams["savefig.dpi"] = 78  # a window of 800 pixels has room for 7.2 inches
-        return loss_by(shown, columns=2) or tried(trials, columns=2) or cost(shown, width=7.2)
+        return loss_by(shown, columns=2) or slices_of(trials, columns=2) or cost(shown, width=7.2)
 
 
 def figures_of_search(trials: Trials, table: pd.DataFrame | None = None) -> dict[str, Figure]:

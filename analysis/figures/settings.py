@@ -1,4 +1,4 @@
-"""val_loss over the settings of a sweep: lines with intervals, and a heat map."""
+"""Figures of val_loss by setting: lines with intervals, and a heat map."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COLUMNS = 3
 
 
 def loss_by(shown: Configurations, columns: int = COLUMNS) -> Figure | None:
-    """Losses over the setting ``x``: a line for each label, a panel for each level of the facet.
+    """Draw losses over the setting ``x``: a line for each label, a panel for each facet level.
 
     Args:
         shown: of a sweep.
@@ -54,9 +54,9 @@ def loss_by(shown: Configurations, columns: int = COLUMNS) -> Figure | None:
         for index, label in enumerate(lines):
             middle = index - (len(lines) - 1) / 2
             _line(axes, panel[panel["label"] == label], shown.x, look(index), label, middle, scale)
-        for index, one in enumerate(references.to_dict("records")):
+        for index, row in enumerate(references.to_dict("records")):
             style = LINES[(index + 1) % len(LINES)]
-            axes.axhline(one["val_loss"], color=GREY, ls=style, lw=1.2, label=legible(one["name"]))
+            axes.axhline(row["val_loss"], color=GREY, ls=style, lw=1.2, label=legible(row["name"]))
     above = _frame(used[0], grid, references)
     name_axes(used, shown.x, LOSS)
     canvas.suptitle(f"val_loss by {shown.x}")
@@ -71,7 +71,7 @@ def loss_by(shown: Configurations, columns: int = COLUMNS) -> Figure | None:
 
 
 def heatmap(shown: Configurations) -> Figure | None:
-    """Mean losses over two numbers: a panel for each label, one colour scale."""
+    """Draw mean losses over two numbers: a panel for each label, one colour scale."""
     if shown.grid.empty or not shown.facet:
         return None
     x = spread(sorted(set(shown.grid[shown.x])), MOST_CELLS)
@@ -103,22 +103,22 @@ def heatmap(shown: Configurations) -> Figure | None:
 
 
 def _facets(grid: pd.DataFrame, facet: str) -> list[tuple[str, pd.DataFrame]]:
-    """Title and rows of each panel."""
+    """Return the title and rows of each panel."""
     if not facet:
         return [("", grid)]
     levels = sorted(set(grid[facet]))
-    return [(f"{facet} = {number(one)}", grid[grid[facet] == one]) for one in levels]
+    return [(f"{facet} = {number(level)}", grid[grid[facet] == level]) for level in levels]
 
 
 def safe(name: str) -> str:
-    """A setting's name as a part of a file's name."""
+    """Return a setting's name as a part of a file's name."""
     return "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name[:60])
 
 
 def _line(
     axes: Axes, rows: pd.DataFrame, x: str, style: Look, label: str, middle: float, scale: str
 ) -> None:
-    """One line with its intervals, moved a little aside so that bars do not hide each other."""
+    """Draw a line with its intervals, moved a little aside so that bars do not overlap."""
     rows = rows.sort_values(x)
     low, high = axes.get_xlim()
     at = rows[x].astype(float)
@@ -159,8 +159,8 @@ def _cells(axes: Axes, cells: pd.DataFrame, colours: matplotlib.cm.ScalarMappabl
     axes.imshow(colours.to_rgba(cells.to_numpy()), aspect="auto", origin="lower")
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    axes.set_xticks(range(len(cells.columns)), [number(one) for one in cells.columns])
-    axes.set_yticks(range(len(cells.index)), [number(one) for one in cells.index])
+    axes.set_xticks(range(len(cells.columns)), [number(level) for level in cells.columns])
+    axes.set_yticks(range(len(cells.index)), [number(level) for level in cells.index])
     axes.tick_params(length=0)
     for row, values in enumerate(cells.to_numpy()):
         for column, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""How all figures look, and how one becomes files that are the same whenever its data are."""
+"""The style of all figures, and their files: the same data give the same bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    LogLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 
 from analysis.figures.data import number
 from analysis.text.document import Figure
@@ -33,6 +39,7 @@ GREY = "#555555"
 FONT = "DejaVu Sans"  # comes with matplotlib
 MOST_LETTERS, MOST_BELOW, MOST_BESIDE = 100, 24, 80  # of a line: in general, of words at an axis
 MOST_LINES = 8  # of a text
+# Any: matplotlib takes settings of many types.
 STYLE: dict[Any, Any] = {
     "font.family": FONT,
     "font.size": 9,
@@ -64,7 +71,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """What tells a line or a point from others."""
+    """Colour, marker and line style of a line or of points."""
 
     color: str
     marker: str
@@ -72,13 +79,13 @@ class Look:
 
 
 def look(index: int) -> Look:
-    """The look of the label with this index; beyond the colours all look like the last."""
+    """Return the look of the label with this index; beyond the colours all look like the last."""
     index = min(index, len(COLOURS) - 1)
     return Look(COLOURS[index], MARKERS[index], LINES[index])
 
 
 def ordered_look(index: int, of: int) -> Look:
-    """The look of a level of a number: the higher the lighter, also without colours."""
+    """Return the look of a level of a number: the higher the lighter."""
     tone = matplotlib.colormaps["viridis"](0.8 * index / max(of - 1, 1))
     color = matplotlib.colors.to_hex(tone)
     return Look(color, MARKERS[index % len(MARKERS)], LINES[index % len(LINES)])
@@ -86,7 +93,7 @@ def ordered_look(index: int, of: int) -> Look:
 
 @contextmanager
 def fixed_style() -> Iterator[None]:
-    """Our settings on matplotlib's own defaults, whatever the user's are."""
+    """Context manager: our settings on matplotlib's defaults, whatever the user's are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -115,7 +122,7 @@ def as_figure(name: str, shows: str, canvas: Canvas) -> Figure:
 
 
 def drawable(text: str, most: int = MOST_LETTERS) -> str:
-    """A text that is drawn as it is: no formula, no letter that the font lacks, not too long."""
+    """Return a text as matplotlib can draw it: no formula, no missing letter, not too long."""
     lines = []
     for line in text.split("\n")[:MOST_LINES]:
         known = "".join(
@@ -126,20 +133,20 @@ def drawable(text: str, most: int = MOST_LETTERS) -> str:
 
 
 def legible(name: str) -> str:
-    """A name for a legend, from which matplotlib leaves out what begins with an underscore."""
+    """Return a name that a legend shows: matplotlib leaves out those with a leading underscore."""
     return f" {name}" if name.startswith("_") else name
 
 
 @cache
 def _letters() -> frozenset[int]:
-    """The letters of the font."""
+    """Return the code points of the letters that the font has."""
     return frozenset(get_font(findfont(FONT)).get_charmap())
 
 
 def panels(
     rows: int, columns: int, used: int, width: float, height: float
 ) -> tuple[Canvas, list[Axes]]:
-    """A grid of panels with the same axes, of which the first so many are used; sizes in inches."""
+    """Make a grid of panels that share axes, and return those used; sizes in inches."""
     size = (max(columns * width, 5) + 0.6, max(rows * height, 2) + 0.9)
     canvas = Canvas(figsize=size, layout="constrained")
     every = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -159,7 +166,7 @@ def name_axes(used: Sequence[Axes], x: str, y: str) -> None:
 
 
 def legend_below(canvas: Canvas, handles: Sequence[Artist], names: Sequence[str]) -> None:
-    """A legend below the panels, in as many columns as there is room for; the picture grows."""
+    """Add a legend below the panels, in as many columns as fit; the picture grows."""
     if len(names) > 1 or any(names):
         longest = min(max(map(len, names)), MOST_LETTERS)
         column = 0.085 * longest + 0.7  # inches: of the letters, and of the line
@@ -191,8 +198,16 @@ def set_scale(axes: Axes, levels: Sequence[float], most: int = 8) -> str:
     return scale
 
 
+def set_log_ticks(axes: Axes) -> None:
+    """Make the x axis logarithmic, with ticks at 1, 2 and 5."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def mean_over(counts: pd.Series) -> str:
-    """What a loss is the mean of, in words."""
+    """Return over how many seeds a loss is a mean, in words."""
     low, high = int(counts.min()), int(counts.max())
     if high == 1:
         return "one seed each"

@@ -26,18 +26,18 @@ no forecast of seeds is possible: every claim is UNDERPOWERED, whatever its coun
 
 @dataclass(frozen=True)
 class Link:
-    """Where the pages of runs are."""
+    """Links to the pages of runs."""
 
     tracking_uri: str
     experiment_id: str
 
     def to(self, run_id: str) -> str:
-        """A link in Markdown; only the id where there is no server."""
+        """Return a link in Markdown; only the id where there is no server."""
         address = self.address(run_id)
         return as_code(run_id) if address == run_id else f"[{as_text(run_id)}]({address})"
 
     def address(self, run_id: str) -> str:
-        """The address of its page; only the id where there is no server."""
+        """Return the address of a run's page; only the id where there is no server."""
         if not self.tracking_uri.startswith("http"):
             return run_id
         return (
@@ -47,30 +47,30 @@ class Link:
 
 
 def one_seed_note(conclusions: Sequence[Conclusion]) -> str:
-    """What cannot be concluded where no configuration has a second seed; else nothing."""
-    single = all(_has_one_seed(each) for each in conclusions)
+    """Return a note on what one seed cannot show, where no configuration has a second; else ""."""
+    single = all(_has_one_seed(conclusion) for conclusion in conclusions)
     return ONE_SEED + "\n" if single else ""
 
 
-def _has_one_seed(each: Conclusion) -> bool:
-    most = max((len(contrast.seeds) for contrast in each.contrasts), default=0)
-    return most == 1 and not each.repeated
+def _has_one_seed(conclusion: Conclusion) -> bool:
+    most = max((len(contrast.seeds) for contrast in conclusion.contrasts), default=0)
+    return most == 1 and not conclusion.repeated
 
 
 def claims_overview(conclusions: Sequence[Conclusion]) -> str:
-    """A table with a row a claim, and a word on what cannot be concluded."""
+    """Return a table with a row for each claim, and notes on how to read it."""
     rows = [
         {
             "#": index,
-            "claim": each.statement,
-            "verdict": f"**{each.verdict}**",
-            "cells": f"{each.cells_hold}/{each.cells}",
-            "weakest cell": where(each),
-            "effect (nats)": effect(each),
-            "seeds": each.seeds,
-            "needed": needed_in_short(each) if each.verdict == "UNDERPOWERED" else "",
+            "claim": conclusion.statement,
+            "verdict": f"**{conclusion.verdict}**",
+            "cells": f"{conclusion.cells_hold}/{conclusion.cells}",
+            "weakest cell": where(conclusion),
+            "effect (nats)": effect(conclusion),
+            "seeds": conclusion.seeds,
+            "needed": needed_in_short(conclusion) if conclusion.verdict == "UNDERPOWERED" else "",
         }
-        for index, each in enumerate(conclusions, start=1)
+        for index, conclusion in enumerate(conclusions, start=1)
     ]
     text = markdown_table(pd.DataFrame(rows), marked_up=["verdict"])
     note = (
@@ -85,9 +85,9 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
     return one_seed_note(conclusions) + text + note
 
 
-def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> str:
-    """A claim with its evidence in full."""
-    table = contrasts_table([each]).drop(
+def claim_section(index: int, conclusion: Conclusion, link: Link, most_rows: int) -> str:
+    """Return the section of a claim, with all its evidence."""
+    table = contrasts_table([conclusion]).drop(
         columns=["claim_index", "claim", "verdict", "favoured", "confidence", "run_ids"]
     )
     if not table["lost"].any():
@@ -98,72 +98,77 @@ def claim_section(index: int, each: Conclusion, link: Link, most_rows: int) -> s
         table[name] = [f"{p:.4f}" if p >= 0.0001 else "<0.0001" for p in table[name]]
     decimals = dict.fromkeys(["mean", "low", "high"], 5)
     parts = [
-        f"### {index}. {as_text(each.statement)}\n",
-        f"**{each.verdict}** ({each.claim.holds}).\n",
-        as_text(" ".join(sentences(each))) + "\n",
+        f"### {index}. {as_text(conclusion.statement)}\n",
+        f"**{conclusion.verdict}** ({conclusion.claim.holds}).\n",
+        as_text(" ".join(sentences(conclusion))) + "\n",
         markdown_table(table.head(most_rows), decimals),
     ]
     if len(table) > most_rows:
         parts.append(f"The first {most_rows} of {len(table)} differences; contrasts.csv has all.\n")
-    if runs := weakest_runs(each, link.to, MOST_LINKS):
+    if runs := weakest_runs(conclusion, link.to, MOST_LINKS):
         parts.append(f"Runs of the weakest cell: {', '.join(runs)}\n")
     return "\n".join(parts)
 
 
-def weakest_runs(each: Conclusion, shown: Callable[[str], str], most: int) -> list[str]:
-    """The runs of the weakest contrast by seed, at most so many, and how many more there are."""
-    run_ids = _distinct(each.weakest.run_ids if each.weakest else ())
+def weakest_runs(conclusion: Conclusion, shown: Callable[[str], str], most: int) -> list[str]:
+    """Return at most so many runs of the weakest contrast, by seed, and how many more there are."""
+    run_ids = _distinct(conclusion.weakest.run_ids if conclusion.weakest else ())
     more = len(run_ids) - most
     rest = [f"and {more} more, which contrasts.csv names"] if more > 0 else []
     return [*map(shown, run_ids[:most]), *rest]
 
 
-def sentences(each: Conclusion) -> Iterable[str]:
-    """What was seen, in sentences."""
-    if each.confounded:
-        yield f"Nothing was compared: {each.confounded}."
+def sentences(conclusion: Conclusion) -> Iterable[str]:
+    """Yield sentences on the evidence for and against a claim."""
+    if conclusion.confounded:
+        yield f"Nothing was compared: {conclusion.confounded}."
         return
-    if choice := each.claim.choice(each.lowest_first, each.confidence):
+    if choice := conclusion.claim.choice(conclusion.lowest_first, conclusion.confidence):
         no_level = " No level is better than all others by the margin."
-        yield choice + (no_level if each.verdict == "NOT SUPPORTED" else "")
+        yield choice + (no_level if conclusion.verdict == "NOT SUPPORTED" else "")
     named = "weakest difference"
-    if each.claim.holds == NEGATED:
-        is_countered = each.cells_hold < each.cells
+    if conclusion.claim.holds == NEGATED:
+        is_countered = conclusion.cells_hold < conclusion.cells
         named = "strongest counterexample" if is_countered else "nearest to a counterexample"
-    held = f"{each.cells_hold} of {each.cells}"
+    held = f"{conclusion.cells_hold} of {conclusion.cells}"
     yield f"The mean differences agree with the comparison in {held} cells."
-    if each.weakest is None:
+    if conclusion.weakest is None:
         yield "In none of them have both trials of a pair finished."
-        if each.lost:
-            yield _lost(each)
-        yield from _differing(each)
+        if conclusion.lost:
+            yield _lost(conclusion)
+        yield from _differing(conclusion)
         return
-    yield f"The {named} is {where(each)}: {effect(each)} nats per character, {_seeds(each)}."
-    if each.effect.n > 1:
-        yield from _evidence(each)
-    if each.lost:
-        yield _lost(each)
-    yield from _differing(each)
-    if each.verdict == "UNDERPOWERED":
-        yield needed_in_words(each)
+    yield (
+        f"The {named} is {where(conclusion)}: {effect(conclusion)} nats per character,"
+        f" {_seeds(conclusion)}."
+    )
+    if conclusion.effect.n > 1:
+        yield from _evidence(conclusion)
+    if conclusion.lost:
+        yield _lost(conclusion)
+    yield from _differing(conclusion)
+    if conclusion.verdict == "UNDERPOWERED":
+        yield needed_in_words(conclusion)
 
 
-def _evidence(each: Conclusion) -> Iterable[str]:
-    if len(each.basis) > 1:
+def _evidence(conclusion: Conclusion) -> Iterable[str]:
+    if len(conclusion.basis) > 1:
         text = (
-            f"It is one of {len(each.basis)} that decide: intervals that hold for all of them at"
-            f" once with 90 % give it {_between(each.simultaneous)}."
+            f"It is one of {len(conclusion.basis)} that decide: intervals that hold for all of them"
+            f" at once with 90 % give it {_between(conclusion.simultaneous)}."
         )
-        if each.verdict == "SUPPORTED" and each.simultaneous.low <= 0 <= each.simultaneous.high:
+        together = conclusion.simultaneous
+        if conclusion.verdict == "SUPPORTED" and together.low <= 0 <= together.high:
             text += " It may contain zero: each of them is tested by itself, and all have to pass."
         yield text
-    if each.bootstrap.n >= FEWEST_FOR_BOOTSTRAP:
-        yield f"Its 95 % bootstrap interval is {_between(each.bootstrap)}."
+    if conclusion.bootstrap.n >= FEWEST_FOR_BOOTSTRAP:
+        yield f"Its 95 % bootstrap interval is {_between(conclusion.bootstrap)}."
     yield (
-        f"For the claim p = {each.decision.supports:.2g}, against it"
-        f" p = {each.decision.refutes:.2g}; by the sign-flip test alone p = {each.sign_flip:.4f}."
+        f"For the claim p = {conclusion.decision.supports:.2g}, against it"
+        f" p = {conclusion.decision.refutes:.2g}; by the sign-flip test alone"
+        f" p = {conclusion.sign_flip:.4f}."
     )
-    noise = each.decision.noise
+    noise = conclusion.decision.noise
     if not noise.is_normal:
         yield (
             f"The differences do not look normal (Shapiro-Wilk, p = {noise.p_normal:.2g}), so the"
@@ -174,35 +179,35 @@ def _evidence(each: Conclusion) -> Iterable[str]:
             f"{flat} of {len(noise.flat)} differences have no more spread than rounding makes, so"
             " the sign-flip test has to agree there."
         )
-    fewest = fewest_for_signs(each.decision.among)
-    if not noise.is_good and each.seeds < fewest:
+    fewest = fewest_for_signs(conclusion.decision.among)
+    if not noise.is_good and conclusion.seeds < fewest:
         yield f"With fewer than {fewest} seeds it cannot."
 
 
-def needed_in_short(each: Conclusion) -> str:
-    """The number of seeds that would show a claim, or why there is none."""
-    if each.lost or each.seeds < 2:
+def needed_in_short(conclusion: Conclusion) -> str:
+    """Return the number of seeds that would show a claim, or why there is none."""
+    if conclusion.lost or conclusion.seeds < 2:
         return "unknown"
-    if each.needed.to_show is not None:
-        return str(max(each.needed.to_show, each.seeds + 1))
-    if each.needed.to_refute is not None:
-        return f"none; {max(each.needed.to_refute, each.seeds + 1)} to refute"
+    if conclusion.needed.to_show is not None:
+        return str(max(conclusion.needed.to_show, conclusion.seeds + 1))
+    if conclusion.needed.to_refute is not None:
+        return f"none; {max(conclusion.needed.to_refute, conclusion.seeds + 1)} to refute"
     return "no number"
 
 
-def needed_in_words(each: Conclusion) -> str:
-    """What it would take to know."""
-    if each.lost:
+def needed_in_words(conclusion: Conclusion) -> str:
+    """Return a sentence on how many seeds a verdict would need."""
+    if conclusion.lost:
         return "First, the missing trials have to finish."
-    if each.seeds < 2:
+    if conclusion.seeds < 2:
         return "One seed tells nothing about the spread between seeds; train at least two."
-    needed = each.needed
+    needed = conclusion.needed
     if needed.to_show is not None:
-        if needed.to_show <= each.seeds:  # p-values have their own luck
+        if needed.to_show <= conclusion.seeds:  # p-values have their own luck
             return "Judging by these losses, a few more seeds would show it."
         return f"Judging by these losses, about {needed.to_show} seeds would show it."
     if needed.to_refute is not None:
-        few = needed.to_refute <= each.seeds
+        few = needed.to_refute <= conclusion.seeds
         refute = "a few more" if few else f"about {needed.to_refute}"
         return (
             f"Judging by these losses, no number of seeds would show it; {refute} would refute it."
@@ -210,17 +215,17 @@ def needed_in_words(each: Conclusion) -> str:
     return "Judging by these losses, no number of seeds up to 1,000 would decide."
 
 
-def where(each: Conclusion) -> str:
-    """The weakest cell and which difference it is."""
-    if each.weakest is None:
+def where(conclusion: Conclusion) -> str:
+    """Return the weakest cell and its difference, such as ``n_embd=64 (rope - sinpe)``."""
+    if conclusion.weakest is None:
         return ""
-    cell, what = each.weakest.cell, each.weakest.what
+    cell, what = conclusion.weakest.cell, conclusion.weakest.what
     return f"{cell} ({what})" if cell else what
 
 
-def effect(each: Conclusion) -> str:
-    """The mean difference with its interval, such as ``-0.0182 [-0.0241, -0.0123]``."""
-    found = each.effect
+def effect(conclusion: Conclusion) -> str:
+    """Return the mean difference with its interval, such as ``-0.0182 [-0.0241, -0.0123]``."""
+    found = conclusion.effect
     if found.n == 0:
         return ""
     if found.n == 1:
@@ -232,31 +237,32 @@ def _between(found: Interval) -> str:
     return f"[{in_short(found.low, 4, '+')}, {in_short(found.high, 4, '+')}]"
 
 
-def _lost(each: Conclusion) -> str:
+def _lost(conclusion: Conclusion) -> str:
     return (
-        f"Pairs with a trial that is missing or did not finish: {each.lost}; their differences"
-        " decide nothing."
+        f"Pairs with a trial that is missing or did not finish: {conclusion.lost}; their"
+        " differences decide nothing."
     )
 
 
-def _differing(each: Conclusion) -> Iterable[str]:
-    """In what else the sides differ, and whether the seeds are different ones."""
-    for name, number in each.differs.items():
-        yield f"In {number} of {len(each.contrasts)} differences the sides also differ in {name}."
-    if each.repeated:
+def _differing(conclusion: Conclusion) -> Iterable[str]:
+    """Yield sentences on other differences of the sides, and on repeated losses."""
+    whole = len(conclusion.contrasts)
+    for name, number in conclusion.differs.items():
+        yield f"In {number} of {whole} differences the sides also differ in {name}."
+    if conclusion.repeated:
         yield (
-            f"Seeds with exactly the losses of another seed: {each.repeated}, not counted; they are"
-            " copies, or the models do not depend on the seed."
+            f"Seeds with exactly the losses of another seed: {conclusion.repeated}, not counted;"
+            " they are copies, or the models do not depend on the seed."
         )
-    if each.equal_losses:
+    if conclusion.equal_losses:
         yield (
-            f"In {each.equal_losses} differences a side has the same loss with several seeds: its"
-            " model does not depend on the seed, or its losses are rounded or copied."
+            f"In {conclusion.equal_losses} differences a side has the same loss with several seeds:"
+            " its model does not depend on the seed, or its losses are rounded or copied."
         )
 
 
-def _seeds(each: Conclusion) -> str:
-    return f"{each.effect.n} seeds" if each.effect.n > 1 else "one seed"
+def _seeds(conclusion: Conclusion) -> str:
+    return f"{conclusion.effect.n} seeds" if conclusion.effect.n > 1 else "one seed"
 
 
 def _distinct(names: Iterable[str]) -> list[str]:

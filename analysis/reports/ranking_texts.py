@@ -1,4 +1,4 @@
-"""The rankings as people read them on a terminal: a screen of them."""
+"""Rankings in words and tables for a terminal, at most a screen of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_SHOWN = ["train_loss", "best_val_loss", "training_seconds", "run_ids"]
 
 
 def ranking_text(named: Mapping[str, pd.DataFrame], every_pivot: bool = False) -> str:
-    """The best configurations, and what the settings of a grid do.
+    """Return the best configurations, and the effects of the settings of a grid.
 
     Args:
         named: of `analysis.tables`.
@@ -50,7 +50,7 @@ def ranking_text(named: Mapping[str, pd.DataFrame], every_pivot: bool = False) -
 
 
 def grid(table: pd.DataFrame) -> pd.DataFrame:
-    """A pivot as rows by columns: all other settings by the one that it is by.
+    """Return a pivot as a grid: rows by the other settings, columns by its own setting.
 
     Args:
         table: of `analysis.pivot`, where the best of each group comes first.
@@ -61,7 +61,7 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     """
     settings = list(table.columns[: table.columns.get_loc("n")])
     *others, by = settings
-    levels = sorted(table[by].dropna().unique(), key=lambda one: (isinstance(one, str), one))
+    levels = sorted(table[by].dropna().unique(), key=lambda level: (isinstance(level, str), level))
     if len(levels) > MOST_IN_GRID:
         return pd.DataFrame()
     rows = []
@@ -76,7 +76,7 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_rows(table: pd.DataFrame, what: str, more: str = MORE) -> str:
-    """The first rows of a table, without what a screen has no room for.
+    """Return the first rows of a table, with the columns that a screen has room for.
 
     Args:
         table: with numbers as they are.
@@ -99,7 +99,7 @@ def _shown(words: pd.DataFrame, what: str, of: int, more: str = MORE) -> str:
 
 
 def means_in_words(means: pd.DataFrame) -> list[str]:
-    """Mean losses by level for the settings with the largest effects, a line for each setting.
+    """Return mean losses by level, a line for each of the settings with the largest effects.
 
     The best level comes first.
 
@@ -119,7 +119,7 @@ def means_in_words(means: pd.DataFrame) -> list[str]:
 
 
 def not_ranked(trials: Trials) -> str:
-    """How many trials have no place in a ranking, and why; nothing where all have one."""
+    """Return how many trials are not ranked, and why; empty where all are."""
     rest = {outcome: n for outcome, n in trials.outcomes.items() if outcome != "FINISHED"}
     whole = int((trials.finished["stopped"] == "").sum())
     if lost := trials.outcomes.get("FINISHED", 0) - whole:

@@ -1,4 +1,4 @@
-"""The report of a sweep: what it came to, with the evidence, from its runs alone."""
+"""The report of a sweep: its conclusions with their evidence, made from its runs alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ a number of seeds that was fixed beforehand.
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a report is made from."""
+    """Trials, tables, curves and conclusions that a report shows."""
 
     trials: Trials
     tables: Mapping[str, pd.DataFrame]  # their `tables`
@@ -64,7 +64,7 @@ class Evidence:
 
 
 def runs_with_curves(ranking: pd.DataFrame) -> list[str]:
-    """The runs whose learning curves a report shows."""
+    """Return the runs whose learning curves a report shows."""
     return [run for runs in ranking["run_ids"].head(MOST_CURVES) for run in runs.split()]
 
 
@@ -122,7 +122,7 @@ def _summary(evidence: Evidence) -> str:
 
 
 def _best(ranking: pd.DataFrame, settings: Sequence[str]) -> str:
-    """The first row of the ranking, in a sentence."""
+    """Return the first row of the ranking as a sentence."""
     first = ranking.iloc[0]
     known = " ".join(f"{n}={in_short(first[n])}" for n in settings if pd.notna(first[n]))
     seeds = "one seed" if first["n"] == 1 else f"mean over {first['n']} seeds"
@@ -239,7 +239,7 @@ def _provenance(trials: Trials) -> list[str]:
 
 
 def _values(trials: Trials, column: str) -> str:
-    """The values of a column, each with how many trials have it where they differ."""
+    """Return the values of a column, with the number of trials of each where they differ."""
     if column not in trials.table:
         return ""
     counts = trials.table[column].replace("", pd.NA).dropna().value_counts().sort_index()

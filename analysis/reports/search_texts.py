@@ -1,4 +1,4 @@
-"""What a search came to, in words and tables, for the report and the terminal."""
+"""Results of a search in words and tables, for the report and the terminal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ been without early stopping.
 
 
 def basis(trials: Trials) -> str:
-    """What claims about a tuned sweep are judged on, and what is missing for it; else nothing."""
+    """Return which trials of a tuned sweep are evidence, and which are missing; else ""."""
     search, studies = trials.search, studies_of(trials)
     if search is None or not studies:
         return ""
@@ -65,7 +65,7 @@ def basis(trials: Trials) -> str:
 
 
 def search_section(trials: Trials, drawn: Mapping[str, Figure]) -> list[str]:
-    """The section of a report on the search; empty where there were no studies."""
+    """Return the section of a report on the search; empty where there were no studies."""
     table = winners(trials)
     if trials.search is None or table.empty:
         return []
@@ -88,7 +88,7 @@ def search_section(trials: Trials, drawn: Mapping[str, Figure]) -> list[str]:
 
 
 def search_report(trials: Trials) -> tuple[Report, dict[str, pd.DataFrame]]:
-    """A page on what mattered in a sweep and on its search, and the tables for its files.
+    """Return a page on which settings mattered and on the search, and the tables for its files.
 
     Where there are too few trials for importance, the page says so and has the rest: of a search
     its studies, and of a plain sweep the `level_means`.
@@ -120,7 +120,7 @@ def search_report(trials: Trials) -> tuple[Report, dict[str, pd.DataFrame]]:
 
 
 def search_text(trials: Trials, named: Mapping[str, pd.DataFrame]) -> str:
-    """What mattered and what won, for a terminal.
+    """Return which settings mattered and the winners of a search, for a terminal.
 
     Args:
         trials: of a sweep.
@@ -145,7 +145,7 @@ def _no_importance(trials: Trials) -> str:
 
 
 def _meaning(table: pd.DataFrame) -> str:
-    """What the table of `importance` means."""
+    """Return what the table of `importance` means."""
     meaning = "; ".join(f"{name}: {text}" for name, text in MEANING.items())
     count = table.loc[table["scope"] == ALL, "trials"].max()
     which = "finished trials" if count < MOST_TRIALS else "of the finished trials, evenly chosen"
@@ -158,7 +158,7 @@ def _meaning(table: pd.DataFrame) -> str:
 
 
 def _plain_note(trials: Trials, fresh: Sequence[int]) -> str:
-    """What plain trials lack to be compared with winners; else nothing."""
+    """Return what plain trials lack to be compared with winners; else ""."""
     tables = [trials.table] if trials.planned is None else [trials.table, trials.planned]
     plain = pd.concat([table.loc[table["stage"] == "", "seed"] for table in tables])
     if plain.empty or plain.isin(list(fresh)).any():

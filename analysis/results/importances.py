@@ -1,4 +1,4 @@
-"""How far each setting explains the losses of trials, by Optuna's estimators.
+"""Importance of each setting for the losses of trials, by Optuna's estimators.
 
 Descriptive: it speaks of the trials that there are. A search looks where it expects low losses, so
 what it hardly varied looks unimportant; nothing here is a test.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,7 @@ class Sample:
 
 @of_trials
 def importance(trials: Trials) -> pd.DataFrame:
-    """The importance of each setting for val_loss.
+    """Return the importance of each setting for val_loss.
 
     Returns:
         A row a setting: ``scope``: "all trials", of all settings for the losses as they are; or
@@ -65,7 +65,7 @@ def importance(trials: Trials) -> pd.DataFrame:
 
 
 def too_little(trials: Trials) -> str:
-    """Why there is no importance where there are no `samples`."""
+    """Return why there is no importance where there are no `samples`."""
     rows = _rows(trials)
     return (
         f"importance needs {FEWEST_TRIALS} finished trials and two settings that vary;"
@@ -75,7 +75,7 @@ def too_little(trials: Trials) -> str:
 
 
 def samples(trials: Trials) -> list[Sample]:
-    """What can be explained: trials that finished, and were not stopped early.
+    """Return the samples that can be explained: trials that finished, not stopped early.
 
     Those that a search suggested, or those of the grid where there was none. Of thousands, some at
     equal distances are taken.
@@ -97,7 +97,7 @@ def samples(trials: Trials) -> list[Sample]:
 
 
 def importances(sample: Sample) -> pd.DataFrame:
-    """The rows of `importance` for one sample, the most important setting by fANOVA first."""
+    """Return the rows of `importance` for a sample, the most important setting by fANOVA first."""
     rows, settings = sample.rows, list(sample.settings)
     shared = [name for name in settings if rows[name].notna().all()]
     found = _estimates(rows, shared, sample.log)
@@ -124,11 +124,11 @@ def _rows(trials: Trials) -> pd.DataFrame:
 
 
 def _varying(rows: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
-    """The settings that vary, and can be explained."""
+    """Return the settings that vary, and can be explained."""
     return tuple(name for name in names if rows[name].nunique() > 1 and _is_usable(rows[name]))
 
 
-def _is_usable(values: pd.Series[Any]) -> bool:
+def _is_usable(values: pd.Series) -> bool:
     if pd.api.types.is_numeric_dtype(values):
         return bool(is_finite(values.dropna()).all())
     return values.nunique() <= MOST_WORDS
@@ -140,7 +140,7 @@ def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_log(trials: Trials, name: str) -> bool:
-    """Whether it was searched so, or if it was not, spans a decade or more."""
+    """Return whether a setting was searched on a log scale, or else spans a decade or more."""
     values = trials.table[name]
     if not pd.api.types.is_numeric_dtype(values) or not values.min() > 0:
         return False
@@ -151,7 +151,7 @@ def _is_log(trials: Trials, name: str) -> bool:
 
 
 def _estimates(rows: pd.DataFrame, settings: list[str], log: frozenset[str]) -> pd.DataFrame:
-    """Columns as in `MEANING`, indexed by setting."""
+    """Return estimates: columns as in `MEANING`, indexed by setting."""
     if not settings:
         return pd.DataFrame(columns=list(MEANING), dtype=float)
     if rows["val_loss"].nunique() < 2:  # nothing to explain
@@ -187,8 +187,8 @@ def _estimates(rows: pd.DataFrame, settings: list[str], log: frozenset[str]) -> 
     return pd.DataFrame(found, columns=list(MEANING), index=settings)
 
 
-def _column(values: pd.Series[Any], log: bool) -> tuple[list[Any], BaseDistribution]:
-    """The values of a setting as Optuna should see them, and their range."""
+def _column(values: pd.Series, log: bool) -> tuple[list[float] | list[str], BaseDistribution]:
+    """Return the values of a setting as Optuna should see them, and their range."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if pd.api.types.is_numeric_dtype(values):

@@ -1,4 +1,4 @@
-"""The published study, and how far losses of ours are from it."""
+"""The published study, and how far our losses are from it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTEXT_FREE = ("bigram", "factorized")  # the study does not say their block_si
 
 
 def comparison(trials: Trials) -> pd.DataFrame:
-    """The published losses against the configurations that are the same.
+    """Compare the published losses with the same configurations of ours.
 
     Returns:
         A row a configuration, best published first: ``variant``, ``pe_type``, ``n_embd``,
@@ -36,11 +36,7 @@ def comparison(trials: Trials) -> pd.DataFrame:
     """
     if "evaluation" in trials.varying:
         return pd.DataFrame()
-    protocol = trials.table
-    for name, value in PROTOCOL.items():
-        if name in protocol:
-            protocol = protocol[protocol[name].astype(str) == value]
-    whole = protocol[protocol.index.isin(trials.comparable.index)]
+    whole = _as_published(trials)
     rows = []
     for published in load_trials(str(PUBLISHED)).table.to_dict("records"):
         same = whole
@@ -49,23 +45,34 @@ def comparison(trials: Trials) -> pd.DataFrame:
             if not idle and pd.notna(published[name]):
                 same = same[same[name] == published[name]] if name in same else same[:0]
         if len(same):
-            found = prediction_interval(same["val_loss"])
-            low, high = found.low, found.high
-            within = pd.NA if len(same) < 2 else bool(low <= published["val_loss"] <= high)
-            rows.append(
-                {
-                    **{name: published[name] for name in FACTORS},
-                    "published": published["val_loss"],
-                    "n": len(same),
-                    "val_loss": found.mean,
-                    "difference": found.mean - published["val_loss"],
-                    "low": low,
-                    "high": high,
-                    "within": within,
-                }
-            )
+            factors = {name: published[name] for name in FACTORS}
+            rows.append({**factors, **_beside(float(published["val_loss"]), same["val_loss"])})
     table = pd.DataFrame(rows)
     if rows:
         table = table.astype({"n_embd": "Int64", "block_size": "Int64"})
         table = table.sort_values("published", ignore_index=True)
     return table
+
+
+def _as_published(trials: Trials) -> pd.DataFrame:
+    """Return the comparable trials that follow the protocol of the study, as far as is known."""
+    rows = trials.table
+    for name, value in PROTOCOL.items():
+        if name in rows:
+            rows = rows[rows[name].astype(str) == value]
+    return rows[rows.index.isin(trials.comparable.index)]
+
+
+def _beside(published: float, losses: pd.Series) -> dict[str, object]:
+    """Compare a published loss with ours, of one configuration."""
+    found = prediction_interval(losses)
+    is_within = bool(found.low <= published <= found.high)
+    return {
+        "published": published,
+        "n": len(losses),
+        "val_loss": found.mean,
+        "difference": found.mean - published,
+        "low": found.low,
+        "high": found.high,
+        "within": is_within if len(losses) > 1 else pd.NA,
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.errors import AnalysisError, listed
-from analysis.statistics import t_intervals
+from analysis.statistics import Interval, t_intervals
 from analysis.text.csv_files import csv_text
 from analysis.text.document import markdown_table
 from analysis.text.terminal import in_a_line
@@ -32,27 +32,21 @@ SHOWN = ["n", "train_loss", "val_loss", *INTERVAL, "best_val_loss"]
 
 @of_trials
 def configurations(trials: Trials) -> pd.DataFrame:
-    """The finished trials, those that differ in nothing but their seed taken together.
+    """Return a row for each configuration: its finished trials, which differ in their seed alone.
 
     Returns:
-        A row a configuration, with the columns
-
-        * the settings that differ, and where there was a search ``stage`` and ``picked``, as in
-          `Trials`: what a search suggested and what was confirmed are never taken together;
-        * ``n``: finished trials, each with a seed of its own;
-        * ``train_loss``, ``val_loss``: means, nats per character;
-        * ``low``, ``high``: the 95 % interval of the mean val_loss (by Student), missing if n is 1;
-        * ``best_val_loss``: the mean of the lowest val_loss of each trial, nats per character;
-        * ``training_seconds``: mean seconds of steps, without evaluation;
-        * ``left_out``: further trials that failed, were stopped early, or did not finish;
-        * ``run_ids``: of the n runs in MLflow, by seed.
+        The settings that differ, and where there was a search ``stage`` and ``picked``, as in
+        `Trials` (suggested and confirmed trials are never taken together); ``n``: finished trials,
+        each with its own seed; ``train_loss``, ``val_loss``: means, nats per character; ``low``,
+        ``high``: the 95 % interval of the mean val_loss (Student), missing if n is 1;
+        ``best_val_loss``: the mean of the lowest val_loss of each trial; ``training_seconds``:
+        mean, without evaluation; ``left_out``: trials that failed, were stopped early, or did not
+        finish; ``run_ids``: of the n runs in MLflow, by seed.
 
     Raises:
         AnalysisError: no trial is finished.
     """
-    names = [*trials.settings, *(["stage"] if trials.table["stage"].any() else [])]
-    if "picked" in trials.table and trials.table["picked"].notna().any():
-        names.append("picked")
+    names = _told_apart_by(trials)
     whole = trials.finished[trials.finished["stopped"] == ""]
     if whole.empty:
         raise AnalysisError(f"no trial of {trials.experiment!r} is finished")
@@ -68,29 +62,42 @@ def configurations(trials: Trials) -> pd.DataFrame:
     planned = group.value_counts()
     groups = list(whole.sort_values("seed").groupby(group[whole.index]))
     intervals = t_intervals([same["val_loss"] for _, same in groups])
-    rows = []
-    for (number, same), interval in zip(groups, intervals, strict=True):
-        rows.append(
-            {
-                **{name: same[name].iloc[0] for name in names},
-                "n": len(same),
-                "train_loss": same["train_loss"].mean(),
-                "val_loss": interval.mean,
-                "low": interval.low,
-                "high": interval.high,
-                "best_val_loss": same["best_val_loss"].mean(),
-                "training_seconds": same["training_seconds"].mean(),
-                "left_out": int(planned[number]) - len(same),
-                "run_ids": " ".join(same["run_id"]),
-            }
-        )
-    table = pd.DataFrame(rows)
-    return table.astype({name: trials.table[name].dtype for name in names})
+    rows = [
+        _row(names, same, interval, int(planned[number]) - len(same))
+        for (number, same), interval in zip(groups, intervals, strict=True)
+    ]
+    return pd.DataFrame(rows).astype({name: trials.table[name].dtype for name in names})
+
+
+def _told_apart_by(trials: Trials) -> list[str]:
+    """Return the columns by which configurations differ."""
+    names = [*trials.settings, *(["stage"] if trials.table["stage"].any() else [])]
+    if "picked" in trials.table and trials.table["picked"].notna().any():
+        names.append("picked")
+    return names
+
+
+def _row(
+    names: Sequence[str], same: pd.DataFrame, interval: Interval, left_out: int
+) -> dict[str, object]:
+    """Return a row of `configurations`, from its finished trials by seed."""
+    return {
+        **{name: same[name].iloc[0] for name in names},
+        "n": len(same),
+        "train_loss": same["train_loss"].mean(),
+        "val_loss": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "best_val_loss": same["best_val_loss"].mean(),
+        "training_seconds": same["training_seconds"].mean(),
+        "left_out": left_out,
+        "run_ids": " ".join(same["run_id"]),
+    }
 
 
 @of_trials
 def rankings(trials: Trials) -> pd.DataFrame:
-    """All configurations by val_loss, best first; those of each stage apart.
+    """Return all configurations by val_loss, best first; those of each stage apart.
 
     First those that were confirmed on fresh seeds, then those of no search, then those that a
     search suggested, whose best are better than they would be again.
@@ -120,7 +127,7 @@ def _reading_order(stages: pd.Series[str]) -> pd.Series[int]:
 
 @of_trials
 def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """What one setting does, all others held fixed.
+    """Return the effect of a setting, all others held fixed.
 
     Configurations that differ in nothing but ``by`` form a group. Groups are sorted by their best
     val_loss, and so are the rows of a group; a group in which ``by`` does not vary is left out.
@@ -153,7 +160,7 @@ def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.Data
 
 
 def level_means(trials: Trials, table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The mean val_loss of each level of a setting, over configurations that differ in it alone.
+    """Return the mean val_loss of each level of a setting, over configurations equal in all else.
 
     Only groups of `pivot` that have all levels of the setting count, so that the means of its
     levels are over the same other settings.
@@ -178,7 +185,7 @@ def level_means(trials: Trials, table: pd.DataFrame | None = None) -> pd.DataFra
 
 
 def _means_by(pivoted: pd.DataFrame, by: str) -> pd.DataFrame:
-    """The rows of `level_means` for a setting, from its pivot; none where no group has all."""
+    """Return the rows of `level_means` for a setting; none where no group has all levels."""
     if pivoted.empty:
         return pivoted
     others = list(pivoted.columns[: pivoted.columns.get_loc("n")])
@@ -190,13 +197,13 @@ def _means_by(pivoted: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def pivot_settings(trials: Trials) -> list[str]:
-    """The settings that a sweep is read by: numbers that differ."""
+    """Return the settings to pivot by: numbers that differ."""
     return [name for name in trials.settings if pd.api.types.is_numeric_dtype(trials.table[name])]
 
 
 @of_trials
 def tables(trials: Trials, by: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
-    """The ranking and the pivots, by the names of their files.
+    """Return the ranking and the pivots, by the names of their files.
 
     The pivots of a search are those of its confirmed winners, once there are some.
 
@@ -233,7 +240,7 @@ def write_tables(named: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
 
 
 def _file_names(names: Iterable[str]) -> list[str]:
-    """A name for a file from each name of a table, each another one."""
+    """Return a file name for each name of a table, all different."""
     found: list[str] = []
     for name in names:
         stem = in_a_line(name).replace("/", "_").encode()[:MOST_BYTES].decode(errors="ignore")
@@ -250,7 +257,7 @@ def write_ranking(table: pd.DataFrame, folder: Path) -> None:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table for people: losses with five decimals, without the runs and what is empty."""
+    """Return a table in Markdown: losses with five decimals, without runs and empty columns."""
     empty = [name for name in INTERVAL if name in table and table[name].isna().all()]
     if "left_out" in table and not table["left_out"].any():
         empty.append("left_out")

@@ -1,4 +1,4 @@
-"""The studies of a search, from its trials: what was suggested, what won, and what it took.
+"""Tables of the studies of a search: suggestions, winners, and their cost.
 
 Losses are in nats per character, effort in steps (optimizer updates) added over trials.
 """
@@ -6,14 +6,13 @@ Losses are in nats per character, effort in steps (optimizer updates) added over
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.statistics import t_interval
 from analysis.trials.confirmed import first_choices, texts
-from analysis.trials.search_record import NO_SPACE, Search
+from analysis.trials.search_record import NO_SPACE, SearchRecord
 from analysis.trials.selection import select
 from analysis.trials.table import COSTS, Trials, is_finite, of_trials
 
@@ -26,7 +25,7 @@ SUGGESTION = [
 
 @of_trials
 def suggestions(trials: Trials) -> pd.DataFrame:
-    """What the search suggested, the seeds of a suggestion taken together.
+    """Return a row for each suggestion of the search, its seeds taken together.
 
     Returns:
         A row a suggestion, by study and number, with the columns
@@ -48,18 +47,7 @@ def suggestions(trials: Trials) -> pd.DataFrame:
     columns = [*SUGGESTION[:3], *names, *SUGGESTION[3:]]
     if trials.search is None or rows.empty:
         return pd.DataFrame(columns=columns)
-    rows = with_active(rows.sort_values("seed", kind="stable"), trials.search)
-    whole = (rows["status"] == "FINISHED") & (rows["stopped"] == "")
-    whole &= is_finite(rows["val_loss"])
-    reached = rows["rung"].fillna(0)
-    planned = rows.get("max_steps", reached)
-    conditions = [rows["status"] == "FAILED", rows["stopped"] != "", ~whole]
-    rows = rows.assign(
-        outcome=np.select(conditions, [3, 2, 1]),
-        steps=planned.where(whole, reached).astype(int),
-        full_steps=planned.where(rows["status"] == "FINISHED", reached).astype(int),
-        last_loss=rows["val_loss"].where(is_finite(rows["val_loss"])),
-    )
+    rows = _with_effort(with_active(rows.sort_values("seed", kind="stable"), trials.search))
     groups = rows.groupby(["study", "suggestion"], dropna=False)
     table = groups[["arm", *names]].first()
     table["outcome"] = groups["outcome"].max().map(OUTCOMES.__getitem__)
@@ -72,9 +60,24 @@ def suggestions(trials: Trials) -> pd.DataFrame:
     return table.reset_index()[columns]
 
 
+def _with_effort(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials with their outcome (index in OUTCOMES), steps and last loss."""
+    whole = (rows["status"] == "FINISHED") & (rows["stopped"] == "")
+    whole &= is_finite(rows["val_loss"])
+    reached = rows["rung"].fillna(0)
+    planned = rows.get("max_steps", reached)
+    conditions = [rows["status"] == "FAILED", rows["stopped"] != "", ~whole]
+    return rows.assign(
+        outcome=np.select(conditions, [3, 2, 1]),
+        steps=planned.where(whole, reached).astype(int),
+        full_steps=planned.where(rows["status"] == "FINISHED", reached).astype(int),
+        last_loss=rows["val_loss"].where(is_finite(rows["val_loss"])),
+    )
+
+
 @of_trials
 def winners(trials: Trials) -> pd.DataFrame:
-    """What each study came to.
+    """Return the winner of each study, and what its search took.
 
     Returns:
         A row a study, best first: ``study``, the tuned settings of its winner, ``search_loss``: the
@@ -102,7 +105,7 @@ def winners(trials: Trials) -> pd.DataFrame:
 
 @of_trials
 def best_so_far(trials: Trials) -> pd.DataFrame:
-    """The lowest val_loss of each study against what its search had cost, as suggestions came.
+    """Return the lowest val_loss of each study so far, and the steps so far, after each suggestion.
 
     Returns:
         A row a suggestion, by study and number: ``study``, ``suggestion``, ``outcome``, ``steps``:
@@ -119,9 +122,9 @@ def best_so_far(trials: Trials) -> pd.DataFrame:
 
 @of_trials
 def pareto_front(trials: Trials) -> pd.DataFrame:
-    """The finished suggestions that no other beats in an objective without losing in another.
+    """Return the Pareto front of the finished suggestions.
 
-    All objectives are better when lower.
+    No other one is at least as good in all objectives and better in one. Lower is better in all.
 
     Returns:
         Columns of `suggestions`, by val_loss; empty where there are fewer than two objectives of
@@ -133,20 +136,21 @@ def pareto_front(trials: Trials) -> pd.DataFrame:
     known = table[table["outcome"] == "finished"].dropna(subset=names)
     points = known[names].to_numpy(dtype=float)
     beaten = [
-        bool(((points <= one).all(axis=1) & (points < one).any(axis=1)).any()) for one in points
+        bool(((points <= point).all(axis=1) & (points < point).any(axis=1)).any())
+        for point in points
     ]
     return known[~np.array(beaten, dtype=bool)].sort_values("val_loss", ignore_index=True)
 
 
 def objectives(trials: Trials) -> list[str]:
-    """The objectives of the search of which the trials know the values."""
+    """Return the objectives of the search whose values the trials have."""
     table = suggestions(trials)
     wanted = trials.search.objectives if trials.search else ()
     return [name for name in wanted if name in table and table[name].notna().any()]
 
 
 def study_tables(trials: Trials) -> dict[str, pd.DataFrame]:
-    """The tables above by the names of their files, without those that are empty."""
+    """Return the tables above by the names of their files, without empty ones."""
     named = {
         "winners": winners(trials),
         "suggestions": suggestions(trials),
@@ -156,8 +160,8 @@ def study_tables(trials: Trials) -> dict[str, pd.DataFrame]:
     return {name: table for name, table in named.items() if len(table)}
 
 
-def with_active(rows: pd.DataFrame, search: Search) -> pd.DataFrame:
-    """The trials with blanks for tuned settings that another setting leaves without effect."""
+def with_active(rows: pd.DataFrame, search: SearchRecord) -> pd.DataFrame:
+    """Return the trials, with blanks for tuned settings that another one leaves without effect."""
     rows = rows.copy()
     for arm, of_arm in rows.groupby("arm"):
         for name, space in search.space(arm).items():
@@ -168,7 +172,7 @@ def with_active(rows: pd.DataFrame, search: Search) -> pd.DataFrame:
 
 
 def chosen(trials: Trials) -> list[str]:
-    """The settings that a study chooses: what was tuned, and what differs with the arm."""
+    """Return the settings that a study chooses: those tuned, and those that differ with the arm."""
     rows = _searched(trials)
     if trials.search is None or rows.empty:
         return []
@@ -185,9 +189,9 @@ def _searched(trials: Trials) -> pd.DataFrame:
 
 
 def _winner(
-    search: Search, names: list[str], study: str, found: pd.DataFrame, fresh: pd.DataFrame
-) -> dict[str, Any]:
-    """A row of `winners`."""
+    search: SearchRecord, names: list[str], study: str, found: pd.DataFrame, fresh: pd.DataFrame
+) -> dict[str, object]:
+    """Return a row of `winners`."""
     finished = found[found["outcome"] == "finished"].sort_values(["val_loss", "suggestion"])
     best = finished
     if len(fresh):

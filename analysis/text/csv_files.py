@@ -1,4 +1,4 @@
-"""CSV files: what we write, of which a spreadsheet runs nothing, and what we read.
+"""CSV files, written so that a spreadsheet runs no formula.
 
 A text that a spreadsheet would take for a formula is written behind a single quote, as OWASP has it
 ("CSV injection"); reading takes the quote away.
@@ -10,7 +10,7 @@ import csv
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 
@@ -20,9 +20,11 @@ FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # the last fou
 MOST_BYTES = 100 << 20  # of a file that is read: some 300,000 trials
 MOST_COLUMNS = 1_000
 
+Cell = TypeVar("Cell")
+
 
 def csv_text(table: pd.DataFrame) -> str:
-    """The table as CSV, with all digits of its numbers; without the index."""
+    """Return a table as CSV, with all digits of its numbers, without the index."""
     texts = table.rename(columns=_with_quote)
     for name in texts.select_dtypes(exclude=["number", "bool"]):
         texts[name] = texts[name].map(_with_quote)
@@ -33,7 +35,7 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """The cells of a file as text, missing where they are empty.
+    """Return the cells of a file as text, missing where they are empty.
 
     Raises:
         AnalysisError: it is no CSV file with names in its first line, or too large.
@@ -47,7 +49,7 @@ def read_csv(path: Path) -> pd.DataFrame:
                 f"{path} is too large: {size >> 20} MiB; at most {MOST_BYTES >> 20} MiB are read"
             )
         names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).loc[0]
-        return _cells(path, [_without_quote(name) for name in names])
+        return _cells(path, [_without_quote(str(name)) for name in names])
     except AnalysisError:
         raise
     except (OSError, ValueError) as error:
@@ -78,14 +80,15 @@ def _cells(path: Path, names: list[str]) -> pd.DataFrame:
     return table.map(_without_quote).astype(str)
 
 
-def _with_quote(value: Any) -> Any:
+def _with_quote(value: Cell) -> Cell | str:
     is_text = isinstance(value, str) and FORMULA.match(value) and not _is_number(value)
     return f"'{value}" if is_text else value
 
 
-def _without_quote(value: Any) -> Any:
-    has_quote = isinstance(value, str) and value.startswith("'") and FORMULA.match(value)
-    return value[1:] if has_quote else value
+def _without_quote(value: Cell) -> Cell | str:
+    if isinstance(value, str) and value.startswith("'") and FORMULA.match(value):
+        return value[1:]
+    return value
 
 
 def _is_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""A report: Markdown with figures beside it, and the same as one HTML file that needs no other."""
+"""Reports: Markdown with figures beside it, and the same as one HTML file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -75,7 +74,7 @@ class Figure:
 
     @property
     def markdown(self) -> str:
-        """The picture with its caption."""
+        """The picture with its caption, in Markdown."""
         title = self.name.replace("_", " ")
         return f"![{title}]({FIGURES}/{self.name}.svg)\n\n*{as_text(self.shows)}*\n"
 
@@ -111,7 +110,7 @@ class Report:
         return page.render(title=self.title, contents=contents, **parts) + "\n"
 
     def write(self, folder: Path) -> list[Path]:
-        """Write ``report.html``, ``report.md`` and ``figures/``; the same report, the same bytes.
+        """Write ``report.html``, ``report.md`` and ``figures/``: equal reports give equal bytes.
 
         Returns:
             The page and the text.
@@ -126,7 +125,7 @@ class Report:
         return [page, text]
 
     def figure_paths(self, folder: Path) -> list[Path]:
-        """The files of the figures, below the folder that the report was written to."""
+        """Return the files of the figures, below the folder that the report was written to."""
         return [
             folder / FIGURES / f"{name}.{kind}" for name in self.figures for kind in ("svg", "png")
         ]
@@ -143,7 +142,7 @@ def markdown_table(
     decimals: Mapping[str, int] | None = None,
     marked_up: Collection[str] = (),
 ) -> str:
-    """A table for people: numbers to the right, nothing where a value is missing.
+    """Return a table in Markdown: numbers to the right, nothing where a value is missing.
 
     Args:
         table: the index is not shown.
@@ -161,8 +160,8 @@ def markdown_table(
     return str(text.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"
 
 
-def in_short(value: Any, decimals: int | None = None, sign: str = "") -> str:
-    """A value for people; nothing for a missing one.
+def in_short(value: object, decimals: int | None = None, sign: str = "") -> str:
+    """Return a value for people; an empty text for a missing one.
 
     Args:
         value: a number or a word.
@@ -170,7 +169,7 @@ def in_short(value: Any, decimals: int | None = None, sign: str = "") -> str:
             has a number in the millions.
         sign: "+" shows that of a positive number.
     """
-    if pd.isna(value):
+    if is_missing(value):
         return ""
     if isinstance(value, float) and (decimals is None or not abs(value) < LARGE):
         return f"{value:{sign}.6g}" if len(str(value)) > LONG or sign else str(value)
@@ -179,8 +178,13 @@ def in_short(value: Any, decimals: int | None = None, sign: str = "") -> str:
     return str(value)
 
 
+def is_missing(value: object) -> bool:
+    """Return whether a cell of a table has no value: None, NaN or NA."""
+    return value is None or value is pd.NA or value != value
+
+
 def as_text(value: str) -> str:
-    """A value as Markdown that shows it as it is, on a line, in a sentence or a table's cell.
+    """Escape a value, so that Markdown shows it as it is, in a sentence or a table's cell.
 
     HTML's entities stand for what starts a tag, as some readers know no backslash before it.
     """
@@ -190,12 +194,12 @@ def as_text(value: str) -> str:
 
 
 def as_code(value: str) -> str:
-    """A value as code in a line of Markdown."""
+    """Return a value as code in a line of Markdown."""
     text = visible(" ".join(value.split()))
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
 
 
 def code_block(text: str) -> str:
-    """Lines of a text as they are, as a block of code in Markdown."""
+    """Return a text as a block of code in Markdown."""
     return "".join(f"    {line}\n" for line in visible(text).split("\n"))

@@ -8,16 +8,16 @@ WORKFLOW = {"workflowType": "machine_learning"}  # else a fresh browser shows pa
 
 
 def run_link(experiment_id: str, run_id: str, page: str = "") -> str:
-    """The address of a run."""
+    """Return the address of a run."""
     experiment, run = quote(experiment_id, safe=""), quote(run_id, safe="")
     return f"#/experiments/{experiment}/runs/{run}{page}?{urlencode(WORKFLOW)}"
 
 
 def artifact_link(experiment_id: str, run_id: str, artifact: str) -> str:
-    """The address of an artifact's preview."""
+    """Return the address of an artifact's preview."""
     return run_link(experiment_id, run_id, f"/artifacts/{quote(artifact)}")
 
 
 def artifact_source(run_id: str, artifact: str) -> str:
-    """The address of an artifact itself, as an image wants it."""
+    """Return the address of an artifact itself, as the source of an image."""
     return f"get-artifact?{urlencode({'path': artifact, 'run_uuid': run_id})}"

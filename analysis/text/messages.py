@@ -1,4 +1,4 @@
-"""What may be shown of errors and addresses: the reason in a few words, and no passwords."""
+"""Errors and addresses as they may be shown: in few words, without passwords."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PASSWORDS = re.compile(
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without a password."""
+    """Return the first line of an error's message, without a password."""
     lines = AROUND.sub("", str(error)).strip().splitlines()
     return without_password(lines[0] if lines else type(error).__name__)
 
 
 def without_password(text: str) -> str:
-    """A URI, or a text with some, as it may be shown."""
+    """Hide the passwords in a URI, or in a text with URIs."""
 
     def masked(found: re.Match[str]) -> str:
         before = found["name"] or found["start"] or found["before"]
@@ -36,5 +36,5 @@ def without_password(text: str) -> str:
 
 
 def address_of(uri: str) -> str:
-    """A server as a link may name it: without user and password."""
+    """Return the address of a server without user and password."""
     return re.sub(r"://[^/@]*@", "://", without_password(uri)).rstrip("/")

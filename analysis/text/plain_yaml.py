@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from yaml.composer import Composer
@@ -28,7 +28,9 @@ MOST_DEPTH = 50  # of lists and maps in one another
 MOST_WHOLE = 2**64
 SHOWN = 40  # characters of a value in a message
 
-Lines = Mapping[tuple[Any, ...], int]  # by keys and indices from the root; lines count from 1
+Scalar = str | int | float | bool | None
+YamlData: TypeAlias = "Scalar | list[YamlData] | dict[Scalar, YamlData]"
+Lines = Mapping[tuple[Scalar, ...], int]  # by keys and indices from the root; lines count from 1
 
 TAG = "tag:yaml.org,2002:"
 STR, INT, FLOAT, BOOL, NULL, SEQ, MAP, MERGE = (
@@ -49,7 +51,7 @@ PLAIN = {  # the first that fits decides; all else is text
 
 
 class YamlError(Exception):
-    """A text that is not YAML, or not plain data.
+    """A text is not YAML, or not plain data.
 
     Attributes:
         problem: in words, without the line.
@@ -62,8 +64,8 @@ class YamlError(Exception):
         self.line = line
 
 
-def read_yaml(path: Path) -> Any:
-    """The value of a YAML file.
+def read_yaml(path: Path) -> Any:  # Any: the caller checks it, as of `json.loads`
+    """Return the value of a YAML file.
 
     Raises:
         YamlError: it cannot be read, or `parse_yaml` refuses it.
@@ -71,8 +73,8 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(_text_of(path))
 
 
-def read_with_lines(path: Path) -> tuple[Any, Lines]:
-    """The value of a YAML file, and the line of each of its parts.
+def read_with_lines(path: Path) -> tuple[Any, Lines]:  # Any: as of `read_yaml`
+    """Return the value of a YAML file, and the line of each of its parts.
 
     Raises:
         YamlError: as `read_yaml`.
@@ -99,8 +101,8 @@ def _text_of(path: Path) -> str:
         raise YamlError(f"is not UTF-8: {error.reason}") from None
 
 
-def parse_yaml(text: str) -> Any:
-    """The value of a YAML document.
+def parse_yaml(text: str) -> Any:  # Any: as of `read_yaml`
+    """Return the value of a YAML document.
 
     Raises:
         YamlError: it is not YAML, or not plain data of a reasonable size.
@@ -110,7 +112,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _composed(text: str) -> Node | None:
-    """The root of a document; None if it is empty."""
+    """Return the root of a document; None if it is empty."""
     if len(text) > MOST_BYTES:
         raise _too_long()
     try:
@@ -129,7 +131,7 @@ def _composed(text: str) -> Node | None:
 
 
 class _Composer(Reader, Scanner, Parser, Composer, BaseResolver):
-    """The nodes of a document, as long as they are not too many or too deep."""
+    """Compose the nodes of a document, and refuse too many or too deep ones."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -141,7 +143,8 @@ class _Composer(Reader, Scanner, Parser, Composer, BaseResolver):
         self._count = 0
         self._sizes: dict[Node, int] = {}  # of the nodes that are complete
 
-    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        """Compose a node and all that is in it, and count them."""
         is_alias = self.check_event(yaml.AliasEvent)
         line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
         before = self._count
@@ -167,27 +170,37 @@ for _tag, _pattern in PLAIN.items():
     _Composer.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), None)
 
 
-def _value(node: Node) -> Any:
-    if isinstance(node, MappingNode) and node.tag == MAP:
+def _value(node: Node) -> YamlData:
+    if isinstance(node, ScalarNode):
+        return _scalar(node)
+    if isinstance(node, MappingNode):
+        _check_tag(node, MAP)
         return _mapping(node)
-    if isinstance(node, SequenceNode) and node.tag == SEQ:
-        return [_value(item) for item in node.value]
-    if isinstance(node, ScalarNode) and node.tag in SCALARS:
-        try:
-            return SCALARS[node.tag](node.value)
-        except (ValueError, KeyError):
-            kind = node.tag.removeprefix(TAG)
-            raise _refused(node, f"{_shown(node.value)} is no value of !!{kind}") from None
-        except YamlError as error:
-            raise _refused(node, error.problem) from None
-    tag = node.tag.replace(TAG, "!!")
-    raise _refused(node, f"the tag {_shown(tag)} is not used here; leave it out")
+    _check_tag(node, SEQ)
+    return [_value(item) for item in node.value]
 
 
-def _mapping(node: MappingNode) -> dict[Any, Any]:
-    """The pairs of a map, those of merged maps first."""
-    merged: dict[Any, Any] = {}
-    own: dict[Any, Any] = {}
+def _scalar(node: ScalarNode) -> Scalar:
+    _check_tag(node, *SCALARS)
+    try:
+        return SCALARS[node.tag](node.value)
+    except (ValueError, KeyError):
+        kind = node.tag.removeprefix(TAG)
+        raise _refused(node, f"{_shown(node.value)} is no value of !!{kind}") from None
+    except YamlError as error:
+        raise _refused(node, error.problem) from None
+
+
+def _check_tag(node: Node, *known: str) -> None:
+    if node.tag not in known:
+        tag = node.tag.replace(TAG, "!!")
+        raise _refused(node, f"the tag {_shown(tag)} is not used here; leave it out")
+
+
+def _mapping(node: MappingNode) -> dict[Scalar, YamlData]:
+    """Return the pairs of a map, those of merged maps first."""
+    merged: dict[Scalar, YamlData] = {}
+    own: dict[Scalar, YamlData] = {}
     seen = set()
     for key_node, value_node in node.value:
         key = _key(key_node)
@@ -201,36 +214,37 @@ def _mapping(node: MappingNode) -> dict[Any, Any]:
     return merged | own
 
 
-def _key(node: Node) -> Any:
+def _key(node: Node) -> Scalar:
     if isinstance(node, ScalarNode):
-        return _value(node)
+        return _scalar(node)
     if isinstance(node, MappingNode) and node.flow_style:
         raise _refused(node, "a map cannot be a key; a template such as {{ x }} is not filled in")
     raise _refused(node, "a list or a map cannot be a key")
 
 
-def _merged(node: Node) -> dict[Any, Any]:
-    """What ``<<`` brings: a map, or a list of them, of which earlier ones count."""
+def _merged(node: Node) -> dict[Scalar, YamlData]:
+    """Return what ``<<`` merges: a map, or several, of which the earlier ones count."""
     maps = node.value if isinstance(node, SequenceNode) else [node]
-    merged: dict[Any, Any] = {}
-    for one in maps:
-        if not isinstance(one, MappingNode):
-            raise _refused(one, "<< merges maps, and this is none")
-        merged = _value(one) | merged
+    merged: dict[Scalar, YamlData] = {}
+    for part in maps:
+        if not isinstance(part, MappingNode):
+            raise _refused(part, "<< merges maps, and this is none")
+        _check_tag(part, MAP)
+        merged = _mapping(part) | merged
     return merged
 
 
-def _lines(node: Node, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
-    """Where a value starts, and all that is in it; in a map where its keys do."""
-    lines: dict[tuple[Any, ...], int] = {}
+def _lines(node: Node, path: tuple[Scalar, ...] = ()) -> dict[tuple[Scalar, ...], int]:
+    """Return the line of a value and of all that is in it; in a map the lines of its keys."""
+    lines: dict[tuple[Scalar, ...], int] = {}
     if isinstance(node, SequenceNode):
         for index, item in enumerate(node.value):
             lines |= _lines(item, (*path, index))
     elif isinstance(node, MappingNode):
         for _, value_node in filter(_merges, node.value):
             maps = value_node.value if isinstance(value_node, SequenceNode) else [value_node]
-            for one in reversed(maps):
-                lines |= _lines(one, path)
+            for part in reversed(maps):
+                lines |= _lines(part, path)
         for key_node, value_node in itertools.filterfalse(_merges, node.value):
             key = (*path, _key(key_node))
             lines |= _lines(value_node, key) | {key: _line(key_node)}
@@ -242,7 +256,7 @@ def _merges(pair: tuple[Node, Node]) -> bool:
 
 
 def _text(text: str) -> str:
-    """With halves of characters joined, as JSON escapes them."""
+    """Join the halves of characters, as JSON escapes them."""
     if "\0" in text:
         raise YamlError("a text cannot have the character U+0000")
     if text.isascii():
@@ -283,7 +297,7 @@ def _base_60(text: str) -> None:
     )
 
 
-SCALARS: Mapping[str, Callable[[str], Any]] = {
+SCALARS: Mapping[str, Callable[[str], Scalar]] = {
     STR: _text,
     INT: _whole,
     FLOAT: _number,

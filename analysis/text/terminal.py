@@ -1,4 +1,4 @@
-"""What people read on a terminal or in a pipe.
+"""Output for people, on a terminal or in a pipe.
 
 Names, settings and reasons are data: they style nothing, move no cursor, and can be printed in any
 encoding.
@@ -26,17 +26,17 @@ HIDDEN = re.compile(
 
 
 def visible(text: str) -> str:
-    """The text with an escape such as ``\\x1b`` for each character that is not seen itself."""
+    """Return the text with an escape such as ``\\x1b`` for each invisible character."""
     return HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def in_a_line(value: object) -> str:
-    """`visible` text of a value, without line breaks and tabs."""
+    """Return the `visible` text of a value, without line breaks and tabs."""
     return visible(str(value)).replace("\n", r"\n").replace("\t", r"\t")
 
 
 def printable(value: object) -> str:
-    """The same, with an escape for each character that standard output cannot encode."""
+    """Return it `in_a_line`, with an escape for each character that stdout cannot encode."""
     encoding = sys.stdout.encoding or "utf-8"
     return in_a_line(value).encode(encoding, "backslashreplace").decode(encoding)
 
@@ -64,13 +64,13 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line beside the output: what goes on, or where files are."""
+    """Print a line to standard error, such as where files are."""
     sys.stderr.write(f"{visible(text)}\n")
     sys.stderr.flush()
 
 
 def try_to_say(text: str) -> None:
-    """Print a line for those who still read: where nobody can, work goes on in silence."""
+    """Print a line; where the output is closed or full, go on in silence."""
     try:
         say(text)
     except OSError:  # the pipe or the terminal is closed, or the disk is full
@@ -80,19 +80,19 @@ def try_to_say(text: str) -> None:
 
 
 def pass_on(text: str) -> None:
-    """Write a text that others wrote: as it is, but with visible controls on a terminal."""
+    """Write a text as it is; on a terminal with visible control characters."""
     sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
 def complain(program: str, error: object) -> None:
-    """Say a user's mistake."""
+    """Print a user's mistake to standard error."""
     text = visible(f"{program}: {error}").replace("\n", "\n        ")
     sys.stderr.write(f"{text}\n")
 
 
 def table(names: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A table in columns: in full in a pipe or a file; on a terminal with lines that fit.
+    """Return a table in columns: on a terminal with lines that fit, else in full.
 
     Words are never broken: where they do not fit, lines are longer than the terminal is wide.
     """
@@ -106,7 +106,7 @@ def table(names: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _fitting(widths: Sequence[int], least: Sequence[int], most: int) -> list[int]:
-    """The widths of columns, the widest made narrower until a line fits; as they are if none can.
+    """Narrow the widest columns until a line fits; return the widths as they are if none can.
 
     Args:
         widths: as they are.
@@ -123,7 +123,7 @@ def _fitting(widths: Sequence[int], least: Sequence[int], most: int) -> list[int
 
 
 def _wrapped(line: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    """The lines of text that a row of a table takes."""
+    """Yield the lines of text of a row of a table."""
     cells = [
         [cell] if cell_len(cell) <= width else textwrap.wrap(cell, width, break_long_words=False)
         for cell, width in zip(line, widths, strict=True)

@@ -1,4 +1,4 @@
-"""What may be taken for evidence: of what was planned, and of a tuned sweep the confirmed winners.
+"""Trials that are evidence: all planned ones; of a tuned sweep the confirmed winners.
 
 Claims are held against all trials that a sweep planned. One without a run has a row without a loss:
 what never began must not look as if it had never been wanted.
@@ -19,7 +19,7 @@ TUNED = "tuned"  # the value of a setting that a search chose
 
 @of_trials
 def judged(trials: Trials) -> Trials:
-    """The trials as those of a plain sweep: all that were planned, and each study as its winner.
+    """Return the trials as those of a plain sweep: all planned ones, and each study as its winner.
 
     A study is seen by the trials on fresh seeds of the configuration that its search liked best,
     chosen before these seeds were drawn. What was tuned makes no cells: it is no setting where
@@ -47,9 +47,16 @@ def judged(trials: Trials) -> Trials:
     for arm, rows in winners.groupby("arm"):
         cell = [name for name in whole.params if name != "seed" and name not in space(arm)]
         plain = plain[~texts(plain, cell).isin(texts(rows, cell))]
-    rows = pd.concat([plain, winners])
-    params = list(whole.params)
-    for name in whole.search.tuned:
+    rows, params = _without_tuned(whole, pd.concat([plain, winners]))
+    return replace(whole, table=rows.assign(stage=""), params=tuple(params))
+
+
+def _without_tuned(trials: Trials, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Hide the values of tuned settings in the rows; return rows and the settings that are left."""
+    assert trials.search is not None
+    space, params = trials.search.space, list(trials.params)
+    winners = rows[rows["stage"] != ""]
+    for name in trials.search.tuned:
         arms = [arm for arm in winners["arm"].dropna().unique() if name in space(arm)]
         tuned = rows["arm"].isin(arms) & (rows["stage"] != "")
         if name in params and rows.loc[~tuned, name].isna().all():
@@ -58,11 +65,11 @@ def judged(trials: Trials) -> Trials:
         elif name in params:
             words = [value if pd.isna(value) else str(value) for value in rows[name]]
             rows[name] = pd.Series(words, rows.index, dtype=str).mask(tuned, TUNED)
-    return replace(whole, table=rows.assign(stage=""), params=tuple(params))
+    return rows, params
 
 
 def _as_planned(trials: Trials) -> Trials:
-    """The trials, with a row for each that was planned and has no run."""
+    """Return the trials, with a row for each planned one that has no run."""
     rows = _not_begun(trials)
     if rows.empty or trials.planned is None:
         return trials
@@ -74,7 +81,7 @@ def _as_planned(trials: Trials) -> Trials:
 
 
 def _not_begun(trials: Trials) -> pd.DataFrame:
-    """Rows, without a loss, for the planned trials that have no run in MLflow."""
+    """Return rows, without a loss, for the planned trials that have no run in MLflow."""
     table, planned = trials.table, trials.planned
     if planned is None or planned.empty:
         return table.iloc[:0]
@@ -93,7 +100,7 @@ def _not_begun(trials: Trials) -> pd.DataFrame:
 
 
 def not_begun_note(trials: Trials) -> str:
-    """How many planned trials have no run, and the remedy; nothing where all have one."""
+    """Return how many planned trials have no run, and the remedy; empty where all have one."""
     count = len(_not_begun(trials)) + int((trials.table["status"] == WAITING).sum())
     if not count:
         return ""
@@ -105,13 +112,13 @@ def not_begun_note(trials: Trials) -> str:
 
 
 def studies_of(trials: Trials) -> set[str]:
-    """The studies of a sweep, those that are planned included."""
+    """Return the studies of a sweep, planned ones included."""
     tables = [trials.table] if trials.planned is None else [trials.table, trials.planned]
     return {study for table in tables for study in table["study"]} - {""}
 
 
 def unconfirmed(trials: Trials) -> list[str]:
-    """The studies without a finished trial of their winner on a fresh seed."""
+    """Return the studies without a finished trial of their winner on a fresh seed."""
     if trials.search is None:
         return []
     whole = first_choices(trials.finished)
@@ -119,7 +126,7 @@ def unconfirmed(trials: Trials) -> list[str]:
 
 
 def confirmation_note(trials: Trials) -> str:
-    """What is missing before all studies can be judged, and the remedy; else nothing."""
+    """Return which studies have no confirmed winner, and the remedy; empty where all have one."""
     missing = unconfirmed(trials)
     if not missing or trials.search is None:
         return ""
@@ -136,13 +143,13 @@ def confirmation_note(trials: Trials) -> str:
 
 
 def first_choices(table: pd.DataFrame) -> pd.DataFrame:
-    """The trials on fresh seeds of the configurations that their search liked best."""
+    """Return the trials on fresh seeds of the configurations that their search ranked first."""
     first = (table["picked"] == 1).fillna(False).astype(bool)
     return table[(table["stage"] == "confirm") & first]
 
 
 def _waiting(trials: Trials) -> pd.DataFrame:
-    """Rows without a loss for the studies that have no trial of a winner, one for each seed."""
+    """Return rows, without a loss, for each study without a trial of its winner and each seed."""
     assert trials.search is not None
     table = trials.table
     begun = set(first_choices(table)["study"])
@@ -157,7 +164,7 @@ def _waiting(trials: Trials) -> pd.DataFrame:
 
 
 def texts(rows: pd.DataFrame, names: list[str]) -> pd.Series[str]:
-    """What the rows have in some settings, as text to compare: a missing value equals another."""
+    """Return the values of some settings as text to compare: a missing value equals another."""
     values = rows[names].astype(object).to_numpy()
     lines = ["\n".join("" if pd.isna(v) else str(v) for v in row) for row in values]
     return pd.Series(lines, rows.index, dtype=str)

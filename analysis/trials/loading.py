@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import pandas as pd
 
@@ -34,7 +34,22 @@ from analysis.trials.table import (
 )
 from analysis.trials.trials_csv import read_trials
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
 logger = logging.getLogger(__name__)
+
+Row = dict[str, str | float | None]  # of the table, by column
+
+
+class PlannedTrial(TypedDict):
+    """A trial in the plan of a sweep, as its run keeps it."""
+
+    key: str
+    name: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
 
 
 def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
@@ -63,8 +78,8 @@ def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
     return _ended(trials) if file and is_driven(file, experiment) is False else trials
 
 
-def _plan_of(client: Any, sweep: Any) -> list[dict[str, Any]] | None:
-    """What a sweep planned, as its run has it; None where it has nothing, or it cannot be read."""
+def _plan_of(client: MlflowClient, sweep: Run) -> list[Row] | None:
+    """Return what a sweep planned, by its run; None where that is not there or cannot be read."""
     count = sweep.data.tags.get(PLANNED)
     if count is None:  # of an earlier version
         return None
@@ -86,7 +101,7 @@ def _plan_of(client: Any, sweep: Any) -> list[dict[str, Any]] | None:
 
 
 def _ended(trials: Trials) -> Trials:
-    """The trials of a sweep that no process runs: one that was killed could not say so."""
+    """Return the trials of a sweep that no process runs: those that seem to run were killed."""
     status = trials.table["status"].replace("RUNNING", "KILLED")
     sweep = dict(trials.sweep)
     if sweep.get("status") == "RUNNING":
@@ -96,8 +111,11 @@ def _ended(trials: Trials) -> Trials:
 
 @contextmanager
 def _little_garbage() -> Iterator[None]:
-    """Let Python look for cycles less often: there are few among runs, and looking at thousands of
-    them again and again takes longer than reading them."""
+    """Context manager: let Python look for reference cycles less often.
+
+    There are few among runs, and looking at thousands of runs again and again takes longer than
+    reading them.
+    """
     before = gc.get_threshold()
     gc.set_threshold(50_000, 20, 50)
     try:
@@ -107,7 +125,7 @@ def _little_garbage() -> Iterator[None]:
 
 
 def is_table(experiment: str) -> bool:
-    """Whether it is the path of a file, and not the name of an experiment."""
+    """Return whether it is the path of a CSV file, and not the name of an experiment."""
     return experiment.endswith(".csv")
 
 
@@ -115,7 +133,7 @@ def is_table(experiment: str) -> bool:
 def load_curves(
     trials: Trials, tracking_uri: str | None = None, run_ids: Iterable[str] | None = None
 ) -> pd.DataFrame:
-    """The validation losses of finished trials at each evaluation.
+    """Return the validation losses of finished trials at each evaluation.
 
     Args:
         trials: from `load_trials`.
@@ -139,9 +157,9 @@ def load_curves(
 
 def trials_of(
     experiment: str,
-    runs: Iterable[Any],
-    sweep: Any = None,
-    planned: Sequence[Mapping[str, Any]] | None = None,
+    runs: Iterable[Run],
+    sweep: Run | None = None,
+    planned: Sequence[Row] | None = None,
 ) -> Trials:
     """Make the table from MLflow's runs.
 
@@ -173,12 +191,12 @@ def trials_of(
     return Trials(experiment, table, in_reading_order(settings), about, plan)
 
 
-def _settings_in(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+def _settings_in(rows: Iterable[Row]) -> set[str]:
     names = set[str]().union(*rows)
     return names - {"status", *IDENTITY, *TAGS, *NUMBER_TAGS, *METRICS, *COSTS}
 
 
-def _row(run: Any) -> dict[str, Any]:
+def _row(run: Run) -> Row:
     return {
         **_settings_and_tags(run.data.params, run.data.tags),
         "run_id": run.info.run_id,
@@ -189,8 +207,8 @@ def _row(run: Any) -> dict[str, Any]:
     }
 
 
-def planned_row(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a trial that was planned, from its key, name, params and tags."""
+def planned_row(trial: PlannedTrial) -> Row:
+    """Return the row of a trial that was planned."""
     return {
         **_settings_and_tags(trial["params"], trial["tags"]),
         "run_id": "",
@@ -201,7 +219,7 @@ def planned_row(trial: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settings_and_tags(params: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, Any]:
+def _settings_and_tags(params: Mapping[str, str], tags: Mapping[str, str]) -> Row:
     return {
         **{column(name): value for name, value in params.items()},
         **{name: tags.get(name, "") for name in TAGS},

@@ -8,13 +8,17 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from analysis.errors import AnalysisError, nearest
 from analysis.text.links import artifact_link
 from analysis.text.messages import first_line, without_password
 from analysis.trials.sqlite_store import STORE, follow_move, plain_uri, store_file, store_uri
 from analysis.trials.table import Trials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 PAGE = 1_000
 MLFLOWS_OWN = "Default"  # an experiment that each store has
@@ -40,9 +44,13 @@ DATABASES = ("postgresql", "mysql", "mssql")
 
 
 def attach(trials: Trials, root: Path, files: Iterable[Path], tracking_uri: str) -> None:
-    """Add the files of a report to the sweep's run, in folders as they lie below a root.
+    """Add the files of a report to the sweep's run, and a link to the report to its page.
 
-    Its page gets a link to the report.
+    Args:
+        trials: of the sweep.
+        root: the files keep their folders below it.
+        files: to add.
+        tracking_uri: of the MLflow store.
 
     Raises:
         AnalysisError: the store does not answer.
@@ -59,12 +67,12 @@ def attach(trials: Trials, root: Path, files: Iterable[Path], tracking_uri: str)
 
 
 def report_link(experiment_id: str, run_id: str) -> str:
-    """A link to the report of a sweep, in Markdown: the page of its run begins with it."""
+    """Return a link to the report of a sweep, in Markdown: the page of its run begins with it."""
     return f"[report]({artifact_link(experiment_id, run_id, REPORT)})"
 
 
 def store_of(state: Path | None) -> str:
-    """The URI of the MLflow store that is used when none is named.
+    """Return the URI of the MLflow store that is used when none is named.
 
     Args:
         state: the state directory; None takes what the environment says.
@@ -77,8 +85,8 @@ def store_of(state: Path | None) -> str:
 
 
 @contextmanager
-def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
-    """A client of the store, and the id of the experiment.
+def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[MlflowClient, str]]:
+    """Context manager: a client of the store, and the id of an experiment.
 
     Raises:
         AnalysisError: the store has no such experiment, or does not answer, now or in the block.
@@ -89,7 +97,7 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
     try:
         found = client.get_experiment_by_name(experiment)
         if found is None:
-            names = {one.name for one in client.search_experiments()} - {MLFLOWS_OWN}
+            names = {known.name for known in client.search_experiments()} - {MLFLOWS_OWN}
             raise AnalysisError(
                 f"{without_password(tracking_uri)} has no experiment {experiment!r};"
                 f" {nearest(experiment, names)}"
@@ -99,8 +107,8 @@ def opened(tracking_uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
         raise AnalysisError(_why(tracking_uri, error)) from None
 
 
-def open_store(uri: str, must_exist: bool = False, driven: str | None = None) -> Any:
-    """An `MlflowClient` that keeps quiet and gives up soon.
+def open_store(uri: str, must_exist: bool = False, driven: str | None = None) -> MlflowClient:
+    """Return a client of a store that logs nothing and gives up soon.
 
     Args:
         uri: of the store.
@@ -121,23 +129,11 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
             f"there is no MLflow store at {file}; run a sweep first, or name the"
             " directory with --state"
         )
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    os.environ.update(OF_SERVERS if file else {})
-    try:
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-    except Exception as error:  # of a setting that it cannot read, say
-        raise AnalysisError(
-            f"MLflow cannot be loaded: {first_line(error)}; look at what the environment sets by"
-            " MLFLOW_ variables"
-        ) from None
+    _load_mlflow(is_file=file is not None)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    for name in ("alembic", "urllib3"):  # whose retries are told by what they end with
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # It logs a traceback of what it raises as well, which whoever asked tells.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         if file and not is_there:
             _make_store(file)
@@ -150,8 +146,31 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
     return client
 
 
+def _load_mlflow(is_file: bool) -> None:
+    """Import MLflow with our settings; `is_file` if the store is in a file.
+
+    Raises:
+        AnalysisError: it cannot be loaded.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    os.environ.update(OF_SERVERS if is_file else {})
+    try:
+        import mlflow.exceptions  # noqa: F401
+        import sqlalchemy.exc  # noqa: F401
+    except Exception as error:  # of a setting that it cannot read, say
+        raise AnalysisError(
+            f"MLflow cannot be loaded: {first_line(error)}; look at what the environment sets by"
+            " MLFLOW_ variables"
+        ) from None
+    for name in ("alembic", "urllib3"):  # they log retries, of which the last raises an error
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs a traceback of what it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
 def _ask_database(uri: str) -> None:
-    """Connect once: MLflow tries for 100 s."""
+    """Connect once, to fail at once: MLflow would try for 100 s."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri)
@@ -162,7 +181,7 @@ def _ask_database(uri: str) -> None:
 
 
 def _make_store(path: Path) -> None:
-    """Make a store in a file under another name first: one that is half made is never usable."""
+    """Make a store in a file, under another name until it is whole."""
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +204,7 @@ def _link(partial: Path, path: Path) -> None:
 
 
 def _why(uri: str, error: BaseException) -> str:
-    """What to say of a store that did not do what it was asked."""
+    """Return the message for a store that failed."""
     store = f"the MLflow store {without_password(uri)}"
     if getattr(error, "error_code", "") == "UNAUTHENTICATED":
         return (
@@ -195,8 +214,8 @@ def _why(uri: str, error: BaseException) -> str:
     return f"{store} does not answer: {first_line(error)}"
 
 
-def runs_of(client: Any, experiment_id: str, role: str | None = None) -> Iterator[Any]:
-    """The runs of an experiment that have a role, page by page.
+def runs_of(client: MlflowClient, experiment_id: str, role: str | None = None) -> Iterator[Run]:
+    """Yield the runs of an experiment that have a role, page by page.
 
     Roles are ``trial``, ``sweep``, and ``removed`` for a trial that its sweep does not describe any
     more; None takes all runs.

@@ -1,4 +1,4 @@
-"""What a sweep searched, as the tag ``search`` of its run has it."""
+"""Record of a search: the tag ``search`` of the run of a sweep."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, SupportsFloat, SupportsInt
 
 from analysis.errors import AnalysisError
+from analysis.trials.selection import Value
 
 EDGE = 0.05  # of a range: an optimum that is nearer to an end is at its edge
 NO_SPACE: Mapping[str, Space] = {}
@@ -17,17 +18,17 @@ NO_SPACE: Mapping[str, Space] = {}
 
 @dataclass(frozen=True)
 class Space:
-    """What may be chosen for a setting: one of ``choices``, or a number of a range."""
+    """Values that a search may choose for a setting: ``choices``, or the numbers of a range."""
 
-    choices: tuple[Any, ...] = ()
+    choices: tuple[Value, ...] = ()
     low: float = math.nan  # NaN for choices
     high: float = math.nan  # the highest value that steps from low reach
     log: bool = False
     step: float | None = None
-    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # only with these elsewhere
+    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)  # only with these elsewhere
 
     @staticmethod
-    def of(data: Any) -> Space:
+    def of(data: Any) -> Space:  # Any: JSON, which this checks
         """Read a list of choices, or a range.
 
         Raises:
@@ -58,22 +59,24 @@ class Space:
         conditions = [f"{name}={'|'.join(map(str, v))}" for name, v in self.when.items()]
         return f"{text} with {' '.join(conditions)}" if conditions else text
 
-    def position(self, value: Any) -> float:
-        """Where in the range a number lies: 0 at the low end, 1 at the high one; NaN if nowhere.
+    def position(self, value: object) -> float:
+        """Return where in the range a number lies, from 0 (low end) to 1; NaN if nowhere.
 
         Equal ratios are equally far where the range is logarithmic. Choices have no ends.
         """
+        if not isinstance(value, SupportsFloat | str):  # missing
+            return math.nan
         try:
             number = float(value)
-        except (TypeError, ValueError):  # missing, or a word
+        except ValueError:  # a word
             return math.nan
         if not math.isfinite(number) or (self.log and number <= 0) or self.low == self.high:
             return math.nan
         scale = math.log if self.log else float
         return (scale(number) - scale(self.low)) / (scale(self.high) - scale(self.low))
 
-    def edge(self, value: Any) -> str:
-        """``low edge``, ``high edge``, or nothing for a value inside, a choice, or no value."""
+    def edge(self, value: object) -> str:
+        """Return ``low edge``, ``high edge``, or nothing for another value, a choice, or none."""
         position = self.position(value)
         if position <= EDGE:
             return "low edge"
@@ -81,13 +84,13 @@ class Space:
 
 
 def _reached(low: float, high: float, step: float) -> float:
-    """The highest value that steps from the low end of a range reach."""
+    """Return the highest value that steps from the low end of a range reach."""
     start, end, width = (Decimal(str(number)) for number in (low, high, step))
     return float(start + (end - start) // width * width)
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchRecord:
     """How a sweep searched."""
 
     sampler: str
@@ -103,20 +106,22 @@ class Search:
         """The settings that some arm tuned."""
         return tuple(dict.fromkeys(name for arm in self.arms for name in arm))
 
-    def space(self, arm: Any) -> Mapping[str, Space]:
-        """What was tuned in the arm with this index; nothing if there is none."""
+    def space(self, arm: object) -> Mapping[str, Space]:
+        """Return what was tuned in the arm with this index; nothing if there is none."""
+        if not isinstance(arm, SupportsInt | str):  # missing
+            return NO_SPACE
         try:
             return self.arms[int(arm)]
-        except (TypeError, ValueError, IndexError):
+        except (ValueError, IndexError):
             return NO_SPACE
 
     def ranges(self, name: str) -> str:
-        """What a setting was chosen from, in all arms that tuned it."""
+        """Return the values that a setting was chosen from, in all arms that tuned it."""
         return "; ".join(dict.fromkeys(str(arm[name]) for arm in self.arms if name in arm))
 
 
-def read_search(text: str | None) -> Search | None:
-    """Read the tag; None where a sweep has none, as it did not search.
+def read_search(text: str | None) -> SearchRecord | None:
+    """Read the tag; return None where a sweep has none, as it did not search.
 
     Raises:
         AnalysisError: it has another form.
@@ -126,7 +131,7 @@ def read_search(text: str | None) -> Search | None:
     try:
         data = json.loads(text)
         limits = {name: data.get(name) for name in ("trials", "hours", "patience")}
-        return Search(
+        return SearchRecord(
             sampler=str(data["sampler"]),
             stopping=str(data["stopping"]),
             objectives=tuple(data["objectives"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -11,17 +10,17 @@ Value = bool | int | float | str
 
 
 def select(table: pd.DataFrame, selection: Mapping[str, Value | list[Value]]) -> pd.DataFrame:
-    """The rows that have these values."""
+    """Return the rows that have these values."""
     for name, value in selection.items():
         values = value if isinstance(value, list) else [value]
-        table = table[table[name].isin([as_in(table[name], one) for one in values])]
+        table = table[table[name].isin([as_in(table[name], wanted) for wanted in values])]
     return table
 
 
-def as_in(column: pd.Series[Any], value: Value) -> Value:
-    """A value as the column has it: YAML's 1e-3, "8" and true are 0.001, 8 and "True"."""
+def as_in(column: pd.Series, value: Value) -> Value:
+    """Return a value as the column has it: YAML's 1e-3, "8" and true are 0.001, 8 and "True"."""
     if not pd.api.types.is_numeric_dtype(column):  # words, and perhaps numbers
-        return next((one for one in column.unique() if str(one) == str(value)), str(value))
+        return next((known for known in column.unique() if str(known) == str(value)), str(value))
     try:
         number = float(value)
     except ValueError:

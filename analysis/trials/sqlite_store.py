@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def store_uri(file: Path) -> str:
-    """The URI of a store in a file, whatever characters its path has.
+    """Return the URI of a store in a file, whatever characters its path has.
 
     SQLAlchemy unquotes the path, and ends it at a question mark. Of a `sqlite:///` URI MLflow makes
     the folder too, in its quoted form; it does not where the driver is named.
@@ -45,20 +45,20 @@ def store_uri(file: Path) -> str:
 
 
 def store_file(uri: str) -> Path | None:
-    """The file of a store, as SQLAlchemy reads its URI; None of another kind, or in memory."""
+    """Return the file of a store, as SQLAlchemy reads its URI; None if it is not in a file."""
     found = SQLITE.match(uri)
     path = unquote(found["path"]) if found else ""
     return None if path in ("", ":memory:") else Path(path).absolute()
 
 
 def plain_uri(uri: str) -> str:
-    """The URI as `store_uri` writes it, if it names a file and nothing else."""
+    """Return the URI as `store_uri` writes it, if it names a file and nothing else."""
     file = store_file(uri)
     return store_uri(file) if file and "?" not in uri else uri
 
 
 def artifacts_beside(store: Path, sweep: str) -> Path:
-    """Where the runs of a sweep keep their artifacts, if the store is a file."""
+    """Return the folder of the artifacts of a sweep, if the store is a file."""
     return store.parent / "artifacts" / sweep
 
 
@@ -103,13 +103,13 @@ def follow_move(store: Path, driven: str | None = None) -> None:
 
 
 def _moved(database: sqlite3.Connection, store: Path) -> list[tuple[int, str, str]]:
-    """The experiments whose artifacts belong beside a store at another path: id, name, location."""
+    """Return the experiments whose artifacts are beside another store: id, name, location."""
     rows = database.execute("SELECT experiment_id, name, artifact_location FROM experiments")
     return [row for row in rows if is_elsewhere(row[2], artifacts_beside(store, row[1]))]
 
 
 def is_elsewhere(location: str | None, folder: Path) -> bool:
-    """Whether a location is the folder of another state directory, where this one is meant."""
+    """Return whether a location is this folder as another state directory has it."""
     there = local_folder(location)
     if there is None or there.parts[-2:] != folder.parts[-2:] or there == folder:
         return False
@@ -120,7 +120,7 @@ def is_elsewhere(location: str | None, folder: Path) -> bool:
 
 
 def local_folder(location: str | None) -> Path | None:
-    """The folder of an artifact location; None if it is on no disk, as s3://bucket/folder."""
+    """Return the folder of an artifact location; None if it is on no disk, as s3://bucket/folder."""
     path = location or ""
     if path.startswith("file:"):
         path = unquote(urlsplit(path).path)
@@ -128,8 +128,10 @@ def local_folder(location: str | None) -> Path | None:
 
 
 def _correct(database: sqlite3.Connection, store: Path, driven: str | None) -> None:
-    """Write where the artifacts are now, all or nothing; a run that has them at the old place only
-    keeps them."""
+    """Write the new locations of artifacts, in one transaction.
+
+    A run that has its artifacts at the old place only keeps that location.
+    """
     places, count = set(), 0
     database.execute("BEGIN IMMEDIATE")
     for experiment_id, name, location in _moved(database, store):

@@ -1,4 +1,4 @@
-"""A table with a row for each trial, wherever they are from."""
+"""A table with a row for each trial, from MLflow or a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import pandas as pd
 
 from analysis.errors import AnalysisError
-from analysis.trials.search_record import Search, read_search
+from analysis.trials.search_record import SearchRecord, read_search
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -82,17 +82,17 @@ class Trials:
 
     @property
     def plan_known(self) -> bool:
-        """Whether it is known which trials there should be."""
+        """True if it is known which trials the sweep planned."""
         return self.planned is not None
 
     @property
     def status(self) -> str:
-        """Of the sweep as a whole; a table is finished."""
+        """Status of the sweep as a whole; a table from a file is FINISHED."""
         return self.sweep.get("status", "FINISHED")
 
     @cached_property
-    def search(self) -> Search | None:
-        """How the sweep searched; None if it did not.
+    def search(self) -> SearchRecord | None:
+        """Record of the search; None if the sweep did not search.
 
         Raises:
             AnalysisError: what its run says of that cannot be read.
@@ -137,7 +137,7 @@ class Trials:
         return self.other_than(self.comparable)
 
     def other_than(self, counted: pd.DataFrame) -> pd.DataFrame:
-        """The rows that are not among those that count, with a column ``why``."""
+        """Return the rows that are not among those counted, with a column ``why``."""
         rows = self.table.drop(counted.index)
         return rows.assign(why=[_why_left_out(row) for row in rows.to_dict("records")])
 
@@ -165,11 +165,11 @@ def of_trials(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def is_finite(values: pd.Series) -> pd.Series:
-    """Which are numbers that statistics and figures can do with: not missing, not too large."""
+    """Return which values are usable numbers: not missing, not too large."""
     return values.astype(float).abs() <= LARGEST
 
 
-def _why_left_out(row: Mapping[Hashable, Any]) -> str:
+def _why_left_out(row: Mapping[Hashable, Any]) -> str:  # Any: columns have several types
     if row["status"] != "FINISHED":
         return f"{row['status']}: {row['failure']}".removesuffix(": ")
     if row["stopped"]:
@@ -185,7 +185,7 @@ def _why_left_out(row: Mapping[Hashable, Any]) -> str:
 
 
 def typed(source: str, table: pd.DataFrame, params: Iterable[str]) -> pd.DataFrame:
-    """A table of texts with numbers where they belong, in place.
+    """Convert the texts of a table to numbers where all values are numbers, in place.
 
     Args:
         source: what to call it in messages.
@@ -214,7 +214,7 @@ def typed(source: str, table: pd.DataFrame, params: Iterable[str]) -> pd.DataFra
 
 
 def column(param: str, but: Container[str] = ()) -> str:
-    """The column of a param: another one for each.
+    """Return the column of a param, which differs for each.
 
     Args:
         param: its name.
@@ -225,13 +225,13 @@ def column(param: str, but: Container[str] = ()) -> str:
 
 
 def param(column: str, but: Container[str] = ()) -> str:
-    """The param of a column: the opposite of `column`."""
+    """Return the param of a column: the inverse of `column`."""
     base = re.sub(f"({SUFFIX})*$", "", column)
     return column.removesuffix(SUFFIX) if base in RESERVED and base not in but else column
 
 
 def in_reading_order(params: Iterable[str]) -> tuple[str, ...]:
-    """Those that people read first, then the others in the order of the alphabet."""
+    """Return the params in the order of reading: FIRST_PARAMS, then by the alphabet."""
     return tuple(sorted(params, key=_reading_order))
 
 

@@ -1,4 +1,4 @@
-"""Trials in a CSV file: what people write, and what a report leaves beside it.
+"""Trials in a CSV file, written by people or beside a report.
 
 A setting is missing where its cell is empty, and nowhere else: None, NA and null are levels as any
 other. In the other columns such words say that there is nothing.
@@ -104,7 +104,7 @@ def _check_spelling(path: Path, names: Collection[str]) -> None:
 
 
 def _numbers(path: Path, cells: pd.Series[str]) -> pd.Series[float]:
-    """Numbers, missing where the cells are."""
+    """Return cells as numbers, missing where the cells are."""
     try:
         return cells.astype(float)
     except ValueError:
@@ -117,7 +117,7 @@ def _numbers(path: Path, cells: pd.Series[str]) -> pd.Series[float]:
 
 
 def _words(path: Path, cells: pd.Series[str], known: Collection[str]) -> pd.Series[str]:
-    """The cells as they are spelled here; case and spaces around them do not matter."""
+    """Return the cells in the spelling of the known words, whatever their case and spaces."""
     spelled = {word.lower(): word for word in ("", *known)}
     words = cells.str.strip().str.lower().map(spelled)
     for index in cells.index[words.isna()]:
@@ -143,7 +143,7 @@ def _check_once(path: Path, table: pd.DataFrame, name: str) -> None:
 
 
 def _whole_plan(path: Path, table: pd.DataFrame) -> bool:
-    """Whether the file says that it has a row for each trial that was planned."""
+    """Return whether the file has a row for each trial that was planned, as its column says."""
     cells = table.pop(PLANNED) if PLANNED in table else pd.Series(dtype=str)
     if cells.isna().all():
         return False
@@ -157,7 +157,17 @@ def _is_one_of(cells: pd.Series[str], words: Collection[str]) -> pd.Series[bool]
     return cells.str.strip().str.lower().isin(words)
 
 
-def _refuse(path: Path, cells: pd.Series[Any], index: Any, why: str) -> NoReturn:
-    """Raise an error on a cell; rows are counted as a spreadsheet does."""
+def _refuse(path: Path, cells: pd.Series, index: Any, why: str) -> NoReturn:
+    """Raise an error on a cell; rows are counted as a spreadsheet does.
+
+    Args:
+        path: of the file.
+        cells: a column of it.
+        index: of the cell: a number, which pandas types as Any.
+        why: the cell is refused.
+
+    Raises:
+        AnalysisError: always.
+    """
     text = "" if pd.isna(cells[index]) else str(cells[index])[:MOST_SHOWN]
     raise AnalysisError(f"{path}: row {index + 2}: {cells.name} {text!r} {why}")

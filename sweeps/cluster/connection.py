@@ -23,7 +23,7 @@ from analysis.text.messages import first_line
 from sweeps.cluster.code_package import copy_code
 from sweeps.cluster.machines import machines
 from sweeps.cluster.ray_processes import daemons, descendants, kill, last_error, watched
-from sweeps.cluster.remote_tasks import NAMESPACE, answer
+from sweeps.cluster.remote_tasks import NAMESPACE, ping
 from sweeps.process import signals
 from sweeps.process.stopping import Stop
 from sweeps.resources.nodes import Node, local_node
@@ -143,7 +143,7 @@ def _shutdown(others: Set[psutil.Process]) -> None:
     gc.disable()
     started = descendants() - others
     for _, process in daemons():
-        process.terminate = process.kill  # type: ignore[method-assign]  # they block SIGTERM, see `sweeps.process.signals`
+        process.terminate = process.kill  # they block SIGTERM, see `sweeps.process.signals`
     try:
         ray.shutdown()
     finally:
@@ -179,7 +179,7 @@ def check_workers() -> None:
     """
     passed_on = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE & os.environ.keys()}
     # The environment of Tune's actors: one of them gets this worker next.
-    reply = answer.options(runtime_env={"env_vars": DEFAULT_ENV_VARS | passed_on}).remote()
+    reply = ping.options(runtime_env={"env_vars": DEFAULT_ENV_VARS | passed_on}).remote()
     ready, _ = ray.wait([reply], timeout=WORKER_S)
     try:
         if ready:

@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.cluster.remote_tasks import visit
+from sweeps.cluster.remote_tasks import try_storage
 from sweeps.resources.gpus import pack_sizes_here
 from sweeps.resources.nodes import Node
 from trainables.config import TrialConfig
@@ -46,7 +46,7 @@ def check_storage(storage: Storage) -> None:
     """
     with marked(storage) as marker:
         replies = {
-            visit.options(
+            try_storage.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ).remote(storage, marker): node["NodeManagerAddress"]
             for node in ray.nodes()

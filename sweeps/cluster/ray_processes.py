@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import ray
@@ -22,6 +22,16 @@ VITAL = ("gcs_server", "raylet")  # without these Ray ends the driver
 LINE_SHOWN = 300  # characters of a log that are shown
 
 
+class Daemon(Protocol):
+    """A process of Ray that this process started."""
+
+    terminate: Callable[[], None]
+    kill: Callable[[], None]
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+
+
 def descendants() -> set[psutil.Process]:
     """Return the processes that this one started, directly or through others."""
     return set(psutil.Process().children(recursive=True))
@@ -34,7 +44,7 @@ def kill(processes: Iterable[psutil.Process]) -> None:
             process.kill()  # psutil spares another process that got the same number
 
 
-def daemons() -> list[tuple[str, subprocess.Popen[bytes]]]:
+def daemons() -> list[tuple[str, Daemon]]:
     """Return the processes of Ray that this process started, with their kinds."""
     node = ray._private.worker._global_node
     return [

@@ -18,12 +18,12 @@ HEAD = "node:__internal_head__"  # a resource that only the head has
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def answer() -> None:
+def ping() -> None:
     """Show that a worker runs."""
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def visit(storage: Storage, marker: str) -> str:
+def try_storage(storage: Storage, marker: str) -> str:
     """Return why this machine cannot use the storage; empty if it can."""
     return problem_here(storage, marker)
 

@@ -28,7 +28,7 @@ ROUNDS = 5  # how often Tune gets a trial, which it drops if a worker dies while
 
 
 @dataclass(frozen=True)
-class RunContext:
+class DriverContext:
     """What chooses and records the trials of one call of `run_trials`."""
 
     queue: Queue
@@ -46,7 +46,7 @@ class PackEvents:
     A trial of a pack is unfinished as long as the queue has it among those that run.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: DriverContext) -> None:
         self._context = context
         self._queue = context.queue
         self._dropped: Counter[str] = Counter()  # how often Tune dropped a trial, by key

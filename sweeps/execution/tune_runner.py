@@ -1,4 +1,13 @@
-"""Running trials with Ray Tune, on this machine or a cluster."""
+"""Runs trials with Ray Tune, on this machine or a cluster.
+
+    run_trials     starts Tune
+    Suggester      gives Tune the next pack of trials
+    Scheduler      chooses the pack that gets a free actor
+    Stopper        takes the results of packs, and stops them
+    TuneCallback   takes all other events of packs
+
+A trial of Tune carries one pack of our trials.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +20,7 @@ from typing import Protocol
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
-from sweeps.execution.pack_events import PackEvents, RunContext
+from sweeps.execution.pack_events import DriverContext, PackEvents
 from sweeps.execution.slots import SlotLimit
 from sweeps.process.stopping import FORCE_S, Stop
 from sweeps.records.events import Listener
@@ -46,7 +55,7 @@ def run_trials(
         corpus: put into Ray's object store once; the actors of a node share one copy.
         resources: of a pack. A trial that runs out of a GPU's memory gets a larger share of it.
         packs: which trials train together. Packs that run out of memory are split.
-        limit: how many packs may run now, asked repeatedly. Packs beyond it are paused.
+        limit: how many packs may run now, asked repeatedly. Packs beyond it are preempted.
         storage: where the trials store their state.
         listeners: called on this thread for each event, before the queue is.
         stop: asked between events, and requested here if the storage cannot be written. Trials
@@ -57,29 +66,33 @@ def run_trials(
         KeyboardInterrupt: a stop took too long.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # events report all failures
-    slots = SlotLimit(limit)
-    context = RunContext(queue, packs, GpuShares(resources.gpus), slots, stop, storage, listeners)
+    shares, slots = GpuShares(resources.gpus), SlotLimit(limit)
+    context = DriverContext(queue, packs, shares, slots, stop, storage, listeners)
+    tuner = _tuner(_trainable(corpus, resources, storage), context, scratch)
+    stop.may_cut(FORCE_S)
+    tuner.fit()
+
+
+def _tuner(trainable: type[RayTrial], context: DriverContext, scratch: Path) -> tune.Tuner:
     events = PackEvents(context)
-    tuner = tune.Tuner(
-        _trainable(corpus, resources, storage),
+    return tune.Tuner(
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=Suggester(context),
-            scheduler=Scheduler(slots),
+            scheduler=Scheduler(context.slots),
             num_samples=-1,  # as many as `Suggester` gives
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),
-            stop=Stopper(events, stop),
+            stop=Stopper(events, context.stop),
             callbacks=[TuneCallback(events)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             verbose=0,
         ),
     )
-    stop.may_cut(FORCE_S)
-    tuner.fit()
 
 
 def _trainable(corpus: Corpus, resources: Resources, storage: Storage) -> type[RayTrial]:
@@ -145,7 +158,7 @@ class Unpickled:
 class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
     """Gives Tune the next pack of the queue, while there is a free slot."""
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: DriverContext) -> None:
         super().__init__()
         self._context = context
 

@@ -63,7 +63,7 @@ class Plan:
             for path, parameter in space.items()
             if not parameter.choices
         }
-        return {name: each for name, each in ranges.items() if each.highest != each.high}
+        return {name: found for name, found in ranges.items() if found.highest != found.high}
 
     @property
     def share(self) -> int | None:

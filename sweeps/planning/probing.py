@@ -62,9 +62,9 @@ class Probes:
     @property
     def busy(self) -> float:
         """Ratio of the median step to the shortest: about 1 on a quiet machine."""
-        timed = [probe for shape, probe in self.of.items() if shape not in self.predicted]
-        shortest_s = sum(probe.step_s for probe in timed)
-        return sum(probe.usual_step_s for probe in timed) / shortest_s if shortest_s else 1.0
+        timed = [self.of[name] for name in self.of if name not in self.predicted]
+        shortest_s = sum(timing.step_s for timing in timed)
+        return sum(timing.usual_step_s for timing in timed) / shortest_s if shortest_s else 1.0
 
 
 def shape(trial: TrialConfig) -> str:

@@ -4,5 +4,5 @@ signals     how signals are received, and how the process ends
 stopping    stopping a sweep before its end
 resuming    the command that continues a sweep
 phases      showing what is done before the trials train
-summary     the line that says how far a sweep is
+summary     how far a sweep is, for people and as JSON
 """

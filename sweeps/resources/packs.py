@@ -10,6 +10,7 @@ from sweeps.planning.plan import Plan
 from sweeps.spec.sweep_file import AUTO, OFF, Resources
 from trainables.config import TrialConfig
 from trainables.training.stack import stack_shape
+from trainables.worker.reports import SplitCause
 
 ROUNDS = 10  # of suggestions in a search, at least: it learns between them
 SUGGESTIONS = 100  # assumed of a study without a limit
@@ -78,23 +79,24 @@ class Packs:
         """Return whether a trial can be in the pack of another, which can be in one."""
         return other.key not in self._alone and self._shape(first) == self._shape(other)
 
-    def split(self, trials: Iterable[TrialConfig], why: str) -> str:
+    def split(self, trials: Iterable[TrialConfig], cause: SplitCause) -> str:
         """Make smaller packs of trials that could not go on in their pack.
 
         Args:
             trials: of the pack.
-            why: "memory", "shape" or "deaths", as the worker reports it.
+            cause: as the worker reports it.
 
         Returns:
             What happened to each trial, and how it goes on, in words.
         """
         trials = list(trials)
         shape = self._shape(trials[0])
-        if why == "deaths":
+        if cause is SplitCause.DEATHS:
             self._alone |= {trial.key for trial in trials}
             return f"its pack of {len(trials)} lost its workers, goes on alone"
-        self._sizes[shape] = size = max(1, len(trials) // 2) if why == "memory" else 1
-        if why == "memory":
+        is_memory = cause is SplitCause.MEMORY
+        self._sizes[shape] = size = max(1, len(trials) // 2) if is_memory else 1
+        if is_memory:
             return f"its pack of {len(trials)} did not fit into memory, goes on in one of {size}"
         return f"cannot train in a pack of {len(trials)}, goes on alone"
 

@@ -71,9 +71,9 @@ def _type_at(path: str) -> object:
     kind: object = SweepFile
     for name in path.split("."):
         settings = [
-            each
-            for each in (kind, *get_args(kind))
-            if isinstance(each, type) and issubclass(each, BaseModel)
+            part
+            for part in (kind, *get_args(kind))
+            if isinstance(part, type) and issubclass(part, BaseModel)
         ]
         if not settings or name not in settings[0].model_fields:
             return None
@@ -86,7 +86,7 @@ def _is_text(kind: object) -> bool:
     if get_origin(kind) is Annotated:
         return _is_text(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):
-        return all(_is_text(each) for each in get_args(kind) if each is not type(None))
+        return all(_is_text(part) for part in get_args(kind) if part is not type(None))
     if get_origin(kind) is Literal:
         return all(isinstance(word, str) for word in get_args(kind))
     return kind is str

@@ -31,7 +31,7 @@ from sweeps.tracking.run_contents import (
 )
 from sweeps.tracking.run_notes import sweep_note, sweep_progress, trial_note, trial_title
 from sweeps.tracking.store import mlflow_client
-from sweeps.tracking.views import cut
+from sweeps.tracking.views import limit_charts
 from trainables.persistence.storage import Storage
 from trainables.worker.trial_log import LOG
 
@@ -162,7 +162,7 @@ class SweepRuns:
         """Make the experiment and the sweep's run agree with its record, tables included."""
         losses = self._outbox.last_losses()
         for tag, value in record.content["views"].items():
-            view = cut(value, [*losses.values()])
+            view = limit_charts(value, [*losses.values()])
             self._client.set_experiment_tag(self._experiment.id, tag, view)
         self._send_plan(record)
         if record.status == "RUNNING":

@@ -77,7 +77,7 @@ def saved_views(
     return {TAG_PREFIX + view: _tag(name, state) for view, name in names.items()}
 
 
-def cut(view: str, losses: Sequence[float]) -> str:
+def limit_charts(view: str, losses: Sequence[float]) -> str:
     """Return a saved view whose charts show the losses at which trials ended, not the first ones.
 
     Args:

@@ -19,6 +19,7 @@ from analysis.claims.claim_file import load_claims
 from analysis.claims.forms import FORMS
 from analysis.command import main
 from analysis.errors import AnalysisError
+from benchmarks.edges import EDGES
 
 
 @pytest.mark.parametrize(
@@ -168,3 +169,15 @@ def test_the_help_shows_forms_of_claims_that_are_read(tmp_path: Path) -> None:
             others = others.replace("pe_type", "n_embd")
         file.write_text(others)
         assert len(check_claims(load_trials(str(STUDY)), file)) == 2, form
+
+
+def test_every_form_is_tried_at_the_edge_of_its_truth() -> None:
+    assert {load_claims([edge.claim | {"claim": "x"}]).claims[0].keys for edge in EDGES} == {
+        form.keys for form in FORMS
+    }
+
+
+def test_a_form_has_keys_that_no_other_has() -> None:
+    keys = [key for form in FORMS for key in form.keys]
+    assert len(set(keys)) == len(keys)
+    assert all(set(form.keys) <= form.model_fields.keys() for form in FORMS)

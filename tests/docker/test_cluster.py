@@ -144,6 +144,7 @@ def test_a_sweep_survives_a_machine_is_stopped_and_resumed(service: Service) -> 
     assert followed.returncode == 0, followed.stdout + followed.stderr
     assert "to continue" in followed.stdout
     assert "38/38 done" in followed.stdout
+    assert "sweep_status" not in followed.stdout, "the JSON is for programs"
     assert service.status("quickstart")["status"] == "FINISHED"
 
     runs = service.runs("quickstart")

@@ -18,6 +18,7 @@ from trainables.data.corpus import tokenise
 from trainables.errors import UserError, validate
 from trainables.training.pack_size import best_sizes
 from trainables.training.stack import stack_shape
+from trainables.worker.reports import SplitCause
 
 MakeTrial = Callable[..., TrialConfig]
 
@@ -140,22 +141,22 @@ def test_auto_measures_no_larger_packs_than_leave_the_others_something_to_do(
 def test_a_shape_that_does_not_fit_has_half_as_many_from_then_on(trials: list[TrialConfig]) -> None:
     packs = Packs(Resources(pack=5))
     bigrams = [trials[0], *trials[2:6]]
-    assert packs.split(bigrams, "memory") == (
+    assert packs.split(bigrams, SplitCause.MEMORY) == (
         "its pack of 5 did not fit into memory, goes on in one of 2"
     )
     assert packs.size(bigrams[3]) == 2
     assert packs.size(trials[1]) == 5  # of another shape
-    packs.split(bigrams[:2], "memory")
+    packs.split(bigrams[:2], SplitCause.MEMORY)
     assert packs.size(bigrams[0]) == 1
 
 
 def test_what_cannot_be_one_or_dies_together_trains_alone(trials: list[TrialConfig]) -> None:
     packs = Packs(Resources(pack=5))
-    packs.split(trials[:1] + trials[2:4], "deaths")
+    packs.split(trials[:1] + trials[2:4], SplitCause.DEATHS)
     assert [packs.size(trials[i]) for i in (0, 2, 3, 4)] == [1, 1, 1, 5]
     assert not packs.can_join(trials[4], trials[0])
     assert packs.can_join(trials[4], trials[5])
-    packs.split([trials[1], trials[7]], "shape")
+    packs.split([trials[1], trials[7]], SplitCause.SHAPE)
     assert packs.size(trials[1]) == 1
     assert packs.size(trials[4]) == 5
 

@@ -6,7 +6,7 @@ import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -16,13 +16,13 @@ from analysis.trials.search_record import Space, read_search
 from sweeps.cli.main import main
 from sweeps.planning.feasibility import MOST, allowed
 from sweeps.search.study import Study
-from sweeps.spec.search_spec import Parameter
+from sweeps.spec.search_spec import Parameter, SamplerName
 from sweeps.tracking.description import describe_sweep
 from tests.sweeps.searches import SWEEP, continued, plan, search, simulate, studies, valley
 from tests.sweeps.simulation import Simulation
 from trainables.errors import UserError, validate
 
-SAMPLERS = ["tpe", "gp", "cmaes", "random", "qmc", "nsga2", "nsga3"]
+SAMPLERS = get_args(SamplerName)
 RATE = "{low: 1e-4, high: 1, log: true}"
 WIDTH = "{low: 2, high: 32}"
 ODD = SWEEP.replace(WIDTH, "{low: 8, high: 30, step: 8}").replace(

@@ -25,7 +25,7 @@ from sweeps.records.records import TrialRecord
 from sweeps.server.ui import mlflow_ui
 from sweeps.tracking.experiment import RefusedError
 from sweeps.tracking.sweep_runs import SweepRuns
-from sweeps.tracking.views import cut, saved_views
+from sweeps.tracking.views import limit_charts, saved_views
 from tests.sweeps.faulty_proxy import FaultyProxy
 from trainables.files import trial_folder
 from trainables.persistence.storage import SharedFolder
@@ -614,7 +614,9 @@ def test_the_page_of_a_sweep_says_how_far_it_is_and_what_is_best(
     assert len(client.get_metric_history(sweep.info.run_id, "best_val_loss")) == 1
     assert sweep.data.metrics["best_val_loss"] == 2.0
     tag = client.get_experiment("1").tags["mlflow.sharedViewState.curves"]
-    assert tag == cut(views["mlflow.sharedViewState.curves"], [3.0, 2.0]), "stopped ones are not"
+    assert tag == limit_charts(views["mlflow.sharedViewState.curves"], [3.0, 2.0]), (
+        "stopped ones are not"
+    )
 
     report = tmp_path / "report.html"
     report.write_text("a page")

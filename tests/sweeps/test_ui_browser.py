@@ -25,7 +25,7 @@ from analysis.text.links import artifact_link, artifact_source, run_link
 from analysis.trials.mlflow_store import PICTURE
 from sweeps.server.ui import UiError, mlflow_ui
 from sweeps.tracking.run_contents import USAGE
-from sweeps.tracking.views import cut, saved_views, view_link
+from sweeps.tracking.views import limit_charts, saved_views, view_link
 
 STEPS = range(0, 5_001, 500)
 PE_LOSSES = {"rope": 1.9, "sinpe": 2.1, "randn": 2.3}  # nats, the best of each
@@ -146,7 +146,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     params = ["pe_type", "n_embd", "block_size"]
     losses = [trial.losses[-1] for trial in trials]
     for name, value in saved_views(params, ["stage"], sweep="study").items():
-        client.set_experiment_tag(experiment, name, cut(value, losses))
+        client.set_experiment_tag(experiment, name, limit_charts(value, losses))
     return Store(store_uri, experiment, trials)
 
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from sweeps.tracking.views import MAX_TAG_CHARS, cut, saved_views, view_link
+from sweeps.tracking.views import MAX_TAG_CHARS, limit_charts, saved_views, view_link
 
 RANKING = "mlflow.sharedViewState.ranking"
 CURVES = "mlflow.sharedViewState.curves"
@@ -65,7 +65,7 @@ def test_a_view_that_no_tag_can_hold_is_refused() -> None:
 
 def limits(losses: list[float]) -> list[tuple[float, float]]:
     """What the charts of the curves show, in nats."""
-    view = cut(saved_views(["n_embd"])[CURVES], losses)
+    view = limit_charts(saved_views(["n_embd"])[CURVES], losses)
     ranges = [chart["range"] for chart in state_of(view)["compareRunCharts"]]
     return [(10 ** each["yMin"], 10 ** each["yMax"]) for each in ranges]
 
@@ -87,7 +87,7 @@ def test_charts_show_where_trials_end_and_not_where_one_is_far_off(
 
 def test_charts_are_whole_while_no_trial_has_ended() -> None:
     view = saved_views(["n_embd"])[CURVES]
-    assert cut(view, []) == cut(view, [math.nan]) == view
+    assert limit_charts(view, []) == limit_charts(view, [math.nan]) == view
 
 
 def test_curves_are_not_grouped() -> None:

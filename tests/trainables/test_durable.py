@@ -53,21 +53,21 @@ def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "SAMPLE_CHARACTERS", 5)
 
 
-def take_up(trial: TrialConfig, folder: Path) -> DurableTrial:
+def resume(trial: TrialConfig, folder: Path) -> DurableTrial:
     return DurableTrial(trial, CORPUS, SPLITS, TrialFiles(folder), CPU)
 
 
 def finish(resumed: DurableTrial, within_s: float = math.inf) -> list[TrialProgress]:
-    """What each call told, until the trial is done."""
-    told = [resumed.advance(within_s)]
-    while not told[-1].done:
-        told.append(resumed.advance(within_s))
-    return told
+    """What each call reports, until the trial is done."""
+    reports = [resumed.advance(within_s)]
+    while not reports[-1].done:
+        reports.append(resumed.advance(within_s))
+    return reports
 
 
-def told_steps(told: list[TrialProgress]) -> list[int]:
-    """The steps of the evaluations, in the order in which they were told."""
-    return [evaluation.step for progress in told for evaluation in progress.evaluations]
+def reported_steps(reports: list[TrialProgress]) -> list[int]:
+    """The steps of the evaluations, in the order in which they were reported."""
+    return [evaluation.step for progress in reports for evaluation in progress.evaluations]
 
 
 def losses(history: list[Evaluation]) -> list[Evaluation]:
@@ -114,7 +114,7 @@ def trial(make_trial: MakeTrial) -> TrialConfig:
 @pytest.fixture
 def folder(trial: TrialConfig, tmp_path: Path) -> Path:
     """Of the trial after its second evaluation: saved at step 4, and before that at step 2."""
-    died = take_up(trial, tmp_path / "trial")
+    died = resume(trial, tmp_path / "trial")
     for _ in range(3):
         died.advance(math.inf)
     assert checkpoint(trial, tmp_path / "trial" / PREVIOUS).step == 2
@@ -151,16 +151,16 @@ def test_a_trial_that_is_abandoned_at_any_moment_ends_as_an_undisturbed_one(
         **settings,
     )
     expected = undisturbed(trial)
-    calls = finish(take_up(trial, tmp_path / "whole"), within_s=0)
+    calls = finish(resume(trial, tmp_path / "whole"), within_s=0)
     for moment in range(len(calls) + 1):
         folder = tmp_path / str(moment)
-        died = take_up(trial, folder)
+        died = resume(trial, folder)
         before = [died.advance(within_s=0) for _ in range(moment)]
         saved = [each for each in before if save_s == AFTER_EACH_STEP or each.evaluations]
-        told = finish(take_up(trial, folder), within_s=0)
-        assert told[0].resumed
-        assert told[0].step == (saved[-1].step if saved else 0)
-        assert told_steps(told) == [each.step for each in expected.history]
+        reports = finish(resume(trial, folder), within_s=0)
+        assert reports[0].resumed
+        assert reports[0].step == (saved[-1].step if saved else 0)
+        assert reported_steps(reports) == [each.step for each in expected.history]
         assert_ended_as(expected, trial, folder)
 
 
@@ -173,7 +173,7 @@ def test_a_trial_that_dies_after_every_step_still_comes_to_its_end(
     lives = 0
     done = False
     while not done:
-        alive = take_up(trial, tmp_path)
+        alive = resume(trial, tmp_path)
         done = alive.advance(within_s=0).done or alive.advance(within_s=0).done
         lives += 1
     assert lives == 20
@@ -193,12 +193,12 @@ def test_calls_of_one_step_each_give_the_same_curve(
         variant, max_steps=7, eval_every=3, batch_size=4, evaluation=evaluation, **settings
     )
     expected = undisturbed(trial)
-    told = finish(take_up(trial, tmp_path), within_s=0)
-    assert losses([each for progress in told for each in progress.evaluations]) == losses(
+    reports = finish(resume(trial, tmp_path), within_s=0)
+    assert losses([each for progress in reports for each in progress.evaluations]) == losses(
         expected.history
     )
     assert_ended_as(expected, trial, tmp_path)
-    steps = [progress.step for progress in told[1:]]
+    steps = [progress.step for progress in reports[1:]]
     first = 0 if evaluation == "published" or variant == "count" else 1
     assert steps == list(range(first, expected.step + 1))  # one evaluation or one step a call
 
@@ -232,17 +232,17 @@ def test_a_loss_that_is_not_finite_has_its_step_whatever_the_calls(make_trial: M
 def test_a_trial_that_is_left_goes_on_from_that_very_step(
     trial: TrialConfig, tmp_path: Path
 ) -> None:
-    left = take_up(trial, tmp_path)
+    left = resume(trial, tmp_path)
     for _ in range(4):
-        left.advance(within_s=0)  # told, and three steps
+        left.advance(within_s=0)  # the report, and three steps
     left.pause()
     assert checkpoint(trial, tmp_path / NEWEST).step == 3
-    assert finish(take_up(trial, tmp_path))[0].step == 3
+    assert finish(resume(trial, tmp_path))[0].step == 3
     assert_ended_as(undisturbed(trial), trial, tmp_path)
 
 
 def test_leaving_a_finished_trial_changes_nothing(trial: TrialConfig, folder: Path) -> None:
-    ended = take_up(trial, folder)
+    ended = resume(trial, folder)
     finish(ended)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     ended.pause()
@@ -254,33 +254,33 @@ def test_leaving_a_finished_trial_changes_nothing(trial: TrialConfig, folder: Pa
 
 
 def test_a_new_trial_tells_that_it_starts(trial: TrialConfig, tmp_path: Path) -> None:
-    first, second, *_ = finish(take_up(trial, tmp_path))
+    first, second, *_ = finish(resume(trial, tmp_path))
     assert first == TrialProgress(step=0, done=False, evaluations=[], resumed=True, notes=[])
     assert (second.step, second.resumed) == (2, False)
 
 
 def test_a_trial_that_is_taken_up_tells_its_past_once(trial: TrialConfig, folder: Path) -> None:
-    past, *rest = finish(take_up(trial, folder))
+    past, *rest = finish(resume(trial, folder))
     assert (past.step, past.done, past.resumed, past.notes) == (4, False, True, [])
     assert losses(past.evaluations) == losses(undisturbed(trial).history[:2])
-    assert told_steps(rest) == [6]
+    assert reported_steps(rest) == [6]
     assert not any(progress.resumed for progress in rest)
 
 
 def test_a_finished_trial_tells_its_past_and_that_it_is_done(
     trial: TrialConfig, folder: Path
 ) -> None:
-    finish(take_up(trial, folder))
-    (past,) = finish(take_up(trial, folder))
+    finish(resume(trial, folder))
+    (past,) = finish(resume(trial, folder))
     assert (past.step, past.done, past.resumed) == (6, True, True)
     assert losses(past.evaluations) == losses(undisturbed(trial).history)
 
 
 def test_the_time_that_was_spent_is_not_lost(trial: TrialConfig, folder: Path) -> None:
     before = checkpoint(trial, folder / NEWEST).history
-    told = finish(take_up(trial, folder))
-    assert told[0].evaluations == before
-    assert told[-1].evaluations[0].training_s > before[-1].training_s
+    reports = finish(resume(trial, folder))
+    assert reports[0].evaluations == before
+    assert reports[-1].evaluations[0].training_s > before[-1].training_s
 
 
 # What it leaves behind.
@@ -289,7 +289,7 @@ def test_the_time_that_was_spent_is_not_lost(trial: TrialConfig, folder: Path) -
 def test_a_finished_trial_has_one_checkpoint_and_its_artifacts(
     trial: TrialConfig, folder: Path
 ) -> None:
-    finish(take_up(trial, folder))
+    finish(resume(trial, folder))
     assert {path.name for path in folder.iterdir()} == {NEWEST, "artifacts"}
 
 
@@ -299,11 +299,11 @@ def test_a_finished_trial_that_died_before_its_artifacts_were_written_gets_them(
     with monkeypatch.context() as patch:
         patch.setattr(durable, "write_artifacts", die)
         with pytest.raises(KeyboardInterrupt):
-            finish(take_up(trial, folder))
+            finish(resume(trial, folder))
     assert checkpoint(trial, folder / NEWEST).step == 6
     assert not (folder / "artifacts").exists()
-    (told,) = finish(take_up(trial, folder))
-    assert told.done
+    (progress,) = finish(resume(trial, folder))
+    assert progress.done
     assert_ended_as(undisturbed(trial), trial, folder)
     assert {path.name for path in folder.iterdir()} == {NEWEST, "artifacts"}
 
@@ -313,7 +313,7 @@ def test_files_that_a_dead_process_did_not_finish_are_removed(
 ) -> None:
     for name in (f".{NEWEST}.123.partial", ".starts.json.4.partial"):
         (folder / name).write_bytes(b"half")
-    take_up(trial, folder)
+    resume(trial, folder)
     assert {path.name for path in folder.iterdir()} == {NEWEST, PREVIOUS, "starts.json"}
 
 
@@ -372,14 +372,14 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(
 ) -> None:
     previous = (folder / PREVIOUS).read_bytes()
     content = damaged(folder / NEWEST, damage)
-    resumed = take_up(trial, folder)
+    resumed = resume(trial, folder)
     assert (folder / PREVIOUS).read_bytes() == previous
-    told = finish(resumed)
-    (note,) = told[0].notes
+    reports = finish(resumed)
+    (note,) = reports[0].notes
     assert str(folder / NEWEST) in note
     assert note.endswith("kept as checkpoint.safetensors.unusable-1")
-    assert told[0].step == 2
-    assert told_steps(told) == [2, 4, 6]
+    assert reports[0].step == 2
+    assert reported_steps(reports) == [2, 4, 6]
     assert_ended_as(undisturbed(trial), trial, folder)
     assert (folder / "checkpoint.safetensors.unusable-1").read_bytes() == content
 
@@ -389,14 +389,14 @@ def test_a_trial_without_a_good_checkpoint_starts_over_and_both_are_kept(
     damage: Damage, damaged: Callable[..., bytes], trial: TrialConfig, folder: Path
 ) -> None:
     contents = {name: damaged(folder / name, damage) for name in (NEWEST, PREVIOUS)}
-    told = finish(take_up(trial, folder))
-    assert told[0].step == 0
-    assert told[0].evaluations == []
-    assert [note.rpartition(" ")[2] for note in told[0].notes] == [
+    reports = finish(resume(trial, folder))
+    assert reports[0].step == 0
+    assert reports[0].evaluations == []
+    assert [note.rpartition(" ")[2] for note in reports[0].notes] == [
         "checkpoint.safetensors.unusable-1",
         "previous.safetensors.unusable-1",
     ]
-    assert told_steps(told) == [2, 4, 6]
+    assert reported_steps(reports) == [2, 4, 6]
     assert_ended_as(undisturbed(trial), trial, folder)
     for name, content in contents.items():
         assert (folder / f"{name}.unusable-1").read_bytes() == content
@@ -406,21 +406,21 @@ def test_a_damaged_previous_checkpoint_is_not_asked_for(
     damaged: Callable[..., bytes], trial: TrialConfig, folder: Path
 ) -> None:
     damaged(folder / PREVIOUS)
-    told = take_up(trial, folder).advance(math.inf)
-    assert (told.step, told.notes) == (4, [])
+    progress = resume(trial, folder).advance(math.inf)
+    assert (progress.step, progress.notes) == (4, [])
 
 
 def test_a_second_damage_has_the_next_number(
     damaged: Callable[..., bytes], trial: TrialConfig, folder: Path
 ) -> None:
     first = damaged(folder / NEWEST)
-    again = take_up(trial, folder)
+    again = resume(trial, folder)
     for _ in range(2):
         again.advance(math.inf)
     second = damaged(folder / NEWEST, flip(0.5))
-    told = take_up(trial, folder).advance(math.inf)
-    assert told.step == 2
-    assert "unusable-2" in told.notes[0]
+    progress = resume(trial, folder).advance(math.inf)
+    assert progress.step == 2
+    assert "unusable-2" in progress.notes[0]
     assert (folder / "checkpoint.safetensors.unusable-1").read_bytes() == first
     assert (folder / "checkpoint.safetensors.unusable-2").read_bytes() == second
 
@@ -439,23 +439,23 @@ def test_numbers_of_files_that_are_set_aside_go_up(tmp_path: Path) -> None:
 
 def starts(trial: TrialConfig, folder: Path, count: int) -> DurableTrial:
     """Take a trial up so often; each time but the last its worker died at once."""
-    return [take_up(trial, folder) for _ in range(count)][-1]
+    return [resume(trial, folder) for _ in range(count)][-1]
 
 
 def test_a_trial_that_is_taken_up_at_one_step_again_and_again_is_given_up(
     trial: TrialConfig, folder: Path
 ) -> None:
-    told = starts(trial, folder, MAX_STARTS).advance(math.inf)
-    assert (told.step, told.resumed) == (4, True)  # it was told, and got no further
+    progress = starts(trial, folder, MAX_STARTS).advance(math.inf)
+    assert (progress.step, progress.resumed) == (4, True)  # it was progress, and got no further
     with pytest.raises(WorkerDiedError, match=f"died {MAX_STARTS} times in a row after step 4"):
-        take_up(trial, folder)
+        resume(trial, folder)
 
 
 def test_a_retry_counts_anew(trial: TrialConfig, tmp_path: Path) -> None:
     for _ in range(2):
         starts(trial, tmp_path, MAX_STARTS)
         with pytest.raises(WorkerDiedError, match="after step 0"):
-            take_up(trial, tmp_path)
+            resume(trial, tmp_path)
 
 
 def test_progress_counts_anew(trial: TrialConfig, folder: Path) -> None:
@@ -464,31 +464,31 @@ def test_progress_counts_anew(trial: TrialConfig, folder: Path) -> None:
         assert moving.advance(math.inf).step == step
     starts(trial, folder.parent / "new", MAX_STARTS)
     with pytest.raises(WorkerDiedError, match="after step 2"):
-        take_up(trial, folder.parent / "new")
+        resume(trial, folder.parent / "new")
 
 
 def test_a_trial_that_was_left_counts_anew(trial: TrialConfig, folder: Path) -> None:
     starts(trial, folder, MAX_STARTS).pause()
     starts(trial, folder, MAX_STARTS)
     with pytest.raises(WorkerDiedError):
-        take_up(trial, folder)
+        resume(trial, folder)
 
 
 def test_a_finished_trial_is_taken_up_as_often_as_one_likes(
     trial: TrialConfig, folder: Path
 ) -> None:
-    finish(take_up(trial, folder))
+    finish(resume(trial, folder))
     for _ in range(MAX_STARTS + 2):
-        assert take_up(trial, folder).advance(math.inf).done
+        assert resume(trial, folder).advance(math.inf).done
 
 
 def test_a_finished_trial_that_kills_its_worker_before_it_says_so_is_given_up(
     trial: TrialConfig, folder: Path
 ) -> None:
-    finish(take_up(trial, folder))
+    finish(resume(trial, folder))
     starts(trial, folder, MAX_STARTS)
     with pytest.raises(WorkerDiedError, match="after step 6"):
-        take_up(trial, folder)
+        resume(trial, folder)
 
 
 @pytest.mark.parametrize(
@@ -514,9 +514,9 @@ def no_space(*_: object) -> None:
 def test_what_is_saved_stays_when_the_disk_is_full(
     trial: TrialConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starving = take_up(trial, folder)
+    starving = resume(trial, folder)
     for _ in range(2):
-        starving.advance(within_s=0)  # told, and one step
+        starving.advance(within_s=0)  # the report, and one step
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", no_space)
         for _ in range(2):
@@ -525,17 +525,17 @@ def test_what_is_saved_stays_when_the_disk_is_full(
         with pytest.raises(StorageError):
             starving.advance(math.inf)
         with pytest.raises(StorageError):
-            take_up(trial, folder)
+            resume(trial, folder)
     assert not list(folder.glob(".*.partial"))
-    told = finish(take_up(trial, folder))
-    assert (told[0].step, told[0].notes) == (4, [])
+    reports = finish(resume(trial, folder))
+    assert (reports[0].step, reports[0].notes) == (4, [])
     assert_ended_as(undisturbed(trial), trial, folder)
 
 
 def test_a_trial_can_be_saved_when_there_is_space_again(
     trial: TrialConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starving = take_up(trial, folder)
+    starving = resume(trial, folder)
     for _ in range(2):
         starving.advance(within_s=0)
     with monkeypatch.context() as patch:
@@ -553,10 +553,10 @@ def test_artifacts_that_cannot_be_written_are_written_later(
     with monkeypatch.context() as patch:
         patch.setattr(durable, "write_artifacts", no_space)
         with pytest.raises(StorageError):
-            finish(take_up(trial, folder))
+            finish(resume(trial, folder))
         with pytest.raises(StorageError):
-            take_up(trial, folder).advance(math.inf)
-    assert take_up(trial, folder).advance(math.inf).done
+            resume(trial, folder).advance(math.inf)
+    assert resume(trial, folder).advance(math.inf).done
     assert_ended_as(undisturbed(trial), trial, folder)
 
 
@@ -565,7 +565,7 @@ def test_a_folder_that_cannot_be_made_is_a_matter_of_storage(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="file cannot be written: File exists"):
-        take_up(trial, tmp_path / "file")
+        resume(trial, tmp_path / "file")
 
 
 @pytest.mark.parametrize("nth", range(5))  # two of the checkpoints, three of the artifacts
@@ -573,7 +573,7 @@ def test_a_folder_that_cannot_be_made_is_a_matter_of_storage(
 def test_a_death_at_any_rename_loses_nothing_that_was_saved(
     nth: int, is_done: bool, trial: TrialConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dying = take_up(trial, folder)
+    dying = resume(trial, folder)
     dying.advance(math.inf)
     rename, renamed = Path.replace, []
 
@@ -589,9 +589,9 @@ def test_a_death_at_any_rename_loses_nothing_that_was_saved(
         patch.setattr(Path, "replace", rename_and_die)
         with pytest.raises(KeyboardInterrupt):
             dying.advance(math.inf)
-    told = finish(take_up(trial, folder))
-    assert told[0].step >= 4
-    assert told[0].notes == []
-    assert told_steps(told) == [2, 4, 6]
+    reports = finish(resume(trial, folder))
+    assert reports[0].step >= 4
+    assert reports[0].notes == []
+    assert reported_steps(reports) == [2, 4, 6]
     assert_ended_as(undisturbed(trial), trial, folder)
     assert {path.name for path in folder.iterdir()} == {NEWEST, "artifacts"}

@@ -14,8 +14,8 @@ from trainables.config import TrialConfig
 from trainables.data.corpus import tokenise
 from trainables.files import trial_folder
 from trainables.persistence.storage import SharedFolder
+from trainables.training.adamw import adamw_
 from trainables.training.loop import Splits, initial_state, train
-from trainables.training.stack import adamw_
 from trainables.worker.reports import (
     FailureKind,
     PackSplit,
@@ -82,10 +82,10 @@ def assert_as_alone(trial: TrialConfig, reports: Reports) -> None:
 def test_each_trial_of_a_pack_has_its_reports_checkpoint_artifacts_and_log(
     trials: list[TrialConfig], tmp_path: Path
 ) -> None:
-    told = finish(worker(trials, tmp_path))
-    assert list(told) == [trial.key for trial in trials]
+    by_key = finish(worker(trials, tmp_path))
+    assert list(by_key) == [trial.key for trial in trials]
     for trial in trials:
-        reports = progress(told[trial.key])
+        reports = progress(by_key[trial.key])
         assert_as_alone(trial, reports)
         assert [report.resumed for report in reports] == [True, False, False]
         assert all(row["usage"] for report in reports for row in report.rows())
@@ -113,19 +113,19 @@ def test_what_was_saved_in_a_pack_goes_on_alone_and_the_other_way_round(
     before.pause()
     last = worker(trials, tmp_path)
     assert steps(last.advance(60)) == [2, 1, 1]
-    told = finish(last)
+    by_key = finish(last)
     for trial in trials:
-        assert_as_alone(trial, told[trial.key])
+        assert_as_alone(trial, by_key[trial.key])
 
 
 def test_a_finished_trial_of_a_pack_says_so_and_the_others_train(
     trials: list[TrialConfig], tmp_path: Path
 ) -> None:
     finish(worker(trials[:1], tmp_path))
-    told = finish(worker(trials, tmp_path))
-    assert [len(told[trial.key]) for trial in trials] == [1, 3, 3]
+    by_key = finish(worker(trials, tmp_path))
+    assert [len(by_key[trial.key]) for trial in trials] == [1, 3, 3]
     for trial in trials:
-        assert_as_alone(trial, told[trial.key])
+        assert_as_alone(trial, by_key[trial.key])
 
 
 def test_a_trial_that_fails_in_a_pack_fails_by_itself(
@@ -133,14 +133,14 @@ def test_a_trial_that_fails_in_a_pack_fails_by_itself(
 ) -> None:
     fast = trials[0].training.model_copy(update={"learning_rate": 1e30})
     diverging = replace(trials[0], seed=9, training=fast)
-    told = finish(worker([trials[0], diverging, trials[1]], tmp_path))
-    failed = told[diverging.key][-1]
+    by_key = finish(worker([trials[0], diverging, trials[1]], tmp_path))
+    failed = by_key[diverging.key][-1]
     assert isinstance(failed, TrialFailure)
     assert failed.kind is FailureKind.DIVERGED
     assert failed.reason.startswith("TrainingDivergedError: the loss is ")
     assert f"failed: {failed.reason}" in log_of(trial_folder(tmp_path, diverging.key)).read_text()
     for trial in trials[:2]:
-        assert_as_alone(trial, told[trial.key])
+        assert_as_alone(trial, by_key[trial.key])
 
 
 def test_a_pack_that_does_not_fit_is_split_and_nothing_of_it_is_lost(
@@ -202,9 +202,9 @@ def test_what_was_left_in_the_middle_of_a_step_is_not_saved(
     made.pause()
     last = worker(trials, tmp_path)
     assert steps(last.advance(60)) == [0, 0, 0]
-    told = finish(last)
+    by_key = finish(last)
     for trial in trials:
-        assert_as_alone(trial, told[trial.key])
+        assert_as_alone(trial, by_key[trial.key])
 
 
 DROPPING = """

@@ -20,6 +20,7 @@ from tests.model_cases import SETTINGS, TRAINED
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler
 from trainables.data.corpus import tokenise
+from trainables.training.adamw import adamw_
 from trainables.training.loop import (
     Splits,
     TrainingDivergedError,
@@ -28,7 +29,7 @@ from trainables.training.loop import (
     take_steps,
     train,
 )
-from trainables.training.stack import Member, NotStackableError, Stack, adamw_, stack_shape
+from trainables.training.stack import Member, NotStackableError, Stack, stack_shape
 
 MakeTrial = Callable[..., TrialConfig]
 CORPUS = tokenise("verse", "to be or not to be, that is the question\n" * 40)

@@ -101,15 +101,15 @@ def trial(make_trial: Callable[..., TrialConfig]) -> TrialConfig:
     return make_trial("attention", n_embd=4, max_steps=4, eval_every=2, batch_size=4)
 
 
-def take_up(trial: TrialConfig, storage: Storage) -> DurableTrial:
+def resume(trial: TrialConfig, storage: Storage) -> DurableTrial:
     return DurableTrial(trial, CORPUS, SPLITS, storage.open_trial(trial.key), CPU)
 
 
 def finish(resumed: DurableTrial) -> list[TrialProgress]:
-    told = [resumed.advance(within_s=0)]
-    while not told[-1].done:
-        told.append(resumed.advance(within_s=0))
-    return told
+    reports = [resumed.advance(within_s=0)]
+    while not reports[-1].done:
+        reports.append(resumed.advance(within_s=0))
+    return reports
 
 
 def files(storage: Storage, key: str) -> dict[str, bytes]:
@@ -195,7 +195,7 @@ def test_a_worker_gets_the_same_storage_and_no_credentials(storage: Storage) -> 
 def test_a_private_folder_goes_when_the_trial_is_left(
     remote: RemotePrefix, trial: TrialConfig, tmp_path: Path
 ) -> None:
-    resumed = take_up(trial, remote)
+    resumed = resume(trial, remote)
     resumed.advance(within_s=0)
     assert len(list(tmp_path.glob("tmp/sweeps-*"))) == 1
     resumed.pause()
@@ -223,26 +223,26 @@ def test_names_in_the_storage_do_not_lead_out_of_the_private_folder(
 def test_a_trial_that_is_abandoned_goes_on_elsewhere_as_if_undisturbed(
     storage: Storage, trial: TrialConfig
 ) -> None:
-    before = take_up(trial, storage)
+    before = resume(trial, storage)
     for _ in range(4):
-        before.advance(within_s=0)  # told, and three steps
-    told = finish(take_up(trial, storage))
-    assert (told[0].step, told[0].resumed, told[0].notes) == (3, True, [])
+        before.advance(within_s=0)  # the report, and three steps
+    reports = finish(resume(trial, storage))
+    assert (reports[0].step, reports[0].resumed, reports[0].notes) == (3, True, [])
     assert_ended_as_undisturbed(trial, storage)
 
 
 def test_a_damaged_checkpoint_is_set_aside_there_and_the_one_before_it_is_used(
     storage: Storage, trial: TrialConfig
 ) -> None:
-    before = take_up(trial, storage)
+    before = resume(trial, storage)
     for _ in range(4):
         before.advance(within_s=0)
     for number in (1, 2):
         storage.write(f"trials/{trial.key}/{NEWEST}", b"damaged %d" % number)
-        resumed = take_up(trial, storage)
-        told = resumed.advance(within_s=0)
-        assert told.step == 2
-        (note,) = told.notes
+        resumed = resume(trial, storage)
+        progress = resumed.advance(within_s=0)
+        assert progress.step == 2
+        (note,) = progress.notes
         assert storage.where(trial.key) in note
         assert note.endswith(f"kept as {NEWEST}.unusable-{number}")
         kept = files(storage, trial.key)
@@ -315,13 +315,13 @@ def test_whatever_change_of_the_storage_is_the_last_the_trial_goes_on(
             contextlib.suppress(KeyboardInterrupt, StorageError),
         ):
             counted = Counted(patch, nth, when, by)
-            dying = take_up(trial, storage)
-            while not (told := dying.advance(within_s=0)).done:
-                saved = told.step
+            dying = resume(trial, storage)
+            while not (progress := dying.advance(within_s=0)).done:
+                saved = progress.step
         changes = counted.changes
-        told_all = finish(take_up(trial, storage))
-        assert told_all[0].step >= saved, f"change {nth}"
-        assert [each.step for one in told_all for each in one.evaluations] == [2, 4]
+        all_reports = finish(resume(trial, storage))
+        assert all_reports[0].step >= saved, f"change {nth}"
+        assert [each.step for one in all_reports for each in one.evaluations] == [2, 4]
         assert_ended_as_undisturbed(trial, storage)
     # The starts, four checkpoints and three before them, three artifacts; two files are removed.
     assert changes == 13
@@ -330,7 +330,7 @@ def test_whatever_change_of_the_storage_is_the_last_the_trial_goes_on(
 def test_a_trial_can_be_saved_when_the_storage_answers_again(
     remote: RemotePrefix, trial: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starving = take_up(trial, remote)
+    starving = resume(trial, remote)
     for _ in range(2):
         starving.advance(within_s=0)
     for _ in range(2):
@@ -338,10 +338,10 @@ def test_a_trial_can_be_saved_when_the_storage_answers_again(
             Counted(patch, 1, "amid", ConnectionError)
             with pytest.raises(StorageError, match=r"/shared cannot be written: ConnectionError"):
                 starving.advance(within_s=0)
-        assert take_up(trial, remote).advance(math.inf).step >= 1
+        assert resume(trial, remote).advance(math.inf).step >= 1
     starving.pause()
-    told = finish(take_up(trial, remote))
-    assert (told[0].step, told[0].notes) == (3, [])
+    reports = finish(resume(trial, remote))
+    assert (reports[0].step, reports[0].notes) == (3, [])
     assert_ended_as_undisturbed(trial, remote)
 
 

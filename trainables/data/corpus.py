@@ -242,7 +242,7 @@ def _tinyshakespeare(path: Path) -> bytes:
         ) from None
     try:
         with urllib.request.urlopen(TINYSHAKESPEARE_URL, timeout=DOWNLOAD_TIMEOUT_S) as answer:
-            content = _checked(answer.read(), f"what came from {TINYSHAKESPEARE_URL}", path)
+            content = _checked(answer.read(), f"the download from {TINYSHAKESPEARE_URL}", path)
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UserError(

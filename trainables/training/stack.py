@@ -24,6 +24,7 @@ from bigram_models.stacked import LoopedModel
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler, consecutive_windows
 from trainables.precision import computed_in
+from trainables.training.adamw import adamw_
 from trainables.training.evaluation import evaluation_tokens
 from trainables.training.graph import Repeated
 from trainables.training.loop import (
@@ -141,14 +142,14 @@ class Stack:
         self._repeated = Repeated(generators)
 
     def _bind_model(self, models: Sequence[LanguageModel]) -> None:
-        """Stack the models, or run them one by one where that cannot be done."""
+        """Stack the models, or else compute them in a loop."""
         try:
             self._model = type(models[0]).stacked(models)
             self._check()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # vmap has many for what it cannot do
-            logger.info("the members of a stack are run one by one: %s", error)
+            logger.info("the members of a stack are computed in a loop: %s", error)
             self._model = LoopedModel(models)
             self._check()
 
@@ -267,36 +268,3 @@ class Stack:
     def _set_training(self, is_training: bool) -> None:
         for member in self.members:
             member.state.model.train(is_training)
-
-
-def adamw_(
-    parameter: Tensor,
-    gradient: Tensor,
-    average: Tensor,
-    square: Tensor,
-    step_M: Tensor,
-    rate_M: Tensor,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
-) -> None:
-    """Take a step of AdamW (Loshchilov & Hutter 2019) for all members, in place.
-
-    The defaults are those of `torch.optim.AdamW`.
-
-    Args:
-        parameter: (M, ...).
-        gradient: of the parameter, (M, ...).
-        average: the running mean of gradients, (M, ...).
-        square: the running mean of their squares, (M, ...).
-        step_M: updates of each member so far, this one included.
-        rate_M: the learning rate of each member.
-    """
-    shape = (-1, *(1 for _ in parameter.shape[1:]))
-    steps, rate = step_M.double().view(shape), rate_M.double().view(shape)
-    step_size = (rate / (1 - betas[0] ** steps)).to(parameter.dtype)
-    unbias = (1 - betas[1] ** steps).rsqrt().to(parameter.dtype)
-    parameter.mul_((1 - rate * weight_decay).to(parameter.dtype))
-    average.lerp_(gradient, 1 - betas[0])
-    square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-    parameter.sub_(average.mul(step_size).div_(square.sqrt().mul_(unbias).add_(eps)))

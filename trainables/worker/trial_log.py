@@ -65,12 +65,12 @@ class TrialLog:
     def write(self, text: str) -> None:
         """Add text as it is; once the log is full, add one mark that says where the rest is."""
         content = text.encode(errors="backslashreplace")
-        room = MAX_BYTES - self._size()
-        if len(content) < room:
+        free = MAX_BYTES - self._size()
+        if len(content) < free:
             self._append(text)
         elif not self._is_cut:
             self._is_cut = True
-            self._append(content[: max(0, room)].decode(errors="ignore"))
+            self._append(content[: max(0, free)].decode(errors="ignore"))
             self.mark(
                 f"this log is full ({MAX_BYTES:,} bytes); what is printed from here on is in the"
                 f" output of process {os.getpid()} on {platform.node()} alone"

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from analysis.claims.claim import NEGATED, listed_values
 from analysis.claims.contrast import Contrast
-from analysis.claims.forms.factor import Comparison, OpenClaim, ascending, pair
+from analysis.claims.forms.factor import LevelComparison, OpenClaim, ascending, pair
 from analysis.trials.selection import Value
 
 ANY = "any"  # as `best`: whichever level it is; [any] is a level of that name
@@ -48,7 +48,7 @@ class Best(OpenClaim):
 
     def comparisons(
         self, named: Sequence[Value], compared: Collection[Value], present: Collection[Value]
-    ) -> Iterator[Comparison]:
+    ) -> Iterator[LevelComparison]:
         """Compare the best level with each other one; where it asks, each level in turn."""
         for best in ascending(compared) if self.asks else named[:1]:
             for other in ascending(present):

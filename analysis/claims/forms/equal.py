@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from analysis.claims.claim_errors import ClaimError
 from analysis.claims.contrast import Contrast
-from analysis.claims.forms.factor import Comparison, FactorClaim, Levels, pair
+from analysis.claims.forms.factor import FactorClaim, LevelComparison, Levels, pair
 from analysis.claims.one_sided import OneSided, beyond, within
 from analysis.trials.selection import Value
 
@@ -27,7 +27,7 @@ class Equal(FactorClaim):
 
     def comparisons(
         self, named: Sequence[Value], compared: Collection[Value], present: Collection[Value]
-    ) -> Iterator[Comparison]:
+    ) -> Iterator[LevelComparison]:
         """Compare each level with each other one."""
         for first, second in combinations(named, 2):
             yield pair(first, second)

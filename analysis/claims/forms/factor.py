@@ -1,4 +1,4 @@
-"""What the forms with a factor share: levels of a setting are compared, all else held fixed."""
+"""Base of the forms with a factor: they compare levels of a setting, all else held fixed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Cell = dict[Value | None, Configuration]  # by level
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LevelComparison:
     """Levels of a factor to compare in each cell."""
 
     what: str
@@ -34,9 +34,9 @@ class Comparison:
     candidate: Value | None = None  # the level held to be best, where a claim asks which one is
 
 
-def pair(better: Value, worse: Value, candidate: Value | None = None) -> Comparison:
+def pair(better: Value, worse: Value, candidate: Value | None = None) -> LevelComparison:
     """Compare two levels: one minus the other."""
-    return Comparison(f"{better} - {worse}", (better, worse), DIFFERENCE, candidate)
+    return LevelComparison(f"{better} - {worse}", (better, worse), DIFFERENCE, candidate)
 
 
 class FactorClaim(Claim):
@@ -62,7 +62,7 @@ class FactorClaim(Claim):
     @abstractmethod
     def comparisons(
         self, named: Sequence[Value], compared: Collection[Value], present: Collection[Value]
-    ) -> Iterator[Comparison]:
+    ) -> Iterator[LevelComparison]:
         """Yield the comparisons of a cell.
 
         Args:

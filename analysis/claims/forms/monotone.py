@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
-from analysis.claims.forms.factor import Comparison, DirectedClaim, Direction, pair
+from analysis.claims.forms.factor import DirectedClaim, Direction, LevelComparison, pair
 from analysis.trials.selection import Value
 
 
@@ -24,7 +24,7 @@ class Monotone(DirectedClaim):
 
     def comparisons(
         self, named: Sequence[Value], compared: Collection[Value], present: Collection[Value]
-    ) -> Iterator[Comparison]:
+    ) -> Iterator[LevelComparison]:
         """Compare each level of the cell with the next."""
         for better, worse in pairwise(self.best_first(present)):
             yield pair(better, worse)

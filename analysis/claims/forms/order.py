@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
-from analysis.claims.forms.factor import Comparison, FactorClaim, Levels, pair
+from analysis.claims.forms.factor import FactorClaim, LevelComparison, Levels, pair
 from analysis.trials.selection import Value
 
 
@@ -24,7 +24,7 @@ class Order(FactorClaim):
 
     def comparisons(
         self, named: Sequence[Value], compared: Collection[Value], present: Collection[Value]
-    ) -> Iterator[Comparison]:
+    ) -> Iterator[LevelComparison]:
         """Compare each level with the next."""
         for better, worse in pairwise(named):
             yield pair(better, worse)

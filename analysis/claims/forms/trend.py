@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from analysis.claims.contrast import Contrast
-from analysis.claims.forms.factor import Comparison, DirectedClaim, Direction
+from analysis.claims.forms.factor import DirectedClaim, Direction, LevelComparison
 from analysis.claims.power import Chance, Level, chance_of_trend
 from analysis.statistics import page_trend
 from analysis.trials.selection import Value
@@ -32,13 +32,13 @@ class Trend(DirectedClaim):
 
     def comparisons(
         self, named: Sequence[Value], compared: Collection[Value], present: Collection[Value]
-    ) -> Iterator[Comparison]:
+    ) -> Iterator[LevelComparison]:
         """Compare the ends of a line through all levels of the cell, equally spaced."""
         levels = self.best_first(present)
         if len(levels) > 1:
             position = np.arange(len(levels)) - (len(levels) - 1) / 2
             weights = -position * (len(levels) - 1) / (position**2).sum()
-            yield Comparison(f"{levels[0]} - {levels[-1]}, fitted", levels, weights)
+            yield LevelComparison(f"{levels[0]} - {levels[-1]}, fitted", levels, weights)
 
     def further_p_value(self, contrast: Contrast) -> float:
         """Return the p-value of Page's test, where there are more than two levels."""

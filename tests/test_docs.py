@@ -1,9 +1,12 @@
-"""Relative links of the documentation lead to files and headings that exist."""
+"""Links of the documentation lead somewhere, and its sweep files and claims are valid."""
 
 import re
 from pathlib import Path
 
 import pytest
+
+from analysis.claims.claim_file import load_claims
+from sweeps.spec.sweep_file import load_sweep
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -16,7 +19,9 @@ PAGES = [
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+YAML = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 README_LINES = 150
+SWEEP_LINES = 15
 
 
 def anchors(page: Path) -> set[str]:
@@ -59,3 +64,29 @@ def test_the_readme_links_every_page_and_is_short() -> None:
     assert len(readme.splitlines()) <= README_LINES
     linked = set(LINK.findall(readme))
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
+def files_in(name: str) -> list[str]:
+    """The YAML files that a page shows."""
+    return YAML.findall((ROOT / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/running.md", "docs/searching.md"])
+def test_sweep_files_are_valid(page: str, tmp_path: Path) -> None:
+    (text,) = files_in(page)
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text, encoding="utf-8")
+    sweep, _ = load_sweep(str(path))
+    assert sweep.name in ("my-sweep", "my-search")
+
+
+def test_the_sweep_of_the_readme_is_short() -> None:
+    (text,) = files_in("README.md")
+    assert len(text.splitlines()) <= SWEEP_LINES
+
+
+def test_the_claims_are_valid(tmp_path: Path) -> None:
+    (text,) = files_in("docs/conclusions.md")
+    path = tmp_path / "claims.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert len(load_claims(path).claims) == 2

@@ -37,7 +37,7 @@ def conclude(
         queue: of this run; None if nothing was trained.
     """
     try:
-        outbox.settle()
+        outbox.kill_running()
         trials = outbox.trials()
         outcome.failed = [record for record in trials if record.status == "FAILED"]
         statuses = {record.status for record in trials}
@@ -70,7 +70,7 @@ def _final_status(outbox: Outbox, outcome: Outcome, queue: Queue | None, statuse
 
 def abandon(outbox: Outbox, delivery: Delivery) -> None:
     """Mark the sweep as stopped in the tracking store, when the main thread cannot."""
-    outbox.settle()
+    outbox.kill_running()
     outbox.end("KILLED")
     delivery.flush(ABANDON_S)
 

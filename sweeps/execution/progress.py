@@ -111,11 +111,11 @@ class Progress:
     def _loss(self, key: str) -> str:
         return f", val_loss {self._losses[key]:.4f}" if key in self._losses else ""
 
-    def _print(self, said: str) -> None:
+    def _print(self, text: str) -> None:
         if not self._console.is_terminal:
             self._printed_s = time.monotonic()
             summary = self.summary()
-            try_to_say(in_a_line(f"{summary} | {said}"))
+            try_to_say(in_a_line(f"{summary} | {text}"))
             if WANTS_JSON in os.environ:
                 try_to_say(summary.to_json())
 

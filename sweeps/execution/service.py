@@ -60,7 +60,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         retirement.check(before, say)
         outbox.describe({**describe_sweep(plan), "storage": storage_uri}, retirement.trials)
         if options.retry_failed:
-            outbox.forgive()
+            outbox.reset_failures()
         with opened_delivery(outbox, state, outcome, say, retirement.check_runs) as delivery:
             stop.at_deadline = lambda: abandon(outbox, delivery)
             run = RunContext(plan, state, options, outbox, delivery, outcome, say)

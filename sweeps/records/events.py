@@ -66,7 +66,7 @@ _BEGINNINGS = {
 }
 
 
-def cause_in_words(reason: str) -> EndCause | None:
+def cause_of_reason(reason: str) -> EndCause | None:
     """Read the cause of an end from its reason, where only the reason was kept.
 
     That is so in outboxes of earlier versions and in MLflow. Nothing else may look into a reason.

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sweeps.records.events import EvaluationValues, TrialEvent, cause_in_words
+from sweeps.records.events import EvaluationValues, TrialEvent, cause_of_reason
 from sweeps.records.outbox_file import OutboxFile
 from sweeps.records.outbox_reader import OutboxReader
 from sweeps.records.records import REMOVED, TRIAL, Content, TrialRecord
@@ -82,7 +82,7 @@ class Outbox(OutboxReader):
         with self._file.transaction() as database:
             _put(database, trials)
 
-    def settle(self) -> None:
+    def kill_running(self) -> None:
         """Mark running trials as killed: no worker trains them any more."""
         self._file.write(KILL_RUNNING)
 
@@ -90,7 +90,7 @@ class Outbox(OutboxReader):
         """Set the status with which the sweep ended."""
         self._file.write("UPDATE sweep SET status = ?, revision = revision + 1", status)
 
-    def forgive(self) -> None:
+    def reset_failures(self) -> None:
         """Reset how often trials have failed, so that they are tried again."""
         self._file.write("UPDATE trials SET failures = 0")
 
@@ -175,7 +175,7 @@ class Outbox(OutboxReader):
             database.execute(
                 "UPDATE trials SET status = ?, reason = ?, cause = ?, failures = ?,"
                 " revision = revision + ? WHERE key = ? AND status = 'WAITING'",
-                (status if ended else "KILLED", reason, cause_in_words(reason) or "",
+                (status if ended else "KILLED", reason, cause_of_reason(reason) or "",
                  status == "FAILED", not ended, key),
             )  # fmt: skip
             if ended and is_current:

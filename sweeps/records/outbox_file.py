@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from sweeps.records.events import cause_in_words
+from sweeps.records.events import cause_of_reason
 from trainables.errors import UserError
 from trainables.files import keep_private, partial_of, remove_partials, set_aside
 
@@ -193,11 +193,11 @@ def _add_causes(database: sqlite3.Connection) -> None:
     """Give each trial in a file of an earlier version the cause that its reason tells."""
     if "cause" in {column["name"] for column in database.execute("PRAGMA table_info(trials)")}:
         return
-    database.create_function("cause_in_words", 1, lambda reason: cause_in_words(reason) or "")
+    database.create_function("cause_of_reason", 1, lambda reason: cause_of_reason(reason) or "")
     with database:
         database.execute("BEGIN IMMEDIATE")
         database.execute("ALTER TABLE trials ADD COLUMN cause TEXT NOT NULL DEFAULT ''")
-        database.execute("UPDATE trials SET cause = cause_in_words(reason)")
+        database.execute("UPDATE trials SET cause = cause_of_reason(reason)")
 
 
 def _set_aside(path: Path) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.records.events import EndCause, cause_in_words
+from sweeps.records.events import EndCause, cause_of_reason
 
 TRIAL, REMOVED = "trial", "removed"  # roles of a run; removed: no longer part of the sweep
 # What the runs in MLflow are made from, as JSON: of a trial its name, params and tags.
@@ -74,6 +74,6 @@ class SweepRecord:
 def trial_record(row: sqlite3.Row) -> TrialRecord:
     """Return the record of a row of trials. One of an earlier version has no cause."""
     columns = dict(zip(row.keys(), row, strict=True))
-    cause = columns.get("cause", cause_in_words(row["reason"]))
+    cause = columns.get("cause", cause_of_reason(row["reason"]))
     columns |= {"content": json.loads(row["content"]), "cause": EndCause(cause) if cause else None}
     return TrialRecord(**{name: columns[name] for name in TrialRecord.__dataclass_fields__})

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from sweeps.planning.plan import Plan
 from sweeps.process.summary import counted
-from sweeps.records.events import TrialEvent, cause_in_words
+from sweeps.records.events import TrialEvent, cause_of_reason
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import TrialRecord
 from sweeps.search.open_suggestions import Announce, History, OpenSuggestions
@@ -135,7 +135,7 @@ class Search(TrialSource):
         reason = study.end_reason(suggestion)
         for key in suggestion.keys:
             if key in self._trained and self._trained[key].status == "KILLED":
-                cause = cause_in_words(reason)  # the study has kept nothing else
+                cause = cause_of_reason(reason)  # the study has kept nothing else
                 event = TrialEvent(key, "stopped", reason=reason, cause=cause)
                 queue.stop(event, has_started=True)
 

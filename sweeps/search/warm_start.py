@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from analysis import AnalysisError
 from analysis.trials.mlflow_store import opened, runs_of
 from sweeps.planning.study_spec import SearchedArm
-from sweeps.records.events import EndCause, EvaluationValues, cause_in_words
+from sweeps.records.events import EndCause, EvaluationValues, cause_of_reason
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import TrialRecord
 from trainables.config import canonical
@@ -85,7 +85,7 @@ def from_store(uri: str, sweep: str, known: Container[str]) -> dict[str, Observa
                 stopped = tags.get("stopped", "")
                 if run.info.status != "FINISHED" or tags.get("stage") == "confirm":
                     continue
-                if tags["key"] in known or cause_in_words(stopped) == EndCause.SEED_FAILED:
+                if tags["key"] in known or cause_of_reason(stopped) == EndCause.SEED_FAILED:
                     continue
                 history = {
                     name: {

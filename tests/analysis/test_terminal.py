@@ -260,7 +260,8 @@ def test_progress_lines_show_names_as_they_are(capsys: pytest.CaptureFixture[str
 
 def shown_progress(name: str) -> Progress:
     training = SimpleNamespace(max_steps=10)
-    plan = SimpleNamespace(sweep=SimpleNamespace(name=name), run_name=lambda trial: name)
+    names = SimpleNamespace(run_name=lambda trial: name)
+    plan = SimpleNamespace(sweep=SimpleNamespace(name=name), names=names)
     queue = SimpleNamespace(trial=lambda key: SimpleNamespace(training=training))
     cost = SimpleNamespace(of=lambda key: 1.0, work_s=1.0)
     return Progress(plan, queue, cost, 1, Before(), "1 trial")  # type: ignore[arg-type]

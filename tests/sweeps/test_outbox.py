@@ -158,7 +158,9 @@ def test_a_trial_that_returns_has_what_it_had(outbox: Outbox) -> None:
     assert {record.key for record in outbox.trials()} == {"a", "b"}
 
 
-@pytest.mark.parametrize("stop", [Outbox.settle, lambda outbox: outbox.describe({}, {"a": A})])
+@pytest.mark.parametrize(
+    "stop", [Outbox.kill_running, lambda outbox: outbox.describe({}, {"a": A})]
+)
 @pytest.mark.parametrize(
     ("kind", "status"), [("started", "KILLED"), ("finished", "FINISHED"), ("failed", "FAILED")]
 )
@@ -197,7 +199,7 @@ def test_a_trial_that_fails_says_why_and_how_often(outbox: Outbox) -> None:
         outbox.record(event("a", "failed", reason=reason))
     assert (record_of(outbox).status, record_of(outbox).reason) == ("FAILED", "no memory")
     assert record_of(outbox).failures == 2
-    outbox.forgive()
+    outbox.reset_failures()
     assert (record_of(outbox).status, record_of(outbox).failures) == ("FAILED", 0)
 
 
@@ -213,7 +215,7 @@ def test_a_trial_that_was_stopped_early_says_why_and_did_not_fail(outbox: Outbox
     outbox.record(event("a", "stopped", reason="hopeless"))
     record = record_of(outbox)
     assert (record.status, record.reason, record.failures) == ("STOPPED", "hopeless", 0)
-    outbox.settle()
+    outbox.kill_running()
     assert record_of(outbox).status == "STOPPED"
 
 

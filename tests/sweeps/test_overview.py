@@ -78,7 +78,7 @@ def test_the_overview_tells_who_runs_and_who_was_killed(state: State) -> None:
     with only_driver(state.sweep("study"), "study"):
         assert overview(state) == [LocalSweep("study", "RUNNING", 1, 3, 0, COMMAND)]
     with closing(Outbox(state.sweep("study") / "outbox.db", "study")) as outbox:
-        outbox.settle()
+        outbox.kill_running()
         outbox.end("FAILED")
     assert overview(state) == [LocalSweep("study", "FAILED", 1, 3, 0, COMMAND)]
     (state.sweep("study") / "outbox.db").write_bytes(b"nonsense" * 1_000)

@@ -22,7 +22,8 @@ def progress(total: int | None = 2) -> Progress:
     """Of two trials of ten steps, of 1 s each."""
     trials = {key: SimpleNamespace(training=SimpleNamespace(max_steps=10), key=key) for key in "ab"}
     made: Any = SimpleNamespace(
-        sweep=SimpleNamespace(name="study"), run_name=lambda trial: f"rope {trial.key}"
+        sweep=SimpleNamespace(name="study"),
+        names=SimpleNamespace(run_name=lambda trial: f"rope {trial.key}"),
     )
     queue: Any = SimpleNamespace(trial=trials.get)
     cost: Any = SimpleNamespace(of=lambda key: 1.0, work_s=2.0)

@@ -327,7 +327,7 @@ def test_a_reason_that_is_no_more_is_taken_back(
     outbox.record(TrialEvent("a", "failed", reason="no memory"))
     send(uri, outbox)
     assert runs_in(client)[0].data.tags["failure"] == "no memory"
-    outbox.forgive()
+    outbox.reset_failures()
     outbox.record(TrialEvent("a", "started"))
     outbox.record(TrialEvent("a", "finished"))
     send(uri, outbox)
@@ -462,7 +462,7 @@ def test_a_run_has_the_log_of_a_trial_that_ended_and_its_note_leads_there(
     leave_behind(outbox, log="taken up\n")
     outbox.record(TrialEvent("a", kind, reason="so"))
     if not has_log:
-        outbox.settle()  # interrupted
+        outbox.kill_running()  # interrupted
     send(uri, outbox)
     (run,) = runs_in(client)
     note = run.data.tags["mlflow.note.content"]

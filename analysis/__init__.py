@@ -4,17 +4,18 @@ Losses are in nats per character. ``load_trials`` reads an experiment; its docst
 `configurations`, `conclusions_table`, `contrasts_table`, `importance`, `winners`, `suggestions` and
 `best_so_far` name the columns of the tables.
 
-    command       the `analysis` command
-    folder        folders that it is given
-    trials        trials, from MLflow or a CSV file
-    claims        claims, and what the trials say of them
-    results       rankings, winners of a search, settings that mattered
-    reports       results in words, and reports
-    figures       their figures
-    comparison    two models against each other
-    statistics    intervals and tests
-    text          what people read and write
-    errors        errors that a user can act on
+    command            the `analysis` command
+    command_options    its options, and how it shows mistakes
+    folder             folders that it is given
+    trials             trials, from MLflow or a CSV file
+    claims             claims, and what the trials say of them
+    results            rankings, winners of a search, settings that mattered
+    reports            results in words, and reports
+    figures            their figures
+    comparison         two models against each other
+    statistics         intervals and tests
+    text               what people read and write
+    errors             errors that a user can act on
 """
 
 from __future__ import annotations

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
+from analysis.command_options import (
+    AnalysisGroup,
+    claims_option,
+    experiment_argument,
+    out_option,
+    state_option,
+    tracking_option,
+)
 from analysis.errors import AnalysisError
 from analysis.figures.matplotlib_settings import load_matplotlib
 from analysis.folder import Folder
-from analysis.text.messages import without_password
-from analysis.text.terminal import complain, note, pass_on, say, set_up
+from analysis.text.terminal import note, pass_on, say, set_up
 
 if TYPE_CHECKING:
     from analysis.claims.conclusions import Conclusion
@@ -51,68 +56,11 @@ A file of claims has one of these forms in each claim (docs/claims.md has more):
 """
 
 
-class AnalysisGroup(click.Group):
-    """A command that prints a user's mistake in a line, without a traceback, and exits with 2."""
-
-    def invoke(self, context: click.Context) -> object:
-        try:
-            return super().invoke(context)
-        except AnalysisError as error:
-            complain("analysis", without_password(str(error)))
-            context.exit(2)
-        except OSError as error:  # of the folder to write to
-            if error.errno == errno.EPIPE:  # nobody reads on, which click knows
-                raise
-            complain("analysis", f"{error.filename or 'output'}: {error.strerror}")
-            context.exit(2)
-        except KeyboardInterrupt:
-            complain("analysis", "interrupted")
-            context.exit(130)
-
-
 @click.group(cls=AnalysisGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bigram-sweeps")
 def main() -> None:
     """What the results of sweeps say, read from MLflow."""
     set_up("analysis")
-
-
-def _refuse_password(
-    context: click.Context, parameter: click.Parameter, uri: str | None
-) -> str | None:
-    """Refuse a URI with a password in a command; what comes from the environment is private."""
-    source = context.get_parameter_source(parameter.name or "")
-    if uri and source == ParameterSource.COMMANDLINE and without_password(uri) != uri:
-        raise AnalysisError(
-            f"{parameter.opts[0]}: a password in a command is seen by others; give it by the"
-            " environment, as MLFLOW_TRACKING_PASSWORD, PGPASSWORD or ~/.pgpass"
-        )
-    return uri
-
-
-experiment_argument = click.argument("experiment")
-tracking_option = click.option(
-    "--tracking-uri",
-    envvar="MLFLOW_TRACKING_URI",
-    callback=_refuse_password,
-    help="An MLflow store other than the one in the state directory (MLFLOW_TRACKING_URI).",
-)
-state_option = click.option(
-    "--state",
-    type=Folder(),
-    default=Path("state"),
-    envvar="SWEEPS_STATE",
-    show_default=True,
-    help="The state directory of `sweeps` (SWEEPS_STATE).",
-)
-out_option = click.option(
-    "--out", type=Folder(), help="A folder; STATE/reports/EXPERIMENT by default."
-)
-claims_option = click.option(
-    "--claims",
-    type=click.Path(path_type=Path),
-    help="A YAML file of claims; by default those of the published study that apply.",
-)
 
 
 @main.command()

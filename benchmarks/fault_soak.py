@@ -43,7 +43,7 @@ import os
 import torch
 from bigram_models import VARIANTS
 
-class Counted:
+class StepCounter:
     def forward(self, ids_BT):
         if torch.is_grad_enabled():  # a step, not an evaluation
             path = os.path.join(os.environ["COUNTS"], str(os.getpid()))
@@ -51,9 +51,9 @@ class Counted:
                 file.write(b".")
         return super().forward(ids_BT)
 
-class CountedBigram(Counted, VARIANTS["bigram"]): pass
-class CountedFactorized(Counted, VARIANTS["factorized"]): pass
-class CountedAttention(Counted, VARIANTS["attention"]): pass
+class CountedBigram(StepCounter, VARIANTS["bigram"]): pass
+class CountedFactorized(StepCounter, VARIANTS["factorized"]): pass
+class CountedAttention(StepCounter, VARIANTS["attention"]): pass
 """
 WORKER_KILLS_S = (4.0, 12.0)  # from one to the next
 DRIVER_KILLS_S = (15.0, 45.0)

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "analysis.statistics": "",
     "analysis.folder": "analysis.errors",
     "analysis.text": "analysis.errors",
+    "analysis.command_options": "analysis.errors analysis.folder analysis.text",
     "analysis.trials": "analysis.errors analysis.text",
     "analysis.claims": "analysis.errors analysis.statistics analysis.text analysis.trials",
     "analysis.results": "analysis.errors analysis.statistics analysis.text analysis.trials",
@@ -47,8 +48,9 @@ MAY_IMPORT = {
     " trainables.training",
     "analysis.comparison": "analysis.errors analysis.text analysis.trials analysis.figures"
     " bigram_models trainables.*",  # of trained models: decision 7
-    "analysis.command": "analysis.errors analysis.folder analysis.text analysis.trials"
-    " analysis.claims analysis.results analysis.figures analysis.reports analysis.comparison",
+    "analysis.command": "analysis.errors analysis.folder analysis.command_options analysis.text"
+    " analysis.trials analysis.claims analysis.results analysis.figures analysis.reports"
+    " analysis.comparison",
     "sweeps.process": "",
     "sweeps.records": "analysis analysis.trials trainables.*",
     "sweeps.spec": "analysis.errors analysis.text trainables.*",

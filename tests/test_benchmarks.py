@@ -234,6 +234,7 @@ def test_rates_of_verdicts_are_tabled_for_each_form_and_noise(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmarks", "verdicts", "--sweeps", "1", "--quick"])
+    monkeypatch.setenv("SWEEPS_CORPORA", "")  # which the command sets: restored after the test
     command.main()
     symmetric, skewed, more, forecasts, coverage = (
         rows_of(table) for table in capsys.readouterr().out.split("\n\n") if table.startswith("|")

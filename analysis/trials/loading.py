@@ -35,8 +35,7 @@ from analysis.trials.table import (
 from analysis.trials.trials_csv import read_trials
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from analysis.trials.mlflow_store import MlflowClient, Run
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from analysis.text.messages import first_line, without_password
 from analysis.trials.sqlite_store import STORE, follow_move, plain_uri, store_file, store_uri
 from analysis.trials.table import Trials
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
+if TYPE_CHECKING:  # also for the modules that read runs
+    from mlflow import MlflowClient as MlflowClient
+    from mlflow.entities import Run as Run
 
 PAGE = 1_000
 MLFLOWS_OWN = "Default"  # an experiment that each store has

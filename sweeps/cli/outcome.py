@@ -101,8 +101,8 @@ class Ending:
         outcome = self.outcome
         for line in outcome.exhausted:
             say(f"search  {in_a_line(line)}")
-        if outcome.fruitless and outcome.status == "FAILED":
-            say(f"search  no trial was finished in: {in_a_line('; '.join(outcome.fruitless))}")
+        if outcome.without_result and outcome.status == "FAILED":
+            say(f"search  no trial was finished in: {in_a_line('; '.join(outcome.without_result))}")
 
     def _show_unsent(self) -> None:
         """Print how many runs MLflow lacks, and the command that sends them."""

@@ -42,6 +42,9 @@ def conclude(
         outcome.failed = [record for record in trials if record.status == "FAILED"]
         statuses = {record.status for record in trials}
         del trials  # of thousands, while the store's runs are loaded as well
+        if queue and queue.is_over:
+            outcome.without_result = queue.source.without_result()
+            outcome.exhausted = queue.source.exhausted()
         outcome.status = _final_status(outbox, outcome, queue, statuses)
         with phase("sending the runs to MLflow"):
             is_away = delivery.flush(outcome.stop.patience_s) > 0
@@ -55,20 +58,14 @@ def conclude(
 
 
 def _final_status(outbox: Outbox, outcome: Outcome, queue: Queue | None, statuses: Set[str]) -> str:
-    """Return FINISHED, FAILED or KILLED for a sweep whose trials have these statuses.
-
-    Fills what the outcome has of studies, if they are over.
-    """
+    """Return FINISHED, FAILED or KILLED for a sweep whose trials have these statuses."""
     if queue is None and "search" in outbox.sweep.content.get("tags", {}):
         last = outbox.sweep.status
         return last if last in ("FINISHED", "FAILED") else "KILLED"
     if not (queue.is_over if queue else statuses <= {"FINISHED", "FAILED"}):
         return "KILLED"
-    if queue:
-        outcome.fruitless = queue.source.without_result()
-        outcome.exhausted = queue.source.exhausted()
     has_failed = any(not record.is_suggested for record in outcome.failed)
-    return "FAILED" if has_failed or outcome.fruitless else "FINISHED"
+    return "FAILED" if has_failed or outcome.without_result else "FINISHED"
 
 
 def abandon(outbox: Outbox, delivery: Delivery) -> None:

@@ -44,7 +44,9 @@ class Outcome:
     uri: str  # of the tracking store
     status: str = "KILLED"  # FINISHED: all trials are; FAILED: some failed; KILLED: stopped
     failed: list[TrialRecord] = field(default_factory=list)
-    fruitless: list[str] = field(default_factory=list)  # labels of studies without a finished trial
+    without_result: list[str] = field(
+        default_factory=list
+    )  # labels of studies without a finished trial
     exhausted: list[str] = field(default_factory=list)  # why studies suggested no more, in words
     notes: dict[str, str] = field(
         default_factory=dict

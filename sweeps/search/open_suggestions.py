@@ -15,7 +15,7 @@ Announce = Callable[[Sequence[Tagged]], None]
 
 
 class OpenSuggestions:
-    """Suggestions whose study does not know yet how they end.
+    """Suggestions that have trials still to be trained.
 
     A configuration is compared by the mean of its seeds: a trial that reaches a rung before the
     others is paused until they have come as far.

@@ -29,7 +29,7 @@ class TrialSource:
     storage_errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
 
     def suggest(self) -> list[TrialConfig]:
-        """Return further trials to train. None now does not mean that none will follow."""
+        """Return further trials to train. After an empty list, others may follow later."""
         return []
 
     def on_event(self, event: TrialEvent, queue: Queue) -> None:

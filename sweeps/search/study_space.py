@@ -21,7 +21,7 @@ REPEATED = "it was there before"  # why a suggestion is rejected
 
 
 class RejectedError(ValueError):
-    """A suggestion cannot be trained, or shall not be; the message says why."""
+    """A suggestion is not to be trained; the message says why."""
 
 
 class Chooser(Protocol):

@@ -46,7 +46,7 @@ def died(made: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
         _, queue, *_ = resumed(made, folder, outbox)
         with pytest.raises(DriverDiedError):
             Simulation(queue, valley, dies_after=40).run()
-        assert {one.status for one in outbox.trials()} >= {"RUNNING", "FINISHED"}
+        assert {record.status for record in outbox.trials()} >= {"RUNNING", "FINISHED"}
     return folder
 
 
@@ -63,10 +63,10 @@ def test_a_damaged_journal_costs_no_trial(
         folder = Path(shutil.copytree(died, tmp_path / "sweep"))
         (folder / JOURNAL).write_bytes(whole[:start] + new + whole[end:])
         with closing(Outbox(folder / "outbox.db", "made-up")) as outbox:
-            before = {one.key for one in outbox.trials()}
+            before = {record.key for record in outbox.trials()}
             _, queue, _, _, removed = resumed(made, folder, outbox)
             assert removed == 0
-            assert {one.key for one in outbox.trials()} >= before
+            assert {record.key for record in outbox.trials()} >= before
             queue.fill()
             assert queue.waiting
 

@@ -119,7 +119,7 @@ def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, Queue, st
     trials = {t.key: describe_trial(made, t, tags) for t, tags in search.known()}
     removed = outbox.describe({}, trials)
     queue = Queue(search)
-    search.resume({one.key: one for one in outbox.trials()}, history_in(outbox), queue)
+    search.resume({trial.key: trial for trial in outbox.trials()}, history_in(outbox), queue)
     for event in queue.pending_events():
         outbox.record(event)
     listen = queue.on_event

@@ -66,7 +66,7 @@ def states(made: Plan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
             simulation.run()
         except DriverDiedError:
             assert dies_after
-        statuses = Counter(one.status for one in outbox.trials())
+        statuses = Counter(record.status for record in outbox.trials())
         assert {"FINISHED", "STOPPED"} < statuses.keys()
         assert ("RUNNING" in statuses) == (name == "died")
         outbox.close()
@@ -86,7 +86,7 @@ def outbox(folder: Path) -> Iterator[Outbox]:
 
 
 def suggested(outbox: Outbox) -> set[str]:
-    return {one.key for one in outbox.trials() if one.is_suggested}
+    return {record.key for record in outbox.trials() if record.is_suggested}
 
 
 def lines(content: bytes) -> list[bytes]:
@@ -149,21 +149,21 @@ def goes_on(made: Plan, folder: Path, outbox: Outbox) -> tuple[str, int]:
         What was lost, and how many suggestions the studies lacked.
     """
     before = suggested(outbox)
-    statuses = {one.key: one.status for one in outbox.trials()}
+    statuses = {record.key: record.status for record in outbox.trials()}
     search, queue, lost, lacked, removed = resumed(made, folder, outbox)
     assert removed == 0
     assert suggested(outbox) >= before
     Simulation(queue, curve, workers=3, reached={
-        one.key: one.step for one in outbox.trials()
+        record.key: record.step for record in outbox.trials()
     }).run()  # fmt: skip
     assert {trial.key for trial, tags in search.known() if tags["stage"] == "search"} >= before
     study = search._studies["factorized"]
     assert study.used == BUDGET
     assert len(suggested(outbox)) == 2 * BUDGET
-    for one in outbox.trials():
-        assert one.status in ("FINISHED", "STOPPED", "FAILED", "WAITING")  # another seed failed
-        if statuses.get(one.key) in ("FINISHED", "STOPPED", "FAILED"):
-            assert one.status == statuses[one.key], "what was done is as it was"
+    for record in outbox.trials():
+        assert record.status in ("FINISHED", "STOPPED", "FAILED", "WAITING")  # another seed failed
+        if statuses.get(record.key) in ("FINISHED", "STOPPED", "FAILED"):
+            assert record.status == statuses[record.key], "what was done is as it was"
     _, again, lost_again, lacked_again, _ = resumed(made, folder, outbox)
     assert (lost_again, lacked_again) == ("", 0)
     assert not again.waiting
@@ -305,11 +305,11 @@ def test_trials_that_confirm_stay_done_when_the_journal_of_a_small_space_is_lost
     (tmp_path / "sweep.yaml").write_text(SMALL_SPACE)
     run()
     before = run()
-    (said,) = re.findall(r"^made-up: .*$", before, re.MULTILINE)
-    assert "done" in said
-    assert "to run" not in said
+    (first_line,) = re.findall(r"^made-up: .*$", before, re.MULTILINE)
+    assert "done" in first_line
+    assert "to run" not in first_line
     path = tmp_path / "state" / "sweeps" / "made-up" / JOURNAL
     path.write_bytes(bytes(path.stat().st_size))
     after = run()
     assert "lost" in after
-    assert said in after.splitlines()
+    assert first_line in after.splitlines()

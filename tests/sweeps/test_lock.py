@@ -59,16 +59,16 @@ def holder(folder: Path) -> dict[str, Any]:
 
 def test_a_sweep_is_held_by_one_process(folder: Path) -> None:
     with driver(folder) as other:
-        said = holder(folder)
-        time.strptime(said["since"], "%Y-%m-%d %H:%M:%S %z")
-        assert (said["pid"], said["host"]) == (other.pid, socket.gethostname())
+        content = holder(folder)
+        time.strptime(content["since"], "%Y-%m-%d %H:%M:%S %z")
+        assert (content["pid"], content["host"]) == (other.pid, socket.gethostname())
         with pytest.raises(UserError) as refused, only_driver(folder, "study"):
             pass
         assert str(refused.value) == (
             f"sweep 'study' is held by process {other.pid} on {socket.gethostname()} since"
-            f" {said['since']}; wait until it ends, or stop it with Ctrl-C there"
+            f" {content['since']}; wait until it ends, or stop it with Ctrl-C there"
         )
-        assert holder(folder) == said
+        assert holder(folder) == content
     with only_driver(folder, "study"):
         assert holder(folder)["pid"] == os.getpid()
 

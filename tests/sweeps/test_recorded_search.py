@@ -41,7 +41,7 @@ def test_a_search_finds_the_best_of_a_grid_in_a_quarter_of_its_steps_for_8_of_10
 
     def curve(trial: TrialConfig) -> dict[int, float]:
         flat = trial.flat
-        rate = min(rates, key=lambda one: abs(math.log(one / flat["learning_rate"])))
+        rate = min(rates, key=lambda known: abs(math.log(known / flat["learning_rate"])))
         return curves[flat["pe_type"], flat["n_embd"], flat["block_size"], rate]
 
     assert (len(curves), grid_steps) == (180, 180 * 5_000)

@@ -30,12 +30,12 @@ def rates(found: Search) -> list[float]:
 
 def optuna_trials(made_studies: list[object] | Search) -> list[optuna.trial.FrozenTrial]:
     found = made_studies._studies.values() if isinstance(made_studies, Search) else made_studies
-    return [one for study in found for one in study.stored.trials]  # type: ignore[attr-defined]
+    return [trial for study in found for trial in study.stored.trials]  # type: ignore[attr-defined]
 
 
 def by_state(found: Search) -> Counter[str]:
     return Counter(
-        one.state.name for one in optuna_trials(found) if "rejected" not in one.user_attrs
+        trial.state.name for trial in optuna_trials(found) if "rejected" not in trial.user_attrs
     )
 
 
@@ -71,12 +71,12 @@ def test_several_objectives_leave_a_pareto_front(sampler: str) -> None:
     made = plan(SWEEP.replace("trials: 20", both))
     found = search(made)
     Simulation(found, lambda t: {s: v - t.flat["n_embd"] / 50 for s, v in valley(t).items()}).run()
-    told = [one.values for one in optuna_trials(found) if one.state == TrialState.COMPLETE]
-    assert len(told) == 20
-    front = [v for v in told if not any(o != v and o[0] <= v[0] and o[1] <= v[1] for o in told)]
+    values = [trial.values for trial in optuna_trials(found) if trial.state == TrialState.COMPLETE]
+    assert len(values) == 20
+    front = [v for v in values if not any(o != v and o[0] <= v[0] and o[1] <= v[1] for o in values)]
     best = found._studies["factorized"].best(20)
     count = made.costs["parameters"]
-    assert [count(one.trials[0]) for one in best] == [v[1] for v in sorted(front)]
+    assert [count(suggestion.trials[0]) for suggestion in best] == [v[1] for v in sorted(front)]
 
 
 def test_cells_share_the_budget_evenly_and_each_has_its_winner_confirmed() -> None:
@@ -178,7 +178,7 @@ def test_a_driver_that_dies_again_and_again_changes_no_count(tmp_path: Path, wor
         )  # fmt: skip
         outbox.describe({}, {})
         record(outbox, made, list(found.known()))
-        records = {one.key: one for one in outbox.trials()}
+        records = {trial.key: trial for trial in outbox.trials()}
         queue = Queue(found)
         found.resume(records, lambda key, box=outbox: [e for _, e in box.evaluations(key)], queue)
         for event in queue.pending_events():
@@ -204,11 +204,11 @@ def test_a_driver_that_dies_again_and_again_changes_no_count(tmp_path: Path, wor
     assert by_state(found).total() == 20
     trials = outbox.trials()
     assert len(trials) == 20 * 2 + 2
-    assert {one.status for one in trials} == {"FINISHED", "STOPPED"}
-    for one in trials:
-        steps = [evaluation["step"] for _, evaluation in outbox.evaluations(one.key)]
+    assert {trial.status for trial in trials} == {"FINISHED", "STOPPED"}
+    for trial in trials:
+        steps = [evaluation["step"] for _, evaluation in outbox.evaluations(trial.key)]
         assert steps == list(range(10, steps[-1] + 1, 10))
-        assert (steps[-1] == STEPS) == (one.status == "FINISHED")
+        assert (steps[-1] == STEPS) == (trial.status == "FINISHED")
     for frozen in optuna_trials(found):
         if frozen.state == TrialState.COMPLETE:
             trials_of_it = found._studies["factorized"]._read(frozen).trials
@@ -297,12 +297,12 @@ def test_failures_neither_hang_the_search_nor_poison_it() -> None:
     assert states.total() == 40
     assert states["COMPLETE"] >= 5
     assert states["FAIL"] >= 2
-    for one in optuna_trials(found):
-        high, odd = one.params["learning_rate"] > 0.1, one.params["n_embd"] % 4 == 0
+    for trial in optuna_trials(found):
+        high, odd = trial.params["learning_rate"] > 0.1, trial.params["n_embd"] % 4 == 0
         if high:
-            assert one.state == TrialState.PRUNED, "a bad choice, and the sampler is to know it"
+            assert trial.state == TrialState.PRUNED, "a bad choice, and the sampler is to know it"
         elif odd:
-            assert one.state == TrialState.FAIL, "nothing that the sampler could learn from"
+            assert trial.state == TrialState.FAIL, "nothing that the sampler could learn from"
     best = found._studies["factorized"].best(1)[0]
     assert abs(math.log10(best.trials[0].flat["learning_rate"]) + 2) < 0.7
 

@@ -12,7 +12,7 @@ The packages in the order in which a sweep goes through them:
     tracking     sending the records to MLflow
     cluster      Ray clusters, and sweeps as jobs on them
     server       MLflow's server and UI
-    process      signals, stopping, and what is said meanwhile
+    process      signals, stopping, and the lines shown meanwhile
 
 `tests/test_architecture.py` has the table of which may import which.
 """

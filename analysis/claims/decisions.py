@@ -80,7 +80,7 @@ def decide(claim: Claim, contrasts: Sequence[Contrast], among: int = 1) -> Decis
     either; for one that does not hold in every cell only a difference of the other sign counts.
 
     Args:
-        claim: what is said.
+        claim: to be judged.
         contrasts: that decide.
         among: how many such claims there are, of which the one with most support counts: each has
             to pass at 5 % / among (Bonferroni), as `supports` times among at 5 %.

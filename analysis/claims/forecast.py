@@ -39,7 +39,7 @@ def seeds_needed(claim: Claim, contrasts: Sequence[Contrast], decision: Decision
     """Forecast how many seeds each configuration needs for a verdict.
 
     Args:
-        claim: what is said.
+        claim: to be judged.
         contrasts: that decide.
         decision: on them as they are now.
     """
@@ -60,7 +60,7 @@ def chances(claim: Claim, contrasts: Sequence[Contrast], seeds: int, among: int 
     Contrasts are taken for independent. That the sign-flip test may have to agree is left out.
 
     Args:
-        claim: what is said.
+        claim: to be judged.
         contrasts: that decide; at least two seeds each.
         seeds: at least two.
         among: of how many such claims this one counts, as in `decide`.

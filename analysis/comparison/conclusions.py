@@ -15,12 +15,12 @@ SHAPES = [f"{sequences:,} x {length}" for sequences, length in BATCHES]
 
 def conclusions(found: Comparison) -> list[str]:
     """Return the conclusions from the numbers, in Markdown."""
-    said = [_on_loss(found), _on_cost(found), _on_counting(found)]
+    texts = [_on_loss(found), _on_cost(found), _on_counting(found)]
     has_gpu = any(way.device == "cuda" for way in found.counted)
-    said.append(_on_gpu(found) if has_gpu else _without_gpu(found))
+    texts.append(_on_gpu(found) if has_gpu else _without_gpu(found))
     if found.floors_known:
-        said += [_on_capacity(found), _on_training(found), _on_widths(found)]
-    return said
+        texts += [_on_capacity(found), _on_training(found), _on_widths(found)]
+    return texts
 
 
 def _on_loss(found: Comparison) -> str:
@@ -107,20 +107,20 @@ def _on_capacity(found: Comparison) -> str:
     widths, full = found.widths, found.corpus.vocab_size - 1
     enough = widths[widths["floor"] - found.entropy <= NEAR_NATS]
     svd = widths[widths["svd"] - found.entropy <= NEAR_NATS]
-    said = (
+    text = (
         f"**Equivalence.** From D = V - 1 = {full} on, a factorisation can be any table of logits,"
         " so what the two can express is the same."
     )
     if len(enough):
         first = enough.iloc[0]
-        said += (
+        text += (
             f" Of the widths tried D = {first['n_embd']:.0f} is the smallest that comes within"
             f" {NEAR_NATS} of the floor: the best that was found for it is"
             f" {first['floor'] - found.entropy:.4f} above."
         )
     else:
-        said += f" None of the widths tried was found to come within {NEAR_NATS} of the floor."
-    return said + (
+        text += f" None of the widths tried was found to come within {NEAR_NATS} of the floor."
+    return text + (
         f" The SVD of the {COUNT}'s logits needs D = {svd.iloc[0]['n_embd']:.0f} for that."
         if len(svd)
         else f" The SVD of the {COUNT}'s logits does not come so near at any of them."
@@ -130,18 +130,18 @@ def _on_capacity(found: Comparison) -> str:
 def _on_training(found: Comparison) -> str:
     baby = _baby(found)
     lack, rest = baby["floor"] - found.entropy, baby["train_loss"] - baby["floor"]
-    said = f"**What training leaves.** {BABY} ends {lack + rest:.5f} above the floor"
+    text = f"**What training leaves.** {BABY} ends {lack + rest:.5f} above the floor"
     if baby["seeds"] > 1:
-        said += f" (mean of {baby['seeds']} seeds)"
+        text += f" (mean of {baby['seeds']} seeds)"
     if rest > 0:
-        said += (
+        text += (
             f". For {lack:.5f} of it its width may be to blame; {rest:.5f}, or"
             f" {rest / (lack + rest):.1%}, is optimisation and not capacity, for weights of that"
             " width were found that do without"
         )
     assert found.polished is not None
     return (
-        f"{said}. L-BFGS on all pairs, started from {BABY}'s own trained weights, goes down to"
+        f"{text}. L-BFGS on all pairs, started from {BABY}'s own trained weights, goes down to"
         f" {found.polished - found.entropy:.5f} above the floor."
     )
 

@@ -104,17 +104,17 @@ def configurations(trials: Trials) -> Configurations | None:
         placed=False,
         reference=True,
     )
-    labelled_by, table["label"], told = _labels(table, settings)
-    table["name"] = [describe(row, settings, told) for row in table.to_dict("records")]
+    labelled_by, table["label"], in_label = _labels(table, settings)
+    table["name"] = [describe(row, settings, in_label) for row in table.to_dict("records")]
     found = Configurations(rows, table, labelled_by, picked_by_a_search=searched)
-    return found if searched else _placed(found, settings, told)
+    return found if searched else _placed(found, settings, in_label)
 
 
 def describe(
-    row: Mapping[Hashable, object], settings: Sequence[str], told: Sequence[str] = ()
+    row: Mapping[Hashable, object], settings: Sequence[str], in_label: Sequence[str] = ()
 ) -> str:
     """Return the label of a configuration, and the settings that the label leaves out."""
-    values = [f"{name}={number(row[name])}" for name in settings if name not in told]
+    values = [f"{name}={number(row[name])}" for name in settings if name not in in_label]
     parts = [str(row["label"]), *(text for text in values if not text.endswith("="))]
     return " ".join(filter(None, parts))
 
@@ -195,7 +195,9 @@ def _labels(table: pd.DataFrame, settings: Sequence[str]) -> tuple[str, pd.Serie
     return by[0], labels, [by[0]]
 
 
-def _placed(shown: Configurations, settings: Sequence[str], told: Sequence[str]) -> Configurations:
+def _placed(
+    shown: Configurations, settings: Sequence[str], in_label: Sequence[str]
+) -> Configurations:
     """Choose the axes, and the configurations that have a place on them."""
     table = shown.table
     numbers = [
@@ -218,7 +220,7 @@ def _placed(shown: Configurations, settings: Sequence[str], told: Sequence[str])
     free = [name for name in numbers if name != x and drawn[name].notna().all()]
     facet = next(iter(_by_levels(drawn, free, MOST_FACETS)), "")
     cell = ["label", x, *([facet] if facet else [])]
-    rest = [name for name in settings if name not in (*told, *cell)]
+    rest = [name for name in settings if name not in (*in_label, *cell)]
     cells = drawn.groupby(cell)
     winners = drawn.sort_values("val_loss", kind="stable").drop_duplicates(cell).index
     table = table.assign(placed=table.index.isin(winners), reference=~table.index.isin(grid.index))

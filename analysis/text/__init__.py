@@ -1,9 +1,10 @@
 """What people read and write: names and settings are data here, never markup.
 
-terminal      what is printed: without control characters, and where nobody reads on
-messages      errors and addresses in few words, without passwords
-links         addresses of MLflow's pages
-document      reports in Markdown and HTML, with their figures
-csv_files     CSV files, which no spreadsheet runs
-plain_yaml    YAML as plain data, in bounded time and memory
+terminal        what is printed: without control characters, and where nobody reads on
+messages        errors and addresses in few words, without passwords
+links           addresses of MLflow's pages
+document        reports in Markdown and HTML, with their figures
+csv_files       CSV files, of which no spreadsheet runs a formula
+plain_yaml      YAML as plain data, in bounded time and memory
+yaml_scalars    values without quotes in YAML
 """

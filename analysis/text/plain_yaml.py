@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,32 +22,24 @@ from yaml.reader import Reader, ReaderError
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
+from analysis.text.yaml_scalars import (
+    MAP,
+    MERGE,
+    PLAIN,
+    SCALARS,
+    SEQ,
+    TAG,
+    Scalar,
+    ScalarError,
+    shown,
+)
+
 MOST_BYTES = 1 << 19
 MOST_VALUES = 10_000  # each alias counts as all that it stands for
 MOST_DEPTH = 50  # of lists and maps in one another
-MOST_WHOLE = 2**64
-SHOWN = 40  # characters of a value in a message
 
-Scalar = str | int | float | bool | None
 YamlData: TypeAlias = "Scalar | list[YamlData] | dict[Scalar, YamlData]"
 Lines = Mapping[tuple[Scalar, ...], int]  # by keys and indices from the root; lines count from 1
-
-TAG = "tag:yaml.org,2002:"
-STR, INT, FLOAT, BOOL, NULL, SEQ, MAP, MERGE = (
-    TAG + kind for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge")
-)
-LEADING_ZEROS, BASE_60 = "leading zeros", "base 60"  # tags of our own, for what is refused
-DIGITS = "[0-9]+(_[0-9]+)*"
-PLAIN = {  # the first that fits decides; all else is text
-    LEADING_ZEROS: r"[-+]?0(_?[0-9])+",
-    BASE_60: rf"[-+]?{DIGITS}(:[0-5]?[0-9])+(\.[0-9_]*)?",
-    INT: rf"[-+]?({DIGITS}|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+)",
-    FLOAT: rf"[-+]?(\.[0-9]+|{DIGITS}(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
-    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-    BOOL: "true|True|TRUE|false|False|FALSE",
-    NULL: "~|null|Null|NULL|",
-    MERGE: "<<",
-}
 
 
 class YamlError(Exception):
@@ -186,15 +178,15 @@ def _scalar(node: ScalarNode) -> Scalar:
         return SCALARS[node.tag](node.value)
     except (ValueError, KeyError):
         kind = node.tag.removeprefix(TAG)
-        raise _refused(node, f"{_shown(node.value)} is no value of !!{kind}") from None
-    except YamlError as error:
-        raise _refused(node, error.problem) from None
+        raise _refused(node, f"{shown(node.value)} is no value of !!{kind}") from None
+    except ScalarError as error:
+        raise _refused(node, str(error)) from None
 
 
 def _check_tag(node: Node, *known: str) -> None:
     if node.tag not in known:
         tag = node.tag.replace(TAG, "!!")
-        raise _refused(node, f"the tag {_shown(tag)} is not used here; leave it out")
+        raise _refused(node, f"the tag {shown(tag)} is not used here; leave it out")
 
 
 def _mapping(node: MappingNode) -> dict[Scalar, YamlData]:
@@ -205,7 +197,7 @@ def _mapping(node: MappingNode) -> dict[Scalar, YamlData]:
     for key_node, value_node in node.value:
         key = _key(key_node)
         if key in seen:
-            raise _refused(key_node, f"{_shown(key)} is given twice")
+            raise _refused(key_node, f"{shown(key)} is given twice")
         seen.add(key)
         if key_node.tag == MERGE:
             merged = _merged(value_node)
@@ -255,60 +247,6 @@ def _merges(pair: tuple[Node, Node]) -> bool:
     return bool(pair[0].tag == MERGE)
 
 
-def _text(text: str) -> str:
-    """Join the halves of characters, as JSON escapes them."""
-    if "\0" in text:
-        raise YamlError("a text cannot have the character U+0000")
-    if text.isascii():
-        return text
-    try:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16")
-    except UnicodeDecodeError:
-        raise YamlError("a text cannot have half of a character (a lone surrogate)") from None
-
-
-def _whole(text: str) -> int:
-    if len(text) > 3 * SHOWN or abs(int(text, 0)) > MOST_WHOLE:
-        raise YamlError(f"the whole number {_shown(text)} is too large: they end at 2**64")
-    return int(text, 0)
-
-
-def _number(text: str) -> float:
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
-def _null(text: str) -> None:
-    if not re.fullmatch(PLAIN[NULL], text):
-        raise ValueError(text)
-
-
-def _leading_zeros(text: str) -> None:
-    number = re.sub("^([-+]?)[0_]+(?=.)", r"\1", text)
-    raise YamlError(
-        f"readers of YAML disagree on leading zeros as in {_shown(text)}: write"
-        f" {number if len(number) <= SHOWN else 'it without them'} for a number, or quotes for text"
-    )
-
-
-def _base_60(text: str) -> None:
-    raise YamlError(
-        f"readers of YAML disagree on {_shown(text)}, a number in base 60 or text: write the number"
-        " itself, or quotes for text"
-    )
-
-
-SCALARS: Mapping[str, Callable[[str], Scalar]] = {
-    STR: _text,
-    INT: _whole,
-    FLOAT: _number,
-    BOOL: lambda text: {"true": True, "false": False}[text.lower()],
-    NULL: _null,
-    MERGE: str,
-    LEADING_ZEROS: _leading_zeros,
-    BASE_60: _base_60,
-}
-
-
 def _refused(node: Node, problem: str) -> YamlError:
     return YamlError(problem, _line(node))
 
@@ -319,12 +257,6 @@ def _line(node: Node) -> int:
 
 def _too_long() -> YamlError:
     return YamlError(f"more than {MOST_BYTES >> 10} KiB")
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else str(value)
-    short = text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-5:]}"
-    return repr(short)
 
 
 def _code(character: int | str | bytes) -> str:

@@ -39,7 +39,7 @@ def plan_command(file: str, overrides: Sequence[str], list_trials: bool, state_r
     """
     plan = load_plan(file, overrides, state_root, is_here=True)
     from sweeps.execution.overview import finished_trials
-    from sweeps.planning.earlier import earlier_here
+    from sweeps.planning.earlier import earlier_timings
     from sweeps.planning.estimate import estimate
     from sweeps.planning.forecast import SearchForecast
     from sweeps.records.state import state_at
@@ -52,7 +52,7 @@ def plan_command(file: str, overrides: Sequence[str], list_trials: bool, state_r
     check_this_machine(plan.sweep.resources)  # before anything is timed
     with phase("timing some steps of the trials"):
         coming = SearchForecast.of(plan, done.to_come(plan))
-        cost = estimate(done.left(plan), plan.corpus, coming, earlier_here(state), plan.trials)
+        cost = estimate(done.left(plan), plan.corpus, coming, earlier_timings(state), plan.trials)
     meter = GpuMeter(measured_here, pack_sizes_here)
     allocation = allocate(plan, plan.trials, cost, [local_node()], meter)
     _show_trials(plan, done, allocation)

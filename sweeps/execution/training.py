@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sweeps.cluster.ray_environment import prepare_ray, scratch_folder
 from sweeps.execution.progress import Before, Progress
 from sweeps.execution.run import RunContext
-from sweeps.planning.earlier import earlier_here
+from sweeps.planning.earlier import earlier_timings
 from sweeps.planning.estimate import Estimate, estimate
 from sweeps.planning.forecast import SearchForecast
 from sweeps.process.phases import phase
@@ -67,7 +67,7 @@ def _estimate(run: RunContext, queue: Queue, done: int) -> Estimate:
     plan = run.plan
     coming = SearchForecast.of(plan, _to_come(run, queue, done))
     with phase("timing some steps of the trials", run.say):
-        return estimate(queue.waiting, plan.corpus, coming, earlier_here(run.state))
+        return estimate(queue.waiting, plan.corpus, coming, earlier_timings(run.state))
 
 
 def _to_come(run: RunContext, queue: Queue, done: int) -> int:

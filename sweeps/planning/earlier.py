@@ -62,7 +62,7 @@ class EarlierTimings:
         return self.timings.get(_shape(params, trial.corpus_digest))
 
 
-def earlier_here(state: State) -> EarlierTimings:
+def earlier_timings(state: State) -> EarlierTimings:
     """Read the timings of all sweeps in a state directory; damaged outboxes are skipped.
 
     Only trials with two or more evaluations count: the time between two of them, without the

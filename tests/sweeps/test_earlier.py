@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeps.planning.earlier import StepTiming, earlier_here
+from sweeps.planning.earlier import StepTiming, earlier_timings
 from sweeps.planning.plan import Plan
 from sweeps.planning.planner import make_plan
 from sweeps.records.events import TrialEvent
@@ -74,7 +74,7 @@ def test_steps_and_evaluations_of_all_sweeps_count_by_their_median(
 ) -> None:
     for number, step_s in enumerate((0.1, 0.2, 0.4)):
         trained(f"sweep{number}", step_s, 10 * step_s)
-    earlier = earlier_here(state)
+    earlier = earlier_timings(state)
     for trial in made.trials:
         timing = earlier.of(trial)
         assert timing is not None
@@ -85,7 +85,7 @@ def test_settings_that_cost_nothing_may_differ_and_others_may_not(
     state: State, made: Plan, trained: Trained
 ) -> None:
     trained("first", 0.1, 1.0)
-    earlier = earlier_here(state)
+    earlier = earlier_timings(state)
     free = ["training.learning_rate=1e-3", "training.max_steps=70", "seed=5", "name=other"]
     assert all(map(earlier.of, make_plan("quickstart", [*HERE, *free], state).trials))
     for other in ("training.batch_size=32", "training.evaluation=sampled", "model.n_embd=32"):
@@ -99,13 +99,13 @@ def test_what_another_machine_took_does_not_count(
     state: State, made: Plan, trained: Trained
 ) -> None:
     trained("elsewhere", 0.1, 1.0, "one GPU")
-    assert not any(map(earlier_here(state).of, made.trials))
+    assert not any(map(earlier_timings(state).of, made.trials))
 
 
 def test_a_damaged_outbox_is_left_out(state: State, made: Plan, trained: Trained) -> None:
     trained("first", 0.1, 1.0)
     state.sweep("broken").mkdir()
     (state.sweep("broken") / OUTBOX).write_text("no database")
-    assert earlier_here(state).of(made.trials[0]) == StepTiming(
+    assert earlier_timings(state).of(made.trials[0]) == StepTiming(
         pytest.approx(0.1), pytest.approx(1.0)
     )

@@ -14,10 +14,12 @@ from click.testing import CliRunner
 
 from analysis.text.plain_yaml import parse_yaml
 from sweeps.cli.main import main
+from sweeps.planning.arms import resolve_arms
 from sweeps.planning.costs import count_parameters
 from sweeps.planning.overriding import override
 from sweeps.planning.plan import Plan
-from sweeps.planning.planner import expand
+from sweeps.planning.planner import expand, make_plan
+from sweeps.records.state import State
 from sweeps.spec.sweep_file import SweepFile, load_sweep, preset_files
 from trainables.data.corpus import Corpus, tokenise
 from trainables.data.verse import write_play
@@ -267,3 +269,43 @@ arms:
         "Net constant gate=False lr=0.01 seed=7",
     } <= named
     assert names == {"attention", "bigram", "names_a:Net", "names_b:Net"}
+
+
+def test_a_sweep_file_that_was_read_is_not_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("{name: s, corpus: embedded, arms: [{model: {variant: bigram}}]}")
+    loaded = load_sweep(str(file))
+    file.unlink()
+    made = make_plan(str(file), ["seed=7"], State(tmp_path), loaded=loaded)
+    assert [trial.seed for trial in made.trials] == [7]
+    assert made.command == f"sweeps run {file} seed=7"
+    with pytest.raises(UserError, match=r"there is no sweep file .*sweep\.yaml"):
+        make_plan(str(file), [], State(tmp_path))
+
+
+def test_an_arm_is_resolved_to_fixed_compared_and_tuned_settings(corpus: Corpus) -> None:
+    text = """
+name: s
+training: {max_steps: 10, block_size: 4}
+arms:
+  - model: {variant: bigram}
+  - model: {variant: attention, n_embd: 8}
+    training: {max_steps: 20}
+    grid: {model.pe_type: [rope, randn], training.block_size: [8]}
+    search: {training.learning_rate: {low: 1, high: 2}}
+"""
+    first, arm = resolve_arms(validate(SweepFile, parse_yaml(text), "test"), corpus, "test")
+    assert (first.variant, first.where, first.grid, first.space) == (
+        "bigram", "test: arms[0]", {}, {}
+    )  # fmt: skip
+    assert first.combinations() == [{}]
+    assert arm.fixed["training"] == {"max_steps": 20, "block_size": 4}
+    assert type(arm.space["training.learning_rate"].low) is float
+    last = arm.combinations()[-1]
+    assert last == {"model.pe_type": "randn", "training.block_size": 8}
+    settings = arm.settings(last)
+    assert settings["model"] == {"variant": "attention", "n_embd": 8, "pe_type": "randn"}
+    assert settings["training"] == {"max_steps": 20, "block_size": 8}
+    defaults = arm.defaults(settings)
+    assert (defaults["training.block_size"], defaults["training.eval_every"]) == (8, 500)
+    assert arm.fixed["model"] == {"variant": "attention", "n_embd": 8}, "it is not changed"

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from sweeps.records.events import TrialEvent
+from sweeps.records.events import EndCause, Kind, TrialEvent
 from sweeps.records.outbox import Outbox
 from sweeps.search.queue import Queue
 from sweeps.search.replay import learn
 from sweeps.search.search import Search
-from sweeps.search.warm_start import Observation
+from sweeps.search.warm_start import Observation, from_outbox, unknown_in_outbox
 from tests.sweeps.searches import STEPS, SWEEP, continued, plan, record, search, studies, valley
 from tests.sweeps.simulation import DriverDiedError, Simulation
 from trainables.config import TrialConfig, canonical
@@ -400,6 +401,20 @@ def test_of_several_seeds_all_must_have_been_observed() -> None:
     one, two = (arm.configure(values, seed) for seed in (1337, 1338))
     assert learn(study, {one.key: observed(one)}) == 0
     assert learn(study, {t.key: observed(t) for t in (one, two)}) == 1
+
+
+def test_a_trial_that_stopped_because_of_another_seed_shows_nothing(tmp_path: Path) -> None:
+    causes = {"a": EndCause.PRUNED, "b": EndCause.SEED_FAILED, "c": EndCause.DIVERGED}
+    with closing(Outbox(tmp_path / "outbox.db", "made-up")) as outbox:
+        content = {"name": "made up", "params": {"n_embd": "4"}, "tags": {"stage": "search"}}
+        outbox.describe({}, dict.fromkeys(causes, content))
+        for key, cause in causes.items():
+            kind: Kind = "failed" if cause == EndCause.DIVERGED else "stopped"
+            outbox.record(TrialEvent(key, kind, reason="words", cause=cause))
+        assert from_outbox(outbox, known=()) == {
+            "a": Observation("made-up", "a", {"n_embd": "4"}, [], "words")
+        }
+        assert unknown_in_outbox(outbox, known=("a",)).keys() == {"b", "c"}
 
 
 def test_a_lost_journal_is_made_again_from_the_trials_of_the_sweep(tmp_path: Path) -> None:

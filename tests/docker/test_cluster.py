@@ -150,7 +150,7 @@ def test_a_sweep_survives_a_machine_is_stopped_and_resumed(service: Service) -> 
     runs = service.runs("quickstart")
     assert [run.info.status for run in runs] == ["FINISHED"] * 38
     assert len({run.data.tags["key"] for run in runs}) == 38
-    assert all(len(steps) == len(set(steps)) == 2 for steps in service.steps(runs))
+    assert all(len(steps) == len(set(steps)) == 3 for steps in service.steps(runs))
 
     table = service.sweeps("rankings", "quickstart", name="analysis")
     assert table.returncode == 0, table.stdout + table.stderr

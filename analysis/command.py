@@ -139,7 +139,7 @@ def conclusions(
     from analysis.claims.tables import write_conclusions
     from analysis.trials.confirmed import judged
     from analysis.trials.loading import is_table
-    from analysis.trials.trials_csv import write_trials
+    from analysis.trials.trials_csv import write_trials_csv
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
@@ -151,7 +151,10 @@ def conclusions(
     _say_conclusions(found, trials, uri)
     folder = out or state / "reports" / trials.experiment
     source = experiment if is_table(experiment) else ""
-    for path in (*write_conclusions(found, folder), write_trials(judged(trials), folder, source)):
+    for path in (
+        *write_conclusions(found, folder),
+        write_trials_csv(judged(trials), folder, source),
+    ):
         say(str(path))
     if any(conclusion.verdict != "SUPPORTED" for conclusion in found):
         context.exit(1)
@@ -208,7 +211,7 @@ def report(
     from analysis.trials.confirmed import judged
     from analysis.trials.loading import is_table, load_curves
     from analysis.trials.mlflow_store import attach
-    from analysis.trials.trials_csv import write_trials
+    from analysis.trials.trials_csv import write_trials_csv
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
@@ -219,7 +222,7 @@ def report(
     paths = made.write(folder)
     write_tables(named | study_tables(trials), folder)
     write_conclusions(found, folder)
-    write_trials(judged(trials), folder, experiment if is_table(experiment) else "")
+    write_trials_csv(judged(trials), folder, experiment if is_table(experiment) else "")
     if trials.sweep:
         attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)
     for path in paths:

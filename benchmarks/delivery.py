@@ -71,7 +71,7 @@ class FilledOutbox:
 
 
 @dataclass(frozen=True)
-class StoredRun:
+class RunWithMetrics:
     """A run in a store."""
 
     run: Run
@@ -111,15 +111,15 @@ def run(options: BenchmarkOptions) -> None:
     )
 
 
-def contents_of(client: MlflowClient) -> Iterator[StoredRun]:
+def contents_of(client: MlflowClient) -> Iterator[RunWithMetrics]:
     """Yield the runs of trials in a store."""
     (experiment_id,) = sweep_experiments(client, SWEEP).values()
     for run in runs_of(client, experiment_id, "trial"):
         histories = [client.get_metric_history(run.info.run_id, name) for name in run.data.metrics]
-        yield StoredRun(run, [metric for history in histories for metric in history])
+        yield RunWithMetrics(run, [metric for history in histories for metric in history])
 
 
-def write_one_by_one(uri: str, contents: Sequence[StoredRun]) -> float:
+def write_one_by_one(uri: str, contents: Sequence[RunWithMetrics]) -> float:
     """Write runs into a new store, a call for each value, and return the seconds."""
     client = mlflow_client(uri)
     started = time.perf_counter()

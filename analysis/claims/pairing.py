@@ -49,7 +49,7 @@ class Pair:
     differs: tuple[str, ...]  # the settings of `despite` in which they do
 
 
-def configurations(trials: Trials, table: pd.DataFrame) -> list[Configuration]:
+def group_by_seed(trials: Trials, table: pd.DataFrame) -> list[Configuration]:
     """Return the configurations of some trials, in the order of their settings.
 
     Raises:

@@ -65,7 +65,9 @@ def by_pairs(tokens_N: Tensor, vocab_size: int) -> Tensor:
     return counts_VV.view(vocab_size, vocab_size)
 
 
-def counted(tokens_N: Tensor, vocab_size: int, devices: Sequence[torch.device]) -> list[Counted]:
+def time_counting(
+    tokens_N: Tensor, vocab_size: int, devices: Sequence[torch.device]
+) -> list[Counted]:
     """Time each way on the first `LOOP_TOKENS` tokens, and the fast ones on all of them.
 
     The tokens are there before the clock starts: as a list for the loops, on the device for the

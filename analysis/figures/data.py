@@ -76,7 +76,7 @@ class Configurations:
         return pd.DataFrame(found, index=chosen, columns=["mean", "low", "high", "n"])
 
 
-def configurations(trials: Trials) -> Configurations | None:
+def configurations_to_draw(trials: Trials) -> Configurations | None:
     """Group trials that differ in the seed only, and choose axes.
 
     Those that bear on a conclusion; where there are none, those that a search picked and did not

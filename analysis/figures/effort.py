@@ -80,7 +80,7 @@ def _draw_studies(axes: Axes, table: pd.DataFrame, many: bool) -> None:
         axes.step(grid, _median_at(grid, [c for _, c in curves]), "k", where="post", lw=1.8)
 
 
-def front(trials: Trials) -> Figure | None:
+def pareto_figure(trials: Trials) -> Figure | None:
     """Draw val_loss over each other objective, with the Pareto front of both."""
     others = [name for name in objectives(trials) if name != "val_loss"]
     table = suggestions(trials)

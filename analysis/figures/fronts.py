@@ -14,7 +14,7 @@ SAME_TIME = 0.1  # of a time: machines repeat one no better
 MEASURED = ("training_seconds", "val_loss")
 
 
-def front(shown: Configurations, known: pd.DataFrame) -> pd.DataFrame:
+def cost_front(shown: Configurations, known: pd.DataFrame) -> pd.DataFrame:
     """Return the configurations that are cheaper or better than others, by more than noise.
 
     From the cheapest on, each step is the cheapest that has a lower loss than the one before, by

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.data import ceiling, number
-from analysis.figures.effort import cost_of_search, front
+from analysis.figures.effort import cost_of_search, pareto_figure
 from analysis.figures.style import COLOURS, GREY, LOSS, as_figure, set_scale
 from analysis.results.studies import chosen, suggestions
 from analysis.statistics import Floats
@@ -44,7 +44,7 @@ def search_figures(trials: Trials) -> list[Figure | None]:
     tried = _tried(trials)
     if tried is None:
         return []
-    return [slices(tried), parallel(tried), cost_of_search(trials), front(trials)]
+    return [slices(tried), parallel(tried), cost_of_search(trials), pareto_figure(trials)]
 
 
 def slices_of(trials: Trials, columns: int) -> Figure | None:
@@ -183,9 +183,9 @@ def _set_ticks(axes: Axes, tried: Tried, name: str, words: Sequence[str]) -> Non
 
 def _slices_caption(tried: Tried, panels: int) -> str:
     counts = [
-        f"{number} {mark}"
+        f"{suggested} {mark}"
         for outcome, mark in MARKS.items()
-        if (number := int((tried.table["outcome"] == outcome).sum()))
+        if (suggested := int((tried.table["outcome"] == outcome).sum()))
     ]
     text = (
         f"The suggestions{tried.of_studies} over each setting that was chosen: {', '.join(counts)}."

@@ -32,7 +32,7 @@ from analysis.trials.table import (
     of_trials,
     typed,
 )
-from analysis.trials.trials_csv import read_trials
+from analysis.trials.trials_csv import read_trials_csv
 
 if TYPE_CHECKING:
     from analysis.trials.mlflow_store import MlflowClient, Run
@@ -66,7 +66,7 @@ def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
             file cannot be read.
     """
     if is_table(experiment):
-        return read_trials(Path(experiment))
+        return read_trials_csv(Path(experiment))
     uri = tracking_uri or store_of(None)
     with _little_garbage(), opened(uri, experiment) as (client, experiment_id):
         runs = runs_of(client, experiment_id, "trial")

@@ -37,7 +37,7 @@ NOT_STOPPED = ("false", "no", "0")
 MOST_SHOWN = 80  # characters of a cell
 
 
-def read_trials(path: Path) -> Trials:
+def read_trials_csv(path: Path) -> Trials:
     """Read a file with a row a trial.
 
     Raises:
@@ -70,7 +70,7 @@ def read_trials(path: Path) -> Trials:
     return Trials(path.stem, table, params, planned=table.iloc[:0] if planned else None)
 
 
-def write_trials(trials: Trials, folder: Path, source: str = "") -> Path:
+def write_trials_csv(trials: Trials, folder: Path, source: str = "") -> Path:
     """Write ``trials.csv``: the same claims have the same verdicts on it.
 
     Args:

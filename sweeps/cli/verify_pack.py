@@ -64,20 +64,20 @@ def _compare(
         packs: to compare.
         available: number of packs that the sweep has.
     """
-    from sweeps.execution.verify_pack import compare
+    from sweeps.execution.verify_pack import compare_packs
     from sweeps.planning.estimate import estimate
 
     trials = [trial for pack in packs for trial in pack]
     takes_s = 2 * estimate(trials, corpus).seconds(1)  # in packs, and alone
-    of = f" of {available}" if len(packs) < available else ""
+    of_all = f" of {available}" if len(packs) < available else ""
     fewer = "; --packs 1 compares one" if len(packs) > 1 else ""
     say(
-        f"compare {len(packs)}{of} packs, {len(trials)} trials, twice each: about"
+        f"compare {len(packs)}{of_all} packs, {len(trials)} trials, twice each: about"
         f" {duration(takes_s)} on this machine{fewer}"
     )
     compared: list[PackComparison] = []
     started_s = time.monotonic()
-    for pack in compare(corpus, packs):
+    for pack in compare_packs(corpus, packs):
         compared.append(pack)
         left = len(packs) - len(compared)
         left_s = (time.monotonic() - started_s) / len(compared) * left

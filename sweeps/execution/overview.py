@@ -104,8 +104,8 @@ def settle_orphans(
 
 def in_words(orphan: LocalSweep) -> str:
     """Return a line about a sweep whose driver was killed, with the command that continues it."""
-    again = f" ({orphan.command})" if orphan.command else ""
-    return f"the driver of {orphan.sweep} was killed; continue it by its command{again}"
+    command = f" ({orphan.command})" if orphan.command else ""
+    return f"the driver of {orphan.sweep} was killed; continue it by its command{command}"
 
 
 def _read(state: State, name: str) -> LocalSweep:

@@ -181,7 +181,7 @@ def _basis(remembered: int, shapes: int, predicted: int) -> str:
         "from timed steps": timed,
         "predicted by operations and bytes": predicted,
     }
-    texts = [f"{how} ({count} of {shapes} shapes)" for how, count in parts.items() if count]
+    texts = [f"{source} ({count} of {shapes} shapes)" for source, count in parts.items() if count]
     return texts[0].partition(" (")[0] if len(texts) == 1 else ", ".join(texts)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from analysis.claims.claim import Claim, Selection, listed_values
 from analysis.claims.claim_errors import ClaimError
 from analysis.claims.contrast import DIFFERENCE, Contrast, measured, resolution_of
-from analysis.claims.pairing import configurations, label, pairs, varying
+from analysis.claims.pairing import group_by_seed, label, pairs, varying
 from analysis.trials.selection import select
 from analysis.trials.table import Trials
 
@@ -45,7 +45,7 @@ class Better(Claim):
         every_seed = () if trials.plan_known else pd.concat(sides)["seed"].unique()
         coarsest = resolution_of(*sides)
         what = f"{_in_words(self.better)} - {_in_words(self.worse)}"
-        ours, theirs = (configurations(trials, side) for side in sides)
+        ours, theirs = (group_by_seed(trials, side) for side in sides)
         vary, others_vary = varying(ours), varying(theirs)
         for two in pairs(ours, theirs, self.compared, self.despite):
             cell = label({name: two.better.settings[name] for name in vary})

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from analysis.claims.claim import PAIRED_BY_SEED, Claim, KeyPath
 from analysis.claims.claim_errors import ClaimError, ConfoundedError
 from analysis.claims.contrast import ABSENT, DIFFERENCE, Contrast, measured, resolution_of
-from analysis.claims.pairing import Configuration, configurations, differ, differ_in, label
+from analysis.claims.pairing import Configuration, differ, differ_in, group_by_seed, label
 from analysis.statistics import Floats
 from analysis.trials.selection import Value, as_in
 from analysis.trials.table import Trials
@@ -113,7 +113,7 @@ class FactorClaim(Claim):
         rows = table[table[self.factor].isin(list(compared))]
         coarsest = resolution_of(*(level for _, level in rows.groupby(self.factor)))
         every_seed = () if trials.plan_known else rows["seed"].unique()
-        for cell, by_level in self._cells(configurations(trials, table), compared):
+        for cell, by_level in self._cells(group_by_seed(trials, table), compared):
             present = {*named, *(by_level if trials.plan_known else compared)}
             for comparison in self.comparisons(named, compared, present):
                 sides = [by_level.get(level, ABSENT) for level in comparison.levels]

@@ -1,4 +1,4 @@
-"""What the trials say of claims."""
+"""Tests of claims on the trials, with the evidence for each verdict."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NOTHING = Interval(nan, nan, nan, 0)
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What the trials say of a claim; differences in nats per character, negative in its favour.
+    """Verdict on a claim, with its evidence. Differences are in nats; negative ones support it.
 
     All but the verdict is computed at its first use.
     """
@@ -58,12 +58,12 @@ class Conclusion:
 
     @property
     def statement(self) -> str:
-        """The claim in words; where it asks which level is best, with the answer."""
+        """The claim in words; for `best: any`, with the level that is best."""
         return self.claim.statement(self.lowest_first, self.verdict == "SUPPORTED")
 
     @property
     def lowest_first(self) -> list[Value | None]:
-        """The levels by their mean loss, where the claim asks which is best; else empty."""
+        """The levels by their mean loss, for `best: any`; else empty."""
         return [conclusion.contrasts[0].candidate for conclusion in self.ranked]
 
     @property
@@ -97,7 +97,7 @@ class Conclusion:
 
     @cached_property
     def simultaneous(self) -> Interval:
-        """The interval of `effect`, so wide that those of all of `basis` hold at once with 90 %."""
+        """The interval of `effect`, widened so that all those of `basis` hold at once with 90 %."""
         return self._interval(of=len(self.basis) * self.decision.among)
 
     def _interval(self, of: int) -> Interval:
@@ -142,12 +142,12 @@ class Conclusion:
 
     @property
     def differs(self) -> dict[str, int]:
-        """In how many differences the sides also differ in a setting, by its name."""
+        """Number of differences whose sides also differ in a setting, by its name."""
         return dict(Counter(name for contrast in self.contrasts for name in contrast.differs))
 
     @property
     def repeated(self) -> int:
-        """Seeds that are left out, as they repeat the losses of another one."""
+        """Seeds that are left out because they repeat the losses of another seed."""
         return sum(contrast.repeated for contrast in self.contrasts)
 
     @property
@@ -216,11 +216,11 @@ def _check_tuned(claim: Claim, tuned: set[str]) -> None:
 
 
 def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
-    """Return what the contrasts of a claim say.
+    """Return the conclusion on a claim from its contrasts.
 
-    Of a claim that asks which level is best, each level is held against all others. It is SUPPORTED
-    if a level passes all its tests at 5 % / number of levels: it is chosen by the losses that test
-    it. It is NOT SUPPORTED if each level by itself is: so none is best.
+    For `best: any` each level is compared with all others. The claim is SUPPORTED if a level passes
+    all its tests at 5 % / number of levels, because the losses that choose the level also test it.
+    It is NOT SUPPORTED if that is the verdict on every single level.
     """
     alternatives = claim.alternatives(contrasts)
     if not alternatives:

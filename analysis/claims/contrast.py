@@ -104,7 +104,7 @@ def measured(
 
 
 def _provenance(rows: Sequence[Sequence[Run]]) -> tuple[str, ...]:
-    """Return the names in PROVENANCE in which the runs of some seed are known to differ."""
+    """Return the entries of PROVENANCE that are known to differ between runs of one seed."""
     return tuple(
         name
         for at, name in enumerate(PROVENANCE)
@@ -113,10 +113,10 @@ def _provenance(rows: Sequence[Sequence[Run]]) -> tuple[str, ...]:
 
 
 def resolution_of(*sides: pd.DataFrame) -> float:
-    """Return to what losses were rounded, in nats: the coarsest side, where they differ.
+    """Return the step to which losses were rounded, in nats; of several sides the coarsest.
 
-    A few losses may be multiples of more than they were rounded to by chance, so a side counts by
-    itself only if it has enough different losses.
+    A few losses may by chance be multiples of a larger step, so a side is examined alone only if it
+    has enough different losses.
     """
     known = [side[LOSS].dropna() for side in sides]
     if not any(map(len, known)):

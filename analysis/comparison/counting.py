@@ -22,7 +22,7 @@ PAIRS = "a tensor, vectorised: the pairs that occur (`count_pairs`)"
 
 @dataclass(frozen=True)
 class Counted:
-    """Time of a way of counting, on a device, over the first so many tokens of the text."""
+    """Time of a way of counting on a device, over the first `tokens` tokens of the text."""
 
     way: str
     device: str
@@ -70,7 +70,7 @@ def time_counting(
 ) -> list[Counted]:
     """Time each way on the first `LOOP_TOKENS` tokens, and the fast ones on all of them.
 
-    The tokens are there before the clock starts: as a list for the loops, on the device for the
+    The tokens are prepared before the clock starts: as a list for the loops, on the device for the
     others.
 
     Raises:

@@ -117,10 +117,10 @@ def comparison_of(
         experiment: its name.
         tracking_uri: of the MLflow store.
         corpora: the cache of downloaded corpora.
-        progress: takes a line on each thing that is measured, before it is.
+        progress: called with a line about each measurement, before it starts.
 
     Raises:
-        AnalysisError: a run, its model or the corpus cannot be had, or the runs differ in more than
+        AnalysisError: a run, its model or the corpus is missing, or the runs differ in more than
             width and seed.
     """
     busy = load_in_words()

@@ -103,7 +103,7 @@ def _left_out(drawn: pd.DataFrame, references: pd.DataFrame, known: pd.DataFrame
 
 
 def cost(shown: Configurations, width: float = 9) -> Figure | None:
-    """Draw losses over training time with their Pareto front; so many inches wide."""
+    """Draw losses over training time with their Pareto front, `width` inches wide."""
     known = shown.table[is_finite(shown.table["training_seconds"])]
     if len(known) < 2:
         return None

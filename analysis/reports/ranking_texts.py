@@ -15,7 +15,7 @@ from analysis.trials.table import Trials
 MOST_ROWS = 20  # of the ranking
 MORE = "--markdown and --csv print all"
 MOST_IN_GRID = 12  # rows and columns
-MOST_MEANS = 3  # settings of which means are said
+MOST_MEANS = 3  # settings whose means are shown
 MEAN_WIDTH = 55  # characters of the levels and their means in a line
 MEAN_DECIMALS = 4
 NOT_SHOWN = ["train_loss", "best_val_loss", "training_seconds", "run_ids"]
@@ -56,8 +56,8 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
         table: of `analysis.pivot`, where the best of each group comes first.
 
     Returns:
-        Words: in each row a star at the lowest val_loss. Empty where it has more columns than a
-        terminal has room for.
+        Words: in each row a star at the lowest val_loss. Empty if it has more columns than fit on
+        a terminal.
     """
     settings = list(table.columns[: table.columns.get_loc("n")])
     *others, by = settings
@@ -119,7 +119,7 @@ def means_in_words(means: pd.DataFrame) -> list[str]:
 
 
 def not_ranked(trials: Trials) -> str:
-    """Return how many trials are not ranked, and why; empty where all are."""
+    """Return how many trials are not ranked, and why; empty if all are."""
     rest = {outcome: n for outcome, n in trials.outcomes.items() if outcome != "FINISHED"}
     whole = int((trials.finished["stopped"] == "").sum())
     if lost := trials.outcomes.get("FINISHED", 0) - whole:

@@ -38,7 +38,7 @@ MOST_SHOWN = 80  # characters of a cell
 
 
 def read_trials_csv(path: Path) -> Trials:
-    """Read a file with a row a trial.
+    """Read a file with one row for each trial.
 
     Raises:
         AnalysisError: it cannot be read, lacks the losses, or a cell says what it cannot mean.
@@ -54,7 +54,9 @@ def read_trials_csv(path: Path) -> Trials:
         table[name] = table[name].fillna("") if name in table else ""
     table["status"] = _words(path, table["status"], STATUSES).replace("", "FINISHED")
     if not (table["val_loss"].notna() | (table["status"] != "FINISHED")).any():
-        raise AnalysisError(f"{path} has no val_loss; expected a row a trial with that column")
+        raise AnalysisError(
+            f"{path} has no val_loss; expected one row for each trial with that column"
+        )
     table["stage"] = _words(path, table["stage"], STAGES)
     table["stopped"] = table["stopped"].mask(_is_one_of(table["stopped"], NOT_STOPPED), "")
     _check_seeds(path, table)

@@ -20,7 +20,7 @@ Side = Annotated[Selection, Field(min_length=1)]
 
 
 class Better(Claim):
-    """Each configuration of a selection is better than each of another that agrees with it."""
+    """Each configuration of `better` has a lower loss than its partners of `worse`."""
 
     keys: ClassVar[tuple[str, ...]] = ("better", "worse")
 
@@ -38,7 +38,7 @@ class Better(Claim):
         return {**super().selections, "better": self.better, "worse": self.worse}
 
     def contrasts(self, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
-        """Compare the configurations that agree in all else, and in `despite` as far as may be."""
+        """Compare configurations that agree otherwise, as far as possible in `despite` too."""
         sides = better, worse = select(table, self.better), select(table, self.worse)
         if shared := better.index.intersection(worse.index).size:
             raise ClaimError(f"{shared} trials are both better and worse", "worse")

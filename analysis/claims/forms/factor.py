@@ -1,4 +1,4 @@
-"""Base of the forms with a factor: they compare levels of a setting, all else held fixed."""
+"""Base of the forms with a factor: they compare levels of one setting, all others held fixed."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class FactorClaim(Claim):
     def _cells(
         self, found: Sequence[Configuration], compared: Collection[Value]
     ) -> list[tuple[str, Cell]]:
-        """Return configurations that agree in all but the factor and `despite`, by their levels.
+        """Return configurations that agree except in the factor and `despite`, by their levels.
 
         Raises:
             ClaimError: a level has several.
@@ -190,12 +190,12 @@ class OpenClaim(FactorClaim):
 
 
 class DirectedClaim(OpenClaim):
-    """A claim about what a higher level does: the factor is a number."""
+    """A claim about the effect of a higher level; the factor is a number."""
 
     @property
     @abstractmethod
     def direction(self) -> Direction:
-        """Where the loss should go as the level goes up."""
+        """How the loss should change with the level: falling or rising."""
 
     def contrasts(self, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
         """Compare levels of the factor cell by cell, if it is a number in every trial."""

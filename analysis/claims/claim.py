@@ -57,7 +57,7 @@ class Claim(BaseModel, ABC):
             raise ValueError(f"{same[0]!r} is compared, so it differs anyway: not in `despite`")
         return self
 
-    # What it compares.
+    # Which trials it compares.
 
     @property
     @abstractmethod
@@ -141,7 +141,7 @@ class Claim(BaseModel, ABC):
             contrast, self.tests_for(contrast), self.tests_against(contrast), seeds, level
         )
 
-    # What it is in words.
+    # The claim in words.
 
     @property
     def favoured(self) -> str:

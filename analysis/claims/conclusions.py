@@ -49,7 +49,7 @@ class Conclusion:
     contrasts: tuple[Contrast, ...]
     basis: tuple[Contrast, ...]  # those that decide: of the cells, or of averages over cells
     confounded: str = ""  # why nothing was compared
-    ranked: tuple[Conclusion, ...] = ()  # of each level, where it asks which is best: lowest first
+    ranked: tuple[Conclusion, ...] = ()  # `best: any`: one of each level, lowest mean first
 
     @property
     def verdict(self) -> Verdict:

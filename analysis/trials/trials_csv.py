@@ -1,7 +1,7 @@
 """Trials in a CSV file, written by people or beside a report.
 
-A setting is missing where its cell is empty, and nowhere else: None, NA and null are levels as any
-other. In the other columns such words say that there is nothing.
+Only an empty cell is a missing setting: None, NA and null are levels like any other. In columns
+that are not settings, such words mean a missing value.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from analysis.trials.table import (
 )
 
 TRIALS = "trials.csv"
-PLANNED = "planned"  # how many rows a table has that lacks no trial of its plan
-OURS = (*IDENTITY, "status", *TAGS, *METRICS, PLANNED)  # columns that are no settings
+PLANNED = "planned"  # the number of rows of a table that has every planned trial
+OURS = (*IDENTITY, "status", *TAGS, *METRICS, PLANNED)  # columns that are not settings
 STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING", "SCHEDULED", WAITING)
 STAGES = ("search", "confirm")
 NOTHING = ("na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none")
@@ -41,7 +41,7 @@ def read_trials_csv(path: Path) -> Trials:
     """Read a file with one row for each trial.
 
     Raises:
-        AnalysisError: it cannot be read, lacks the losses, or a cell says what it cannot mean.
+        AnalysisError: it cannot be read, lacks the losses, or a cell has an impossible value.
     """
     table = read_csv(path)
     _check_spelling(path, table.columns)
@@ -73,12 +73,12 @@ def read_trials_csv(path: Path) -> Trials:
 
 
 def write_trials_csv(trials: Trials, folder: Path, source: str = "") -> Path:
-    """Write ``trials.csv``: the same claims have the same verdicts on it.
+    """Write ``trials.csv``, on which claims get the same verdicts as on these trials.
 
     Args:
-        trials: as they are judged (see `analysis.trials.confirmed`).
-        folder: is made if need be.
-        source: the file that they were read from; it is not written over.
+        trials: those that claims are tested on (see `analysis.trials.confirmed`).
+        folder: created if it does not exist.
+        source: the file that they were read from, which is not replaced.
     """
     path = folder / TRIALS
     if path.exists() and source and path.samefile(source):
@@ -136,7 +136,7 @@ def _check_seeds(path: Path, table: pd.DataFrame) -> None:
 
 
 def _check_once(path: Path, table: pd.DataFrame, name: str) -> None:
-    """Refuse two rows of one trial, such as copied ones."""
+    """Refuse two rows of the same trial, such as a copied row."""
     if name == "name" or name not in table:
         return
     cells = table[name].dropna()
@@ -145,7 +145,7 @@ def _check_once(path: Path, table: pd.DataFrame, name: str) -> None:
 
 
 def _whole_plan(path: Path, table: pd.DataFrame) -> bool:
-    """Return whether the file has a row for each trial that was planned, as its column says."""
+    """Return whether the file has a row for each planned trial, by its column with their number."""
     cells = table.pop(PLANNED) if PLANNED in table else pd.Series(dtype=str)
     if cells.isna().all():
         return False
@@ -166,7 +166,7 @@ def _refuse(path: Path, cells: pd.Series, index: Any, why: str) -> NoReturn:
         path: of the file.
         cells: a column of it.
         index: of the cell: a number, which pandas types as Any.
-        why: the cell is refused.
+        why: the reason, in words.
 
     Raises:
         AnalysisError: always.

@@ -46,7 +46,7 @@ class Progress:
         cost: Estimate,
         total: int | None,
         before: Before,
-        what_comes: str,
+        remaining_in_words: str,
     ) -> None:
         """Begin to count where earlier runs ended.
 
@@ -54,12 +54,12 @@ class Progress:
             plan: of the sweep; gives trials their names.
             queue: has the trials of this run.
             cost: estimate of the trials of this run, by which the time left is reckoned.
-            total: how many trials the sweep will have, or None if nobody knows.
+            total: how many trials the sweep will have, or None if unknown.
             before: what earlier runs did.
-            what_comes: what this run will do, such as "60 suggestions in 1 study, 2 at once".
+            remaining_in_words: what this run does, as "60 suggestions in 1 study, 2 at once".
         """
         self._plan, self._queue, self._cost = plan, queue, cost
-        self._total, self._before, self._what_comes = total, before, what_comes
+        self._total, self._before, self._what_comes = total, before, remaining_in_words
         self._trials: dict[str, TrialConfig] = {}  # those that ran, by key
         self._started_s = self._printed_s = time.monotonic()
         self.running: dict[str, int] = {}  # step by key

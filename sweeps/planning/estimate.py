@@ -51,7 +51,7 @@ class Estimate:
     basis: str = ""  # the sources of the estimate, in words
 
     def seconds(self, at_once: int) -> float:
-        """Return the expected seconds of the sweep with so many trials at once."""
+        """Return the expected seconds of the sweep with `at_once` trials at once."""
         return STARTUP_S + self._slots_s(self.work_s, at_once)
 
     def range_s(self, at_once: int) -> tuple[float, float]:

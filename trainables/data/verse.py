@@ -159,7 +159,7 @@ def expand_symbol(symbol: str, grammar: Grammar, chance: Chance) -> str:
 
 
 def exchange(cast: list[str], grammar: Grammar, chance: Chance) -> Iterator[str]:
-    """Yield a question and its answer; whoever speaks comes to the front of the cast."""
+    """Yield a question and its answer; each speaker moves to the front of the cast."""
     nouns = list(grammar["NOUN"])
     theme = deal(nouns, 1, chance)
     for speech in ("ASK", "ANSWER"):
@@ -194,7 +194,7 @@ def typeset(text: str) -> str:
 
 
 def write_play(seed: int = 1337, characters: int = 1_115_000) -> str:
-    """Write a play of exactly so many characters, the last of them a newline.
+    """Write a play of exactly `characters` characters, the last of them a newline.
 
     The text depends on the arguments alone, and not on the platform or the version of Python: all
     chance comes from `Random(seed).random()`, a sequence that Python promises to keep. A shorter

@@ -52,7 +52,7 @@ def devices() -> list[torch.device]:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a GPU, or that of the CPU with its number of cores."""
+    """Return the name of a GPU, or the name of the CPU with its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     about = Path("/proc/cpuinfo")

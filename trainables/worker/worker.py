@@ -67,7 +67,7 @@ class Worker:
         self._assigned = [TrialConfig.from_dict(trial) for trial in trials]
 
     def advance(self, within_s: float) -> WorkerReport:
-        """Report where the trials resume at first, then train for so many seconds at most.
+        """Report where the trials resume at first, then train for at most `within_s` seconds.
 
         Errors of trials and of their storage become part of the report.
         """
@@ -190,7 +190,7 @@ class Worker:
 
 
 def hardware_tag(device: torch.device) -> str:
-    """Return what trains, for a tag: the GPU's name, or the kind of CPU, the threads and host."""
+    """Return the hardware of a trial for a tag: the GPU's name, or CPU type, threads and host."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, torch threads: {torch.get_num_threads()}, {platform.node()}"

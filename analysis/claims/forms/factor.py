@@ -31,7 +31,7 @@ class LevelComparison:
     what: str
     levels: Sequence[Value]
     weights: Floats  # of the losses of the levels
-    candidate: Value | None = None  # the level held to be best, where a claim asks which one is
+    candidate: Value | None = None  # `best: any`: the level that is tested as the best one
 
 
 def pair(better: Value, worse: Value, candidate: Value | None = None) -> LevelComparison:

@@ -93,15 +93,15 @@ class Conclusion:
     @cached_property
     def effect(self) -> Interval:
         """Mean difference of the weakest contrast, and its t interval at `confidence`."""
-        return self._interval(of=self.decision.among)
+        return self._interval(family=self.decision.among)
 
     @cached_property
     def simultaneous(self) -> Interval:
         """The interval of `effect`, widened so that all those of `basis` hold at once with 90 %."""
-        return self._interval(of=len(self.basis) * self.decision.among)
+        return self._interval(family=len(self.basis) * self.decision.among)
 
-    def _interval(self, of: int) -> Interval:
-        return intervals([self.weakest], of)[0] if self.weakest else NOTHING
+    def _interval(self, family: int) -> Interval:
+        return intervals([self.weakest], family)[0] if self.weakest else NOTHING
 
     @cached_property
     def bootstrap(self) -> Interval:
@@ -251,18 +251,18 @@ def _mean_difference(each: Conclusion) -> tuple[int, float]:
     return len(each.basis) - len(means), fmean(means or [inf])
 
 
-def intervals(contrasts: Sequence[Contrast], of: int = 1) -> list[Interval]:
-    """Return Student's intervals of mean differences: each end is that of a one-sided 5 % test.
+def intervals(contrasts: Sequence[Contrast], family: int = 1) -> list[Interval]:
+    """Return Student's intervals of mean differences; each end belongs to a one-sided 5 % test.
 
     Args:
-        contrasts: of which.
-        of: of how many contrasts all such intervals together hold the means with 90 % (Bonferroni).
+        contrasts: whose means the intervals hold.
+        family: number of intervals that all hold at once with 90 % (Bonferroni).
     """
     if not contrasts:
         return []
     return t_intervals(
         [contrast.differences for contrast in contrasts],
-        1 - (1 - CONFIDENCE) / of,
+        1 - (1 - CONFIDENCE) / family,
         [contrast.rounding for contrast in contrasts],
         [floor(contrast) for contrast in contrasts],
     )

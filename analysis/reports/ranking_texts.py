@@ -75,26 +75,26 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     return cells.drop(columns=[n for n in others if len(rows) > 1 and cells[n].nunique() == 1])
 
 
-def first_rows(table: pd.DataFrame, what: str, more: str = MORE) -> str:
+def first_rows(table: pd.DataFrame, rows: str, more: str = MORE) -> str:
     """Return the first rows of a table, with the columns that a screen has room for.
 
     Args:
-        table: with numbers as they are.
-        what: its rows are.
-        more: what has the others.
+        table: its numbers are rounded here.
+        rows: a word for its rows, such as "configurations".
+        more: how to see the other rows.
     """
     empty = [name for name in INTERVAL if name in table and table[name].isna().all()]
     if "left_out" in table and not table["left_out"].any():
         empty.append("left_out")
     part = table.drop(columns=[*NOT_SHOWN, *empty], errors="ignore")
     texts = {name: [in_short(v, DECIMALS.get(str(name))) for v in part[name]] for name in part}
-    return _shown(pd.DataFrame(texts).head(MOST_ROWS), what, len(part), more)
+    return _shown(pd.DataFrame(texts).head(MOST_ROWS), rows, len(part), more)
 
 
-def _shown(words: pd.DataFrame, what: str, of: int, more: str = MORE) -> str:
+def _shown(words: pd.DataFrame, rows: str, total: int, more: str = MORE) -> str:
     text = columns(list(words), words.itertuples(index=False))
-    if len(words) < of:
-        text += f"\nThe first {len(words)} of {of} {what}; {more}."
+    if len(words) < total:
+        text += f"\nThe first {len(words)} of {total} {rows}; {more}."
     return text
 
 

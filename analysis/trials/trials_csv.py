@@ -159,17 +159,17 @@ def _is_one_of(cells: pd.Series[str], words: Collection[str]) -> pd.Series[bool]
     return cells.str.strip().str.lower().isin(words)
 
 
-def _refuse(path: Path, cells: pd.Series, index: Any, why: str) -> NoReturn:
-    """Raise an error on a cell; rows are counted as a spreadsheet does.
+def _refuse(path: Path, cells: pd.Series, index: Any, reason: str) -> NoReturn:
+    """Raise an error about a cell; rows are counted as in a spreadsheet.
 
     Args:
         path: of the file.
         cells: a column of it.
         index: of the cell: a number, which pandas types as Any.
-        why: the reason, in words.
+        reason: in words.
 
     Raises:
         AnalysisError: always.
     """
     text = "" if pd.isna(cells[index]) else str(cells[index])[:MOST_SHOWN]
-    raise AnalysisError(f"{path}: row {index + 2}: {cells.name} {text!r} {why}")
+    raise AnalysisError(f"{path}: row {index + 2}: {cells.name} {text!r} {reason}")

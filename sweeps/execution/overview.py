@@ -77,7 +77,7 @@ def finished_trials(plan: Plan, state: State) -> FinishedTrials:
         return FinishedTrials(keys, text)
     return FinishedTrials(
         keys,
-        f"{text}; {found.go_done} others with results would be retired ({found.why}), which"
+        f"{text}; {found.go_done} others with results would be retired ({found.reason}), which"
         " `sweeps run` does with --retire; or give this sweep another name with name=NAME",
     )
 

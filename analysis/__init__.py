@@ -1,4 +1,4 @@
-"""What the results say: from MLflow to tables, conclusions and reports.
+"""Analysis of results: from MLflow to tables, conclusions and reports.
 
 Losses are in nats per character. ``load_trials`` reads an experiment; its docstring and those of
 `configurations`, `conclusions_table`, `contrasts_table`, `importance`, `winners`, `suggestions` and
@@ -6,9 +6,9 @@ Losses are in nats per character. ``load_trials`` reads an experiment; its docst
 
     command            the `analysis` command
     command_options    its options, and how it shows mistakes
-    folder             folders that it is given
+    folder             folders that users name
     trials             trials, from MLflow or a CSV file
-    claims             claims, and what the trials say of them
+    claims             claims, and their tests on the trials
     results            rankings, winners of a search, settings that mattered
     reports            results in words, and reports
     figures            their figures

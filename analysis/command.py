@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 4  # that are named for a claim
 CLAIMS_HELP = """\
-Hold claims against the trials of EXPERIMENT.
+Test claims on the trials of EXPERIMENT.
 
-EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Writes conclusions.csv,
-contrasts.csv and trials.csv, which has the losses by which these claims were judged. Exit
+EXPERIMENT is a sweep's name, or a CSV file with one row for each trial. Writes
+conclusions.csv, contrasts.csv and trials.csv, which has the losses that the tests use. Exit
 codes: 0 every claim is SUPPORTED; 1 some are not; 2 the request is wrong.
 
-A file of claims has one of these forms in each claim (docs/claims.md has more):
+Each claim in a file of claims has one of these forms (docs/claims.md explains them):
 
 \b
   claims:
@@ -42,10 +42,10 @@ A file of claims has one of these forms in each claim (docs/claims.md has more):
       where: {variant: attention}      # of these trials
       factor: pe_type                  # all else held fixed
       order: [rope, sinpe, randn]
-      # or   best: rope                # better than each other
+      # or   best: rope                # better than every other
       # or   best: any                 # which is best?
       # or   equal: [rope, sinpe]      # within the margin, 0.002
-      # of a number:
+      # if the factor is a number:
       # or   monotone: falling         # at each step (or rising)
       # or   trend: falling            # as a whole
       holds: in every cell             # or: on average, not in every cell
@@ -59,7 +59,7 @@ A file of claims has one of these forms in each claim (docs/claims.md has more):
 @click.group(cls=AnalysisGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bigram-sweeps")
 def main() -> None:
-    """What the results of sweeps say, read from MLflow."""
+    """Rankings, conclusions and reports of sweeps, from their runs in MLflow."""
     set_up("analysis")
 
 
@@ -73,7 +73,10 @@ def main() -> None:
 )
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print all tables as Markdown.")
 @click.option(
-    "--csv", "as_csv", is_flag=True, help="Print the ranking as CSV; with one --by that pivot."
+    "--csv",
+    "as_csv",
+    is_flag=True,
+    help="Print the ranking as CSV; with one --by, print that pivot.",
 )
 @tracking_option
 @state_option
@@ -89,8 +92,8 @@ def rankings(
 ) -> None:
     """Rank the configurations of EXPERIMENT by val_loss.
 
-    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Prints the best, and the pivot
-    with most in it; the files that it writes, CSV and Markdown, have all.
+    EXPERIMENT is a sweep's name, or a CSV file with one row for each trial. Prints the best
+    configurations and the largest pivot; writes all of them to CSV and Markdown files.
     """
     from analysis.reports.ranking_texts import not_ranked, ranking_text
     from analysis.results.ranking import markdown, tables, write_tables
@@ -134,12 +137,12 @@ def conclusions(
     state: Path,
     out: Path | None,
 ) -> None:
-    """Hold claims against the trials of an experiment; its help is CLAIMS_HELP."""
+    """Test claims on the trials of an experiment; its help is CLAIMS_HELP."""
     from analysis.claims.conclusions import check_claims
     from analysis.claims.tables import write_conclusions
     from analysis.trials.confirmed import judged
     from analysis.trials.loading import is_table
-    from analysis.trials.trials_csv import write_trials
+    from analysis.trials.trials_csv import write_trials_csv
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
@@ -151,7 +154,10 @@ def conclusions(
     _say_conclusions(found, trials, uri)
     folder = out or state / "reports" / trials.experiment
     source = experiment if is_table(experiment) else ""
-    for path in (*write_conclusions(found, folder), write_trials(judged(trials), folder, source)):
+    for path in (
+        *write_conclusions(found, folder),
+        write_trials_csv(judged(trials), folder, source),
+    ):
         say(str(path))
     if any(conclusion.verdict != "SUPPORTED" for conclusion in found):
         context.exit(1)
@@ -194,9 +200,9 @@ def report(
 ) -> None:
     """Write a report on EXPERIMENT, and attach it in MLflow.
 
-    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Writes report.html and
-    report.md, which MLflow shows in the run of the sweep; beside them the tables that the report
-    shows in part, and trials.csv with the losses by which claims were judged.
+    EXPERIMENT is a sweep's name, or a CSV file with one row for each trial. Writes report.html
+    and report.md, which MLflow shows in the run of the sweep. Beside them are the tables that the
+    report shows in part, and trials.csv with the losses that the tests use.
     """
     load_matplotlib()
     from analysis.claims.conclusions import check_claims
@@ -208,7 +214,7 @@ def report(
     from analysis.trials.confirmed import judged
     from analysis.trials.loading import is_table, load_curves
     from analysis.trials.mlflow_store import attach
-    from analysis.trials.trials_csv import write_trials
+    from analysis.trials.trials_csv import write_trials_csv
 
     trials, uri = _load(experiment, tracking_uri, state)
     found = check_claims(trials, claims)
@@ -219,7 +225,7 @@ def report(
     paths = made.write(folder)
     write_tables(named | study_tables(trials), folder)
     write_conclusions(found, folder)
-    write_trials(judged(trials), folder, experiment if is_table(experiment) else "")
+    write_trials_csv(judged(trials), folder, experiment if is_table(experiment) else "")
     if trials.sweep:
         attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)
     for path in paths:
@@ -233,16 +239,16 @@ def report(
 @click.option(
     "--out",
     type=Folder(),
-    help="A folder; STATE/reports/EXPERIMENT/importance by default.",
+    help="The folder to write to; STATE/reports/EXPERIMENT/importance by default.",
 )
 def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path | None) -> None:
-    """Say which settings mattered in EXPERIMENT.
+    """Show which settings mattered in EXPERIMENT.
 
-    EXPERIMENT is a sweep's name, or a CSV file with a row a trial. Importance describes the trials
-    that there are, by fANOVA and PED-ANOVA, and is no evidence. Writes a page with figures, and as
-    CSV and Markdown the tables: importance, and of a search its winners, suggestions, best_so_far
-    and Pareto front. With too few trials for importance a search has the others, and a grid
-    means: the mean val_loss of each level of a setting where all others are equal.
+    EXPERIMENT is a sweep's name, or a CSV file with one row for each trial. Importance (fANOVA and
+    PED-ANOVA) describes the existing trials; it is no evidence. Writes a page with figures, and
+    tables as CSV and Markdown: importance and, for a search, its winners, suggestions, best_so_far
+    and Pareto front. With too few trials for importance, a search gets the other tables, and a
+    grid gets means: the mean val_loss of each level of a setting, all other settings being equal.
     """
     load_matplotlib()
     from analysis.reports.search_texts import search_report, search_text
@@ -264,12 +270,12 @@ def importance(experiment: str, tracking_uri: str | None, state: Path, out: Path
     "--corpora",
     type=Folder(),
     envvar="SWEEPS_CORPORA",
-    help="The cache of downloaded corpora; STATE/corpora (SWEEPS_CORPORA).",
+    help="The cache of downloaded corpora; STATE/corpora by default (SWEEPS_CORPORA).",
 )
 @click.option(
     "--out",
     type=Folder(),
-    help="For the report; STATE/reports/EXPERIMENT/compare.",
+    help="The folder of the report; STATE/reports/EXPERIMENT/compare by default.",
 )
 def compare(
     experiment: str, tracking_uri: str | None, state: Path, corpora: Path | None, out: Path | None
@@ -277,8 +283,8 @@ def compare(
     """Compare BabyGPT v1 with the statistical bigram.
 
     EXPERIMENT has the runs of `sweeps run compare`. Losses and trained models are those of the
-    runs; times are measured here and now, on the CPU and on a GPU where there is one. Takes about a
-    minute.
+    runs; times are measured on this machine now, on the CPU and on a GPU if there is one. Takes
+    about a minute.
     """
     load_matplotlib()
     from analysis.comparison.measure import comparison_of

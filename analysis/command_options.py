@@ -15,7 +15,7 @@ from analysis.text.terminal import complain
 
 
 class AnalysisGroup(click.Group):
-    """A command that prints a user's mistake in a line, without a traceback, and exits with 2."""
+    """A command that prints a user's mistake in one line, without a traceback, and exits with 2."""
 
     def invoke(self, context: click.Context) -> object:
         try:
@@ -23,8 +23,8 @@ class AnalysisGroup(click.Group):
         except AnalysisError as error:
             complain("analysis", without_password(str(error)))
             context.exit(2)
-        except OSError as error:  # of the folder to write to
-            if error.errno == errno.EPIPE:  # nobody reads on, which click knows
+        except OSError as error:  # the folder cannot be written to
+            if error.errno == errno.EPIPE:  # nobody reads the output any more: click handles that
                 raise
             complain("analysis", f"{error.filename or 'output'}: {error.strerror}")
             context.exit(2)
@@ -62,7 +62,7 @@ state_option = click.option(
     help="The state directory of `sweeps` (SWEEPS_STATE).",
 )
 out_option = click.option(
-    "--out", type=Folder(), help="A folder; STATE/reports/EXPERIMENT by default."
+    "--out", type=Folder(), help="The folder to write to; STATE/reports/EXPERIMENT by default."
 )
 claims_option = click.option(
     "--claims",

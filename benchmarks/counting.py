@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from analysis.comparison.counting import Counted, counted
+from analysis.comparison.counting import Counted, time_counting
 from benchmarks.measuring import BenchmarkOptions, Samples, best_device, print_section, print_table
 from bigram_models import CountBigram
 from trainables.training.timing import devices, timed
@@ -19,7 +19,7 @@ def run(options: BenchmarkOptions) -> None:
     print_section("counting", ABOUT, best_device())
     corpus = options.corpus()
     tokens_N = torch.tensor(corpus.train[: QUICK_TOKENS if options.is_quick else None])
-    counts = counted(tokens_N, corpus.vocab_size, devices())
+    counts = time_counting(tokens_N, corpus.vocab_size, devices())
     for device in devices():
         model = CountBigram(CountBigram.Config(), corpus.vocab_size, 1, torch.Generator())
         model.to(device)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from trainables.data.corpus import Corpus, load_corpus
-from trainables.training.timing import hardware, load, timed
+from trainables.training.timing import device_name, load_in_words, timed
 
 SIDES, SIDES_GPU = (256, 512, 1_024), (2_048, 4_096, 8_192)  # of the square matrices
 COPIED = 1 << 26  # float32 values, 256 MiB: more than the caches hold
@@ -129,9 +129,11 @@ def print_section(name: str, about: str, device: torch.device) -> None:
     """Print the head of a section: its command, the machine and what it shows."""
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     print(f"\n## {name}\n\n    {command}\n")
-    print(f"{datetime.date.today()}, {hardware(torch.device('cpu'))}", end="")
-    print(f", {hardware(device)}" if device.type == "cuda" else "", end="")
-    print(f", Python {platform.python_version()}, torch {torch.__version__}; load: {load()}.")
+    print(f"{datetime.date.today()}, {device_name(torch.device('cpu'))}", end="")
+    print(f", {device_name(device)}" if device.type == "cuda" else "", end="")
+    print(
+        f", Python {platform.python_version()}, torch {torch.__version__}; load: {load_in_words()}."
+    )
     print(f"{about}\n", flush=True)
 
 

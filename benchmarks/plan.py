@@ -42,19 +42,19 @@ def _rows(options: BenchmarkOptions, folder: Path) -> Iterator[dict[str, object]
     (folder / "play.txt").write_text(play)
     (folder / "large.txt").write_text(play * megabytes)
     (folder / "sweep.yaml").write_text(SWEEP)
-    one = ["model.n_embd=8", "training.block_size=8"]
+    smallest = ["model.n_embd=8", "training.block_size=8"]
     listed = ",".join(f"{1e-4 * (1 + number):.4f}" for number in range(rates))
     planned = {
         "20 trials": [],
         f"20 configurations, {seeds} seeds": [f"replicates={seeds}"],
         f"{20 * rates} configurations": [f"training.learning_rate={listed}"],
-        f"{megabytes} MB of text": [*one, "corpus=file:large.txt"],
+        f"{megabytes} MB of text": [*smallest, "corpus=file:large.txt"],
     }
-    for what, overrides in planned.items():
+    for title, overrides in planned.items():
         command = (SWEEPS, "plan", "sweep.yaml", *overrides)
         results = [run_command(*command, cwd=folder) for _ in range(options.rounds)]
         yield {
-            "planned": what,
+            "planned": title,
             "s": Samples([result.wall_s for result in results]),
             "MiB": Samples([result.own_mib for result in results]),
         }

@@ -15,8 +15,8 @@ PASSWORD = re.compile(r":[^:/@\s]*@")  # in a URI; it is refused later, and neve
 def main() -> None:
     """Run the command; signals are handled from the first line to the last."""
     is_run = sys.argv[1:2] == ["run"]
-    again = PASSWORD.sub(":...@", resume_command())
-    signals.watch(f"again   {again}" if is_run else "")
+    run_again = PASSWORD.sub(":...@", resume_command())
+    signals.watch(f"again   {run_again}" if is_run else "")
     try:
         os.getcwd()
     except OSError:  # torch's libraries would end this process in their own words

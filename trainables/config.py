@@ -55,7 +55,7 @@ class TrainingConfig(Frozen):
         return self
 
     def learning_rate_at(self, step: int) -> float:
-        """Return the learning rate of the update that follows so many updates."""
+        """Return the learning rate of the update that follows `step` updates."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.schedule == "constant":

@@ -118,10 +118,10 @@ def _is_of_this_machine(error: BaseException) -> bool:
 def _check(trial: TrialConfig, vocab_size: int, split_sizes: Sequence[int]) -> str:
     """Check a model; return a warning, or an empty text."""
     name = _name(trial)
-    model, again = _built(trial, vocab_size, name), _built(trial, vocab_size, name)
+    model, same_seed = _built(trial, vocab_size, name), _built(trial, vocab_size, name)
     candidate = Candidate(name, model, vocab_size)
     candidate.check_parts()
-    is_seeded = isinstance(model, FittedModel) or have_equal_values(model, again)
+    is_seeded = isinstance(model, FittedModel) or have_equal_values(model, same_seed)
     chance = torch.Generator().manual_seed(0)
     ids_BT = torch.randint(vocab_size, (ROWS, trial.training.block_size), generator=chance)
     if isinstance(model, FittedModel):

@@ -13,7 +13,7 @@ from types import ModuleType
 
 
 class _WorkingDirectory(MetaPathFinder):
-    """Finds a module in the working directory if it is nowhere else.
+    """Finds a module in the working directory if Python finds it nowhere else.
 
     If that directory were on `sys.path`, a `queue.py` or a folder `analysis` in it would hide the
     libraries or packages of that name.
@@ -22,7 +22,7 @@ class _WorkingDirectory(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if path is not None:  # in a package, which has a path of its own
+        if path is not None:  # in a package, which has its own path
             return None
         try:
             return PathFinder.find_spec(fullname, [os.getcwd()])

@@ -171,20 +171,21 @@ def settings_schema(variant: str) -> type[BaseModel]:
 
 
 @contextmanager
-def faults_of(what: str) -> Iterator[None]:
+def faults_of(prefix: str) -> Iterator[None]:
     """Context manager: turn any error of a user's own code into a `UserError` with its place.
 
-    Such code may even exit; and Python and pydantic raise many errors for what they cannot read.
+    Such code may even exit, and Python and pydantic raise many kinds of errors for data that they
+    cannot read.
 
     Args:
-        what: how the message begins.
+        prefix: the beginning of the message.
     """
     try:
         yield
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise UserError(f"{what}: {_place(error)}{type_and_message(error)}") from error
+        raise UserError(f"{prefix}: {_place(error)}{type_and_message(error)}") from error
 
 
 def _place(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """Claims about val_loss, in forms that trials can support or contradict.
 
-Lower is better. Two trials are compared where their seed and all their settings agree, but those
+Lower is better. Two trials are compared if their seed and all their settings agree, except those
 that the claim is about, those that `despite` names, and those that only one of the two has.
 `analysis.claims.forms` has the forms; docs/claims.md shows each.
 """
@@ -33,9 +33,9 @@ KeyPath = tuple[str | int, ...]  # keys and indices
 class Claim(BaseModel, ABC):
     """A statement about losses; each form is a subclass.
 
-    A form says which trials it compares, by which tests the differences support or contradict it,
-    what it is in words, and what more seeds would show. The defaults are those of "one is better
-    than the other": a difference below zero supports the claim.
+    A form defines which trials it compares, which tests of the differences support or contradict
+    the claim, the claim in words, and the forecast for more seeds. By default a difference below
+    zero supports the claim: the first configuration is better than the second.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -57,12 +57,12 @@ class Claim(BaseModel, ABC):
             raise ValueError(f"{same[0]!r} is compared, so it differs anyway: not in `despite`")
         return self
 
-    # What it compares.
+    # Which trials it compares.
 
     @property
     @abstractmethod
     def compared(self) -> set[str]:
-        """Settings in which the compared trials differ, as the claim says."""
+        """Settings that the claim is about: the compared trials differ in them."""
 
     @abstractmethod
     def contrasts(self, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
@@ -99,14 +99,14 @@ class Claim(BaseModel, ABC):
         ]
 
     def check(self, contrasts: Sequence[Contrast]) -> None:
-        """Refuse contrasts that can say nothing of the claim.
+        """Refuse contrasts that cannot decide the claim.
 
         Raises:
             ClaimError: they cannot.
         """
 
     def alternatives(self, contrasts: Sequence[Contrast]) -> list[list[Contrast]]:
-        """Return groups of contrasts of which one should hold; none where all of them should."""
+        """Return groups of contrasts if one group is enough for the claim; none if it needs all."""
         return []
 
     # How it is tested.
@@ -114,21 +114,21 @@ class Claim(BaseModel, ABC):
     def tests_for(self, contrast: Contrast) -> list[OneSided]:
         """Return the tests that all have to reject for a contrast to support the claim.
 
-        Each allows for what the losses were rounded by.
+        Each allows for the rounding of the losses.
         """
         return [OneSided(1, contrast.rounding)]
 
     def tests_against(self, contrast: Contrast) -> list[OneSided]:
         """Return the tests of which one has to reject for a contrast to contradict the claim.
 
-        A difference that is better by less than the margin contradicts; where the claim says that
-        it does not hold in every cell, only one of the other sign does.
+        A difference that is better by less than the margin contradicts the claim. If the claim is
+        `not in every cell`, only a difference of the other sign does.
         """
         margin = 0.0 if self.holds == NEGATED else self.margin
         return [OneSided(-1, contrast.rounding - margin)]
 
     def further_p_value(self, contrast: Contrast) -> float:
-        """Return the p-value of a further test that has to reject; 0 where there is none."""
+        """Return the p-value of a further test that has to reject; 0 if there is none."""
         return 0.0
 
     def distance(self, contrast: Contrast) -> float:
@@ -136,12 +136,12 @@ class Claim(BaseModel, ABC):
         return contrast.mean
 
     def chance(self, contrast: Contrast, seeds: int, level: Level) -> Chance:
-        """Forecast the verdict on a contrast with so many seeds, from its mean and spread."""
+        """Forecast the verdict on a contrast with `seeds` seeds, from its mean and spread."""
         return chance_of_difference(
             contrast, self.tests_for(contrast), self.tests_against(contrast), seeds, level
         )
 
-    # What it is in words.
+    # The claim in words.
 
     @property
     def favoured(self) -> str:
@@ -149,16 +149,16 @@ class Claim(BaseModel, ABC):
         return "positive" if self.holds == NEGATED else "negative"
 
     def statement(self, lowest_first: Sequence[Value | None], is_shown: bool) -> str:
-        """Return the claim in words; where it asks which level is best, with the answer.
+        """Return the claim in words; for `best: any`, with the level that is best.
 
         Args:
-            lowest_first: the levels, where it asks; else empty.
-            is_shown: the first of these is shown to be best.
+            lowest_first: for `best: any`, the levels by mean loss; else empty.
+            is_shown: whether the first of these is shown to be best.
         """
         return self.claim
 
     def choice(self, lowest_first: Sequence[Value | None], confidence: float) -> str:
-        """Return a sentence on how the answer was chosen; empty where the claim asks nothing."""
+        """Return a sentence on how `best: any` chose its level; empty for other claims."""
         return ""
 
 

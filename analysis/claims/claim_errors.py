@@ -9,7 +9,7 @@ class ClaimError(AnalysisError):
     """A claim cannot be tested on the trials.
 
     Attributes:
-        path: to the part of the claim that is to blame, such as ``("better", "variant")``.
+        path: to the wrong part of the claim, such as ``("better", "variant")``.
     """
 
     def __init__(self, problem: str, *path: str | int) -> None:

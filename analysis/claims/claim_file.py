@@ -47,7 +47,7 @@ ClaimData = Claim | Mapping[str, object] | Sequence[Claim | Mapping[str, object]
 
 
 class Formless(Claim):
-    """The keys that all claims have, of one whose form is not clear."""
+    """A claim whose form is not clear: only the keys that all claims have."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -184,7 +184,7 @@ def _claim(data: object, default: Mapping[str, object]) -> Claim:
 
 
 def _form_of(data: Mapping[str, object]) -> type[Claim] | None:
-    """Return the form of a claim, by the keys that it has; None where it has none, or several."""
+    """Return the form of a claim by its keys; None if they belong to no form, or to several."""
     given = {key for key, value in data.items() if value is not None}
     forms = [form for form in FORMS if given & {*form.keys}]
     if len(forms) != 1 or not given >= {*forms[0].keys}:
@@ -194,7 +194,7 @@ def _form_of(data: Mapping[str, object]) -> type[Claim] | None:
 
 
 def _without_form(data: Mapping[str, object]) -> WrongPartError:
-    """Return what is wrong with a claim whose keys are those of no form, or of several."""
+    """Return the error of a claim whose keys belong to no form, or to several."""
     if unknown := [key for key in data if key not in KNOWN]:
         return WrongPartError(_unknown(unknown[0]), unknown[0])
     if data.get("factor") is None:
@@ -204,7 +204,7 @@ def _without_form(data: Mapping[str, object]) -> WrongPartError:
 
 
 def _wrong_part(error: ErrorDetails) -> WrongPartError:
-    """Return what is wrong with a claim, from what pydantic says."""
+    """Return the error of a claim, from pydantic's error."""
     path = error["loc"]
     forms = [form for form in FORMS if {*path[:1]} & form.model_fields.keys()]
     if error["type"] == "extra_forbidden" and forms:
@@ -213,7 +213,7 @@ def _wrong_part(error: ErrorDetails) -> WrongPartError:
 
 
 def _problem(error: ErrorDetails) -> str:
-    """Return what is wrong with a part of a claim, from what pydantic says."""
+    """Return the error of a part of a claim, from pydantic's error."""
     name = error["loc"][0] if error["loc"] else ""
     kind, given = error["type"], reprlib.repr(error["input"])
     if kind == "extra_forbidden":
@@ -240,7 +240,7 @@ def _problem(error: ErrorDetails) -> str:
 
 
 def _unknown(key: object) -> str:
-    """Return what is wrong with a key that no claim can have."""
+    """Return the error of a key that no claim can have."""
     if key == "within":
         return (
             "is no more: trials are compared where all their settings agree; name those that may"

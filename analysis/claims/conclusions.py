@@ -1,4 +1,4 @@
-"""What the trials say of claims."""
+"""Tests of claims on the trials, with the evidence for each verdict."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NOTHING = Interval(nan, nan, nan, 0)
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What the trials say of a claim; differences in nats per character, negative in its favour.
+    """Verdict on a claim, with its evidence. Differences are in nats; negative ones support it.
 
     All but the verdict is computed at its first use.
     """
@@ -49,7 +49,7 @@ class Conclusion:
     contrasts: tuple[Contrast, ...]
     basis: tuple[Contrast, ...]  # those that decide: of the cells, or of averages over cells
     confounded: str = ""  # why nothing was compared
-    ranked: tuple[Conclusion, ...] = ()  # of each level, where it asks which is best: lowest first
+    ranked: tuple[Conclusion, ...] = ()  # `best: any`: one of each level, lowest mean first
 
     @property
     def verdict(self) -> Verdict:
@@ -58,12 +58,12 @@ class Conclusion:
 
     @property
     def statement(self) -> str:
-        """The claim in words; where it asks which level is best, with the answer."""
+        """The claim in words; for `best: any`, with the level that is best."""
         return self.claim.statement(self.lowest_first, self.verdict == "SUPPORTED")
 
     @property
     def lowest_first(self) -> list[Value | None]:
-        """The levels by their mean loss, where the claim asks which is best; else empty."""
+        """The levels by their mean loss, for `best: any`; else empty."""
         return [conclusion.contrasts[0].candidate for conclusion in self.ranked]
 
     @property
@@ -93,15 +93,15 @@ class Conclusion:
     @cached_property
     def effect(self) -> Interval:
         """Mean difference of the weakest contrast, and its t interval at `confidence`."""
-        return self._interval(of=self.decision.among)
+        return self._interval(family=self.decision.among)
 
     @cached_property
     def simultaneous(self) -> Interval:
-        """The interval of `effect`, so wide that those of all of `basis` hold at once with 90 %."""
-        return self._interval(of=len(self.basis) * self.decision.among)
+        """The interval of `effect`, widened so that all those of `basis` hold at once with 90 %."""
+        return self._interval(family=len(self.basis) * self.decision.among)
 
-    def _interval(self, of: int) -> Interval:
-        return intervals([self.weakest], of)[0] if self.weakest else NOTHING
+    def _interval(self, family: int) -> Interval:
+        return intervals([self.weakest], family)[0] if self.weakest else NOTHING
 
     @cached_property
     def bootstrap(self) -> Interval:
@@ -142,12 +142,12 @@ class Conclusion:
 
     @property
     def differs(self) -> dict[str, int]:
-        """In how many differences the sides also differ in a setting, by its name."""
+        """Number of differences whose sides also differ in a setting, by its name."""
         return dict(Counter(name for contrast in self.contrasts for name in contrast.differs))
 
     @property
     def repeated(self) -> int:
-        """Seeds that are left out, as they repeat the losses of another one."""
+        """Seeds that are left out because they repeat the losses of another seed."""
         return sum(contrast.repeated for contrast in self.contrasts)
 
     @property
@@ -216,11 +216,11 @@ def _check_tuned(claim: Claim, tuned: set[str]) -> None:
 
 
 def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
-    """Return what the contrasts of a claim say.
+    """Return the conclusion on a claim from its contrasts.
 
-    Of a claim that asks which level is best, each level is held against all others. It is SUPPORTED
-    if a level passes all its tests at 5 % / number of levels: it is chosen by the losses that test
-    it. It is NOT SUPPORTED if each level by itself is: so none is best.
+    For `best: any` each level is compared with all others. The claim is SUPPORTED if a level passes
+    all its tests at 5 % / number of levels, because the losses that choose the level also test it.
+    It is NOT SUPPORTED if that is the verdict on every single level.
     """
     alternatives = claim.alternatives(contrasts)
     if not alternatives:
@@ -251,18 +251,18 @@ def _mean_difference(each: Conclusion) -> tuple[int, float]:
     return len(each.basis) - len(means), fmean(means or [inf])
 
 
-def intervals(contrasts: Sequence[Contrast], of: int = 1) -> list[Interval]:
-    """Return Student's intervals of mean differences: each end is that of a one-sided 5 % test.
+def intervals(contrasts: Sequence[Contrast], family: int = 1) -> list[Interval]:
+    """Return Student's intervals of mean differences; each end belongs to a one-sided 5 % test.
 
     Args:
-        contrasts: of which.
-        of: of how many contrasts all such intervals together hold the means with 90 % (Bonferroni).
+        contrasts: whose means the intervals hold.
+        family: number of intervals that all hold at once with 90 % (Bonferroni).
     """
     if not contrasts:
         return []
     return t_intervals(
         [contrast.differences for contrast in contrasts],
-        1 - (1 - CONFIDENCE) / of,
+        1 - (1 - CONFIDENCE) / family,
         [contrast.rounding for contrast in contrasts],
         [floor(contrast) for contrast in contrasts],
     )

@@ -26,17 +26,17 @@ class Contrast:
     block_size agrees, and started from the same values where their shapes do.
     """
 
-    cell: str  # what is held fixed, such as "n_embd=64 block_size=8"
+    cell: str  # the settings that are held fixed, such as "n_embd=64 block_size=8"
     what: str  # which minus which, such as "rope - sinpe"
     seeds: tuple[int, ...]
     losses: Floats  # seeds x sides, the side that should have the lowest loss first
     weights: Floats  # of the sides, adding up to zero: 1, -1 for one minus the other
     lost: int  # seeds of which a trial is missing or did not finish
     run_ids: tuple[str, ...]
-    resolution: float = 0.0  # the losses are multiples of it, in nats: rounded, or of few bits
-    differs: tuple[str, ...] = ()  # settings and PROVENANCE in which the sides do, beside the claim
+    resolution: float = 0.0  # nats: the losses are multiples of it, as they are rounded
+    differs: tuple[str, ...] = ()  # other settings and PROVENANCE in which the sides differ
     repeated: int = 0  # seeds left out, as all losses are those of an earlier one
-    candidate: Value | None = None  # the level held to be best, where a claim asks which one is
+    candidate: Value | None = None  # `best: any`: the level that is tested as the best one
 
     @property
     def differences(self) -> Floats:
@@ -77,8 +77,8 @@ def measured(
     do not depend on the seed.
 
     Args:
-        cell: what is held fixed.
-        what: which minus which.
+        cell: the settings that are held fixed.
+        what: the difference, such as "rope - sinpe".
         sides: the configurations.
         weights: of the sides.
         every_seed: seeds that there should be, besides those of the sides.
@@ -104,7 +104,7 @@ def measured(
 
 
 def _provenance(rows: Sequence[Sequence[Run]]) -> tuple[str, ...]:
-    """Return the names in PROVENANCE in which the runs of some seed are known to differ."""
+    """Return the entries of PROVENANCE that are known to differ between runs of one seed."""
     return tuple(
         name
         for at, name in enumerate(PROVENANCE)
@@ -113,10 +113,10 @@ def _provenance(rows: Sequence[Sequence[Run]]) -> tuple[str, ...]:
 
 
 def resolution_of(*sides: pd.DataFrame) -> float:
-    """Return to what losses were rounded, in nats: the coarsest side, where they differ.
+    """Return the step to which losses were rounded, in nats; of several sides the coarsest.
 
-    A few losses may be multiples of more than they were rounded to by chance, so a side counts by
-    itself only if it has enough different losses.
+    A few losses may by chance be multiples of a larger step, so a side is examined alone only if it
+    has enough different losses.
     """
     known = [side[LOSS].dropna() for side in sides]
     if not any(map(len, known)):

@@ -16,11 +16,10 @@ MOST_CONTRASTS = 20_000
 
 
 def contrasts_of(claim: Claim, trials: Trials) -> list[Contrast]:
-    """Return the contrasts of a claim, in the order of their cells; none where it names no trials.
+    """Return the contrasts of a claim, in the order of their cells; none if it selects no trials.
 
-    A trial that the sweep planned and that is not there is lost. Where the plan is not known it is
-    taken to be every combination: each cell has the levels, and each contrast the seeds, that any
-    has.
+    A planned trial that has no run is lost. If the plan is not known, every combination is taken to
+    have been planned: all levels in each cell, and all seeds in each contrast.
 
     Raises:
         ClaimError: it names a setting or a value that no trial has, its trials differ in more than

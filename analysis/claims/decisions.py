@@ -20,7 +20,7 @@ Verdict = Literal["SUPPORTED", "NOT SUPPORTED", "UNDERPOWERED"]
 
 @dataclass(frozen=True)
 class Noise:
-    """Whether differences are as the t-test needs them: with a spread, and normal."""
+    """Whether differences meet the assumptions of the t-test: a spread, and normality."""
 
     p_normal: float  # of Shapiro and Wilk's test of all contrasts together
     flat: tuple[bool, ...]  # contrasts with no more spread than rounding makes
@@ -29,8 +29,8 @@ class Noise:
     def of(contrasts: Sequence[Contrast]) -> Noise:
         """Test the differences.
 
-        Rounded values are never normal, as some of them are equal, so their losses are moved to
-        random places of what was rounded to them.
+        Rounded values are never normal, because some of them are equal. So each loss is moved to a
+        random value that would be rounded to it.
         """
         chance = np.random.default_rng(0)
         flat, samples = [], []
@@ -61,7 +61,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict and what it rests on."""
+    """A verdict, with the tests that decide it."""
 
     verdict: Verdict
     supports: float  # p-value of the test whose rejection supports the claim
@@ -72,18 +72,18 @@ class Decision:
 
 
 def decide(claim: Claim, contrasts: Sequence[Contrast], among: int = 1) -> Decision:
-    """Return the verdict on contrasts that all have to support a claim (or not, if it says so).
+    """Return the verdict on a claim that all contrasts support (or not all: `not in every cell`).
 
-    All of them is an intersection-union test: the largest p-value decides, without correction. That
-    one of several contradicts is corrected by Holm. In a claim that holds in every cell or on
-    average, a difference that is better by less than the margin contradicts, and is no support
-    either; for one that does not hold in every cell only a difference of the other sign counts.
+    For support by all of them, the largest p-value decides without correction (intersection-union
+    test). For contradiction by one of several, p-values are corrected by Holm. A difference that is
+    better by less than the margin contradicts a claim that holds in every cell or on average, and
+    does not support it. For `not in every cell`, only a difference of the other sign counts.
 
     Args:
         claim: to be judged.
         contrasts: that decide.
-        among: how many such claims there are, of which the one with most support counts: each has
-            to pass at 5 % / among (Bonferroni), as `supports` times among at 5 %.
+        among: number of such claims, of which the one with most support counts. Each has to pass at
+            5 % / among (Bonferroni): `supports` times `among` is compared with 5 %.
     """
     noise = Noise.of(contrasts)
     if not contrasts:
@@ -112,7 +112,7 @@ def _weakest(claim: Claim, contrasts: Sequence[Contrast], evidence: Floats) -> i
 def p_for(claim: Claim, contrasts: Sequence[Contrast], noise: Noise) -> Floats:
     """Return the p-values of the tests whose rejection says that a contrast supports the claim.
 
-    A contrast that lost a pair decides nothing, here and below: a trial does not fail by chance.
+    A contrast that lost a pair decides nothing, also in `p_against`: trials do not fail by chance.
     """
     tests = [claim.tests_for(contrast) for contrast in contrasts]
     p_values = np.max(_p_values(contrasts, tests, noise), axis=0)
@@ -174,8 +174,8 @@ def _p_values(
 ) -> Floats:
     """Return the p-value of each test (test, contrast).
 
-    Where the noise is in doubt it is the larger one of the t-test and the sign-flip test. Without
-    noise it is that of the t-test.
+    If the noise may not be normal, it is the larger one of the t-test and the sign-flip test;
+    otherwise it is that of the t-test.
     """
     floors = [floor(contrast) for contrast in contrasts]
     if not contrasts:

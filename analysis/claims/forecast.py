@@ -1,4 +1,4 @@
-"""Chances of a verdict with more seeds, were effects and spreads as they look now."""
+"""Chances of a verdict with more seeds, assuming the effects and spreads observed so far."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def seeds_needed(claim: Claim, contrasts: Sequence[Contrast], decision: Decision
 
 
 def chances(claim: Claim, contrasts: Sequence[Contrast], seeds: int, among: int = 1) -> Chances:
-    """Forecast the verdicts with so many seeds, if means and spreads are as measured.
+    """Forecast the verdicts with `seeds` seeds, if means and spreads are as measured.
 
-    Contrasts are taken for independent. That the sign-flip test may have to agree is left out.
+    Contrasts are assumed to be independent, and the sign-flip test is ignored.
 
     Args:
         claim: to be judged.
         contrasts: that decide; at least two seeds each.
         seeds: at least two.
-        among: of how many such claims this one counts, as in `decide`.
+        among: number of such claims, as in `decide`.
     """
     level = _level(contrasts, among)
     return _together(claim, [claim.chance(contrast, seeds, level) for contrast in contrasts])
@@ -82,7 +82,7 @@ def _together(claim: Claim, each: Sequence[Chance]) -> Chances:
 
 
 def _fewest(least: int, is_enough: Callable[[int], bool]) -> int | None:
-    """Return the fewest seeds that are enough, at least so many; None if 1,000 are not."""
+    """Return the fewest seeds that are enough, from a lower limit on; None if 1,000 are too few."""
     too_few = least - 1
     for seeds in _numbers(least):
         if is_enough(seeds):
@@ -104,7 +104,7 @@ def _is_likely(
     chance: Callable[[Chances], float],
     among: int,
 ) -> bool:
-    """Return whether a chance is as wanted, simulating only where the t-tests alone would do."""
+    """Return whether a chance is high enough; simulate only if the t-tests alone would be."""
     level = _level(contrasts, among)
     each = [
         chance_of_difference(c, claim.tests_for(c), claim.tests_against(c), seeds, level)
@@ -116,7 +116,7 @@ def _is_likely(
 
 
 def _numbers(least: int) -> Iterator[int]:
-    """Yield numbers of seeds, the small ones all, the large ones a twentieth apart."""
+    """Yield numbers of seeds: all small ones, then larger ones in steps of a twentieth."""
     seeds = least
     while seeds <= MOST_SEEDS:
         yield seeds
@@ -124,14 +124,14 @@ def _numbers(least: int) -> Iterator[int]:
 
 
 def _fewest_for_signs(claim: Claim, contrasts: Sequence[Contrast], among: int) -> int:
-    """Return with how many seeds the sign-flip test can reject at the level of the claim."""
+    """Return the fewest seeds for the sign-flip test to reject at the level of the claim."""
     number = len(contrasts) if claim.holds == NEGATED else among
     tests = len(claim.tests_against(contrasts[0])) if claim.holds == NEGATED else 1
     return fewest_for_signs(number * tests)
 
 
 def fewest_for_signs(tests: int) -> int:
-    """Return with how many seeds the sign-flip test can reject at 5 %, corrected for so many tests.
+    """Return the fewest seeds for the sign-flip test to reject at 5 %, corrected for several tests.
 
     With n seeds its smallest p-value is 2^-n.
     """

@@ -1,4 +1,4 @@
-"""Pairs of configurations that agree in all that a claim is not about."""
+"""Pairs of configurations that agree in all settings that a claim is not about."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The trials that differ in their seed alone."""
+    """Trials that differ only in their seed."""
 
     settings: Settings  # that differ anywhere in the sweep
     runs: Mapping[int, Run]  # by seed
@@ -49,7 +49,7 @@ class Pair:
     differs: tuple[str, ...]  # the settings of `despite` in which they do
 
 
-def configurations(trials: Trials, table: pd.DataFrame) -> list[Configuration]:
+def group_by_seed(trials: Trials, table: pd.DataFrame) -> list[Configuration]:
     """Return the configurations of some trials, in the order of their settings.
 
     Raises:
@@ -95,14 +95,14 @@ def pairs(
 ) -> list[Pair]:
     """Pair each configuration with those of the other side that agree with it.
 
-    Two agree if they have the same value of each setting, but of those in `compared` or `despite`,
-    and of those that no configuration of the other's kind has: with its compared values. Of several
-    that agree, those count that differ in the fewest settings of `despite`, from either side.
+    Two configurations agree if they have the same value of each setting, except those in `compared`
+    or `despite`, and those that no configuration with the compared values of the other has. Of
+    several partners, those count that differ in the fewest settings of `despite`, from either side.
 
     Args:
         better: configurations that should have the lower loss.
         worse: the others.
-        compared: settings in which the sides differ, as the claim says.
+        compared: settings in which the sides differ because the claim is about them.
         despite: settings in which they may differ too.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Chances that a contrast supports or contradicts a claim, were its mean and spread as measured."""
+"""Chances that a contrast supports or contradicts a claim, given its mean and spread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Chance:
-    """Chances that a contrast supports the claim, contradicts it, or does only the former."""
+    """Chances that a contrast supports the claim, contradicts it, or only supports it."""
 
     holds: float
     fails: float

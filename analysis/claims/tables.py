@@ -82,7 +82,7 @@ def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     for index, conclusion in enumerate(conclusions, start=1):
         claim, contrasts = conclusion.claim, conclusion.contrasts
         about = (index, conclusion.statement, conclusion.verdict, claim.favoured)
-        found = intervals(contrasts, of=conclusion.decision.among)
+        found = intervals(contrasts, family=conclusion.decision.among)
         equal = p_equal(claim, contrasts)
         for contrast, interval, p_holm, p_same in zip(
             contrasts, found, conclusion.holm, equal, strict=True

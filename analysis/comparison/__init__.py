@@ -1,4 +1,4 @@
-"""The second study, live: a learnt bigram against a counted one.
+"""The second study: a trained bigram model compared with a counted one.
 
 measure        both models, their runs, and what is measured
 cost           memory and time

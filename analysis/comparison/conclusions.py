@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from analysis.comparison.cost import BATCHES
 from analysis.comparison.counting import ELEMENTS, HISTOGRAM, LISTS, Counted
 from analysis.comparison.measure import BABY, BABY_WIDTH, COUNT, Comparison, RunRow
-from trainables.training.timing import duration
+from trainables.training.timing import format_seconds
 
 NEAR_NATS = 0.005  # what is called near
 SHAPES = [f"{sequences:,} x {length}" for sequences, length in BATCHES]
@@ -48,10 +48,10 @@ def _on_cost(found: Comparison) -> str:
     learning = [float(subject.run["training_seconds"]) for subject in (baby, count)]
     forward = [subject.cost.forward["cpu", BATCHES[0]].median_s for subject in (baby, count)]
     return (
-        f"**Cost.** To learn took {BABY} {duration(learning[0])} in its run and the {COUNT}"
-        f" {duration(learning[1])}, so {BABY} {times(learning[0], learning[1])} as long. A forward"
-        f" pass of {SHAPES[0]} characters takes {BABY} {duration(forward[0])} and the {COUNT}"
-        f" {duration(forward[1])}, so {BABY} {times(forward[0], forward[1])} as long."
+        f"**Cost.** To learn took {BABY} {format_seconds(learning[0])} in its run and the {COUNT}"
+        f" {format_seconds(learning[1])}, so {BABY} {times(learning[0], learning[1])} as long. A"
+        f" forward pass of {SHAPES[0]} characters takes {BABY} {format_seconds(forward[0])} and the"
+        f" {COUNT} {format_seconds(forward[1])}, so {BABY} {times(forward[0], forward[1])} as long."
     )
 
 

@@ -22,7 +22,7 @@ PAIRS = "a tensor, vectorised: the pairs that occur (`count_pairs`)"
 
 @dataclass(frozen=True)
 class Counted:
-    """Time of a way of counting, on a device, over the first so many tokens of the text."""
+    """Time of a way of counting on a device, over the first `tokens` tokens of the text."""
 
     way: str
     device: str
@@ -65,10 +65,12 @@ def by_pairs(tokens_N: Tensor, vocab_size: int) -> Tensor:
     return counts_VV.view(vocab_size, vocab_size)
 
 
-def counted(tokens_N: Tensor, vocab_size: int, devices: Sequence[torch.device]) -> list[Counted]:
+def time_counting(
+    tokens_N: Tensor, vocab_size: int, devices: Sequence[torch.device]
+) -> list[Counted]:
     """Time each way on the first `LOOP_TOKENS` tokens, and the fast ones on all of them.
 
-    The tokens are there before the clock starts: as a list for the loops, on the device for the
+    The tokens are prepared before the clock starts: as a list for the loops, on the device for the
     others.
 
     Raises:

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from analysis.comparison.cost import ModelCost, cost_of, table_of
-from analysis.comparison.counting import Counted, counted
+from analysis.comparison.counting import Counted, time_counting
 from analysis.comparison.rank import (
     LARGEST_V,
     Factors,
     cross_entropy,
     likeliest,
     likeliest_by_rank,
-    nearest,
+    nearest_factors,
     pair_counts,
 )
 from analysis.errors import AnalysisError
@@ -43,7 +43,7 @@ from trainables.persistence.artifacts import (
     load_model,
     sample_text,
 )
-from trainables.training.timing import devices, load, one_thread
+from trainables.training.timing import devices, load_in_words, one_thread
 
 BABY, COUNT, TABLE = "BabyGPT v1", "statistical bigram", "trained table"
 BABY_WIDTH = 32
@@ -117,13 +117,13 @@ def comparison_of(
         experiment: its name.
         tracking_uri: of the MLflow store.
         corpora: the cache of downloaded corpora.
-        progress: takes a line on each thing that is measured, before it is.
+        progress: called with a line about each measurement, before it starts.
 
     Raises:
-        AnalysisError: a run, its model or the corpus cannot be had, or the runs differ in more than
+        AnalysisError: a run, its model or the corpus is missing, or the runs differ in more than
             width and seed.
     """
-    busy = load()
+    busy = load_in_words()
     progress(f"reading the runs of {experiment}")
     trials = _trials(experiment, tracking_uri)
     chosen = _chosen(trials)
@@ -141,7 +141,7 @@ def comparison_of(
             widths = widths.join(_floors(widths["n_embd"], subjects[COUNT].logits, counts))
             polished = _polished(subjects[BABY].model, counts.train)
         progress("timing the ways of counting")
-        ways = counted(counts.tokens, corpus.vocab_size, devices())
+        ways = time_counting(counts.tokens, corpus.vocab_size, devices())
     unseen = int(counts.validation[counts.train == 0].sum())
     found = tuple(subjects.values())
     return Comparison(trials, corpus, found, counts.entropy, unseen, ways, widths, polished, busy)
@@ -291,8 +291,8 @@ def _floors(widths: pd.Series, table_VV: Tensor, counts: _Counts) -> pd.DataFram
     close = likeliest_by_rank(row_V[:, None] * table_VV.softmax(1), ranks, near=best)
     rows = []
     for rank in ranks:
-        by_frequency = nearest(table_VV, rank, row_V).logits
-        all_alike = nearest(table_VV, rank, torch.ones_like(row_V)).logits
+        by_frequency = nearest_factors(table_VV, rank, row_V).logits
+        all_alike = nearest_factors(table_VV, rank, torch.ones_like(row_V)).logits
         rows.append(
             {
                 "floor": cross_entropy(best[rank].logits, train_VV),

@@ -2,7 +2,7 @@
 
 A factorised bigram has logits = E W^T + 1 b^T, and a softmax does not see a constant that is added
 to a row. So any table of V rows is met exactly by a width of V - 1, and a smaller one may leave
-something out. The least that it must leave out has no closed form: `nearest` solves least
+something out. The least that it must leave out has no closed form: `nearest_factors` solves least
 squares, which is another aim, and `likeliest` looks for the smallest cross entropy itself.
 
 Shapes: N tokens, V vocabulary, D width. All tensors but token ids are float64.
@@ -62,7 +62,7 @@ def cross_entropy(logits_VV: Tensor, counts_VV: Tensor) -> float:
     return float(-total / counts_VV.sum())
 
 
-def nearest(logits_VV: Tensor, rank: int, row_weight_V: Tensor) -> Factors:
+def nearest_factors(logits_VV: Tensor, rank: int, row_weight_V: Tensor) -> Factors:
     """Return the best approximation of rank D in the sense of least squares.
 
     It minimises the sum of row_weight * (difference)^2 over E, W, b and a constant for each row,

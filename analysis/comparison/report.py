@@ -20,7 +20,7 @@ from analysis.comparison.rank import (
 )
 from analysis.text.document import Report, as_code, as_text, code_block, markdown_table
 from bigram_models import FittedModel
-from trainables.training.timing import devices, duration, hardware
+from trainables.training.timing import device_name, devices, format_seconds
 
 TIMES = (
     "A time is the median of repeated calls after one that does not count, with the quartiles in"
@@ -84,7 +84,9 @@ def side_by_side(found: Comparison) -> pd.DataFrame:
         "model": [_settings(subject) for subject in subjects],
         "learnt": [subject.cost.learnt for subject in subjects],
         "by": [_method(found, subject) for subject in subjects],
-        "learning, in the run": [duration(subject.run["training_seconds"]) for subject in subjects],
+        "learning, in the run": [
+            format_seconds(subject.run["training_seconds"]) for subject in subjects
+        ],
     }
     for kind in (device.type for device in devices()):
         rows[f"learning, here, {kind}"] = [_learning(subject, kind) for subject in subjects]
@@ -142,7 +144,7 @@ def provenance(found: Comparison) -> list[str]:
         f" {_listed(rows['hardware'])}, with {as_text(evaluation)} evaluation. These times leave"
         " evaluation out; other trials may have run beside.",
         f"All else: {as_code(f'analysis compare {found.trials.experiment}')} on "
-        + "; ".join(f"{device.type}: {hardware(device)}" for device in devices())
+        + "; ".join(f"{device.type}: {device_name(device)}" for device in devices())
         + f"; PyTorch {torch.__version__} with one thread, Python {platform.python_version()},"
         f" {platform.system()}. Load of the machine: {found.load}.",
         f"Corpus {as_text(corpus.name)}: {len(corpus.train):,} characters for training,"
@@ -258,7 +260,7 @@ def _learning(subject: Subject, kind: str) -> str:
     if isinstance(subject.model, FittedModel):
         return str(timing)
     updates = subject.trial.training.max_steps
-    return f"{duration(timing.median_s * updates)}: {updates:,} updates of {timing}"
+    return f"{format_seconds(timing.median_s * updates)}: {updates:,} updates of {timing}"
 
 
 def _size(size: int) -> str:

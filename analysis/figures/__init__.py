@@ -6,9 +6,9 @@ style                  looks, sizes, and files that are the same byte for byte
 data                   the tables that are drawn
 settings               losses by setting
 trials                 learning curves, and what a loss costs
-fronts                 which configurations no other one beats
+fronts                 Pareto fronts of loss and training time
 contrasts              the differences that a claim is about
-search                 what a search tried
+search                 losses of the configurations of a search
 effort                 what a search cost
 importance             which settings mattered
 """

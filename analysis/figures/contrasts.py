@@ -35,7 +35,7 @@ def differences(contrasts: pd.DataFrame) -> list[Figure]:
 
 
 def weakest(rows: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:
-    """Return at most so many rows, those with the largest means, in their order."""
+    """Return at most `most` rows, those with the largest means, in their order."""
     rows = rows.reset_index(drop=True)
     return rows.loc[sorted(rows["mean"].nlargest(most).index)]
 

@@ -31,9 +31,9 @@ class Configurations:
     others), ``name`` (label and settings), ``val_loss`` and ``training_seconds`` (means over
     seeds), ``n`` (seeds). Its index is the column ``configuration`` of ``rows``, the trials.
 
-    ``grid`` holds those of them that are drawn over ``x`` in facets, one for each place: where
-    several differ in a further setting (``others``), the one with the lowest mean. The rest that
-    has no place there, such as a model without the setting ``x``, is ``references``.
+    ``grid`` has the configurations that are drawn over ``x`` in facets, one for each place: if
+    several differ in a further setting (``others``), the one with the lowest mean.
+    ``references`` have no place there, such as a model without the setting ``x``.
     """
 
     rows: pd.DataFrame
@@ -76,11 +76,11 @@ class Configurations:
         return pd.DataFrame(found, index=chosen, columns=["mean", "low", "high", "n"])
 
 
-def configurations(trials: Trials) -> Configurations | None:
-    """Group trials that differ in the seed only, and choose axes.
+def configurations_to_draw(trials: Trials) -> Configurations | None:
+    """Group trials that differ only in the seed, and choose axes.
 
-    Those that bear on a conclusion; where there are none, those that a search picked and did not
-    stop early. None where no trial has a loss.
+    These are the trials that count as evidence; if there are none, those that a search suggested
+    and did not stop early. None if no trial has a loss.
     """
     evidence = judged(trials)
     rows = evidence.comparable
@@ -145,12 +145,12 @@ def learning_curves(shown: Configurations, curves: pd.DataFrame) -> pd.DataFrame
 
 
 def thinned(curve: pd.DataFrame, most: int = MOST_POINTS) -> pd.DataFrame:
-    """Return at most so many rows of a curve, the first and the last among them."""
+    """Return at most `most` rows of a curve, with its first and last row."""
     return curve.iloc[spread(range(len(curve)), most)]
 
 
 def spread(values: Sequence[T], most: int) -> list[T]:
-    """Return at most so many of sorted values, evenly chosen, both ends among them."""
+    """Return at most `most` of sorted values, evenly chosen, with both ends."""
     if len(values) <= most:
         return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
@@ -159,7 +159,7 @@ def spread(values: Sequence[T], most: int) -> list[T]:
 def pareto(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Return the Pareto front of rows in two columns, in both of which lower is better.
 
-    Less is better. Of equal rows the first one stays. Sorted by the first column.
+    Of equal rows the first one stays. Sorted by the first column.
     """
     ordered = table.sort_values(list(columns), kind="stable")
     best_before = ordered[columns[1]].cummin().shift().fillna(np.inf)
@@ -229,7 +229,7 @@ def _placed(
 
 
 def _by_levels(table: pd.DataFrame, names: Iterable[str], most: int, first: str = "") -> list[str]:
-    """Return the names with two to so many values, ``first`` first, then those with most values."""
+    """Return the names with two to `most` values, ``first`` first, then those with most values."""
     levels = {name: table[name].nunique() for name in names}
     fit = [name for name, count in levels.items() if 2 <= count <= most]
     return sorted(fit, key=lambda name: (name != first, -levels[name]))

@@ -1,4 +1,4 @@
-"""Figures of what a search took: the best loss over its steps, losses over other objectives."""
+"""Figures of the cost of a search: the best loss over its steps, losses over other objectives."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def cost_of_search(trials: Trials) -> Figure | None:
 
 
 def _draw_studies(axes: Axes, table: pd.DataFrame, many: bool) -> None:
-    """Draw a line for each study: with a name, or if there are many in grey, with their median."""
+    """Draw a line for each study, with its name; if there are many, in grey with their median."""
     curves = [(str(study), rows) for study, rows in table.dropna(subset="best").groupby("study")]
     for index, (study, rows) in enumerate(curves):
         end = float(table.loc[table["study"] == study, "steps"].max())
@@ -80,7 +80,7 @@ def _draw_studies(axes: Axes, table: pd.DataFrame, many: bool) -> None:
         axes.step(grid, _median_at(grid, [c for _, c in curves]), "k", where="post", lw=1.8)
 
 
-def front(trials: Trials) -> Figure | None:
+def pareto_figure(trials: Trials) -> Figure | None:
     """Draw val_loss over each other objective, with the Pareto front of both."""
     others = [name for name in objectives(trials) if name != "val_loss"]
     table = suggestions(trials)

@@ -14,11 +14,12 @@ SAME_TIME = 0.1  # of a time: machines repeat one no better
 MEASURED = ("training_seconds", "val_loss")
 
 
-def front(shown: Configurations, known: pd.DataFrame) -> pd.DataFrame:
+def cost_front(shown: Configurations, known: pd.DataFrame) -> pd.DataFrame:
     """Return the configurations that are cheaper or better than others, by more than noise.
 
-    From the cheapest on, each step is the cheapest that has a lower loss than the one before, by
-    more than their intervals over seeds; of those that take the same time, the one with the lowest.
+    The front starts at the cheapest configuration. Each next one is the cheapest whose loss is
+    lower by more than the intervals over seeds; of those that take the same time, the one with
+    the lowest loss.
 
     Args:
         shown: with the trials.

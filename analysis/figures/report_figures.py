@@ -6,7 +6,7 @@ import matplotlib
 import pandas as pd
 
 from analysis.figures.contrasts import differences
-from analysis.figures.data import configurations
+from analysis.figures.data import configurations_to_draw
 from analysis.figures.importance import importance_bars
 from analysis.figures.search import search_figures, slices_of
 from analysis.figures.settings import heatmap, loss_by
@@ -35,7 +35,7 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
         By name, in the order of reading: ``loss_by_...``, ``heatmap``, ``differences_1`` and so on,
         ``curves``, ``cost``; and of a search those of `figures_of_search`.
     """
-    shown = configurations(trials)
+    shown = configurations_to_draw(trials)
     if shown is None:
         return {}
     with fixed_style():
@@ -52,13 +52,13 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
     return named
 
 
-def overview(trials: Trials) -> Figure | None:
+def overview_figure(trials: Trials) -> Figure | None:
     """Draw the picture to see first: losses by a setting, by what a search tried, or by cost.
 
     It is as small as a page needs that shows a picture at its own size. None where fewer than two
     trials have a loss.
     """
-    shown = configurations(trials)
+    shown = configurations_to_draw(trials)
     if shown is None:
         return None
     with fixed_style():

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.data import ceiling, number
-from analysis.figures.effort import cost_of_search, front
+from analysis.figures.effort import cost_of_search, pareto_figure
 from analysis.figures.style import COLOURS, GREY, LOSS, as_figure, set_scale
 from analysis.results.studies import chosen, suggestions
 from analysis.statistics import Floats
@@ -27,9 +27,9 @@ MOST_PANELS = 9
 MOST_TICKS = 8
 COLUMNS = 3
 MOST_POINTS = 2_000
-FEW_LINES = 50  # that one sees through each other
-GOLDEN = 0.618  # whose multiples, less their whole parts, are spread evenly
-BEST = 0.1  # of the suggestions are in front
+FEW_LINES = 50  # points overlap: they are transparent
+GOLDEN = 0.618  # the fractional parts of its multiples are spread evenly
+BEST = 0.1  # share of the suggestions drawn in front
 Arm = Mapping[str, Space]
 MARKS = {  # of outcomes
     "finished": "finished (dots)",
@@ -44,17 +44,17 @@ def search_figures(trials: Trials) -> list[Figure | None]:
     tried = _tried(trials)
     if tried is None:
         return []
-    return [slices(tried), parallel(tried), cost_of_search(trials), front(trials)]
+    return [slices(tried), parallel(tried), cost_of_search(trials), pareto_figure(trials)]
 
 
 def slices_of(trials: Trials, columns: int) -> Figure | None:
-    """Draw the losses of a search over each setting, in so many columns of panels at most."""
+    """Draw the losses of a search over each setting, in at most `columns` columns of panels."""
     tried = _tried(trials)
     return slices(tried, columns) if tried else None
 
 
 def _tried(trials: Trials) -> Tried | None:
-    """Return the suggestions of a search, if two of them or more have a loss."""
+    """Return the suggestions of a search, if at least two have a loss."""
     table = suggestions(trials)
     if table["val_loss"].notna().sum() < 2:
         return None
@@ -183,9 +183,9 @@ def _set_ticks(axes: Axes, tried: Tried, name: str, words: Sequence[str]) -> Non
 
 def _slices_caption(tried: Tried, panels: int) -> str:
     counts = [
-        f"{number} {mark}"
+        f"{suggested} {mark}"
         for outcome, mark in MARKS.items()
-        if (number := int((tried.table["outcome"] == outcome).sum()))
+        if (suggested := int((tried.table["outcome"] == outcome).sum()))
     ]
     text = (
         f"The suggestions{tried.of_studies} over each setting that was chosen: {', '.join(counts)}."

@@ -84,9 +84,9 @@ def look(index: int) -> Look:
     return Look(COLOURS[index], MARKERS[index], LINES[index])
 
 
-def ordered_look(index: int, of: int) -> Look:
+def ordered_look(index: int, levels: int) -> Look:
     """Return the look of a level of a number: the higher the lighter."""
-    tone = matplotlib.colormaps["viridis"](0.8 * index / max(of - 1, 1))
+    tone = matplotlib.colormaps["viridis"](0.8 * index / max(levels - 1, 1))
     color = matplotlib.colors.to_hex(tone)
     return Look(color, MARKERS[index % len(MARKERS)], LINES[index % len(LINES)])
 

@@ -20,7 +20,7 @@ from analysis.figures.data import (
     spread,
     thinned,
 )
-from analysis.figures.fronts import SAME_TIME, front
+from analysis.figures.fronts import SAME_TIME, cost_front
 from analysis.figures.style import (
     COLOURS,
     GREY,
@@ -103,16 +103,14 @@ def _left_out(drawn: pd.DataFrame, references: pd.DataFrame, known: pd.DataFrame
 
 
 def cost(shown: Configurations, width: float = 9) -> Figure | None:
-    """Draw losses over training time with their Pareto front; so many inches wide."""
+    """Draw losses over training time with their Pareto front, `width` inches wide."""
     known = shown.table[is_finite(shown.table["training_seconds"])]
     if len(known) < 2:
         return None
-    steps = front(shown, known)
+    steps = cost_front(shown, known)
     drawn = known.nsmallest(MOST_POINTS, "val_loss", keep="first")
     drawn = drawn[drawn["val_loss"] <= ceiling(drawn["val_loss"])]
-    named = steps.loc[
-        spread([number for number in steps.index if number in drawn.index], MOST_NAMES)
-    ]
+    named = steps.loc[spread([row for row in steps.index if row in drawn.index], MOST_NAMES)]
     canvas = Canvas(figsize=(width, 4.4), layout="constrained")
     axes = canvas.subplots()
     _draw_points(axes, drawn, shown.labels[: len(COLOURS) - 1])
@@ -186,9 +184,9 @@ def _panels(shown: Configurations, known: pd.DataFrame) -> tuple[pd.DataFrame, M
     return grid, looks
 
 
-def _curve(axes: Axes, curve: pd.DataFrame, look: Look) -> None:
-    every, color = max(1, len(curve) // 10), look.color
-    axes.plot(curve["step"], curve["mean"], **_line_style(look), markevery=every)
+def _curve(axes: Axes, curve: pd.DataFrame, style: Look) -> None:
+    every, color = max(1, len(curve) // 10), style.color
+    axes.plot(curve["step"], curve["mean"], **_line_style(style), markevery=every)
     axes.fill_between(curve["step"], curve["low"], curve["high"], color=color, alpha=0.2, lw=0)
 
 

@@ -32,12 +32,12 @@ class Link:
     experiment_id: str
 
     def to(self, run_id: str) -> str:
-        """Return a link in Markdown; only the id where there is no server."""
+        """Return a link in Markdown; only the id if there is no server."""
         address = self.address(run_id)
         return as_code(run_id) if address == run_id else f"[{as_text(run_id)}]({address})"
 
     def address(self, run_id: str) -> str:
-        """Return the address of a run's page; only the id where there is no server."""
+        """Return the address of a run's page; only the id if there is no server."""
         if not self.tracking_uri.startswith("http"):
             return run_id
         return (
@@ -47,7 +47,7 @@ class Link:
 
 
 def one_seed_note(conclusions: Sequence[Conclusion]) -> str:
-    """Return a note on what one seed cannot show, where no configuration has a second; else ""."""
+    """Return a note on what one seed cannot show, if no configuration has a second; else ""."""
     single = all(_has_one_seed(conclusion) for conclusion in conclusions)
     return ONE_SEED + "\n" if single else ""
 
@@ -111,7 +111,7 @@ def claim_section(index: int, conclusion: Conclusion, link: Link, most_rows: int
 
 
 def weakest_runs(conclusion: Conclusion, shown: Callable[[str], str], most: int) -> list[str]:
-    """Return at most so many runs of the weakest contrast, by seed, and how many more there are."""
+    """Return at most `most` runs of the weakest contrast, by seed, and the number of the others."""
     run_ids = _distinct(conclusion.weakest.run_ids if conclusion.weakest else ())
     more = len(run_ids) - most
     rest = [f"and {more} more, which contrasts.csv names"] if more > 0 else []
@@ -203,7 +203,7 @@ def needed_in_words(conclusion: Conclusion) -> str:
         return "One seed tells nothing about the spread between seeds; train at least two."
     needed = conclusion.needed
     if needed.to_show is not None:
-        if needed.to_show <= conclusion.seeds:  # p-values have their own luck
+        if needed.to_show <= conclusion.seeds:  # p-values vary from sample to sample
             return "Judging by these losses, a few more seeds would show it."
         return f"Judging by these losses, about {needed.to_show} seeds would show it."
     if needed.to_refute is not None:

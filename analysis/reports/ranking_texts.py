@@ -15,7 +15,7 @@ from analysis.trials.table import Trials
 MOST_ROWS = 20  # of the ranking
 MORE = "--markdown and --csv print all"
 MOST_IN_GRID = 12  # rows and columns
-MOST_MEANS = 3  # settings of which means are said
+MOST_MEANS = 3  # settings whose means are shown
 MEAN_WIDTH = 55  # characters of the levels and their means in a line
 MEAN_DECIMALS = 4
 NOT_SHOWN = ["train_loss", "best_val_loss", "training_seconds", "run_ids"]
@@ -56,8 +56,8 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
         table: of `analysis.pivot`, where the best of each group comes first.
 
     Returns:
-        Words: in each row a star at the lowest val_loss. Empty where it has more columns than a
-        terminal has room for.
+        Words: in each row a star at the lowest val_loss. Empty if it has more columns than fit on
+        a terminal.
     """
     settings = list(table.columns[: table.columns.get_loc("n")])
     *others, by = settings
@@ -75,26 +75,26 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     return cells.drop(columns=[n for n in others if len(rows) > 1 and cells[n].nunique() == 1])
 
 
-def first_rows(table: pd.DataFrame, what: str, more: str = MORE) -> str:
+def first_rows(table: pd.DataFrame, rows: str, more: str = MORE) -> str:
     """Return the first rows of a table, with the columns that a screen has room for.
 
     Args:
-        table: with numbers as they are.
-        what: its rows are.
-        more: what has the others.
+        table: its numbers are rounded here.
+        rows: a word for its rows, such as "configurations".
+        more: how to see the other rows.
     """
     empty = [name for name in INTERVAL if name in table and table[name].isna().all()]
     if "left_out" in table and not table["left_out"].any():
         empty.append("left_out")
     part = table.drop(columns=[*NOT_SHOWN, *empty], errors="ignore")
     texts = {name: [in_short(v, DECIMALS.get(str(name))) for v in part[name]] for name in part}
-    return _shown(pd.DataFrame(texts).head(MOST_ROWS), what, len(part), more)
+    return _shown(pd.DataFrame(texts).head(MOST_ROWS), rows, len(part), more)
 
 
-def _shown(words: pd.DataFrame, what: str, of: int, more: str = MORE) -> str:
+def _shown(words: pd.DataFrame, rows: str, total: int, more: str = MORE) -> str:
     text = columns(list(words), words.itertuples(index=False))
-    if len(words) < of:
-        text += f"\nThe first {len(words)} of {of} {what}; {more}."
+    if len(words) < total:
+        text += f"\nThe first {len(words)} of {total} {rows}; {more}."
     return text
 
 
@@ -119,7 +119,7 @@ def means_in_words(means: pd.DataFrame) -> list[str]:
 
 
 def not_ranked(trials: Trials) -> str:
-    """Return how many trials are not ranked, and why; empty where all are."""
+    """Return how many trials are not ranked, and why; empty if all are."""
     rest = {outcome: n for outcome, n in trials.outcomes.items() if outcome != "FINISHED"}
     whole = int((trials.finished["stopped"] == "").sum())
     if lost := trials.outcomes.get("FINISHED", 0) - whole:

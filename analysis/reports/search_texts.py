@@ -90,8 +90,8 @@ def search_section(trials: Trials, drawn: Mapping[str, Figure]) -> list[str]:
 def search_report(trials: Trials) -> tuple[Report, dict[str, pd.DataFrame]]:
     """Return a page on which settings mattered and on the search, and the tables for its files.
 
-    Where there are too few trials for importance, the page says so and has the rest: of a search
-    its studies, and of a plain sweep the `level_means`.
+    If there are too few trials for importance, the page says so and shows the rest: the studies of
+    a search, or the `level_means` of a plain sweep.
 
     Raises:
         AnalysisError: no two configurations can be compared, and there was no search.
@@ -158,7 +158,7 @@ def _meaning(table: pd.DataFrame) -> str:
 
 
 def _plain_note(trials: Trials, fresh: Sequence[int]) -> str:
-    """Return what plain trials lack to be compared with winners; else ""."""
+    """Return what keeps plain trials from being compared with winners; else ""."""
     tables = [trials.table] if trials.planned is None else [trials.table, trials.planned]
     plain = pd.concat([table.loc[table["stage"] == "", "seed"] for table in tables])
     if plain.empty or plain.isin(list(fresh)).any():

@@ -1,7 +1,7 @@
-"""Tables of results: what ranks first, what mattered, what a search found.
+"""Tables of results: rankings, importance of settings, winners of a search.
 
 ranking        configurations by their loss, and pivots of them
-published      the published study beside ours
+published      published losses compared with ours
 studies        suggestions and winners of a search
 importances    which settings mattered
 """

@@ -1,7 +1,7 @@
 """Importance of each setting for the losses of trials, by Optuna's estimators.
 
-Descriptive: it speaks of the trials that there are. A search looks where it expects low losses, so
-what it hardly varied looks unimportant; nothing here is a test.
+Importance only describes the existing trials; nothing here is a test. A search looks where it
+expects low losses, so a setting that it hardly varied looks unimportant.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FEWEST_TRIALS = 20
 MOST_TRIALS = 300  # a forest over more takes long
-MOST_WORDS = 10  # that a setting may have for values: with 16, fANOVA takes minutes
+MOST_WORDS = 10  # most text values of a setting: with 16, fANOVA takes minutes
 SEED = 0  # of fANOVA's forest
 ALL, WITHIN = "all trials", "within studies"
 MEANING = {
@@ -48,9 +48,9 @@ def importance(trials: Trials) -> pd.DataFrame:
     """Return the importance of each setting for val_loss.
 
     Returns:
-        A row a setting: ``scope``: "all trials", of all settings for the losses as they are; or
-        "within studies", of the tuned ones for what is left when the median of its study is taken
-        from each loss, all studies together; ``setting``; ``fANOVA`` and ``PED-ANOVA``, from 0 to 1
+        One row for each setting: ``scope``: "all trials" explains the losses by all settings;
+        "within studies" explains, by the tuned settings, each loss less the median of its study,
+        all studies together; ``setting``; ``fANOVA`` and ``PED-ANOVA``, from 0 to 1
         (`MEANING`), each with the sum 1 over the settings that all of these trials have; one that
         only some have is measured among those; ``trials``: on how many.
 
@@ -65,7 +65,7 @@ def importance(trials: Trials) -> pd.DataFrame:
 
 
 def too_little(trials: Trials) -> str:
-    """Return why there is no importance where there are no `samples`."""
+    """Return why there is no importance, if there are no `samples`."""
     rows = _rows(trials)
     return (
         f"importance needs {FEWEST_TRIALS} finished trials and two settings that vary;"
@@ -77,8 +77,8 @@ def too_little(trials: Trials) -> str:
 def samples(trials: Trials) -> list[Sample]:
     """Return the samples that can be explained: trials that finished, not stopped early.
 
-    Those that a search suggested, or those of the grid where there was none. Of thousands, some at
-    equal distances are taken.
+    These are the suggestions of a search, or without a search the trials of the grid. Of thousands,
+    every n-th is taken.
     """
     rows = _rows(trials)
     tuned = trials.search.tuned if trials.search else ()
@@ -159,7 +159,8 @@ def _estimates(rows: pd.DataFrame, settings: list[str], log: frozenset[str]) -> 
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
-    best = max(0.1, 5 / len(rows))  # PED-ANOVA asks what tells the best; five at least to be stable
+    # PED-ANOVA compares the best trials with all; with fewer than five it is not stable.
+    best = max(0.1, 5 / len(rows))
     evaluators = {
         "fANOVA": FanovaImportanceEvaluator(seed=SEED),
         "PED-ANOVA": PedAnovaImportanceEvaluator(target_quantile=best),

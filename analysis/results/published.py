@@ -28,7 +28,7 @@ def comparison(trials: Trials) -> pd.DataFrame:
     """Compare the published losses with the same configurations of ours.
 
     Returns:
-        A row a configuration, best published first: ``variant``, ``pe_type``, ``n_embd``,
+        One row for each configuration, best published first: ``variant``, ``pe_type``, ``n_embd``,
         ``block_size``, ``published`` (val_loss, nats per character), ``n``, ``val_loss``,
         ``difference`` (ours less theirs), ``low`` and ``high``: where a single further run of ours
         would lie with 95 % probability; ``within``: whether the published one does (missing with

@@ -32,7 +32,7 @@ SHOWN = ["n", "train_loss", "val_loss", *INTERVAL, "best_val_loss"]
 
 @of_trials
 def configurations(trials: Trials) -> pd.DataFrame:
-    """Return a row for each configuration: its finished trials, which differ in their seed alone.
+    """Return a row for each configuration: its finished trials, which differ only in their seed.
 
     Returns:
         The settings that differ, and where there was a search ``stage`` and ``picked``, as in
@@ -97,10 +97,10 @@ def _row(
 
 @of_trials
 def rankings(trials: Trials) -> pd.DataFrame:
-    """Return all configurations by val_loss, best first; those of each stage apart.
+    """Return all configurations by val_loss, best first, each stage ranked apart.
 
-    First those that were confirmed on fresh seeds, then those of no search, then those that a
-    search suggested, whose best are better than they would be again.
+    First come those confirmed on fresh seeds, then those of no search, then the suggestions of a
+    search, whose best would have higher losses with other seeds.
 
     Returns:
         ``rank`` (from 1 in each stage), then the columns of `configurations`.
@@ -160,7 +160,7 @@ def pivot(trials: Trials, by: str, table: pd.DataFrame | None = None) -> pd.Data
 
 
 def level_means(trials: Trials, table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return the mean val_loss of each level of a setting, over configurations equal in all else.
+    """Return the mean val_loss of each level of a setting, all other settings being equal.
 
     Only groups of `pivot` that have all levels of the setting count, so that the means of its
     levels are over the same other settings.
@@ -170,8 +170,9 @@ def level_means(trials: Trials, table: pd.DataFrame | None = None) -> pd.DataFra
         table: their `configurations`, where they are known already.
 
     Returns:
-        A row a level: ``setting``, ``level``, ``val_loss``, and ``n``, the number of configurations
-        in the mean. The setting whose levels differ most comes first, its best level first.
+        One row for each level: ``setting``, ``level``, ``val_loss``, and ``n``, the number of
+        configurations in the mean. The setting whose levels differ most comes first, and its
+        best level first.
 
     Raises:
         AnalysisError: no trial is finished.
@@ -212,7 +213,7 @@ def tables(trials: Trials, by: Sequence[str] | None = None) -> dict[str, pd.Data
         by: the settings to pivot by; None takes `pivot_settings`.
     """
     table = configurations(trials)
-    begun = replace(trials, planned=None)  # what never began has no place in a ranking
+    begun = replace(trials, planned=None)  # a trial that never began is not ranked
     evidence = judged(begun)
     if evidence is begun or evidence.comparable.empty:
         evidence, compared = trials, table
@@ -251,7 +252,7 @@ def _file_names(names: Iterable[str]) -> list[str]:
 
 
 def write_ranking(table: pd.DataFrame, folder: Path) -> None:
-    """Write ``ranking.json``, as MLflow shows a table; null is what is missing, and no word."""
+    """Write ``ranking.json``, as MLflow shows a table. Missing values are null, not text."""
     text = table.to_json(orient="split", index=False, double_precision=15)
     (folder / RANKING_TABLE).write_text(text, encoding="utf-8")
 

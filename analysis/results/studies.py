@@ -28,7 +28,7 @@ def suggestions(trials: Trials) -> pd.DataFrame:
     """Return a row for each suggestion of the search, its seeds taken together.
 
     Returns:
-        A row a suggestion, by study and number, with the columns
+        One row for each suggestion, by study and number, with the columns
 
         * ``study``, ``suggestion``, ``arm``, and the tuned settings: missing where another setting
           leaves them without effect;
@@ -77,12 +77,13 @@ def _with_effort(rows: pd.DataFrame) -> pd.DataFrame:
 
 @of_trials
 def winners(trials: Trials) -> pd.DataFrame:
-    """Return the winner of each study, and what its search took.
+    """Return the winner of each study, and the cost of its search.
 
     Returns:
-        A row a study, best first: ``study``, the tuned settings of its winner, ``search_loss``: the
-        mean val_loss of the winner over its ``search_n`` trials in the search, which is optimistic,
-        as it won by them; ``val_loss``, ``low``, ``high``: its mean on ``n`` fresh seeds with the
+        One row for each study, best first: ``study``, the tuned settings of its winner,
+        ``search_loss``: the mean val_loss of the winner over its ``search_n`` trials in the search,
+        which is optimistic, because the winner was chosen by it;
+        ``val_loss``, ``low``, ``high``: its mean on ``n`` fresh seeds with the
         95 % interval (by Student; missing until it is confirmed); ``edges``: which settings lie
         within 5 % of an end of their range; ``suggestions``, and how many of them ``finished``,
         were ``stopped`` or ``failed``; ``steps``: trained in the search; ``full_steps``: without
@@ -108,8 +109,8 @@ def best_so_far(trials: Trials) -> pd.DataFrame:
     """Return the lowest val_loss of each study so far, and the steps so far, after each suggestion.
 
     Returns:
-        A row a suggestion, by study and number: ``study``, ``suggestion``, ``outcome``, ``steps``:
-        trained by it and all before it, those of stopped and failed trials as far as they came;
+        One row for each suggestion, by study and number: ``study``, ``suggestion``, ``outcome``,
+        ``steps``: trained by it and all before it, stopped and failed trials included;
         ``val_loss`` of it, missing unless it finished; ``best`` up to it, missing before the first.
     """
     table = suggestions(trials)
@@ -124,7 +125,7 @@ def best_so_far(trials: Trials) -> pd.DataFrame:
 def pareto_front(trials: Trials) -> pd.DataFrame:
     """Return the Pareto front of the finished suggestions.
 
-    No other one is at least as good in all objectives and better in one. Lower is better in all.
+    No other suggestion is at least as good in all objectives and better in one. Lower is better.
 
     Returns:
         Columns of `suggestions`, by val_loss; empty where there are fewer than two objectives of
@@ -161,7 +162,7 @@ def study_tables(trials: Trials) -> dict[str, pd.DataFrame]:
 
 
 def with_active(rows: pd.DataFrame, search: SearchRecord) -> pd.DataFrame:
-    """Return the trials, with blanks for tuned settings that another one leaves without effect."""
+    """Return the trials; tuned settings without effect, given another setting, are blank."""
     rows = rows.copy()
     for arm, of_arm in rows.groupby("arm"):
         for name, space in search.space(arm).items():
@@ -172,7 +173,7 @@ def with_active(rows: pd.DataFrame, search: SearchRecord) -> pd.DataFrame:
 
 
 def chosen(trials: Trials) -> list[str]:
-    """Return the settings that a study chooses: those tuned, and those that differ with the arm."""
+    """Return the settings that a study chooses: tuned ones, and those that differ between arms."""
     rows = _searched(trials)
     if trials.search is None or rows.empty:
         return []

@@ -1,6 +1,6 @@
 """What people read and write: names and settings are data here, never markup.
 
-terminal        what is printed: without control characters, and where nobody reads on
+terminal        printed output: without control characters, also into a closed pipe
 messages        errors and addresses in few words, without passwords
 links           addresses of MLflow's pages
 document        reports in Markdown and HTML, with their figures

@@ -16,8 +16,8 @@ from analysis.text.terminal import visible
 FIGURES = "figures"
 LONG = 10  # characters of a number
 LARGE = 1e6  # a number that has no digits after the point
-# What Markdown would obey: an underscore inside a word is none, brackets are a link only if more
-# follows; and at the start of a line what makes it a heading, a list, a quote or a rule.
+# What Markdown interprets: not an underscore inside a word, and brackets only if a link target
+# follows; and at the start of a line the marks of a heading, a list, a quote or a rule.
 MARKUP = re.compile(r"[\\`*~|]|\](?=\s*[(\[:])|(?<![^\W_])_|_(?![^\W_])")
 BLOCK = re.compile(r"^(\d*)([#>]|[-+=](?=[-+=\s]|$)|[.)](?=\s|$))")
 ENTITY = re.compile(r"&[#\w]")
@@ -89,7 +89,7 @@ class Report:
 
     @property
     def html(self) -> str:
-        """The whole as one page; HTML in the text is shown, not obeyed."""
+        """The whole as one page; HTML in the text is shown as text."""
         from jinja2 import Environment
         from markdown_it import MarkdownIt
         from markupsafe import Markup

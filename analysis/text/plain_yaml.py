@@ -1,7 +1,7 @@
 """YAML as plain data: text, numbers, true and false, null, lists and maps.
 
-A value without quotes is what YAML 1.2 makes of it: ``1e-2`` is a number; ``off``, ``no`` and
-``2024-01-01`` are text. What readers of YAML disagree on is refused with what to write instead:
+A value without quotes has the type that YAML 1.2 gives it: ``1e-2`` is a number; ``off``, ``no``
+and ``2024-01-01`` are text. What readers of YAML disagree on is refused with what to write instead:
 numbers with leading zeros, in base 60 (``1:30``), and keys that occur twice. Merge keys (``<<``)
 and aliases work. Whatever a text is, reading it takes bounded time, memory and depth.
 """
@@ -47,7 +47,7 @@ class YamlError(Exception):
 
     Attributes:
         problem: in words, without the line.
-        line: from 1; None where no line is to blame.
+        line: from 1; None if the problem is in no single line.
     """
 
     def __init__(self, problem: str, line: int | None = None) -> None:

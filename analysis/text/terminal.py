@@ -1,7 +1,7 @@
 """Output for people, on a terminal or in a pipe.
 
-Names, settings and reasons are data: they style nothing, move no cursor, and can be printed in any
-encoding.
+Names, settings and reasons are data: they cannot style text or move the cursor, and are printed in
+any encoding.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def in_a_line(value: object) -> str:
 
 
 def printable(value: object) -> str:
-    """Return it `in_a_line`, with an escape for each character that stdout cannot encode."""
+    """Return a value `in_a_line`, with an escape for each character that stdout cannot encode."""
     encoding = sys.stdout.encoding or "utf-8"
     return in_a_line(value).encode(encoding, "backslashreplace").decode(encoding)
 
@@ -53,12 +53,12 @@ def set_up(program: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Visible(f"{program}: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    # Of caches that cannot be written it says nothing; other libraries import it too.
+    # No warnings of matplotlib, which other libraries import too, about caches it cannot write.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def say(text: str) -> None:
-    """Print a line, or several."""
+    """Print one or more lines."""
     sys.stdout.write(f"{visible(text)}\n")
     sys.stdout.flush()
 
@@ -70,7 +70,7 @@ def note(text: str) -> None:
 
 
 def try_to_say(text: str) -> None:
-    """Print a line; where the output is closed or full, go on in silence."""
+    """Print a line; if the output is closed or full, continue without an error."""
     try:
         say(text)
     except OSError:  # the pipe or the terminal is closed, or the disk is full
@@ -94,7 +94,7 @@ def complain(program: str, error: object) -> None:
 def table(names: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Return a table in columns: on a terminal with lines that fit, else in full.
 
-    Words are never broken: where they do not fit, lines are longer than the terminal is wide.
+    Words are never broken: if they do not fit, lines are wider than the terminal.
     """
     lines = [[printable(cell) for cell in row] for row in (names, *rows)]
     columns = list(zip(*lines, strict=True))

@@ -1,11 +1,11 @@
-"""The trials of a sweep, from where they are kept to a table with a row for each.
+"""The trials of a sweep as a table with one row for each, read from MLflow or a file.
 
 loading          the trials of an experiment in MLflow, or of a CSV file
 mlflow_store     a client of the MLflow store, and what a sweep keeps there
-sqlite_store     MLflow stores in a file: paths, URIs, who uses them
+sqlite_store     MLflow stores in a file: paths, URIs, locks
 trials_csv       CSV files of trials
-table            the table, and what its columns mean
+table            the table and the meaning of its columns
 selection        rows by the values of their settings
-search_record    what a sweep searched
-confirmed        what may be taken for evidence: all planned trials, and confirmed winners
+search_record    the search of a sweep, as its run records it
+confirmed        the trials that are evidence: all planned ones, and confirmed winners
 """

@@ -1,7 +1,7 @@
 """Trials that are evidence: all planned ones; of a tuned sweep the confirmed winners.
 
-Claims are held against all trials that a sweep planned. One without a run has a row without a loss:
-what never began must not look as if it had never been wanted.
+Claims are tested on all trials that a sweep planned. A planned trial without a run has a row
+without a loss, so that it counts as lost and is not left out.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ TUNED = "tuned"  # the value of a setting that a search chose
 
 @of_trials
 def judged(trials: Trials) -> Trials:
-    """Return the trials as those of a plain sweep: all planned ones, and each study as its winner.
+    """Return the trials that claims are tested on: all planned ones, and the winner of each study.
 
-    A study is seen by the trials on fresh seeds of the configuration that its search liked best,
-    chosen before these seeds were drawn. What was tuned makes no cells: it is no setting where
-    all trials that have it are of studies, and reads "tuned" in them where others have a value. A
-    study that has none of these trials yet has rows without a loss in their place, and so has each
-    planned trial without a run. Plain trials stand beside them, but not in the cell of a study, and
-    only those of the fresh seeds where there are such.
+    A study is represented by the trials on fresh seeds of its best configuration, which was chosen
+    before these seeds were drawn. Tuned settings make no cells: a setting that only trials of
+    studies have is dropped, and one that other trials have too reads "tuned". A study without such
+    trials has rows without a loss in their place, as has each planned trial without a run. Plain
+    trials are kept, but not in the cell of a study; if they have fresh seeds, only those count.
 
     Returns:
-        A sweep without stages; the same trials where there are no studies and nothing waits.
+        A sweep without stages; the same trials if there are no studies and nothing waits.
 
     Raises:
-        AnalysisError: what the sweep's run says of its search cannot be read.
+        AnalysisError: the record of the search cannot be read from the sweep's run.
     """
     whole = _as_planned(trials)
     if whole.search is None or not studies_of(whole):
@@ -90,7 +89,7 @@ def _not_begun(trials: Trials) -> pd.DataFrame:
     pairs = zip(planned["study"], planned["seed"], strict=True)
     confirms = pd.Series([pair in begun for pair in pairs], planned.index)
     rows = planned[~confirms & ~planned["key"].isin(table["key"].dropna())]
-    # Of a study that chose among arms, the first seed that confirms it tells which one.
+    # If a study chose among arms, the first trial that confirms its winner shows which arm.
     chosen = winners.drop_duplicates("study").set_index("study", drop=False)
     late = rows[rows["study"].isin(chosen.index)]
     settled = chosen.loc[late["study"]].set_index(late.index)
@@ -100,7 +99,7 @@ def _not_begun(trials: Trials) -> pd.DataFrame:
 
 
 def not_begun_note(trials: Trials) -> str:
-    """Return how many planned trials have no run, and the remedy; empty where all have one."""
+    """Return how many planned trials have no run, and the remedy; empty if all have one."""
     count = len(_not_begun(trials)) + int((trials.table["status"] == WAITING).sum())
     if not count:
         return ""
@@ -126,7 +125,7 @@ def unconfirmed(trials: Trials) -> list[str]:
 
 
 def confirmation_note(trials: Trials) -> str:
-    """Return which studies have no confirmed winner, and the remedy; empty where all have one."""
+    """Return which studies have no confirmed winner, and the remedy; empty if all have one."""
     missing = unconfirmed(trials)
     if not missing or trials.search is None:
         return ""

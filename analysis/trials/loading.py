@@ -32,7 +32,7 @@ from analysis.trials.table import (
     of_trials,
     typed,
 )
-from analysis.trials.trials_csv import read_trials
+from analysis.trials.trials_csv import read_trials_csv
 
 if TYPE_CHECKING:
     from analysis.trials.mlflow_store import MlflowClient, Run
@@ -55,9 +55,9 @@ def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
     """Read the trials of an experiment, page by page, or of a table.
 
     Args:
-        experiment: its name, which is the sweep's; or the path of a CSV file with a row a trial:
-            the columns ``val_loss`` and, if they are known, ``seed``, ``train_loss`` and others of
-            `Trials`; what else it has are settings.
+        experiment: its name, which is the sweep's, or the path of a CSV file. The file has one row
+            for each trial, and the columns ``val_loss`` and, if they are known, ``seed``,
+            ``train_loss`` and others of `Trials`. All other columns are settings.
         tracking_uri: of the MLflow store; None takes MLFLOW_TRACKING_URI, or the store in the
             state directory (SWEEPS_STATE, or ``./state``).
 
@@ -66,7 +66,7 @@ def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
             file cannot be read.
     """
     if is_table(experiment):
-        return read_trials(Path(experiment))
+        return read_trials_csv(Path(experiment))
     uri = tracking_uri or store_of(None)
     with _little_garbage(), opened(uri, experiment) as (client, experiment_id):
         runs = runs_of(client, experiment_id, "trial")
@@ -78,7 +78,7 @@ def load_trials(experiment: str, tracking_uri: str | None = None) -> Trials:
 
 
 def _plan_of(client: MlflowClient, sweep: Run) -> list[Row] | None:
-    """Return what a sweep planned, by its run; None where that is not there or cannot be read."""
+    """Return the plan in the run of a sweep; None if the run has none, or it cannot be read."""
     count = sweep.data.tags.get(PLANNED)
     if count is None:  # of an earlier version
         return None
@@ -100,7 +100,7 @@ def _plan_of(client: MlflowClient, sweep: Run) -> list[Row] | None:
 
 
 def _ended(trials: Trials) -> Trials:
-    """Return the trials of a sweep that no process runs: those that seem to run were killed."""
+    """Return the trials of a sweep that no process runs: those marked RUNNING were killed."""
     status = trials.table["status"].replace("RUNNING", "KILLED")
     sweep = dict(trials.sweep)
     if sweep.get("status") == "RUNNING":
@@ -124,7 +124,7 @@ def _little_garbage() -> Iterator[None]:
 
 
 def is_table(experiment: str) -> bool:
-    """Return whether it is the path of a CSV file, and not the name of an experiment."""
+    """Return whether an argument is the path of a CSV file, and not the name of an experiment."""
     return experiment.endswith(".csv")
 
 

@@ -1,4 +1,4 @@
-"""The MLflow store: a client of it, its runs, and the names of what a sweep keeps there."""
+"""The MLflow store: its client, its runs, and the names of a sweep's artifacts and tags."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLANNED = "planned"  # its tag: how many they are
 PICTURE = "overview.png"  # artifact of a sweep's run, which its page shows
 REPORT = "report.html"  # artifact of a sweep's run
 NOTE = "mlflow.note.content"  # tag: Markdown that the page of a run shows
-DEFAULTS = {  # settings of MLflow, which the user may choose otherwise
+DEFAULTS = {  # settings of MLflow, unless the user has set them
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -37,14 +37,14 @@ DEFAULTS = {  # settings of MLflow, which the user may choose otherwise
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 OF_SERVERS = {  # settings of MLflow that a store in a file cannot have
-    "MLFLOW_ENABLE_WORKSPACES": "false",  # it would be empty, or not open again without
+    "MLFLOW_ENABLE_WORKSPACES": "false",  # otherwise it is empty, or cannot be opened again
     "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "",  # a connection that threads share mixes their writes
 }
 DATABASES = ("postgresql", "mysql", "mssql")
 
 
 def attach(trials: Trials, root: Path, files: Iterable[Path], tracking_uri: str) -> None:
-    """Add the files of a report to the sweep's run, and a link to the report to its page.
+    """Add the files of a report to the sweep's run, and link the report on the page of the run.
 
     Args:
         trials: of the sweep.
@@ -112,7 +112,7 @@ def open_store(uri: str, must_exist: bool = False, driven: str | None = None) ->
 
     Args:
         uri: of the store.
-        must_exist: do not make a new store where there is no file.
+        must_exist: do not create a store if there is no file.
         driven: the sweep that this process runs.
 
     Raises:
@@ -163,9 +163,9 @@ def _load_mlflow(is_file: bool) -> None:
             f"MLflow cannot be loaded: {first_line(error)}; look at what the environment sets by"
             " MLFLOW_ variables"
         ) from None
-    for name in ("alembic", "urllib3"):  # they log retries, of which the last raises an error
+    for name in ("alembic", "urllib3"):  # they log each retry; the last one raises an error anyway
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It logs a traceback of what it raises as well.
+    # It also logs a traceback of each error that it raises.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
@@ -181,7 +181,7 @@ def _ask_database(uri: str) -> None:
 
 
 def _make_store(path: Path) -> None:
-    """Make a store in a file, under another name until it is whole."""
+    """Create a store in a file, under another name until it is complete."""
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def _make_store(path: Path) -> None:
 
 def _link(partial: Path, path: Path) -> None:
     try:
-        os.link(partial, path)  # never over what is there
+        os.link(partial, path)  # never replaces an existing file
     except FileExistsError:
         raise
     except OSError:  # of a file system without links
@@ -217,8 +217,8 @@ def _why(uri: str, error: BaseException) -> str:
 def runs_of(client: MlflowClient, experiment_id: str, role: str | None = None) -> Iterator[Run]:
     """Yield the runs of an experiment that have a role, page by page.
 
-    Roles are ``trial``, ``sweep``, and ``removed`` for a trial that its sweep does not describe any
-    more; None takes all runs.
+    Roles are ``trial``, ``sweep``, and ``removed`` for a trial that is no longer part of its sweep;
+    None takes all runs.
     """
     query = f"tags.role = '{role}'" if role else ""
     token = None

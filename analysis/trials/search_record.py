@@ -62,7 +62,7 @@ class Space:
     def position(self, value: object) -> float:
         """Return where in the range a number lies, from 0 (low end) to 1; NaN if nowhere.
 
-        Equal ratios are equally far where the range is logarithmic. Choices have no ends.
+        In a logarithmic range equal ratios are equal distances. Choices have no position.
         """
         if not isinstance(value, SupportsFloat | str):  # missing
             return math.nan
@@ -76,7 +76,7 @@ class Space:
         return (scale(number) - scale(self.low)) / (scale(self.high) - scale(self.low))
 
     def edge(self, value: object) -> str:
-        """Return ``low edge``, ``high edge``, or nothing for another value, a choice, or none."""
+        """Return ``low edge``, ``high edge``, or an empty text for all other values."""
         position = self.position(value)
         if position <= EDGE:
             return "low edge"
@@ -121,7 +121,7 @@ class SearchRecord:
 
 
 def read_search(text: str | None) -> SearchRecord | None:
-    """Read the tag; return None where a sweep has none, as it did not search.
+    """Read the tag; return None if the sweep has none, because it did not search.
 
     Raises:
         AnalysisError: it has another form.

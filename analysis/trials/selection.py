@@ -18,7 +18,7 @@ def select(table: pd.DataFrame, selection: Mapping[str, Value | list[Value]]) ->
 
 
 def as_in(column: pd.Series, value: Value) -> Value:
-    """Return a value as the column has it: YAML's 1e-3, "8" and true are 0.001, 8 and "True"."""
+    """Convert a value of YAML to the column's type: 1e-3, "8", true to 0.001, 8, "True"."""
     if not pd.api.types.is_numeric_dtype(column):  # words, and perhaps numbers
         return next((known for known in column.unique() if str(known) == str(value)), str(value))
     try:

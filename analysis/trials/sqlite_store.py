@@ -77,8 +77,8 @@ def is_driven(store: Path, sweep: str) -> bool | None:
 def follow_move(store: Path, driven: str | None = None) -> None:
     """Correct the paths of artifacts in the store of a state directory that was moved or copied.
 
-    MLflow keeps them absolute. What another process runs is left alone: it may see the directory at
-    another path, as a container does, and writes to that one.
+    MLflow stores absolute paths. A sweep that another process runs is left as it is: that process
+    may see the directory at another path, as a container does.
 
     Args:
         store: the file.
@@ -99,7 +99,7 @@ def follow_move(store: Path, driven: str | None = None) -> None:
                 store.parent,
             )
     except sqlite3.DatabaseError:
-        pass  # a file that is damaged, or no store yet: whoever opens it next says so
+        pass  # the file is damaged, or no store yet: the next one to open it reports that
 
 
 def _moved(database: sqlite3.Connection, store: Path) -> list[tuple[int, str, str]]:
@@ -120,7 +120,7 @@ def is_elsewhere(location: str | None, folder: Path) -> bool:
 
 
 def local_folder(location: str | None) -> Path | None:
-    """Return the folder of an artifact location; None if it is on no disk, as s3://bucket/folder."""
+    """Return the folder of an artifact location; None if it is not on a disk, such as s3://bucket/folder."""
     path = location or ""
     if path.startswith("file:"):
         path = unquote(urlsplit(path).path)
@@ -130,7 +130,7 @@ def local_folder(location: str | None) -> Path | None:
 def _correct(database: sqlite3.Connection, store: Path, driven: str | None) -> None:
     """Write the new locations of artifacts, in one transaction.
 
-    A run that has its artifacts at the old place only keeps that location.
+    A run whose artifacts are only at the old place keeps that location.
     """
     places, count = set(), 0
     database.execute("BEGIN IMMEDIATE")

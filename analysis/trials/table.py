@@ -50,28 +50,28 @@ FIRST_PARAMS = ("variant", "pe_type", "n_embd", "block_size")
 class Trials:
     """The trials of an experiment.
 
-    ``table`` has one row a trial:
+    ``table`` has one row for each trial:
 
     * ``run_id``, ``name``, ``key``: of its run in MLflow;
-    * ``status``: FINISHED, FAILED, KILLED, RUNNING; ``failure``: why it failed (in what is judged
-      and in a table from a file also WAITING: it was planned and has no run);
+    * ``status``: FINISHED, FAILED, KILLED, RUNNING; ``failure``: why it failed (in trials that
+      claims are tested on, and from a file, also WAITING: it was planned and has no run);
     * ``stage``: "search" for a trial that a search suggested, "confirm" for one of a winner that
       was trained again on fresh seeds, else empty; ``stopped``: why it was stopped before its last
-      step, else empty; ``study``: the study that both are of;
+      step, else empty; ``study``: its study, in both stages;
     * ``suggestion``: its number in the study; ``rung``: the last step at which it was judged;
       ``picked``: 1 for a trial of the best configuration of a study by the search's own losses, 2
-      and so on; ``arm``: of the sweep file, counted from 0 (all four missing where they have no
+      and so on; ``arm``: of the sweep file, counted from 0 (all four missing if they have no
       meaning, and in a table from a file);
-    * ``hardware``, ``code_version``, ``corpus_digest``, ``result_version``: what it ran on, and
-      with what; trials of different result versions have no losses to compare;
+    * ``hardware``, ``code_version``, ``corpus_digest``, ``result_version``: the hardware,
+      code and text of the trial; losses of different result versions cannot be compared;
     * a column for each name in ``params``, its settings: numbers where all values are; ``seed`` is
       0 where it is not known, and a setting with the name of another column is NAME_setting;
     * the metrics of the last step: ``train_loss``, ``val_loss``, ``best_val_loss`` in nats per
       character, ``tokens_per_second``, ``training_seconds`` (without evaluation).
 
-    ``planned`` has a row for each trial that the sweep planned, whether it has a run or not; of a
-    study those that are to confirm its winner, without what it tunes. It has the columns of
-    ``table``, and those of settings that no run has. None where the plan is not known.
+    ``planned`` has a row for each trial that the sweep planned, with or without a run. For a study
+    these are the trials that will confirm its winner, without the tuned settings. It has the
+    columns of ``table``, and those of settings that no run has. None if the plan is not known.
     """
 
     experiment: str
@@ -95,7 +95,7 @@ class Trials:
         """Record of the search; None if the sweep did not search.
 
         Raises:
-            AnalysisError: what its run says of that cannot be read.
+            AnalysisError: the record of the search cannot be read from its run.
         """
         return read_search(self.sweep.get("search"))
 
@@ -116,10 +116,9 @@ class Trials:
 
     @cached_property
     def comparable(self) -> pd.DataFrame:
-        """The rows that bear on a conclusion: finished, trained to the end, not picked by a search.
+        """The rows that are evidence: finished, trained to the end, not suggested by a search.
 
-        What a search suggests was chosen for its losses, so its best is better than it would be
-        again.
+        The best suggestion of a search was chosen for its losses, so it looks better than it is.
         """
         rows = self.finished
         return rows[(rows["stage"] == "") & (rows["stopped"] == "")]
@@ -137,13 +136,13 @@ class Trials:
         return self.other_than(self.comparable)
 
     def other_than(self, counted: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows that are not among those counted, with a column ``why``."""
+        """Return the rows that are not counted, with a column ``why``."""
         rows = self.table.drop(counted.index)
         return rows.assign(why=[_why_left_out(row) for row in rows.to_dict("records")])
 
 
 def of_trials(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Let a function refuse what is no `Trials` for its first argument, such as a sweep's name.
+    """Decorator: refuse a first argument that is not a `Trials`, such as a sweep's name.
 
     Raises:
         AnalysisError: by the function, with the remedy.
@@ -214,11 +213,11 @@ def typed(source: str, table: pd.DataFrame, params: Iterable[str]) -> pd.DataFra
 
 
 def column(param: str, but: Container[str] = ()) -> str:
-    """Return the column of a param, which differs for each.
+    """Return the column of a param; each param has its own.
 
     Args:
         param: its name.
-        but: reserved columns that no param is called.
+        but: reserved columns, which no param may have.
     """
     base = re.sub(f"({SUFFIX})*$", "", param)
     return f"{param}{SUFFIX}" if base in RESERVED and base not in but else param

@@ -1,7 +1,7 @@
 """Trials in a CSV file, written by people or beside a report.
 
-A setting is missing where its cell is empty, and nowhere else: None, NA and null are levels as any
-other. In the other columns such words say that there is nothing.
+Only an empty cell is a missing setting: None, NA and null are levels like any other. In columns
+that are not settings, such words mean a missing value.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from analysis.trials.table import (
 )
 
 TRIALS = "trials.csv"
-PLANNED = "planned"  # how many rows a table has that lacks no trial of its plan
-OURS = (*IDENTITY, "status", *TAGS, *METRICS, PLANNED)  # columns that are no settings
+PLANNED = "planned"  # the number of rows of a table that has every planned trial
+OURS = (*IDENTITY, "status", *TAGS, *METRICS, PLANNED)  # columns that are not settings
 STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING", "SCHEDULED", WAITING)
 STAGES = ("search", "confirm")
 NOTHING = ("na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none")
@@ -37,11 +37,11 @@ NOT_STOPPED = ("false", "no", "0")
 MOST_SHOWN = 80  # characters of a cell
 
 
-def read_trials(path: Path) -> Trials:
-    """Read a file with a row a trial.
+def read_trials_csv(path: Path) -> Trials:
+    """Read a file with one row for each trial.
 
     Raises:
-        AnalysisError: it cannot be read, lacks the losses, or a cell says what it cannot mean.
+        AnalysisError: it cannot be read, lacks the losses, or a cell has an impossible value.
     """
     table = read_csv(path)
     _check_spelling(path, table.columns)
@@ -54,7 +54,9 @@ def read_trials(path: Path) -> Trials:
         table[name] = table[name].fillna("") if name in table else ""
     table["status"] = _words(path, table["status"], STATUSES).replace("", "FINISHED")
     if not (table["val_loss"].notna() | (table["status"] != "FINISHED")).any():
-        raise AnalysisError(f"{path} has no val_loss; expected a row a trial with that column")
+        raise AnalysisError(
+            f"{path} has no val_loss; expected one row for each trial with that column"
+        )
     table["stage"] = _words(path, table["stage"], STAGES)
     table["stopped"] = table["stopped"].mask(_is_one_of(table["stopped"], NOT_STOPPED), "")
     _check_seeds(path, table)
@@ -70,13 +72,13 @@ def read_trials(path: Path) -> Trials:
     return Trials(path.stem, table, params, planned=table.iloc[:0] if planned else None)
 
 
-def write_trials(trials: Trials, folder: Path, source: str = "") -> Path:
-    """Write ``trials.csv``: the same claims have the same verdicts on it.
+def write_trials_csv(trials: Trials, folder: Path, source: str = "") -> Path:
+    """Write ``trials.csv``, on which claims get the same verdicts as on these trials.
 
     Args:
-        trials: as they are judged (see `analysis.trials.confirmed`).
-        folder: is made if need be.
-        source: the file that they were read from; it is not written over.
+        trials: those that claims are tested on (see `analysis.trials.confirmed`).
+        folder: created if it does not exist.
+        source: the file that they were read from, which is not replaced.
     """
     path = folder / TRIALS
     if path.exists() and source and path.samefile(source):
@@ -134,7 +136,7 @@ def _check_seeds(path: Path, table: pd.DataFrame) -> None:
 
 
 def _check_once(path: Path, table: pd.DataFrame, name: str) -> None:
-    """Refuse two rows of one trial, such as copied ones."""
+    """Refuse two rows of the same trial, such as a copied row."""
     if name == "name" or name not in table:
         return
     cells = table[name].dropna()
@@ -143,7 +145,7 @@ def _check_once(path: Path, table: pd.DataFrame, name: str) -> None:
 
 
 def _whole_plan(path: Path, table: pd.DataFrame) -> bool:
-    """Return whether the file has a row for each trial that was planned, as its column says."""
+    """Return whether the file has a row for each planned trial, by its column with their number."""
     cells = table.pop(PLANNED) if PLANNED in table else pd.Series(dtype=str)
     if cells.isna().all():
         return False
@@ -157,17 +159,17 @@ def _is_one_of(cells: pd.Series[str], words: Collection[str]) -> pd.Series[bool]
     return cells.str.strip().str.lower().isin(words)
 
 
-def _refuse(path: Path, cells: pd.Series, index: Any, why: str) -> NoReturn:
-    """Raise an error on a cell; rows are counted as a spreadsheet does.
+def _refuse(path: Path, cells: pd.Series, index: Any, reason: str) -> NoReturn:
+    """Raise an error about a cell; rows are counted as in a spreadsheet.
 
     Args:
         path: of the file.
         cells: a column of it.
         index: of the cell: a number, which pandas types as Any.
-        why: the cell is refused.
+        reason: in words.
 
     Raises:
         AnalysisError: always.
     """
     text = "" if pd.isna(cells[index]) else str(cells[index])[:MOST_SHOWN]
-    raise AnalysisError(f"{path}: row {index + 2}: {cells.name} {text!r} {why}")
+    raise AnalysisError(f"{path}: row {index + 2}: {cells.name} {text!r} {reason}")

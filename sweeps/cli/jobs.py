@@ -90,10 +90,10 @@ def submit(
 def status(
     context: click.Context, sweep: str | None, address: str, as_json: bool, state_root: Path
 ) -> None:
-    """Show how far the sweeps of a cluster, or those here, are.
+    """Show the progress of sweeps, on a cluster or on this machine.
 
-    With SWEEP, show each of its submissions. Where no address is given and no cluster on this
-    machine has any, show the sweeps of the state directory.
+    With SWEEP, show each of its submissions. If no address is given and no cluster on this machine
+    has a sweep, show the sweeps of the state directory.
     """
     is_given = context.get_parameter_source("address") is not ParameterSource.DEFAULT
     try:
@@ -115,12 +115,12 @@ def status(
 
 @click.command()
 @click.argument("sweep")
-@click.option("-f", "--follow", is_flag=True, help="Wait for more, until the sweep ends.")
+@click.option("-f", "--follow", is_flag=True, help="Show further output until the sweep ends.")
 @address_option
 @state_option
 @click.pass_context
 def logs(context: click.Context, sweep: str, follow: bool, address: str, state_root: Path) -> None:
-    """Show the output of SWEEP on a cluster. Ctrl-C ends this, and not the sweep.
+    """Show the output of SWEEP on a cluster. Ctrl-C ends this command, not the sweep.
 
     With -f the exit code is that of the sweep.
     """

@@ -28,7 +28,7 @@ class SweepsGroup(click.Group):
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
-        except BrokenPipeError:  # nobody reads on, which click knows
+        except BrokenPipeError:  # nobody reads the output any more: click handles that
             raise
         except (UserError, OSError) as error:
             message = str(error) if isinstance(error, UserError) else reason_of(error)

@@ -41,7 +41,7 @@ state_option = click.option(
     help="The directory of runs, artifacts, checkpoints, corpora and reports (SWEEPS_STATE).",
 )
 retry_option = click.option(
-    "--retry-failed", is_flag=True, help="Try trials again that failed too often."
+    "--retry-failed", is_flag=True, help="Try trials again that have failed too often."
 )
 tracking_option = click.option(
     "--tracking-uri",
@@ -59,6 +59,6 @@ storage_option = click.option(
 retire_option = click.option(
     "--retire",
     is_flag=True,
-    help="Drop trials with results that FILE has no more: their runs stay in MLflow, out of the"
-    " rankings.",
+    help="Drop trials with results that FILE does not describe: their runs stay in MLflow, outside"
+    " the rankings.",
 )

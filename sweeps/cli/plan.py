@@ -33,7 +33,7 @@ BUSY = 1.3  # ratio of the median step to the shortest, from which a machine cou
 def plan_command(file: str, overrides: Sequence[str], list_trials: bool, state_root: Path) -> None:
     """Check a sweep and estimate its cost; start nothing.
 
-    FILE is a path or a preset. Counts its trials, and says how long they take on this machine.
+    FILE is a path or a preset. Counts its trials, and estimates their time on this machine.
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """

@@ -44,10 +44,10 @@ def run_command(
     storage_uri: str | None,
     state_root: Path,
 ) -> None:
-    """Train what is not finished of a sweep, and rank its trials.
+    """Train the unfinished trials of a sweep, and rank all of them.
 
-    FILE is a path or a preset. What was interrupted goes on, whatever interrupted it: run the same
-    command again. Ctrl-C stops gently, a second one at once.
+    FILE is a path or a preset. After any interruption, run the same command again: it continues.
+    Ctrl-C lets trials save themselves first; a second Ctrl-C ends the command at once.
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """

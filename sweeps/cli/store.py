@@ -28,9 +28,9 @@ def sync(
     storage_uri: str | None,
     state_root: Path,
 ) -> None:
-    """Send MLflow what it does not have yet of SWEEPS.
+    """Send the results of SWEEPS that MLflow does not have yet.
 
-    Without SWEEPS, of all that are in the state directory.
+    Without SWEEPS, send those of all sweeps in the state directory.
     """
     from sweeps.execution.service import sweep_names, sync_sweep
     from sweeps.records.state import state_at

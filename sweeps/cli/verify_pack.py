@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 @click.command("verify-pack")
 @click.argument("file")
 @overrides_argument
-@click.option("--size", type=click.IntRange(2), help="Trials of a pack at most.")
-@click.option("--packs", "most", type=click.IntRange(1), help="Compare the first so many packs.")
+@click.option("--size", type=click.IntRange(2), help="The largest number of trials in a pack.")
+@click.option(
+    "--packs",
+    "most",
+    type=click.IntRange(1),
+    help="The number of packs to compare, from the first on.",
+)
 @state_option
 @click.pass_context
 def verify_pack(
@@ -38,9 +43,9 @@ def verify_pack(
 ) -> None:
     """Train the trials of FILE in packs and alone, and compare.
 
-    This is done here and now. Parameters must agree to 1e-5 after 10 steps in float64, where
-    rounding hides nothing; final validation losses to 0.003 nats, and their differences must be
-    0.0005 or less on average; else the exit code is 1.
+    The trials are trained on this machine, and nothing is stored. After 10 steps in float64, where
+    rounding hides nothing, parameters must agree to 1e-5. Final validation losses must agree to
+    0.003 nats, and to 0.0005 on average. Otherwise the exit code is 1.
     """
     plan = load_plan(file, overrides, state_root)
     from sweeps.execution.verify_pack import packs_of, verdict
@@ -64,20 +69,20 @@ def _compare(
         packs: to compare.
         available: number of packs that the sweep has.
     """
-    from sweeps.execution.verify_pack import compare
+    from sweeps.execution.verify_pack import compare_packs
     from sweeps.planning.estimate import estimate
 
     trials = [trial for pack in packs for trial in pack]
     takes_s = 2 * estimate(trials, corpus).seconds(1)  # in packs, and alone
-    of = f" of {available}" if len(packs) < available else ""
+    of_all = f" of {available}" if len(packs) < available else ""
     fewer = "; --packs 1 compares one" if len(packs) > 1 else ""
     say(
-        f"compare {len(packs)}{of} packs, {len(trials)} trials, twice each: about"
+        f"compare {len(packs)}{of_all} packs, {len(trials)} trials, twice each: about"
         f" {duration(takes_s)} on this machine{fewer}"
     )
     compared: list[PackComparison] = []
     started_s = time.monotonic()
-    for pack in compare(corpus, packs):
+    for pack in compare_packs(corpus, packs):
         compared.append(pack)
         left = len(packs) - len(compared)
         left_s = (time.monotonic() - started_s) / len(compared) * left

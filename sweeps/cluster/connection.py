@@ -159,8 +159,8 @@ def _limited(stop: Stop) -> Iterator[None]:
     """
 
     def end() -> None:
-        why = f"Ray has not started after {WORKER_S:.0f} s{last_error()}"
-        signals.end_process(f"sweeps: {why}", stop.at_deadline, 1)
+        reason = f"Ray has not started after {WORKER_S:.0f} s{last_error()}"
+        signals.end_process(f"sweeps: {reason}", stop.at_deadline, 1)
 
     timer = threading.Timer(WORKER_S, end)
     timer.daemon = True
@@ -185,7 +185,7 @@ def check_workers() -> None:
         if ready:
             ray.get(ready)
             return
-        why = f"no worker of Ray answered within {WORKER_S:.0f} s"
+        reason = f"no worker of Ray answered within {WORKER_S:.0f} s"
     except RayError as error:
-        why = f"the first worker of Ray died: {first_line(error)}"
-    raise UserError(f"{why}{last_error()}")
+        reason = f"the first worker of Ray died: {first_line(error)}"
+    raise UserError(f"{reason}{last_error()}")

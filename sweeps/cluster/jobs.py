@@ -25,7 +25,7 @@ from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
 from analysis.errors import nearest
-from sweeps.cluster.submission import SCRIPT, fill_submission, resume_command
+from sweeps.cluster.submission import SCRIPT, fill_submission, resubmit_command
 from sweeps.cluster.sweep_job import SweepJob, job_metadata, job_of
 from sweeps.process.summary import WANTS_JSON, last_summary, without_json
 from trainables.errors import UserError, brief
@@ -152,7 +152,7 @@ class Cluster:
         jobs = self.submissions(sweep)
         _refuse_active(jobs)
         metadata = job_metadata(sweep, jobs[0].command, jobs[0].code_version)
-        return self._start(resume_command(sweep, arguments), metadata, None)
+        return self._start(resubmit_command(sweep, arguments), metadata, None)
 
     def logs(self, job: SweepJob) -> str:
         """Return the output of a sweep so far."""

@@ -85,8 +85,8 @@ def measure_gpus(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse |
         try:
             uses.append(ray.get(reply))
         except RayError as error:
-            why = str(error).strip().splitlines()[-1]
-            logger.warning("a GPU could not be measured: %s", why)
+            reason = str(error).strip().splitlines()[-1]
+            logger.warning("a GPU could not be measured: %s", reason)
     return uses
 
 

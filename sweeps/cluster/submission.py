@@ -38,10 +38,10 @@ def fill_submission(
     (folder / SCRIPT).write_bytes(os.fsencode(script))
 
 
-def resume_command(sweep: str, arguments: Sequence[str]) -> str:
+def resubmit_command(sweep: str, arguments: Sequence[str]) -> str:
     """Return the shell command that runs the last submission of a sweep again."""
-    again = shlex.join(["exec", "sh", SCRIPT, *arguments])
-    return f'cd "$SWEEPS_STATE/{_kept(sweep)}" && {again}'
+    run_again = shlex.join(["exec", "sh", SCRIPT, *arguments])
+    return f'cd "$SWEEPS_STATE/{_kept(sweep)}" && {run_again}'
 
 
 def _kept(sweep: str) -> str:

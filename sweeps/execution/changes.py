@@ -30,13 +30,13 @@ class Change:
     come: int
     go: int
     go_done: int  # of those that go: these have results
-    why: str
+    reason: str
 
     def __str__(self) -> str:
         stays = f"{self.stay} trial{' stays' if self.stay == 1 else 's stay'}"
         comes = f"{self.come} {'comes' if self.come == 1 else 'come'}"
         goes = f"{self.go} {'goes' if self.go == 1 else 'go'}"
-        return f"{stays}, {comes}, {goes} ({self.why})"
+        return f"{stays}, {comes}, {goes} ({self.reason})"
 
 
 def change(before: Iterable[TrialRecord], now: Mapping[str, Content], plan: Plan) -> Change:
@@ -63,7 +63,7 @@ def change(before: Iterable[TrialRecord], now: Mapping[str, Content], plan: Plan
         come=len(come),
         go=len(go),
         go_done=sum(known[key].is_done for key in go),
-        why="; ".join([*differing, *_edited(gone, come)]) or _same(plan),
+        reason="; ".join([*differing, *_edited(gone, come)]) or _same(plan),
     )
 
 

@@ -98,10 +98,10 @@ def _draw(trials: Trials, path: Path) -> None:
     """Write the picture on the page of the sweep's run; there is none of a single trial."""
     # Imported late: it takes a second.
     load_matplotlib()
-    from analysis.figures.report_figures import overview
+    from analysis.figures.report_figures import overview_figure
 
     with phase("drawing the results"):
-        if figure := overview(trials):
+        if figure := overview_figure(trials):
             path.write_bytes(figure.png)
         else:
             path.unlink(missing_ok=True)

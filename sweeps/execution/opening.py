@@ -103,10 +103,10 @@ def open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) ->
     """
     # Optuna is imported late, as MLflow is.
     from sweeps.search.search import Search, known_studies
-    from sweeps.search.study_storage import open_storage
+    from sweeps.search.study_storage import open_study_storage
 
     sweep, spec = plan.sweep, plan.sweep.search
-    (studies, keys, known), lost = open_storage(
+    (studies, keys, known), lost = open_study_storage(
         spec.storage, state.sweep(sweep.name), functools.partial(known_studies, plan, outbox)
     )
     if lost:

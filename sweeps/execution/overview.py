@@ -77,7 +77,7 @@ def finished_trials(plan: Plan, state: State) -> FinishedTrials:
         return FinishedTrials(keys, text)
     return FinishedTrials(
         keys,
-        f"{text}; {found.go_done} others with results would be retired ({found.why}), which"
+        f"{text}; {found.go_done} others with results would be retired ({found.reason}), which"
         " `sweeps run` does with --retire; or give this sweep another name with name=NAME",
     )
 
@@ -104,8 +104,8 @@ def settle_orphans(
 
 def in_words(orphan: LocalSweep) -> str:
     """Return a line about a sweep whose driver was killed, with the command that continues it."""
-    again = f" ({orphan.command})" if orphan.command else ""
-    return f"the driver of {orphan.sweep} was killed; continue it by its command{again}"
+    command = f" ({orphan.command})" if orphan.command else ""
+    return f"the driver of {orphan.sweep} was killed; continue it by its command{command}"
 
 
 def _read(state: State, name: str) -> LocalSweep:

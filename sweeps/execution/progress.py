@@ -46,7 +46,7 @@ class Progress:
         cost: Estimate,
         total: int | None,
         before: Before,
-        what_comes: str,
+        remaining_in_words: str,
     ) -> None:
         """Begin to count where earlier runs ended.
 
@@ -54,12 +54,12 @@ class Progress:
             plan: of the sweep; gives trials their names.
             queue: has the trials of this run.
             cost: estimate of the trials of this run, by which the time left is reckoned.
-            total: how many trials the sweep will have, or None if nobody knows.
+            total: how many trials the sweep will have, or None if unknown.
             before: what earlier runs did.
-            what_comes: what this run will do, such as "60 suggestions in 1 study, 2 at once".
+            remaining_in_words: what this run does, as "60 suggestions in 1 study, 2 at once".
         """
         self._plan, self._queue, self._cost = plan, queue, cost
-        self._total, self._before, self._what_comes = total, before, what_comes
+        self._total, self._before, self._remaining_in_words = total, before, remaining_in_words
         self._trials: dict[str, TrialConfig] = {}  # those that ran, by key
         self._started_s = self._printed_s = time.monotonic()
         self.running: dict[str, int] = {}  # step by key
@@ -123,7 +123,7 @@ class Progress:
     def shown(self) -> Iterator[None]:
         """Keep a live table up to date on a terminal."""
         if not self._console.is_terminal:
-            self._print(f"starting workers: {self._what_comes}")
+            self._print(f"starting workers: {self._remaining_in_words}")
             yield
             return
         live = Live(get_renderable=self._view, console=self._console, refresh_per_second=2)
@@ -165,7 +165,7 @@ class Progress:
 
     def _view(self) -> Group:
         """Return the live table, under a bar that shows how much of this run's work is done."""
-        title = Text(printable(f"{self._plan.sweep.name}: {self._what_comes}"))
+        title = Text(printable(f"{self._plan.sweep.name}: {self._remaining_in_words}"))
         share = min(1.0, self._done_s() / self._cost.work_s) if self._cost.work_s else 0.0
         is_known = self._total is not None and self._has_trained
         bar = Table.grid(padding=(0, 1))  # a bar alone does not end its line

@@ -91,8 +91,8 @@ def _show_plan(plan: Plan, used: int, say: Say) -> None:
     for warning in plan.warnings:
         say(f"warning {in_a_line(warning)}")
     if plan.studies:
-        of = "" if plan.suggestions is None else f" of {plan.suggestions}"
-        say(f"search  {used}{of} suggestions made so far ({plan.sweep.search.sampler})")
+        of_all = "" if plan.suggestions is None else f" of {plan.suggestions}"
+        say(f"search  {used}{of_all} suggestions made so far ({plan.sweep.search.sampler})")
 
 
 @dataclass(frozen=True)

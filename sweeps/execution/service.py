@@ -1,4 +1,4 @@
-"""Running a sweep: bringing about what its file describes, whatever happened before."""
+"""Running a sweep: training what its file describes, and continuing earlier runs of it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _prepare(plan: Plan, state: State, options: Options, storage_uri: str | None
 
 
 def _describe(plan: Plan, search: Search | None) -> dict[str, Content]:
-    """Return what the outbox keeps of all trials that there are so far, by key."""
+    """Return the descriptions of all trials known so far, which the outbox keeps, by key."""
     trials: dict[str, Content] = {trial.key: describe_trial(plan, trial) for trial in plan.trials}
     if search:
         trials |= {trial.key: describe_trial(plan, trial, tags) for trial, tags in search.known()}
@@ -96,7 +96,7 @@ def _describe(plan: Plan, search: Search | None) -> dict[str, Content]:
 
 
 def _carry_out(run: RunContext, search: Search | None, before: Sequence[TrialRecord]) -> None:
-    """Train what is left, and conclude the sweep however that ends."""
+    """Train what is left, and conclude the sweep, also after an error."""
     stop, queue = run.outcome.stop, None
     try:
         queue = remaining_trials(run, search, before)

@@ -42,7 +42,7 @@ def train(run: RunContext, queue: Queue) -> None:
         nodes = _connect(run, scratch, stack)
         allocation = _allocate(run, queue, cost, nodes)
         slots = _slots(run, queue, allocation)
-        tasks = f"{queue.what_comes}, {allocation.at_once} at once"
+        tasks = f"{queue.remaining_in_words}, {allocation.at_once} at once"
         total = None if run.plan.to_come is None else len(run.plan.trials) + run.plan.to_come
         progress = Progress(run.plan, queue, cost, total, before, tasks)
         try:

@@ -149,7 +149,7 @@ class TuneController(Protocol):
 
 
 class Unpickled:
-    """Base of objects that Tune pickles into its own state, which nobody reads: as empty ones."""
+    """Base of objects that are pickled empty, because Tune's own state is never read."""
 
     def __getstate__(self) -> dict[str, object]:
         return {}

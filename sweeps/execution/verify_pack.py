@@ -84,7 +84,9 @@ def packs_of(plan: Plan, size: int | None) -> list[list[TrialConfig]]:
     return found
 
 
-def compare(corpus: Corpus, packs: Sequence[Sequence[TrialConfig]]) -> Iterator[PackComparison]:
+def compare_packs(
+    corpus: Corpus, packs: Sequence[Sequence[TrialConfig]]
+) -> Iterator[PackComparison]:
     """Train each pack, and its trials alone, on a GPU if there is one.
 
     Args:

@@ -17,7 +17,7 @@ from sweeps.records.outbox_file import OUTBOX, opened_to_read
 from sweeps.records.state import State
 from trainables.config import TrialConfig, canonical
 from trainables.training.timing import one_thread
-from trainables.worker.worker import hardware
+from trainables.worker.worker import hardware_tag
 
 MOST_READ = 2_000  # trials of a sweep, the newest ones
 FREE = {  # settings that change neither the time of a step nor that of an evaluation
@@ -69,7 +69,7 @@ def earlier_timings(state: State) -> EarlierTimings:
     training steps, is the time of an evaluation.
     """
     with one_thread():
-        here = hardware(torch.device("cpu"))
+        here = hardware_tag(torch.device("cpu"))
     steps, evaluations = defaultdict(list), defaultdict(list)
     for path in sorted(state.sweeps.glob(f"*/{OUTBOX}")):
         try:

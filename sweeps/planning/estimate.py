@@ -51,7 +51,7 @@ class Estimate:
     basis: str = ""  # the sources of the estimate, in words
 
     def seconds(self, at_once: int) -> float:
-        """Return the expected seconds of the sweep with so many trials at once."""
+        """Return the expected seconds of the sweep with `at_once` trials at once."""
         return STARTUP_S + self._slots_s(self.work_s, at_once)
 
     def range_s(self, at_once: int) -> tuple[float, float]:
@@ -102,14 +102,16 @@ def estimate(
     forecast = forecast or SearchForecast()
     known = {trial.key: trial for trial in (*trials, *others, *forecast.examples)}
     costs = _known_costs(known, corpus, earlier or EarlierTimings())
-    given = [costs.of[trial.key] for trial in trials]
-    examples = [costs.of[trial.key] for trial in forecast.examples] or list(costs.of.values())
+    given = [costs.by_key[trial.key] for trial in trials]
+    examples = [costs.by_key[trial.key] for trial in forecast.examples] or list(
+        costs.by_key.values()
+    )
     seconds = _search_seconds(examples, forecast)
     given_s = sum(cost.seconds for cost in given) + forecast.confirming * seconds.preferred
     added = forecast.suggested + forecast.confirming
     added_s = forecast.suggested * seconds.suggested + forecast.confirming * seconds.preferred
     return Estimate(
-        costs=costs.of,
+        costs=costs.by_key,
         mean_s=added_s / added if added else seconds.suggested,
         work_s=given_s + forecast.suggested * seconds.suggested,
         most_s=given_s + forecast.suggested * seconds.unpruned,
@@ -123,9 +125,9 @@ def estimate(
 
 @dataclass(frozen=True)
 class _Costs:
-    """Costs of known trials by key, and how reliable they are."""
+    """Costs of known trials, and how reliable they are."""
 
-    of: Mapping[str, TrialCost]
+    by_key: Mapping[str, TrialCost]
     uncertain: float  # relative error of the seconds
     busy: float  # median time of a step just now, relative to the shortest
     basis: str  # the sources, in words
@@ -144,12 +146,12 @@ def _known_costs(
     factor = _factor(known, probes, timings)
     costs, unsure_s = {}, 0.0
     for key, trial in known.items():
-        probe, timing = probes.of[shape(trial)], timings[key]
+        probe, timing = probes.by_shape[shape(trial)], timings[key]
         costs[key] = _cost(trial.training, splits, probe, timing, factor)
         part = UNCERTAIN_PREDICTED if shape(trial) in predicted else UNCERTAIN
         unsure_s += (UNCERTAIN_BEFORE if timing else part) * costs[key].seconds
     return _Costs(
-        of=costs,
+        by_key=costs,
         uncertain=unsure_s / sum(cost.seconds for cost in costs.values()),
         busy=probes.busy,
         basis=_basis(len(remembered), len(shapes), len(predicted)),
@@ -181,7 +183,7 @@ def _basis(remembered: int, shapes: int, predicted: int) -> str:
         "from timed steps": timed,
         "predicted by operations and bytes": predicted,
     }
-    texts = [f"{how} ({count} of {shapes} shapes)" for how, count in parts.items() if count]
+    texts = [f"{source} ({count} of {shapes} shapes)" for source, count in parts.items() if count]
     return texts[0].partition(" (")[0] if len(texts) == 1 else ", ".join(texts)
 
 
@@ -190,9 +192,9 @@ def _factor(
 ) -> float:
     """Return the ratio of a step's time in a sweep to its time alone; the median over shapes."""
     ratios = [
-        timing.step_s / probes.of[shape(known[key])].step_s
+        timing.step_s / probes.by_shape[shape(known[key])].step_s
         for key, timing in timings.items()
-        if timing and probes.of[shape(known[key])].step_s
+        if timing and probes.by_shape[shape(known[key])].step_s
     ]
     return statistics.median(ratios) if ratios else IN_A_SWEEP
 

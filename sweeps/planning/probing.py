@@ -56,13 +56,13 @@ class Probe:
 class Probes:
     """Probes of all shapes of a sweep."""
 
-    of: Mapping[str, Probe]  # by shape
+    by_shape: Mapping[str, Probe]
     predicted: frozenset[str]  # the shapes that were not timed
 
     @property
     def busy(self) -> float:
         """Ratio of the median step to the shortest: about 1 on a quiet machine."""
-        timed = [self.of[name] for name in self.of if name not in self.predicted]
+        timed = [self.by_shape[name] for name in self.by_shape if name not in self.predicted]
         shortest_s = sum(timing.step_s for timing in timed)
         return sum(timing.usual_step_s for timing in timed) / shortest_s if shortest_s else 1.0
 

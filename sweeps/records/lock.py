@@ -68,8 +68,8 @@ def _lock(file: IO[bytes]) -> None:
 
 
 def _refusal(path: str, sweep: str) -> str:
-    who = "another process"
+    owner = "another process"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         holder = json.loads(Path(path).read_text(encoding="utf-8"))
-        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    return f"sweep {sweep!r} is held by {who}; wait until it ends, or stop it with Ctrl-C there"
+        owner = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    return f"sweep {sweep!r} is held by {owner}; wait until it ends, or stop it with Ctrl-C there"

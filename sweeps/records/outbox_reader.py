@@ -1,4 +1,4 @@
-"""What an outbox has, for whoever only reads it."""
+"""Reading an outbox: the sweep, its trials and their evaluations."""
 
 from __future__ import annotations
 

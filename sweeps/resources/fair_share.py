@@ -18,14 +18,14 @@ class ShareRequest:
 
 
 def fair_shares(requests: Sequence[ShareRequest], cpus: float, gpus: float) -> dict[str, int]:
-    """Return how many trials each sweep may run at once, so that none envies another.
+    """Return how many trials each sweep may run at once, in fair shares.
 
     Dominant resource fairness by progressive filling (Ghodsi et al., NSDI 2011, algorithm 1): the
     next trial goes to the sweep whose largest share of any resource is the smallest, by priority.
-    The others get what a sweep does not want.
+    What a sweep does not want goes to the others.
 
     Args:
-        requests: in the order in which the sweeps came; of equal ones the first is served first.
+        requests: in the order in which the sweeps arrived; of equal ones the first is served first.
         cpus: of the whole cluster.
         gpus: of the whole cluster.
 

@@ -1,4 +1,4 @@
-"""The share of a GPU that a trial gets: chosen by measuring one, larger where that was too little.
+"""The share of a GPU that a trial gets: measured at first, and enlarged if it was too small.
 
 Knows no Ray.
 """
@@ -27,7 +27,7 @@ MOST_PACKS = 2  # packs on a GPU: one trains while the worker of the other is bu
 
 
 def share_for(use: GpuUse, most: int = MOST) -> float:
-    """Return the share of a GPU with which as many trials use it as fit, from 1 to `most`."""
+    """Return the share 1/n of a GPU for the n trials that fit on it, n from 1 to `most`."""
     fit = int(FILLED * use.gpu_bytes / use.trial_bytes)
     return 1 / max(1, min(fit, most))
 
@@ -140,7 +140,7 @@ class GpuShares:
 
 
 def _by_cpus(resources: Resources, nodes: Sequence[Node]) -> int:
-    """Return for how many trials on each GPU there are CPUs: more would not run at once."""
+    """Return how many trials for each GPU the CPUs allow; more would not run at once."""
     with_gpu = [node for node in nodes if node.gpus >= 1]
     return max(math.ceil(node.cpus / resources.cpus_per_trial / node.gpus) for node in with_gpu)
 

@@ -65,7 +65,7 @@ def places(resources: Resources, nodes: Sequence[Node]) -> int:
 
 
 def _places_on(node: Node, cpus: float, gpus: float) -> int:
-    """Return how many trials fit on a machine; each takes so many CPUs and GPUs."""
+    """Return how many trials fit on a machine; each takes `cpus` and `gpus`."""
     by_cpu = int(node.cpus / cpus + 1e-9)
     if gpus == 0:
         return by_cpu

@@ -37,7 +37,7 @@ class TrialSource:
 
     @property
     def is_suggesting(self) -> bool:
-        """True if it may still suggest configurations that nobody knows yet."""
+        """True if it may still suggest new configurations."""
         return False
 
     @property
@@ -46,7 +46,7 @@ class TrialSource:
         return True
 
     @property
-    def what_comes(self) -> str:
+    def remaining_in_words(self) -> str:
         """What it will suggest, in words; empty if that is nothing."""
         return ""
 
@@ -148,9 +148,9 @@ class Queue:
         return not self._waiting and not self.running and self.source.is_over
 
     @property
-    def what_comes(self) -> str:
+    def remaining_in_words(self) -> str:
         """How much there is to train, in words."""
-        return self.source.what_comes or f"{counted(len(self._waiting), 'trial')} to train"
+        return self.source.remaining_in_words or f"{counted(len(self._waiting), 'trial')} to train"
 
     # What happens to running trials.
 

@@ -33,7 +33,7 @@ def make_sampler(name: SamplerName, seed: int, study_seed: int, budget: int | No
         name: as in a sweep file.
         seed: of this suggestion.
         study_seed: the same for all suggestions of a study.
-        budget: how many suggestions the study will make, or None if nobody knows.
+        budget: how many suggestions the study will make, or None if unknown.
     """
     startup = random_startup(budget)
     least, most = POPULATION
@@ -67,7 +67,7 @@ def make_sampler(name: SamplerName, seed: int, study_seed: int, budget: int | No
 def experimental() -> Iterator[None]:
     """Context manager: silence Optuna's warnings of features that may still change.
 
-    The tests hold the version that we use to what we expect of them.
+    The tests check these features in the version of Optuna that we use.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

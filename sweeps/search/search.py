@@ -83,7 +83,7 @@ class Search(TrialSource):
         return sum(study.used for study in self._studies.values())
 
     @property
-    def what_comes(self) -> str:
+    def remaining_in_words(self) -> str:
         """What it will suggest, in words."""
         budget = self._spec.budget
         suggestions = "suggestions" if budget is None else counted(budget, "suggestion")
@@ -91,7 +91,7 @@ class Search(TrialSource):
 
     @property
     def is_suggesting(self) -> bool:
-        """True if it may still suggest configurations that nobody knows yet."""
+        """True if it may still suggest new configurations."""
         return bool(self._suggesting())
 
     @property

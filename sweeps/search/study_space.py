@@ -52,7 +52,7 @@ class StudySettings:
     sweep: str  # its name
     search: SearchSpec
     seeds: Sequence[int]  # each configuration is trained with all of them
-    budget: int | None  # how many suggestions a study will make, or None if nobody knows
+    budget: int | None  # how many suggestions a study will make, or None if unknown
     costs: Mapping[str, Callable[[TrialConfig], float]]  # objectives known before training
     taken: set[str]  # keys of all trials of the sweep, which grows: none is suggested twice
 

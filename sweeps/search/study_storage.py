@@ -35,7 +35,7 @@ class DamagedError(OptunaError):
     """A storage has something that a study cannot have written."""
 
 
-def open_storage(
+def open_study_storage(
     url: str | None, folder: Path, use: Callable[[BaseStorage], Use]
 ) -> tuple[Use, str]:
     """Open the storage, or create it, and read the studies in it.

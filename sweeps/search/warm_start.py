@@ -31,9 +31,9 @@ class Observation:
     def is_of(self, arm: SearchedArm) -> bool:
         """Return whether the trial has the model settings that an arm holds fixed."""
         chosen = {path.partition(".")[2] for path in arm.space}
-        held = [name for name in arm.settings["model"] if name not in chosen]
+        fixed = [name for name in arm.settings["model"] if name not in chosen]
         example = arm.example.flat
-        return all(canonical(example[name]) == self.settings.get(name) for name in held)
+        return all(canonical(example[name]) == self.settings.get(name) for name in fixed)
 
 
 def from_outbox(outbox: Outbox, known: Container[str]) -> dict[str, Observation]:

@@ -81,7 +81,7 @@ def as_list(given: object) -> object:
 
 
 Number = Annotated[int | float, BeforeValidator(check_number)]
-Choice = SkipValidation[Scalar]  # checked by `Parameter`, in words of its own
+Choice = SkipValidation[Scalar]  # `Parameter` checks it, with better messages
 Values = Annotated[list[object], BeforeValidator(as_list)]
 Replicates = Annotated[int | list[int], BeforeValidator(check_seeds)]
 
@@ -265,5 +265,5 @@ class SearchSpec(Frozen):
         return self.trials
 
     def share(self, studies: int) -> int | None:
-        """Return the suggestions of each of so many studies, rounded up; None without a budget."""
+        """Return the suggestions of each study of several, rounded up; None without a budget."""
         return math.ceil(self.budget / studies) if self.budget else None

@@ -57,23 +57,23 @@ def describe_sweep(plan: Plan) -> dict[str, object]:
 def _studies(plan: Plan) -> list[dict[str, object]]:
     """Return the trials that will confirm the winner of each study, without the tuned settings."""
     planned: list[dict[str, object]] = []
-    for cell in plan.studies:
-        flats = [_held(arm) for arm in cell.arms]
-        held = dict(set.intersection(*(set(flat.items()) for flat in flats)))
+    for study in plan.studies:
+        flats = [_shared_settings(arm) for arm in study.arms]
+        shared = dict(set.intersection(*(set(flat.items()) for flat in flats)))
         tags = {
             "stage": "confirm",
-            "study": cell.label,
+            "study": study.label,
             "rank": "1",
             "corpus_digest": plan.corpus.digest,
             "result_version": str(RESULT_VERSION),
         }
-        if len(cell.arms) == 1:
-            tags["arm"] = str(cell.arms[0].index)
+        if len(study.arms) == 1:
+            tags["arm"] = str(study.arms[0].index)
         planned += [
             {
                 "key": "",
-                "name": cell.label,
-                "params": {**held, "seed": str(seed)},
+                "name": study.label,
+                "params": {**shared, "seed": str(seed)},
                 "tags": tags,
             }
             for seed in plan.sweep.confirm_seeds
@@ -81,7 +81,7 @@ def _studies(plan: Plan) -> list[dict[str, object]]:
     return planned
 
 
-def _held(arm: SearchedArm) -> dict[str, str]:
+def _shared_settings(arm: SearchedArm) -> dict[str, str]:
     """Return the settings that all trials of an arm share, as params."""
     tuned = {short_name(path) for path in arm.space}
     flat = arm.example.flat.items()
@@ -111,7 +111,7 @@ def _search(plan: Plan) -> dict[str, str]:
 
 def _space(plan: Plan, index: int) -> dict[str, object] | None:
     """Return the search space of an arm by short names: lists of choices, or ranges."""
-    arm = next((arm for cell in plan.studies for arm in cell.arms if arm.index == index), None)
+    arm = next((arm for study in plan.studies for arm in study.arms if arm.index == index), None)
     if arm is None:
         return None
     space: dict[str, object] = {}

@@ -119,10 +119,10 @@ def sweep_progress(
     text = ", ".join(parts) + "."
     if best is None:
         return text
-    of = " of the search, not confirmed on fresh seeds" if best.is_suggested else ""
-    of = " of the trials on fresh seeds" if best.is_confirming else of
+    group = " of the search, not confirmed on fresh seeds" if best.is_suggested else ""
+    group = " of the trials on fresh seeds" if best.is_confirming else group
     text += (
-        f" Best{of}: {as_text(best.content['name'])}, validation loss"
+        f" Best{group}: {as_text(best.content['name'])}, validation loss"
         f" **{losses[best.key]:.4f}** nats per character"
     )
     if best.run_id:

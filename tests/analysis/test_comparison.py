@@ -17,13 +17,19 @@ from torch import Tensor
 
 from analysis.command import main
 from analysis.comparison import counting, rank
-from analysis.comparison.counting import by_elements, by_histogram, by_lists, by_pairs, counted
+from analysis.comparison.counting import (
+    by_elements,
+    by_histogram,
+    by_lists,
+    by_pairs,
+    time_counting,
+)
 from analysis.comparison.measure import BABY, COUNT, Comparison, comparison_of
 from analysis.comparison.rank import (
     Factors,
     cross_entropy,
     likeliest_by_rank,
-    nearest,
+    nearest_factors,
     pair_counts,
 )
 from analysis.comparison.report import report_of, side_by_side
@@ -71,10 +77,10 @@ def test_a_way_that_counts_differently_is_not_reported(
     text: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "BUDGET_S", 0.0)
-    assert {one.tokens for one in counted(text, 6, [CPU])} == {len(text)}
+    assert {one.tokens for one in time_counting(text, 6, [CPU])} == {len(text)}
     monkeypatch.setattr(counting, "by_histogram", lambda few_N, V: torch.zeros(V, V))
     with pytest.raises(ArithmeticError, match="histogram on cpu counts 3001 tokens differently"):
-        counted(text, 6, [CPU])
+        time_counting(text, 6, [CPU])
 
 
 def test_the_loss_from_counts_is_that_of_the_evaluation(text: Tensor) -> None:
@@ -92,7 +98,9 @@ def test_at_full_rank_the_svd_is_the_count_model_itself(text: Tensor, by_frequen
     table_VV = ((counts_VV + 1) / (counts_VV + 1).sum(1, keepdim=True)).log()
     row_V = counts_VV.sum(1) if by_frequency else torch.ones(6, dtype=torch.float64)
     own = cross_entropy(table_VV, counts_VV)
-    losses = [cross_entropy(nearest(table_VV, D, row_V).logits, counts_VV) for D in range(7)]
+    losses = [
+        cross_entropy(nearest_factors(table_VV, D, row_V).logits, counts_VV) for D in range(7)
+    ]
     assert losses[5] == pytest.approx(own, abs=1e-12)
     assert losses[6] == pytest.approx(own, abs=1e-12)
     assert losses[4] > own + 1e-4
@@ -107,11 +115,11 @@ def test_the_svd_cannot_be_improved_in_the_sense_of_least_squares(text: Tensor) 
         rest_VV = table_VV - logits_VV
         return (row_V[:, None] * (rest_VV - rest_VV.mean(1, keepdim=True)) ** 2).sum()
 
-    best = nearest(table_VV, 2, row_V)
+    best = nearest_factors(table_VV, 2, row_V)
     parts = [part.clone().requires_grad_() for part in (best.embed, best.weight, best.bias)]
     distance(Factors(*parts).logits).backward()
     assert all(part.grad.abs().max() < 1e-9 for part in parts if part.grad is not None)
-    whole = nearest(table_VV, 5, row_V)
+    whole = nearest_factors(table_VV, 5, row_V)
     for first, second in combinations(range(5), 2):  # other stationary points are worse
         E, W = (part[:, [first, second]] for part in (whole.embed, whole.weight))
         assert distance(E @ W.T + whole.bias) >= distance(best.logits) - 1e-9

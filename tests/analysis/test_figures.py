@@ -17,13 +17,13 @@ from analysis.figures import style
 from analysis.figures.contrasts import kind, weakest
 from analysis.figures.data import (
     ceiling,
-    configurations,
+    configurations_to_draw,
     learning_curves,
     pareto,
     spread,
     thinned,
 )
-from analysis.figures.report_figures import figures, overview
+from analysis.figures.report_figures import figures, overview_figure
 from analysis.figures.trials import cost
 from analysis.results.importances import importance, samples
 from analysis.text.document import Figure
@@ -142,7 +142,7 @@ def words(count: int) -> Trials:
 def test_the_picture_of_a_sweep_shows_what_it_varies_and_fits_on_a_page(
     some: Trials, name: str | None
 ) -> None:
-    picture = overview(some)
+    picture = overview_figure(some)
     assert (picture.name if picture else None) == name
     if picture:
         width, _ = struct.unpack(">II", picture.png[16:24])
@@ -167,7 +167,7 @@ def test_what_is_too_far_out_to_be_drawn_takes_no_room_on_the_axis_of_costs(
         for i, loss in enumerate(losses)
     ]
     rows[0]["training_seconds"] = 0.01
-    shown = configurations(trials(rows))
+    shown = configurations_to_draw(trials(rows))
     assert shown is not None
     figure = cost(shown)
     assert figure is not None
@@ -178,7 +178,7 @@ def test_what_is_too_far_out_to_be_drawn_takes_no_room_on_the_axis_of_costs(
 
 
 def test_the_axes_are_those_of_the_published_study() -> None:
-    shown = configurations(grid())
+    shown = configurations_to_draw(grid())
     assert shown
     assert (shown.x, shown.facet, shown.labelled_by) == ("block_size", "n_embd", "pe_type")
     assert len(shown.grid) == 12
@@ -192,7 +192,7 @@ def test_the_axes_are_those_of_the_published_study() -> None:
 
 def test_means_and_intervals_are_those_counted_by_hand() -> None:
     rows = [{"width": 8, "seed": i, "val_loss": x} for i, x in enumerate([1.0, 2.0, 3.0])]
-    shown = configurations(trials([*rows, {"width": 16, "seed": 0, "val_loss": 5.0}]))
+    shown = configurations_to_draw(trials([*rows, {"width": 16, "seed": 0, "val_loss": 5.0}]))
     assert shown
     table = shown.intervals(shown.grid.sort_values("width").index)
     # t(0.975, 2) = 4.302653; the standard error of 1, 2, 3 is 1 / sqrt(3)
@@ -215,7 +215,7 @@ def test_of_what_has_no_axis_the_best_is_drawn_and_named() -> None:
         {"n_embd": n, "block_size": b, "rate": rate, "seed": 0, "val_loss": n / 10 + b + rate}
         for n, b, rate in itertools.product([1, 2, 3], [8, 16], [0.1, 0.2])
     ]
-    shown = configurations(trials(rows))
+    shown = configurations_to_draw(trials(rows))
     assert shown
     assert (shown.x, shown.facet, shown.others) == ("block_size", "n_embd", ("rate",))
     assert set(shown.grid["rate"]) == {0.1}
@@ -224,7 +224,7 @@ def test_of_what_has_no_axis_the_best_is_drawn_and_named() -> None:
 
 def test_learning_curves_leave_out_steps_that_a_seed_lacks() -> None:
     some = trials([{"lr": 1, "seed": seed, "val_loss": 1.0} for seed in (0, 1)])
-    shown = configurations(some)
+    shown = configurations_to_draw(some)
     assert shown
     points = pd.DataFrame(
         [("r0", 1, 3.0), ("r1", 1, 5.0), ("r0", 2, 2.0), ("r0", 3, 2.0), ("r1", 3, math.nan)],

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Canvas
 
 from analysis import Trials
 from analysis.figures import search as search_figures
-from analysis.figures.data import configurations
-from analysis.figures.fronts import front
+from analysis.figures.data import configurations_to_draw
+from analysis.figures.fronts import cost_front
 from analysis.figures.report_figures import figures_of_search
 from analysis.text.document import Figure
 from tests.analysis.test_figures import trials
@@ -34,9 +34,9 @@ def front_of(points: Points, seeds: int = 1, spread: tuple[float, float] = (0, 0
         for name, (time, loss) in points.items()
         for seed, place in enumerate(places)
     ]
-    shown = configurations(trials(rows))
+    shown = configurations_to_draw(trials(rows))
     assert shown is not None
-    return [label.removeprefix("model=") for label in front(shown, shown.table)["label"]]
+    return [label.removeprefix("model=") for label in cost_front(shown, shown.table)["label"]]
 
 
 def test_a_step_is_cheaper_or_better_than_all_others() -> None:
@@ -75,11 +75,13 @@ def test_words_that_say_nothing_alone_are_named_by_their_setting() -> None:
         for gate in ("True", "False")
         for width in (16, 32)
     ]
-    shown = configurations(trials(rows))
+    shown = configurations_to_draw(trials(rows))
     assert shown is not None
     assert shown.labels == ["gate=False", "gate=True"]
     assert "gate=True n_embd=16" in set(shown.table["name"])
-    kinds = configurations(trials([{"pe_type": pe, "val_loss": 2.0} for pe in ("rope", "sinpe")]))
+    kinds = configurations_to_draw(
+        trials([{"pe_type": pe, "val_loss": 2.0} for pe in ("rope", "sinpe")])
+    )
     assert kinds is not None
     assert kinds.labels == ["rope", "sinpe"]
 

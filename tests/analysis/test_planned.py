@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from analysis import Trials, check_claims, judged, tables, trials_of
 from analysis.command import main
-from analysis.figures.data import configurations
+from analysis.figures.data import configurations_to_draw
 from analysis.reports.report import Evidence, report
 from analysis.reports.search_texts import basis
 from analysis.trials.confirmed import confirmation_note, not_begun_note, unconfirmed
@@ -129,7 +129,7 @@ def test_rankings_figures_and_settings_are_those_of_the_trials_that_began(
     named, others = tables(trials), tables(bare)
     assert named.keys() == others.keys() == {"ranking", "by_block_size"}
     assert all(named[name].equals(others[name]) for name in named)
-    shown, other = configurations(trials), configurations(bare)
+    shown, other = configurations_to_draw(trials), configurations_to_draw(bare)
     assert shown is not None
     assert other is not None
     assert shown.table.equals(other.table)

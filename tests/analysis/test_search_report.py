@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from analysis import Trials, tables
 from analysis.command import main
-from analysis.figures.report_figures import figures, figures_of_search, overview
+from analysis.figures.report_figures import figures, figures_of_search, overview_figure
 from analysis.reports.report import Evidence, report
 from analysis.reports.search_texts import basis, search_report, search_text
 from analysis.results.published import PUBLISHED
@@ -64,7 +64,7 @@ def test_what_no_trial_did_is_not_counted_in_a_caption() -> None:
 
 def test_the_picture_of_a_search_shows_what_it_tried() -> None:
     runs = [suggested("s", number, tried(0.01 * number), 2 + number / 100) for number in (1, 2, 3)]
-    picture = overview(sweep(runs))
+    picture = overview_figure(sweep(runs))
     assert picture is not None
     assert picture.name == "slices"
 

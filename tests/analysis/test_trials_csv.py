@@ -22,7 +22,7 @@ from analysis import (
 )
 from analysis.command import main
 from analysis.trials.loading import planned_row
-from analysis.trials.trials_csv import write_trials
+from analysis.trials.trials_csv import write_trials_csv
 from tests.analysis.test_tuned import cell, claims_file, study, whole
 from tests.analysis.tuned import confirmed, run, scattered, sweep
 
@@ -234,7 +234,7 @@ def said(trials: Trials, folder: Path) -> list[str]:
 def test_what_is_written_has_the_same_verdicts_when_it_is_read(
     made: Trials, tmp_path: Path
 ) -> None:
-    path = write_trials(judged(made), tmp_path)
+    path = write_trials_csv(judged(made), tmp_path)
     again = load_trials(str(path))
     assert again.plan_known == made.plan_known
     assert again.params == judged(made).params
@@ -243,13 +243,13 @@ def test_what_is_written_has_the_same_verdicts_when_it_is_read(
     assert said(again, tmp_path) == expected
     shuffled = Trials(made.experiment, made.table[::-1], made.params, made.sweep, made.planned)
     text = path.read_text()
-    assert write_trials(judged(shuffled), tmp_path).read_text() == text
-    once = write_trials(again, tmp_path).read_text()  # with row numbers for ids
-    assert write_trials(load_trials(str(path)), tmp_path).read_text() == once
+    assert write_trials_csv(judged(shuffled), tmp_path).read_text() == text
+    once = write_trials_csv(again, tmp_path).read_text()  # with row numbers for ids
+    assert write_trials_csv(load_trials(str(path)), tmp_path).read_text() == once
 
 
 def test_a_row_that_was_taken_from_a_whole_table_is_missed(tmp_path: Path) -> None:
-    path = write_trials(judged(plain(True)), tmp_path)
+    path = write_trials_csv(judged(plain(True)), tmp_path)
     lines = path.read_text().splitlines(keepends=True)
     assert len(lines) == 1 + 18
     path.write_text("".join(lines[:-1]))

@@ -24,7 +24,7 @@ from sweeps.execution.service import sync_sweep
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
 from sweeps.records.state import State
-from sweeps.search.study_storage import open_storage
+from sweeps.search.study_storage import open_study_storage
 from sweeps.tracking.description import describe_sweep, describe_trial
 from tests.docker.running import (
     MLFLOW_ENTRY,
@@ -322,17 +322,19 @@ def test_studies_are_kept_in_the_database(database: Database, tmp_path: Path) ->
     database.create("studies")
     url = database.uri("studies", with_password=True)
     made = plan(SWEEP, "search.trials=6")
-    storage, _ = open_storage(url, tmp_path, lambda opened: opened)
+    storage, _ = open_study_storage(url, tmp_path, lambda opened: opened)
     Simulation(search(made, storage), valley).run()
 
-    storage, lost = open_storage(url, tmp_path, lambda opened: opened)
+    storage, lost = open_study_storage(url, tmp_path, lambda opened: opened)
     again = search(plan(SWEEP, "search.trials=8"), storage)
     Simulation(continued(again), valley).run()
     (summary,) = optuna.get_all_study_summaries(storage)
     assert (summary.n_trials, lost) == (8, "")
 
     with pytest.raises(UserError, match="password authentication failed") as refused:
-        open_storage(url.replace(database.password, "a-guess"), tmp_path, lambda opened: opened)
+        open_study_storage(
+            url.replace(database.password, "a-guess"), tmp_path, lambda opened: opened
+        )
     assert "a-guess" not in str(refused.value)
 
 

@@ -19,7 +19,7 @@ from sweeps.records.outbox import Outbox
 from sweeps.search.queue import Queue
 from sweeps.search.search import Search, history_in, known_studies
 from sweeps.search.study import Study, open_studies
-from sweeps.search.study_storage import open_storage
+from sweeps.search.study_storage import open_study_storage
 from sweeps.spec.sweep_file import SweepFile
 from sweeps.tracking.description import describe_trial
 from tests.sweeps.simulation import Simulation
@@ -68,7 +68,7 @@ def plan(text: str = SWEEP, *overrides: str) -> Plan:
 def studies(made: Plan, storage: optuna.storages.BaseStorage | Path | None = None) -> list[Study]:
     """The studies of a plan: in memory, or in a folder."""
     if isinstance(storage, Path):
-        (found, _), _ = open_storage(None, storage, functools.partial(open_studies, made))
+        (found, _), _ = open_study_storage(None, storage, functools.partial(open_studies, made))
     else:
         found, _ = open_studies(made, storage or optuna.storages.InMemoryStorage())
     return found
@@ -108,7 +108,7 @@ def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, Queue, st
         The search, its queue, what was lost of the journal, how many suggestions the studies
         lacked, and how many trials are no longer part of the sweep.
     """
-    (found, _, lacked), lost = open_storage(
+    (found, _, lacked), lost = open_study_storage(
         None, folder, functools.partial(known_studies, made, outbox)
     )
     sweep = made.sweep

@@ -18,7 +18,7 @@ from sweeps.records.outbox_file import OUTBOX
 from sweeps.records.state import State
 from sweeps.tracking.description import describe_trial
 from trainables.training.timing import one_thread
-from trainables.worker.worker import hardware
+from trainables.worker.worker import hardware_tag
 
 HERE = [
     "model.n_embd=16",
@@ -44,7 +44,7 @@ def made(state: State) -> Plan:
 def trained(state: State, made: Plan) -> Trained:
     """Write down that all trials of the plan ran, evaluated at steps 10, 20 and 40."""
     with one_thread():
-        here = hardware(torch.device("cpu"))
+        here = hardware_tag(torch.device("cpu"))
 
     def train(sweep: str, step_s: float, evaluation_s: float, where: str = here) -> None:
         with closing(Outbox(state.sweep(sweep) / OUTBOX, sweep)) as outbox:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from sweeps.cli.main import main
 from sweeps.planning.plan import Plan
 from sweeps.records.outbox import Outbox
-from sweeps.search.study_storage import JOURNAL, open_storage
+from sweeps.search.study_storage import JOURNAL, open_study_storage
 from tests.sweeps.searches import SWEEP, plan, resumed, simulate, valley
 from tests.sweeps.simulation import DriverDiedError, Simulation
 from trainables.config import TrialConfig
@@ -216,7 +216,7 @@ def test_lines_of_other_tools_and_of_earlier_versions_are_read(
     assert b"crc32" not in path.read_bytes()
     assert goes_on(made, folder, outbox) == ("", 0)
     storage.set_study_user_attr(0, "note", "seen again")
-    opened, lost = open_storage(None, folder, lambda storage: storage)
+    opened, lost = open_study_storage(None, folder, lambda storage: storage)
     assert lost == ""
     assert opened.get_study_user_attrs(0)["note"] == "seen again"
     assert {trial.state.name for trial in opened.get_all_trials(0)} <= {

@@ -108,8 +108,8 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_last_trial() -> None:
 
 
 def test_a_search_says_what_will_be() -> None:
-    assert search(plan(SWEEP)).what_comes == "20 suggestions in 1 study"
-    assert search(plan(SWEEP, "search.trials=1")).what_comes == "1 suggestion in 1 study"
-    assert search(plan(SWEEP, "search.hours=1", "search.trials=null")).what_comes == (
+    assert search(plan(SWEEP)).remaining_in_words == "20 suggestions in 1 study"
+    assert search(plan(SWEEP, "search.trials=1")).remaining_in_words == "1 suggestion in 1 study"
+    assert search(plan(SWEEP, "search.hours=1", "search.trials=null")).remaining_in_words == (
         "suggestions in 1 study"
     )

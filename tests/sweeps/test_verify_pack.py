@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bigram_models.positions import ENCODINGS
-from sweeps.execution.verify_pack import PARAMETERS, compare, verdict
+from sweeps.execution.verify_pack import PARAMETERS, compare_packs, verdict
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.training import stack
@@ -31,7 +31,7 @@ def test_rounding_that_adamw_enlarges_is_no_difference(
         make_trial("attention", n_embd=256, block_size=16, pe_type=each, **short)
         for each in ENCODINGS
     ]
-    (found,) = compare(embedded, [pack])
+    (found,) = compare_packs(embedded, [pack])
     assert found.parameters < 1e-12
     assert found.is_honest
     assert torch.get_default_dtype() == torch.float32
@@ -41,7 +41,7 @@ def test_another_optimizer_is_told(
     make_trial: MakeTrial, embedded: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stack, "adamw_", partial(stack.adamw_, eps=1e-7))
-    compared = list(compare(embedded, [trials(make_trial, "bigram")]))
+    compared = list(compare_packs(embedded, [trials(make_trial, "bigram")]))
     assert compared[0].parameters > PARAMETERS
     assert not verdict(compared)[0]
 
@@ -61,7 +61,7 @@ def test_a_model_that_insists_on_float32_is_compared_in_it(
 ) -> None:
     (tmp_path / "insisting.py").write_text(INSISTING)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (found,) = compare(embedded, [trials(make_trial, "insisting:Insisting")])
+    (found,) = compare_packs(embedded, [trials(make_trial, "insisting:Insisting")])
     assert not found.problem
     assert 0 < found.parameters < PARAMETERS
     assert found.is_honest

@@ -149,26 +149,26 @@ def deal(deck: list[Item], count: int, chance: Chance) -> list[Item]:
     return [deck.pop(draw(len(deck), chance)) for _ in range(count)]
 
 
-def say(symbol: str, grammar: Grammar, chance: Chance) -> str:
+def expand_symbol(symbol: str, grammar: Grammar, chance: Chance) -> str:
     """Expand a symbol into text by drawn rules, all the way down to words."""
     rules = grammar[symbol]
     template, symbols = rules[draw(len(rules), chance)]
     if not symbols:
         return template
-    return template % tuple([say(inner, grammar, chance) for inner in symbols])
+    return template % tuple([expand_symbol(inner, grammar, chance) for inner in symbols])
 
 
 def exchange(cast: list[str], grammar: Grammar, chance: Chance) -> Iterator[str]:
-    """Yield a question and its answer; whoever speaks comes to the front of the cast."""
+    """Yield a question and its answer; each speaker moves to the front of the cast."""
     nouns = list(grammar["NOUN"])
     theme = deal(nouns, 1, chance)
     for speech in ("ASK", "ANSWER"):
         speaker = cast.pop(1 + draw(len(cast) - 1, chance))
         cast.insert(0, speaker)
-        rhyme, echo = deal(say("RHYMES", grammar, chance).split(), 2, chance)
+        rhyme, echo = deal(expand_symbol("RHYMES", grammar, chance).split(), 2, chance)
         bound = {"FRIEND": cast[1], "RHYME": rhyme, "ECHO": echo}
         words = {symbol: [parse(word)] for symbol, word in bound.items()}
-        text = say(speech, grammar | words | {"NOUN": nouns, "THEME": theme}, chance)
+        text = expand_symbol(speech, grammar | words | {"NOUN": nouns, "THEME": theme}, chance)
         yield f"{speaker.upper()}:\n{text}"
 
 
@@ -178,12 +178,12 @@ def scene(chance: Chance) -> Iterator[str]:
     nouns = GRAMMAR["NOUN"]
     topic = int(len(nouns) * chance())
     grammar = GRAMMAR | {"NOUN": nouns[topic:] + nouns[:topic]}
-    setting = say("SETTING", grammar, chance)
+    setting = expand_symbol("SETTING", grammar, chance)
     yield f"{setting}\nEnter {', '.join(cast[:-1])} and {cast[-1]}."
     for _ in range(4 + draw(12, chance)):
         yield from exchange(cast, grammar, chance)
         if chance() < EVENTS:
-            yield say("EVENT", grammar, chance)
+            yield expand_symbol("EVENT", grammar, chance)
     yield "Exeunt."
 
 
@@ -194,7 +194,7 @@ def typeset(text: str) -> str:
 
 
 def write_play(seed: int = 1337, characters: int = 1_115_000) -> str:
-    """Write a play of exactly so many characters, the last of them a newline.
+    """Write a play of exactly `characters` characters, the last of them a newline.
 
     The text depends on the arguments alone, and not on the platform or the version of Python: all
     chance comes from `Random(seed).random()`, a sequence that Python promises to keep. A shorter

@@ -84,8 +84,8 @@ def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
     except torch.OutOfMemoryError:  # a RuntimeError that does not depend on the file
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        why = " ".join(str(error).split())
-        raise CheckpointError(f"{path} is not a whole checkpoint ({why})") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is not a whole checkpoint ({reason})") from error
     if header["key"] != key:
         raise CheckpointError(f"{path} belongs to trial {header['key']}, not to {key}")
 

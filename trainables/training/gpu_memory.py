@@ -130,6 +130,6 @@ def _free_beside_another() -> int:
     command = [sys.executable, "-c", ANOTHER_PROCESS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=ANOTHER_S, check=False)
     if done.returncode != 0:
-        why = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise RuntimeError(f"the GPU takes no second process: {why}")
+        reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise RuntimeError(f"the GPU takes no second process: {reason}")
     return int(done.stdout.split()[-1])

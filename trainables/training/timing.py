@@ -30,7 +30,7 @@ class Timing:
 
     def __str__(self) -> str:
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
-        return f"{duration(self.median_s)} ({duration(low)} to {duration(high)})"
+        return f"{format_seconds(self.median_s)} ({format_seconds(low)} to {format_seconds(high)})"
 
 
 def timed(call: Callable[[], object], device: torch.device) -> Timing:
@@ -51,8 +51,8 @@ def devices() -> list[torch.device]:
     return [torch.device(kind) for kind in ("cpu", "cuda") if kind == "cpu" or _has_gpu()]
 
 
-def hardware(device: torch.device) -> str:
-    """Return the name of a GPU, or that of the CPU with its number of cores."""
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or the name of the CPU with its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     about = Path("/proc/cpuinfo")
@@ -62,7 +62,7 @@ def hardware(device: torch.device) -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def load() -> str:
+def load_in_words() -> str:
     """Return the load of this machine in the last minute, in words."""
     if not hasattr(os, "getloadavg"):
         return "unknown"
@@ -80,7 +80,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def duration(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Format seconds with three digits, in s, ms, µs or ns."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:

@@ -240,5 +240,5 @@ class DurableTrial:
         except StorageError:
             raise
         except OSError as error:
-            why = error.strerror or error
-            raise StorageError(f"{self._folder} cannot be written: {why}") from error
+            reason = error.strerror or error
+            raise StorageError(f"{self._folder} cannot be written: {reason}") from error

@@ -67,7 +67,9 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
             self.cleanup()
             ray.actor.exit_actor()
         report = self.worker.advance(STEP_S)
-        if self.is_new and not report.done:  # where they resume takes no call of its own
+        if (
+            self.is_new and not report.done
+        ):  # the report of where they resume takes no separate call
             first, report = report, self.worker.advance(STEP_S)
             trials = (*first.trials, *report.trials)
             report = WorkerReport(trials, report.done, report.storage_error, report.split)

@@ -44,7 +44,7 @@ class TrialReport:
     evaluations: Sequence[Evaluation]  # new ones; all earlier ones if it resumes here
     resumed: bool = False  # true if it starts or resumes at this step
     notes: Sequence[str] = ()  # damaged files that it could not use
-    hardware: str = ""  # that trains it, see `trainables.worker.worker.hardware`
+    hardware: str = ""  # that trains it, see `trainables.worker.worker.hardware_tag`
     host: str = ""  # that made the evaluations; empty for earlier ones
     usage: Mapping[str, float] = field(default_factory=dict)  # since then, see `Usage.take`
 

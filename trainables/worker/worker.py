@@ -67,7 +67,7 @@ class Worker:
         self._assigned = [TrialConfig.from_dict(trial) for trial in trials]
 
     def advance(self, within_s: float) -> WorkerReport:
-        """Report where the trials resume at first, then train for so many seconds at most.
+        """Report where the trials resume at first, then train for at most `within_s` seconds.
 
         Errors of trials and of their storage become part of the report.
         """
@@ -130,7 +130,7 @@ class Worker:
         beside = f", in a pack of {len(self._assigned)}" if len(self._assigned) > 1 else ""
         for session in self._sessions.values():
             place = f"process {os.getpid()} on {platform.node()}{beside}"
-            session.log.mark(f"started by {place}: {hardware(self._device)}")
+            session.log.mark(f"started by {place}: {hardware_tag(self._device)}")
             try:
                 session.durable = DurableTrial(
                     session.trial, self._corpus, self._splits, session.files, self._device
@@ -176,7 +176,7 @@ class Worker:
             result.evaluations,
             result.resumed,
             result.notes,
-            hardware(self._device),
+            hardware_tag(self._device),
             platform.node() if usage is not None else "",
             usage or {},
         )
@@ -189,8 +189,8 @@ class Worker:
         return PackSplit(cause, " ".join(caught.reason.split())[:MAX_REASON])
 
 
-def hardware(device: torch.device) -> str:
-    """Return what trains, for a tag: the GPU's name, or the kind of CPU, the threads and host."""
+def hardware_tag(device: torch.device) -> str:
+    """Return the hardware of a trial for a tag: the GPU's name, or CPU type, threads and host."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, torch threads: {torch.get_num_threads()}, {platform.node()}"

@@ -3,7 +3,7 @@
 order       levels of a factor, each better than the next
 monotone    better at each step to a higher level
 trend       better as the level goes up, as a whole
-best        a level better than each other one
+best        one level better than every other
 equal       levels that differ by less than the margin
 better      the trials of one selection better than those of another
 factor      what the forms with a factor share

@@ -1,4 +1,4 @@
-"""A level is better than each other one; `best: any` asks which one is."""
+"""A level is better than every other; `best: any` finds the level."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANY = "any"  # as `best`: whichever level it is; [any] is a level of that name
 
 
 class Best(OpenClaim):
-    """A level is better than each other one, or some level is."""
+    """One level is better than every other: a named level, or any."""
 
     keys: ClassVar[tuple[str, ...]] = ("best",)
 
@@ -34,7 +34,7 @@ class Best(OpenClaim):
 
     @property
     def asks(self) -> bool:
-        """True if the claim asks which level is best, and names none."""
+        """True for `best: any`: the claim names no level."""
         return self.best == ANY
 
     @property
@@ -49,21 +49,21 @@ class Best(OpenClaim):
     def comparisons(
         self, named: Sequence[Value], compared: Collection[Value], present: Collection[Value]
     ) -> Iterator[LevelComparison]:
-        """Compare the best level with each other one; where it asks, each level in turn."""
+        """Compare the best level with every other; for `best: any`, each level in turn."""
         for best in ascending(compared) if self.asks else named[:1]:
             for other in ascending(present):
                 if other != best:
                     yield pair(best, other, candidate=best if self.asks else None)
 
     def alternatives(self, contrasts: Sequence[Contrast]) -> list[list[Contrast]]:
-        """Return the contrasts of each level, where the claim asks which one is best."""
+        """Return the contrasts of each level, for `best: any`."""
         by_level = defaultdict(list)
         for contrast in contrasts if self.asks else ():
             by_level[contrast.candidate].append(contrast)
         return list(by_level.values())
 
     def statement(self, lowest_first: Sequence[Value | None], is_shown: bool) -> str:
-        """Return the claim in words; where it asks which level is best, with the answer."""
+        """Return the claim in words; for `best: any`, with the level that is best."""
         if not lowest_first:
             return self.claim
         level = f"{self.factor}={lowest_first[0]}"

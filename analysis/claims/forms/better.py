@@ -12,7 +12,7 @@ from pydantic import Field
 from analysis.claims.claim import Claim, Selection, listed_values
 from analysis.claims.claim_errors import ClaimError
 from analysis.claims.contrast import DIFFERENCE, Contrast, measured, resolution_of
-from analysis.claims.pairing import configurations, label, pairs, varying
+from analysis.claims.pairing import group_by_seed, label, pairs, varying
 from analysis.trials.selection import select
 from analysis.trials.table import Trials
 
@@ -20,7 +20,7 @@ Side = Annotated[Selection, Field(min_length=1)]
 
 
 class Better(Claim):
-    """Each configuration of a selection is better than each of another that agrees with it."""
+    """Each configuration of `better` has a lower loss than its partners of `worse`."""
 
     keys: ClassVar[tuple[str, ...]] = ("better", "worse")
 
@@ -38,14 +38,14 @@ class Better(Claim):
         return {**super().selections, "better": self.better, "worse": self.worse}
 
     def contrasts(self, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
-        """Compare the configurations that agree in all else, and in `despite` as far as may be."""
+        """Compare configurations that agree otherwise, as far as possible in `despite` too."""
         sides = better, worse = select(table, self.better), select(table, self.worse)
         if shared := better.index.intersection(worse.index).size:
             raise ClaimError(f"{shared} trials are both better and worse", "worse")
         every_seed = () if trials.plan_known else pd.concat(sides)["seed"].unique()
         coarsest = resolution_of(*sides)
         what = f"{_in_words(self.better)} - {_in_words(self.worse)}"
-        ours, theirs = (configurations(trials, side) for side in sides)
+        ours, theirs = (group_by_seed(trials, side) for side in sides)
         vary, others_vary = varying(ours), varying(theirs)
         for two in pairs(ours, theirs, self.compared, self.despite):
             cell = label({name: two.better.settings[name] for name in vary})

@@ -14,7 +14,7 @@ from analysis.trials.selection import Value
 
 
 class Equal(FactorClaim):
-    """Each level differs from each other one by less than the margin."""
+    """All pairs of levels differ by less than the margin."""
 
     keys: ClassVar[tuple[str, ...]] = ("equal",)
 
@@ -28,7 +28,7 @@ class Equal(FactorClaim):
     def comparisons(
         self, named: Sequence[Value], compared: Collection[Value], present: Collection[Value]
     ) -> Iterator[LevelComparison]:
-        """Compare each level with each other one."""
+        """Compare all pairs of levels."""
         for first, second in combinations(named, 2):
             yield pair(first, second)
 

@@ -1,4 +1,4 @@
-"""Base of the forms with a factor: they compare levels of a setting, all else held fixed."""
+"""Base of the forms with a factor: they compare levels of one setting, all others held fixed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from analysis.claims.claim import PAIRED_BY_SEED, Claim, KeyPath
 from analysis.claims.claim_errors import ClaimError, ConfoundedError
 from analysis.claims.contrast import ABSENT, DIFFERENCE, Contrast, measured, resolution_of
-from analysis.claims.pairing import Configuration, configurations, differ, differ_in, label
+from analysis.claims.pairing import Configuration, differ, differ_in, group_by_seed, label
 from analysis.statistics import Floats
 from analysis.trials.selection import Value, as_in
 from analysis.trials.table import Trials
@@ -31,7 +31,7 @@ class LevelComparison:
     what: str
     levels: Sequence[Value]
     weights: Floats  # of the losses of the levels
-    candidate: Value | None = None  # the level held to be best, where a claim asks which one is
+    candidate: Value | None = None  # `best: any`: the level that is tested as the best one
 
 
 def pair(better: Value, worse: Value, candidate: Value | None = None) -> LevelComparison:
@@ -113,7 +113,7 @@ class FactorClaim(Claim):
         rows = table[table[self.factor].isin(list(compared))]
         coarsest = resolution_of(*(level for _, level in rows.groupby(self.factor)))
         every_seed = () if trials.plan_known else rows["seed"].unique()
-        for cell, by_level in self._cells(configurations(trials, table), compared):
+        for cell, by_level in self._cells(group_by_seed(trials, table), compared):
             present = {*named, *(by_level if trials.plan_known else compared)}
             for comparison in self.comparisons(named, compared, present):
                 sides = [by_level.get(level, ABSENT) for level in comparison.levels]
@@ -129,7 +129,7 @@ class FactorClaim(Claim):
     def _cells(
         self, found: Sequence[Configuration], compared: Collection[Value]
     ) -> list[tuple[str, Cell]]:
-        """Return configurations that agree in all but the factor and `despite`, by their levels.
+        """Return configurations that agree except in the factor and `despite`, by their levels.
 
         Raises:
             ClaimError: a level has several.
@@ -190,12 +190,12 @@ class OpenClaim(FactorClaim):
 
 
 class DirectedClaim(OpenClaim):
-    """A claim about what a higher level does: the factor is a number."""
+    """A claim about the effect of a higher level; the factor is a number."""
 
     @property
     @abstractmethod
     def direction(self) -> Direction:
-        """Where the loss should go as the level goes up."""
+        """How the loss should change with the level: falling or rising."""
 
     def contrasts(self, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
         """Compare levels of the factor cell by cell, if it is a number in every trial."""

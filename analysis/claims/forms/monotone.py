@@ -19,7 +19,7 @@ class Monotone(DirectedClaim):
 
     @property
     def direction(self) -> Direction:
-        """Where the loss should go as the level goes up."""
+        """How the loss should change with the level: falling or rising."""
         return self.monotone
 
     def comparisons(

@@ -27,7 +27,7 @@ class Trend(DirectedClaim):
 
     @property
     def direction(self) -> Direction:
-        """Where the loss should go as the level goes up."""
+        """How the loss should change with the level: falling or rising."""
         return self.trend
 
     def comparisons(
@@ -45,7 +45,7 @@ class Trend(DirectedClaim):
         return 0.0 if contrast.levels is None else page_trend(contrast.levels)
 
     def chance(self, contrast: Contrast, seeds: int, level: Level) -> Chance:
-        """Forecast the verdict on a contrast with so many seeds, with Page's test."""
+        """Forecast the verdict on a contrast with `seeds` seeds, with Page's test."""
         if contrast.levels is None:
             return super().chance(contrast, seeds, level)
         (wanted,), (against,) = self.tests_for(contrast), self.tests_against(contrast)

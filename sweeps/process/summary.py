@@ -47,21 +47,29 @@ def last_summary(log: str) -> Summary | None:
 
 def without_json(chunks: Iterable[str]) -> Iterator[str]:
     """Yield the lines of a log that are for people; a chunk may end within a line."""
-    rest = ""
+    rest, is_shown = "", False  # what a line so far has to show; whether more of it is shown
     for chunk in chunks:
+        shown = ""
         *lines, rest = (rest + chunk).split("\n")
-        yield "".join(f"{line}\n" for line in lines if not line.startswith(PREFIX))
+        for line in lines:
+            shown += f"{line}\n" if is_shown or not line.startswith(PREFIX) else ""
+            is_shown = False
+        is_shown = is_shown or not (rest.startswith(PREFIX) or PREFIX.startswith(rest))
+        if is_shown:
+            shown, rest = shown + rest, ""
+        yield shown
     if not rest.startswith(PREFIX):
         yield rest
 
 
 def _parsed(line: str) -> Summary | None:
-    if not line.startswith(PREFIX):
+    start = line.find(PREFIX)  # other output may be on the same line
+    if start < 0:
         return None
     try:
-        found = json.loads(line)[KEY]
+        found = json.JSONDecoder().raw_decode(line, start)[0][KEY]
         return Summary(**{field.name: found[field.name] for field in fields(Summary)})
-    except (ValueError, KeyError, TypeError):  # the line is cut, or another version wrote it
+    except (ValueError, KeyError, TypeError, RecursionError):  # it is cut, or not of this version
         return None
 
 

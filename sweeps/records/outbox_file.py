@@ -191,13 +191,20 @@ def _rename_losses(database: sqlite3.Connection) -> None:
 
 def _add_causes(database: sqlite3.Connection) -> None:
     """Give each trial in a file of an earlier version the cause that its reason tells."""
-    if "cause" in {column["name"] for column in database.execute("PRAGMA table_info(trials)")}:
+    if _has_causes(database):
         return
     database.create_function("cause_of_reason", 1, lambda reason: cause_of_reason(reason) or "")
     with database:
         database.execute("BEGIN IMMEDIATE")
+        if _has_causes(database):
+            return  # another process added them meanwhile
         database.execute("ALTER TABLE trials ADD COLUMN cause TEXT NOT NULL DEFAULT ''")
         database.execute("UPDATE trials SET cause = cause_of_reason(reason)")
+
+
+def _has_causes(database: sqlite3.Connection) -> bool:
+    columns = database.execute("PRAGMA table_info(trials)")
+    return "cause" in {column["name"] for column in columns}
 
 
 def _set_aside(path: Path) -> Path:

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -761,6 +762,24 @@ def test_a_file_that_has_no_causes_gets_them_from_its_reasons(reason: str, path:
             assert outbox.lost == ""
             assert outbox.trials() == expected
             assert outbox.unsent() == []
+
+
+def test_two_processes_may_bring_an_old_file_up_to_date_at_once(path: Path) -> None:
+    with closing(Outbox(path, "study")) as outbox:
+        outbox.describe({}, {"a": A})
+        outbox.record(event("a", "failed", reason="TrainingDivergedError: nan"))
+    for _ in range(3):
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("ALTER TABLE trials DROP COLUMN cause")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # until both have seen that there are no causes
+            with ThreadPoolExecutor(2) as pool:
+                opened = [pool.submit(Outbox, path, "study") for _ in range(2)]
+                time.sleep(0.3)
+                other.execute("ROLLBACK")
+        for each in opened:
+            with closing(each.result()) as outbox:
+                assert record_of(outbox).cause is EndCause.DIVERGED
 
 
 @pytest.mark.parametrize("reason", CAUSES)

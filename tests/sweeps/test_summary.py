@@ -34,10 +34,23 @@ def test_the_log_of_an_earlier_version_has_none() -> None:
     assert last_summary("\n".join(f"{summary} | training" for summary in SUMMARIES)) is None
 
 
-@pytest.mark.parametrize("other", ['{"sweep_status": {"done": 3}}', '{"sweep_status": {"done"'])
+@pytest.mark.parametrize(
+    "other",
+    [
+        '{"sweep_status": {"done": 3}}',
+        '{"sweep_status": {"done"',
+        '{"sweep_status": ' + "[" * 99_999,
+    ],
+    ids=["of another version", "cut", "too deep"],
+)
 def test_a_line_that_is_cut_or_of_another_version_does_not_count(other: str) -> None:
     assert last_summary(other) is None
     assert last_summary(f"{SUMMARIES[1].to_json()}\n{other}") == SUMMARIES[1]
+
+
+def test_other_output_may_be_on_the_same_line() -> None:
+    log = f"{SUMMARIES[0].to_json()}\nwaits...{SUMMARIES[1].to_json()}(pid=7) a warning\n"
+    assert last_summary(log) == SUMMARIES[1]
 
 
 def test_fields_of_a_later_version_are_ignored() -> None:
@@ -52,3 +65,10 @@ def test_people_see_no_json(size: int) -> None:
     chunks = [log[start : start + size] for start in range(0, len(log), size)]
     assert "".join(without_json(chunks)) == shown
     assert "".join(without_json([SUMMARIES[2].to_json()])) == ""
+
+
+def test_a_line_for_people_is_shown_before_it_ends() -> None:
+    line = SUMMARIES[1].to_json()
+    chunks = ["waits", ".", f".\n{line[:9]}", f"{line[9:]}\n{line[:3]}", "x", line, "\n"]
+    shown = ["waits", ".", ".\n", "", f"{line[:3]}x", line, "\n"]
+    assert list(without_json(chunks)) == [*shown, ""]

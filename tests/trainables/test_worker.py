@@ -185,6 +185,18 @@ def test_an_evaluation_says_where_it_was_made_and_what_it_took(
     assert past == {name: past[name] for name in evaluation.keys() - {"host", "usage"}}
 
 
+def test_an_evaluation_on_a_machine_without_a_name_says_what_it_took(
+    trial: TrialConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "node", str)
+    made = worker(trial, tmp_path)
+    made.advance(60)
+    report = step(made)
+    (evaluation,) = report.rows()
+    assert evaluation["host"] == ""
+    assert evaluation["usage"] == report.usage
+
+
 NOISY = '''
 from dataclasses import dataclass
 

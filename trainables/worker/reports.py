@@ -50,7 +50,8 @@ class TrialReport:
 
     def rows(self) -> list[dict[str, object]]:
         """Return each evaluation as plain data, with the host and its usage if it is new."""
-        measured = {"host": self.host, "usage": self.usage} if self.host else {}
+        is_new = self.host or self.usage  # some machines have no name
+        measured = {"host": self.host, "usage": self.usage} if is_new else {}
         return [asdict(evaluation) | measured for evaluation in self.evaluations]
 
 

@@ -161,6 +161,12 @@ class Driver:
         if pid is None:
             self.process.wait()
 
+    def kill_worker(self) -> None:
+        """Kill a worker as soon as one is seen: between two steps its process has another title."""
+        seen: list[int] = []
+        self.wait_for(lambda: bool(seen or seen.extend(self.workers)))
+        self.kill(seen[0])
+
 
 class WorkerKiller(threading.Thread):
     """Kills a random worker of a driver now and then, until told to stop."""

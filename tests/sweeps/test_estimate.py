@@ -189,8 +189,8 @@ def test_shapes_that_are_not_timed_are_predicted_by_their_work(
     found = probe_all(shapes, CORPUS.vocab_size, Splits.of(CORPUS, CPU))
     assert len(found.predicted) == 12 - 5
     for each in found.predicted:
-        assert found.of[each].step_s == pytest.approx(probe(shapes[each]).step_s, rel=0.05)
-        assert found.of[each].token_s == pytest.approx(probe(shapes[each]).token_s, rel=0.05)
+        assert found.by_shape[each].step_s == pytest.approx(probe(shapes[each]).step_s, rel=0.05)
+        assert found.by_shape[each].token_s == pytest.approx(probe(shapes[each]).token_s, rel=0.05)
 
 
 def test_without_time_to_count_the_others_cost_what_the_timed_ones_do_on_average(

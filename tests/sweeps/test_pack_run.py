@@ -46,7 +46,7 @@ def test_a_pack_survives_its_worker_and_a_stop_and_each_trial_is_one_run(tmp_pat
     trials = folder.folder / "trials"
     driver = folder.start()
     driver.wait_for(lambda: len(list(trials.glob("*/checkpoint.safetensors"))) >= 4)
-    driver.kill(driver.workers[0])
+    driver.kill_worker()
     started = len(list(trials.glob("*/checkpoint.safetensors")))
     driver.wait_for(lambda: len(list(trials.glob("*/checkpoint.safetensors"))) > started)
     driver.process.send_signal(signal.SIGINT)

@@ -27,9 +27,8 @@ def test_a_sweep_goes_on_from_the_files_at_its_uri(tmp_path: Path) -> None:
     driver.wait_for(lambda: len(list(bucket.glob("stored/trials/*/previous.safetensors"))) == 2)
     driver.kill()
     second = folder.start()
-    second.wait_for(lambda: bool(second.workers))
     second.wait_for(lambda: "2 to continue" in second.output)
-    second.kill(second.workers[0])
+    second.kill_worker()
     assert second.end() == 0, second.output
     assert "stored: 0 done, 2 to continue\n" in second.output
 

@@ -77,7 +77,7 @@ def test_sweep_files_are_valid(page: str, tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(text, encoding="utf-8")
     sweep, _ = load_sweep(str(path))
-    assert sweep.name in ("my-sweep", "my-search")
+    assert sweep.name in ("first-sweep", "my-sweep", "my-search")
 
 
 def test_the_sweep_of_the_readme_is_short() -> None:

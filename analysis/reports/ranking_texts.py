@@ -114,7 +114,8 @@ def means_in_words(means: pd.DataFrame) -> list[str]:
         ]
         while len(line := f"{setting}: {', '.join(levels)}") > MEAN_WIDTH and len(levels) > 3:
             levels[-3 if "..." in levels else -2 :] = ["...", levels[-1]]
-        lines.append(in_a_line(f"{line} (val_loss of {rows['n'].iloc[0]})"))
+        count = rows["n"].iloc[0]
+        lines.append(in_a_line(f"{line} ({count} {'loss' if count == 1 else 'losses'} each)"))
     return lines[:MOST_MEANS]
 
 

@@ -280,17 +280,17 @@ def test_what_differs_nowhere_alone_has_no_means(settings: list[dict[str, int]])
 
 def test_means_take_three_lines_of_a_terminal_at_most(published: Trials) -> None:
     assert means_in_words(level_means(published)) == [
-        "pe_type: rope 2.3727, sinpe 2.4131, randn 2.4650 (val_loss of 8)",
-        "block_size: 64 2.4065, 32 2.4097, 16 2.4155, 8 2.4360 (val_loss of 6)",
-        "n_embd: 64 2.4158, 128 2.4180 (val_loss of 12)",
+        "pe_type: rope 2.3727, sinpe 2.4131, randn 2.4650 (8 losses each)",
+        "block_size: 64 2.4065, 32 2.4097, 16 2.4155, 8 2.4360 (6 losses each)",
+        "n_embd: 64 2.4158, 128 2.4180 (12 losses each)",
     ]
     runs = [
         run(i, val_loss=1 + b + c / 100 + (a == "x") / 1000, a=a, b=b, learning_rate=c / 8, d=d)
         for i, (a, b, c, d) in enumerate(itertools.product("xy\n", range(4), range(13), (7, 8)))
     ]
     lines = means_in_words(level_means(trials_of("study", runs)))
-    assert lines[0] == "b: 0 1.0603, 1 2.0603, 2 3.0603, 3 4.0603 (val_loss of 78)"
-    assert lines[1] == "learning_rate: 0.0 2.5003, ..., 1.5 2.6203 (val_loss of 24)"
+    assert lines[0] == "b: 0 1.0603, 1 2.0603, 2 3.0603, 3 4.0603 (78 losses each)"
+    assert lines[1] == "learning_rate: 0.0 2.5003, ..., 1.5 2.6203 (24 losses each)"
     assert lines[2].startswith(r"a: \n 2.5600, y 2.5600, x 2.5610")
     assert len(lines) == 3  # of four settings
     assert max(map(len, lines)) <= 72

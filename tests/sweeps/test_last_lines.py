@@ -124,7 +124,7 @@ def test_a_grid_ends_with_what_its_settings_did_and_how_to_judge_it(
     shutil.copy(empty_store, "state/mlflow.db")
     done = run()
     assert done.exit_code == 0, done.output
-    assert said(done)["means"] == "n_embd: 2 3.7500, 4 3.7500 (val_loss of 1)"
+    assert said(done)["means"] == "n_embd: 2 3.7500, 4 3.7500 (1 loss each)"
     assert said(done)["next"] == f"analysis conclusions study  # {asks}"
 
 
@@ -140,7 +140,7 @@ def test_a_search_has_no_means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_what_is_to_judge_is_said_at_the_end_and_where_there_is_something(
     ended: Callable[..., Result],
 ) -> None:
-    means = ["a: 1 2.0, 2 2.1 (val_loss of 3)", "b: x 2.0, y 2.1 (val_loss of 3)"]
+    means = ["a: 1 2.0, 2 2.1 (3 losses each)", "b: x 2.0, y 2.1 (3 losses each)"]
     given = {"ranking": RANKING, "means": means}
     done = ended("http://mlflow:5000", "--state", "my state", status="FAILED", **given)
     printed = done.output.splitlines()

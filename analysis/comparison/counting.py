@@ -58,7 +58,7 @@ def by_histogram(tokens_N: Tensor, vocab_size: int) -> Tensor:
 
 
 def by_pairs(tokens_N: Tensor, vocab_size: int) -> Tensor:
-    """Count pairs (V, V) by `count_pairs`, and put its list of pairs into a table."""
+    """Return a dense table (V, V) of the counts that `count_pairs` lists for pairs that occur."""
     pair_P, count_P = count_pairs(tokens_N, vocab_size)
     counts_VV = torch.zeros(vocab_size**2, dtype=torch.int64, device=tokens_N.device)
     counts_VV[pair_P] = count_P

@@ -258,7 +258,7 @@ def write_ranking(table: pd.DataFrame, folder: Path) -> None:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return a table in Markdown: losses with five decimals, without runs and empty columns."""
+    """Return a table in Markdown: losses have five decimals; run ids and empty columns go."""
     empty = [name for name in INTERVAL if name in table and table[name].isna().all()]
     if "left_out" in table and not table["left_out"].any():
         empty.append("left_out")

@@ -29,7 +29,7 @@ ROUNDS = 5  # how often Tune gets a trial, which it drops if a worker dies while
 
 @dataclass(frozen=True)
 class DriverContext:
-    """What chooses and records the trials of one call of `run_trials`."""
+    """The objects that choose and record trials during one call of `run_trials`."""
 
     queue: Queue
     packs: Packs

@@ -29,7 +29,7 @@ QUIET_S = 60.0  # the longest time without a line while trials train, if no tabl
 
 @dataclass(frozen=True)
 class Before:
-    """What earlier runs of a sweep did."""
+    """Progress that earlier runs of a sweep made."""
 
     done: int = 0  # trials that finished or were stopped early
     stopped: int = 0  # of these

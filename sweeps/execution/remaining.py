@@ -1,4 +1,4 @@
-"""What is left to do of a sweep, as a queue, and the first lines of `sweeps run`, which say so."""
+"""Queues the remaining trials of a sweep, and shows their number in the first lines of a run."""
 
 from __future__ import annotations
 

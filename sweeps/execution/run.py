@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What one run of a sweep works with; its files are open."""
+    """The inputs and open files of one run of a sweep."""
 
     plan: Plan
     state: State

@@ -149,7 +149,7 @@ class TuneController(Protocol):
 
 
 class Unpickled:
-    """Base of objects that are pickled empty, because Tune's own state is never read."""
+    """Base class: pickles without attributes, as Tune saves its objects but none is ever loaded."""
 
     def __getstate__(self) -> dict[str, object]:
         return {}

@@ -128,7 +128,7 @@ class Outbox(OutboxReader):
     # What the tracking store has.
 
     def sent(self, record: TrialRecord, run_id: str, steps: Iterable[int] = ()) -> None:
-        """Note that the run of a trial shows its record, and has these steps."""
+        """Mark a trial's record, and its evaluations at these steps, as sent to the store."""
         with self._file.transaction() as database:
             database.execute(
                 "UPDATE trials SET sent = max(sent, ?), run_id = ? WHERE key = ?",
@@ -140,11 +140,11 @@ class Outbox(OutboxReader):
             )
 
     def sweep_sent(self, revision: int) -> None:
-        """Note that the sweep's own run shows this revision."""
+        """Mark the record of the sweep as sent to the store, up to this revision."""
         self._file.write("UPDATE sweep SET sent = max(sent, ?)", revision)
 
     def resend(self, key: str) -> None:
-        """Note that the store lost the run of a trial, so that all of it is sent again."""
+        """Mark everything of a trial as unsent, because the store has lost its run."""
         with self._file.transaction() as database:
             database.execute("UPDATE trials SET run_id = NULL, sent = 0 WHERE key = ?", (key,))
             database.execute("UPDATE evaluations SET sent = 0 WHERE key = ?", (key,))

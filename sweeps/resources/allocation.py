@@ -1,4 +1,4 @@
-"""What the trials of a sweep get on some machines, and how many run at once. Knows no Ray."""
+"""Allocates CPUs, GPUs and packs to the trials of a sweep. Imports no Ray."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GpuMeter:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What each trial gets, and how many run at once."""
+    """The resources of each trial, the number of packs at once, and the packs themselves."""
 
     resources: Resources  # with a number of GPUs
     gpu_reason: str  # why it is this number; empty if the sweep file gives it

@@ -47,7 +47,7 @@ class TrialSource:
 
     @property
     def remaining_in_words(self) -> str:
-        """What it will suggest, in words; empty if that is nothing."""
+        """A description of what the source will suggest; empty if it suggests nothing."""
         return ""
 
     def without_result(self) -> list[str]:
@@ -74,7 +74,7 @@ class Queue:
 
     @property
     def storage_errors(self) -> tuple[type[Exception], ...]:
-        """What the methods raise if what they keep cannot be written."""
+        """Exceptions that the methods raise if their state cannot be written to disk."""
         return self.source.storage_errors
 
     # What there is to train.

@@ -25,7 +25,7 @@ Params = Mapping[str, object]  # by the names of the study's parameters
 
 
 def learn(study: Study, observations: Mapping[str, Observation]) -> int:
-    """Let a study learn from finished trials, each configuration once.
+    """Add finished trials to a study, whose sampler learns from them; each configuration once.
 
     Args:
         study: that learns.

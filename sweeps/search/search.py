@@ -84,7 +84,7 @@ class Search(TrialSource):
 
     @property
     def remaining_in_words(self) -> str:
-        """What it will suggest, in words."""
+        """A description of what the search will suggest."""
         budget = self._spec.budget
         suggestions = "suggestions" if budget is None else counted(budget, "suggestion")
         return f"{suggestions} in {counted(len(self._studies), 'study', 'studies')}"

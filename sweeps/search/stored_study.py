@@ -103,11 +103,11 @@ class StoredStudy:
     # What holds for the study.
 
     def is_exhausted(self, constraints: Sequence[str]) -> bool:
-        """Return whether nothing new was found under these constraints."""
+        """Return whether the sampler found no new configuration under these constraints before."""
         return bool(self._optuna.user_attrs.get(EXHAUSTED) == constraints)
 
     def set_exhausted(self, constraints: Sequence[str]) -> None:
-        """Note that nothing new is found under these constraints."""
+        """Save the constraints under which the sampler found no new configuration."""
         self._optuna.set_user_attr(EXHAUSTED, constraints)
 
     @property

@@ -47,7 +47,7 @@ class Chooser(Protocol):
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What all studies of a sweep have in common."""
+    """Settings that all studies of a sweep share."""
 
     sweep: str  # its name
     search: SearchSpec

@@ -20,7 +20,7 @@ MEASURED = {"val_loss": "val_loss", "training_seconds": "training_s"}
 
 @dataclass(frozen=True)
 class Observation:
-    """What a finished trial of some sweep showed; its key says of which configuration it is."""
+    """Settings and evaluations of a finished trial; its key identifies the configuration."""
 
     sweep: str
     key: str

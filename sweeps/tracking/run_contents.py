@@ -25,7 +25,7 @@ REASONS = {"failure": "FAILED", "stopped": "STOPPED"}  # tags whose value is the
 
 @dataclass
 class StoredRun:
-    """What is known of a run in the store."""
+    """The known state of a run in the store."""
 
     run_id: str
     name: str

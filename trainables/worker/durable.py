@@ -38,7 +38,7 @@ class WorkerDiedError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """Progress of a trial since the call before."""
+    """Progress of a trial since the last call of `advance`."""
 
     step: int  # optimizer updates so far
     done: bool

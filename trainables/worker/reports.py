@@ -36,7 +36,7 @@ class SplitCause(StrEnum):
 
 @dataclass(frozen=True)
 class TrialReport:
-    """Progress of a trial since its last report."""
+    """Progress of a trial since the worker's last report of it."""
 
     key: str
     step: int  # optimizer updates so far

@@ -1,6 +1,7 @@
 """Language models: the variants, by the names that sweep files use. Needs torch only.
 
 base               the base class of all variants
+table              the base class of those that see one token
 bigram             a table of logits
 factorized         a table of low rank
 attention          attention without projections
@@ -18,6 +19,7 @@ from bigram_models.base import FittedModel, LanguageModel
 from bigram_models.bigram import BigramTable
 from bigram_models.count import CountBigram, conditional_entropy, count_pairs
 from bigram_models.factorized import FactorizedBigram
+from bigram_models.table import TableModel
 
 VARIANTS: Mapping[str, type[LanguageModel]] = {
     "bigram": BigramTable,
@@ -34,6 +36,7 @@ __all__ = [
     "FactorizedBigram",
     "FittedModel",
     "LanguageModel",
+    "TableModel",
     "conditional_entropy",
     "count_pairs",
 ]

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bigram_models.base import LanguageModel, normal_parameter
+from bigram_models.base import normal_parameter
+from bigram_models.table import TableModel
 
 
-class BigramTable(LanguageModel):
+class BigramTable(TableModel):
     """logits = E[id]: one trainable row of logits (V,) for each token."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -26,3 +27,6 @@ class BigramTable(LanguageModel):
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         return F.embedding(ids_BT, self.logits_VV)
+
+    def table(self) -> Tensor:
+        return self.logits_VV

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bigram_models.base import LanguageModel, linear, normal_parameter, require_positive
+from bigram_models.base import linear, normal_parameter, require_positive
+from bigram_models.table import TableModel
 
 
-class FactorizedBigram(LanguageModel):
+class FactorizedBigram(TableModel):
     """logits = Linear(E[id]), a table of rank at most n_embd.
 
     n_embd = 384 is the published "matrix factorization", n_embd = 32 is BabyGPT v1.
@@ -37,3 +38,7 @@ class FactorizedBigram(LanguageModel):
     def forward(self, ids_BT: Tensor) -> Tensor:
         logits: Tensor = self.head(F.embedding(ids_BT, self.embed_VD))
         return logits
+
+    def table(self) -> Tensor:
+        logits_VV: Tensor = self.head(self.embed_VD)
+        return logits_VV

@@ -133,3 +133,66 @@ def adamw(
     tl.store(values + at, kept - step, mask=inside)
     tl.store(average + at, mean, mask=inside)
     tl.store(square + at, mean_square, mask=inside)
+
+
+@triton.jit(do_not_specialize=["sequences", "T"])
+def mix(
+    x, mixed, log_sum, scale, sequences, T, D,
+    ROWS: tl.constexpr, TIME: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    sequence = tl.program_id(0).to(tl.int64) * (ROWS // TIME) + tl.arange(0, ROWS) // TIME
+    t = tl.arange(0, ROWS) % TIME
+    d = tl.arange(0, WIDTH)[None, :]
+    is_row, inside = sequence < sequences, (sequence < sequences)[:, None] & (d < D)
+    first = x + (sequence * T)[:, None] * D + d
+    own = tl.load(first + t[:, None] * D, mask=inside & (t < T)[:, None], other=0.0)
+    top = tl.full((ROWS,), -float("inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    result = tl.zeros((ROWS, WIDTH), tl.float32)
+    for key in range(TIME):
+        other = tl.load(first + key * D, mask=inside & (key < T), other=0.0)
+        score = tl.where(key <= t, tl.sum(own * other, 1) * scale, -float("inf"))
+        higher = tl.maximum(top, score)
+        kept, weight = tl.exp(top - higher), tl.exp(score - higher)
+        total, top = total * kept + weight, higher
+        result = result * kept[:, None] + weight[:, None] * other
+    at = sequence * T + t
+    tl.store(log_sum + at, top + tl.log(total), mask=is_row & (t < T))
+    inside = inside & (t < T)[:, None]
+    tl.store(mixed + at[:, None] * D + d, result / total[:, None], mask=inside)
+
+
+@triton.jit(do_not_specialize=["sequences", "B", "T"])
+def mix_backward(
+    x, mixed, d_mixed, log_sum, turn, d_embedded, scale, sequences, B, T, D,
+    ROWS: tl.constexpr, TIME: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    sequence = tl.program_id(0).to(tl.int64) * (ROWS // TIME) + tl.arange(0, ROWS) // TIME
+    t = tl.arange(0, ROWS) % TIME
+    d = tl.arange(0, WIDTH)[None, :]
+    is_sequence = sequence < sequences
+    is_row = is_sequence & (t < T)
+    inside = is_row[:, None] & (d < D)
+    at = (sequence * T + t)[:, None] * D + d
+    own = tl.load(x + at, mask=inside, other=0.0)
+    d_own = tl.load(d_mixed + at, mask=inside, other=0.0)
+    shift = tl.load(log_sum + sequence * T + t, mask=is_row, other=0.0)
+    mean = tl.sum(d_own * tl.load(mixed + at, mask=inside, other=0.0), 1)
+    result = tl.zeros((ROWS, WIDTH), tl.float32)
+    for i in range(TIME):  # another place of the sequence: a key of this one, or its query
+        at_other = (sequence * T + i)[:, None] * D + d
+        is_other = is_sequence & (i < T)
+        is_inside = is_other[:, None] & (d < D)
+        other = tl.load(x + at_other, mask=is_inside, other=0.0)
+        d_other = tl.load(d_mixed + at_other, mask=is_inside, other=0.0)
+        mixed_other = tl.load(mixed + at_other, mask=is_inside, other=0.0)
+        shift_other = tl.load(log_sum + sequence * T + i, mask=is_other, other=0.0)
+        score = tl.sum(own * other, 1) * scale
+        weight = tl.where(i <= t, tl.exp(score - shift), 0.0)
+        d_score = weight * (tl.sum(d_own * other, 1) - mean)
+        weight = tl.where(is_other & (i >= t), tl.exp(score - shift_other), 0.0)
+        d_score += weight * (tl.sum(d_other * own, 1) - tl.sum(d_other * mixed_other, 1))
+        result += (d_score * scale)[:, None] * other + weight[:, None] * d_other
+    place = (sequence // B * T + t)[:, None] * D + d
+    turn = tl.load(turn + place, mask=inside, other=0.0)
+    tl.store(d_embedded + at, turned(result, turn, -1.0, ROWS, WIDTH), mask=inside)

@@ -157,6 +157,26 @@ def check_softmax_backward(sizes: Sizes) -> None:
     assert_same(d_weight, d_score + d_score.mT)
 
 
+def check_mixing(sizes: Sizes) -> None:
+    shape, scale = (sizes.M, sizes.B, sizes.T, sizes.D), 0.25
+    embedded_MBTD = random(*shape).mul_(3.0)
+    embedded_MBTD[0, 0] *= 20.0  # whose scores overflow without a shift
+    turn, d_mixed_MBTD = turns(sizes), random(*shape, seed=1)
+    x_MBTD = turned(embedded_MBTD, turn).float()
+    leaf = x_MBTD.double().requires_grad_()
+    future_TT = torch.full((sizes.T, sizes.T), -torch.inf).triu(1)
+    score_MBTT = leaf @ leaf.mT * scale + future_TT
+    expected = score_MBTT.softmax(-1) @ leaf
+    (d_x_MBTD,) = torch.autograd.grad((expected * d_mixed_MBTD).sum(), leaf)
+    mixed_MBTD, log_sum_MBT = random(*shape, seed=2), random(*shape[:3], seed=3)
+    kernels.mix(x_MBTD, scale, mixed_MBTD, log_sum_MBT)
+    assert_same(mixed_MBTD, expected.detach())
+    assert_same(log_sum_MBT, score_MBTT.detach().logsumexp(-1))
+    found = random(*shape, seed=4)
+    kernels.mix_backward(x_MBTD, scale, mixed_MBTD, log_sum_MBT, d_mixed_MBTD, turn, found)
+    assert_same(found, turned(d_x_MBTD, turn * torch.tensor([1.0, -1.0])), tolerance=1e-5)
+
+
 def check_cross_entropy(sizes: Sizes) -> None:
     M, N, V = sizes.M, sizes.B * sizes.T, sizes.V
     text, scale = windows(sizes), 1 / N
@@ -264,6 +284,7 @@ CHECKS: tuple[Check, ...] = (
     check_rotation_back,
     check_softmax,
     check_softmax_backward,
+    check_mixing,
     check_cross_entropy,
     check_adamw,
     check_gradient_of_a_step,

@@ -97,6 +97,41 @@ def rotate_back_(d_x_MBTD: Tensor, turn_MTD22: Tensor) -> None:
     _code().rotate_back[(programs,)](d_x_MBTD, turn_MTD22, M, B, T, D, ROWS=rows, WIDTH=width)
 
 
+def embedding_gradient(
+    d_x_MBTD: Tensor,
+    turn_MTD22: Tensor,
+    tokens_N: Tensor,
+    starts_SMB: Tensor,
+    row_1: Tensor,
+    gradient_MVD: Tensor,
+) -> None:
+    """Turn gradients back, and add up those of the occurrences of each token.
+
+    The result is that of float32 sums, in an order that depends on the shapes alone.
+
+    Args:
+        d_x_MBTD: the gradient of the result of `embed_windows`.
+        turn_MTD22: unit complex numbers, like the next three those of `embed_windows`.
+        tokens_N: the text, int32.
+        starts_SMB: of the windows.
+        row_1: which row of the starts.
+        gradient_MVD: where the result is written; its rows V * D need not follow each other.
+    """
+    M, B, T, D = d_x_MBTD.shape
+    V, rows, width = gradient_MVD.shape[1], 32, min(64, max(16, _power_of_2(D)))
+    vocabulary = min(128, max(16, _power_of_2(V)))
+    blocks = -(-V // vocabulary) * -(-D // width)
+    # Some programs for each processor of a GPU, so that all have work.
+    rounds = min(16, _power_of_2(1 + M * B * T * blocks // (rows * 512)))
+    parts = -(-B * T // (rounds * rows))
+    partial = torch.empty(parts, M, V, D, device=d_x_MBTD.device)
+    _code().embedding_gradient[blocks, M, parts](
+        d_x_MBTD, turn_MTD22, tokens_N, starts_SMB, row_1, partial, M, B, T, V, D,
+        ROUNDS=rounds, ROWS=rows, WIDTH=width, VOCABULARY=vocabulary, num_warps=8,
+    )  # fmt: skip
+    torch.sum(partial, 0, out=gradient_MVD)
+
+
 def causal_softmax_(score_MBTT: Tensor, scale: float) -> None:
     """Replace scores by the softmax of scale * score over keys up to the query, 0 for later ones.
 

@@ -63,6 +63,34 @@ def rotate_back(x, turn, M, B, T, D, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     tl.store(x + at, back, mask=inside)
 
 
+@triton.jit(do_not_specialize=["M", "B", "T", "V"])
+def embedding_gradient(
+    d_x, turn, tokens, starts, row, partial, M, B, T, V, D,
+    ROUNDS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, VOCABULARY: tl.constexpr,
+):  # fmt: skip
+    m = tl.program_id(1).to(tl.int64)
+    part = tl.program_id(2)
+    widths = tl.cdiv(D, WIDTH)
+    v = tl.program_id(0) // widths * VOCABULARY + tl.arange(0, VOCABULARY)
+    d = (tl.program_id(0) % widths * WIDTH + tl.arange(0, WIDTH))[None, :]
+    total = tl.zeros((VOCABULARY, WIDTH), tl.float32)
+    for number in range(ROUNDS):
+        n = (part * ROUNDS + number) * ROWS + tl.arange(0, ROWS)
+        is_row = n < B * T
+        inside = is_row[:, None] & (d < D)
+        token = window_tokens(tokens, starts, row, m, n, is_row, M, B, T, 0)
+        place = (m * T + n % T)[:, None] * D + d
+        d_row = tl.load(d_x + (m * B * T + n)[:, None] * D + d, mask=inside, other=0.0)
+        d_row = turned(d_row, tl.load(turn + place, mask=inside, other=0.0), -1.0, ROWS, WIDTH)
+        # The sum of two numbers of 11 bits, which tensor cores multiply exactly by 0 and 1.
+        high = (d_row.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        is_token = (v[:, None] == token[None, :]).to(tl.float32)
+        total = tl.dot(is_token, high, total, input_precision="tf32")
+        total = tl.dot(is_token, d_row - high, total, input_precision="tf32")
+    at = partial + ((part * M + m) * V + v)[:, None] * D + d
+    tl.store(at, total, mask=(v < V)[:, None] & (d < D))
+
+
 @triton.jit(do_not_specialize=["rows", "T"])
 def causal_softmax(score, scale, rows, T, ROWS: tl.constexpr, KEYS: tl.constexpr):
     n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)

@@ -136,6 +136,22 @@ def check_rotation_back(sizes: Sizes) -> None:
     assert_same(x_MBTD, expected)
 
 
+def check_embedding_gradient(sizes: Sizes) -> None:
+    M, B, T, D, V = sizes.M, sizes.B, sizes.T, sizes.D, sizes.V
+    text, turn, d_x_MBTD = windows(sizes), turns(sizes), random(M, B, T, D)
+    own_MND = turned(d_x_MBTD, turn * torch.tensor([1.0, -1.0])).flatten(1, 2)
+    token_MN = text.ids[..., :-1].flatten(1)
+    expected = torch.zeros(M, V, D, dtype=torch.float64)
+    for m in range(M):
+        expected[m].index_add_(0, token_MN[m], own_MND[m])
+    gradient_MP = random(M, V * D + 3, seed=1)
+    gradient_MP[:, -1] = 5.0
+    found = gradient_MP[:, 2 : V * D + 2].view(M, V, D)
+    kernels.embedding_gradient(d_x_MBTD, turn, *text.place, found)
+    assert_same(found, expected)
+    assert bool((gradient_MP[:, -1] == 5.0).all())
+
+
 def check_softmax(sizes: Sizes) -> None:
     shape, scale = (sizes.M, sizes.B, sizes.T, sizes.T), 0.25
     future_TT = torch.full(shape[2:], torch.nan).triu(1)
@@ -282,6 +298,7 @@ def step(
 CHECKS: tuple[Check, ...] = (
     check_embedding,
     check_rotation_back,
+    check_embedding_gradient,
     check_softmax,
     check_softmax_backward,
     check_mixing,
@@ -316,8 +333,16 @@ def test_sizes_that_fit_into_a_block_are_supported(
     assert kernels.supports(vocab_size, block_size, n_embd) is is_supported
 
 
-def test_the_largest_block_is_computed(interpreter: Executor) -> None:
-    interpreter.submit(check_softmax_backward, Sizes(M=1, B=1, T=128, D=2, V=2)).result()
+@pytest.mark.parametrize(
+    ("check", "sizes"),
+    [
+        (check_softmax_backward, Sizes(M=1, B=1, T=128, D=2, V=2)),
+        (check_embedding_gradient, Sizes(M=2, B=2, T=3, D=70, V=140)),
+    ],
+    ids=["longest windows", "blocks of widths and tokens"],
+)
+def test_large_sizes_are_computed(check: Check, sizes: Sizes, interpreter: Executor) -> None:
+    interpreter.submit(check, sizes).result()
 
 
 def test_a_cpu_uses_no_kernels() -> None:

@@ -55,13 +55,13 @@ class AttentionBigram(LanguageModel):
     @classmethod
     def stacked(cls, members: Sequence[Self]) -> StackedModel:
         """Return one model of several, by the fastest way that their encodings allow."""
-        if len({type(member.position).forward for member in members}) == 1:
-            return StackedModel(members)
         formulas = [member.position.rotate_and_add() for member in members]
         known = [formula for formula in formulas if formula is not None]
         is_even = members[0].embed_VD.shape[1] % 2 == 0
         if is_even and len(known) == len(members):
             return MixedAttention(members, known)
+        if len({type(member.position).forward for member in members}) == 1:
+            return StackedModel(members)
         return LoopedModel(members)
 
     def forward(self, ids_BT: Tensor) -> Tensor:

@@ -36,10 +36,6 @@ class LanguageModel(nn.Module, ABC):
     def forward(self, ids_BT: Tensor) -> Tensor:
         """Map token ids (B, T) int64 to next-token logits (B, T, V) float32, T <= context_size."""
 
-    def training_loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Return the mean cross entropy of the next tokens (B, T) int64, a scalar in nats."""
-        return F.cross_entropy(self(inputs_BT).flatten(0, 1), targets_BT.flatten())
-
     @classmethod
     def stack_kind(cls, config: object) -> Hashable:
         """Return a value that is equal for settings whose models `stacked` can run as one.

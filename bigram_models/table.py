@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -27,18 +27,30 @@ class TableModel(LanguageModel):
     def table(self) -> Tensor:
         """Return the logits of the next token (V, V), a row for each token."""
 
-    def training_loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Return the mean loss, from the counts of pairs if there are more of them than rows."""
-        V = self.vocab_size
-        if inputs_BT.numel() < V:
-            return super().training_loss(inputs_BT, targets_BT)
-        codes_N = torch.add(targets_BT, inputs_BT, alpha=V).flatten()
-        return loss_of_pairs(self.table(), minus_shares(codes_N, V))
-
     @classmethod
     def stacked(cls, members: Sequence[Self]) -> StackedModel:
-        """Return one model of several, trained by the counts of pairs."""
-        return StackedTables(members)
+        """Return one model of several, trained by the counts of pairs if tables hold its logits."""
+        return StackedTables(members) if has_table(members[0]) else StackedModel(members)
+
+
+def has_table(model: LanguageModel) -> TypeGuard[TableModel]:
+    """Return whether `TableModel.table` holds all logits of a model.
+
+    It does not for a subclass of a table model that has another ``forward`` and no other table.
+    """
+    for parent in type(model).__mro__:
+        if "table" in vars(parent):
+            return isinstance(model, TableModel)
+        if "forward" in vars(parent):
+            return False
+    return False
+
+
+def table_loss(model: TableModel, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    """Return the mean cross entropy of the next tokens from the counts of pairs, in nats."""
+    V = model.vocab_size
+    codes_N = torch.add(targets_BT, inputs_BT, alpha=V).flatten()
+    return loss_of_pairs(model.table(), minus_shares(codes_N, V))
 
 
 def minus_shares(codes: Tensor, vocab_size: int) -> Tensor:

@@ -22,7 +22,7 @@ from trainables.config import TrainingConfig, TrialConfig
 from trainables.data.batches import WindowSampler, initial_stream, stream
 from trainables.data.corpus import Corpus
 from trainables.precision import computed_in
-from trainables.training.evaluation import exact_loss, sampled_loss
+from trainables.training.evaluation import batch_loss, exact_loss, sampled_loss
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -220,7 +220,7 @@ def _take_step(
     targets_BT: Tensor,
 ) -> Tensor:
     """Take one optimizer step; return the loss before it, a scalar in nats."""
-    loss = model.training_loss(inputs_BT, targets_BT)
+    loss = batch_loss(model, inputs_BT, targets_BT)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

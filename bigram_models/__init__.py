@@ -10,6 +10,8 @@ count              counted pairs of tokens
 stacked            several models as one
 mixed_attention    attention models with different encodings as one
 causal_scores      attention scores and their gradient
+kernels            parts of a training step, fused for a GPU
+triton_kernels     the code of these
 """
 
 from collections.abc import Mapping

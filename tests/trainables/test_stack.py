@@ -342,9 +342,12 @@ def test_adamw_is_that_of_torch_for_each_member() -> None:
     scalars_MS3 = np.stack([
         adamw_scalars(np.full(7, rate), steps) for rate, steps in zip(rates, before, strict=True)
     ])  # fmt: skip
-    for scalars_M3 in torch.from_numpy(scalars_MS3).float().unbind(1):
+    scalars_S3M = torch.from_numpy(scalars_MS3).float().permute(1, 2, 0)
+    for row in range(len(scalars_S3M)):
         gradient = torch.randn(3, 4, 5, generator=chance)
-        adamw_(values_MP, gradient.flatten(1), average_MP, square_MP, scalars_M3.T)
+        adamw_(
+            values_MP, gradient.flatten(1), average_MP, square_MP, scalars_S3M, torch.tensor([row])
+        )
         for i, optimizer in enumerate(optimizers):
             references[i].grad = gradient[i]
             optimizer.step()
@@ -353,9 +356,9 @@ def test_adamw_is_that_of_torch_for_each_member() -> None:
 
 
 def test_a_rate_near_zero_moves_nothing_and_gives_numbers() -> None:
-    scalars_3M = torch.from_numpy(adamw_scalars(np.array([0.0, 1e-300]), 4)).float().T
+    scalars_13M = torch.from_numpy(adamw_scalars(np.array([0.0, 1e-300]), 4)).float().T[None]
     values_MP, gradient_MP = torch.ones(2, 3), torch.tensor([0.0, 1e-30, 1.0]).expand(2, 3)
-    adamw_(values_MP, gradient_MP, torch.zeros(2, 3), torch.zeros(2, 3), scalars_3M)
+    adamw_(values_MP, gradient_MP, *torch.zeros(2, 2, 3), scalars_13M, torch.tensor([0]))
     assert torch.equal(values_MP, torch.ones(2, 3))
 
 

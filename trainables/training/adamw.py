@@ -7,6 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bigram_models import kernels
+
 BETAS = (0.9, 0.999)  # these are the defaults of `torch.optim.AdamW`
 EPS = 1e-8
 WEIGHT_DECAY = 1e-2
@@ -34,7 +36,8 @@ def adamw_(
     gradient_MP: Tensor,
     average_MP: Tensor,
     square_MP: Tensor,
-    scalars_3M: Tensor,
+    scalars_S3M: Tensor,
+    row_1: Tensor,
 ) -> None:
     """Take a step of AdamW (Loshchilov & Hutter 2019) for all members, in place.
 
@@ -43,10 +46,14 @@ def adamw_(
         gradient_MP: of the loss.
         average_MP: the running mean of gradients.
         square_MP: the running mean of their squares.
-        scalars_3M: of this step, from `adamw_scalars`: with the first two, a and b, the update is
+        scalars_S3M: from `adamw_scalars`: with the first two of a step, a and b, its update is
             average / (a sqrt(square) + b).
+        row_1: which row of the scalars.
     """
-    a_M1, b_M1, decay_M1 = scalars_3M.unsqueeze(-1)
+    if values_MP.dtype == torch.float32 and kernels.usable(values_MP.device):
+        kernels.adamw_(values_MP, gradient_MP, average_MP, square_MP, scalars_S3M, row_1, BETAS)
+        return
+    a_M1, b_M1, decay_M1 = scalars_S3M.index_select(0, row_1)[0].unsqueeze(-1)
     average_MP.lerp_(gradient_MP, 1 - BETAS[0])
     square_MP.mul_(BETAS[1]).addcmul_(gradient_MP, gradient_MP, value=1 - BETAS[1])
     divisor_MP = torch.addcmul(b_M1, square_MP.sqrt(), a_M1)

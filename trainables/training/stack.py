@@ -221,9 +221,14 @@ class Stack:
         """Take one step of all members; no tensor that it reads or writes moves in memory."""
         table = self._table
         loss_M, gradient_MP = self._model.gradient(self._windows)
-        (scalars_3M,) = table.scalars_S3M.index_select(0, table.row_1)
-        values_MP = self._model.values_MP
-        adamw_(values_MP, gradient_MP, self._average_MP, self._square_MP, scalars_3M)
+        adamw_(
+            self._model.values_MP,
+            gradient_MP,
+            self._average_MP,
+            self._square_MP,
+            table.scalars_S3M,
+            table.row_1,
+        )
         table.losses_SM.index_copy_(0, table.row_1, loss_M[None])
         table.row_1 += 1
 

@@ -23,6 +23,7 @@ from trainables.data.batches import WindowSampler, initial_stream, stream
 from trainables.data.corpus import Corpus
 from trainables.precision import computed_in
 from trainables.training.evaluation import batch_loss, exact_loss, sampled_loss
+from trainables.training.optimizer import AdamW
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -94,7 +95,7 @@ def initial_state(
     model.to(device)
     optimizer = None
     if not isinstance(model, FittedModel):
-        optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, fused=True)
+        optimizer = AdamW(model.parameters(), lr=training.learning_rate, fused=True)
     return TrainingState(model, optimizer, chance if training.evaluation == "published" else None)
 
 

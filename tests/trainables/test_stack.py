@@ -148,7 +148,7 @@ def test_the_training_loss_of_members_is_of_the_same_part_as_alone(
 def test_members_that_end_and_others_are_evaluated_at_once(make_trial: MakeTrial) -> None:
     trials = [make_trial(seed=seed, batch_size=4, max_steps=5, eval_every=3) for seed in range(2)]
     states = [state_of(trial) for trial in trials]
-    take_steps(states[0], WindowSampler(SPLITS.train, 4, 8), 1)
+    take_steps(states[0], WindowSampler(SPLITS.train, 4, 8), 0, 1)
     next(train(states[1], SPLITS, trials[1].training, 1))
     stack = Stack([Member(*pair) for pair in zip(trials, states, strict=True)], SPLITS)
     stack.advance()

@@ -15,12 +15,13 @@ from multiprocessing import get_context
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bigram_models import AttentionBigram, kernels
+from bigram_models.fused_attention import FusedAttention
 from bigram_models.positions import ENCODINGS
-from bigram_models.positions.rope import Rotation
+from bigram_models.stacked import StepWindows
 
 STEPS, ROW = 3, 2  # in the tables that a step reads, and its own
 GUARD = 5000  # cells behind each result, which nothing may write to
@@ -239,60 +240,26 @@ def check_adamw(sizes: Sizes) -> None:
 def check_gradient_of_a_step(sizes: Sizes) -> None:
     """Compare with autograd through the definition of each member."""
     text, names = windows(sizes), list(ENCODINGS)[-sizes.M :]
-    models = [attention(name, sizes, seed) for seed, name in enumerate(names)]
-    values_MP = torch.stack([nn.utils.parameters_to_vector(m.parameters()) for m in models])
-    turn, table_MTD = (torch.stack(each) for each in zip(*map(positions, models), strict=True))
-    loss_M, gradient_MP = step(sizes, values_MP.detach(), text, turn, table_MTD)
-    for m, model in enumerate(models):
+    alone, together = (
+        [attention(name, sizes, seed) for seed, name in enumerate(names)] for _ in range(2)
+    )
+    formulas = [model.position.rotate_and_add() for model in together]
+    stack = FusedAttention(together, [formula for formula in formulas if formula])
+    loss_M, gradient_MP = stack.gradient(StepWindows(*text.place, sizes.T))
+    found = stack.views(gradient_MP)
+    for m, model in enumerate(alone):
         logits_NV = model.double()(text.ids[m, :, :-1]).flatten(0, 1)
         loss = F.cross_entropy(logits_NV, text.ids[m, :, 1:].flatten())
-        parameters = list(model.parameters())
-        expected = torch.autograd.grad(loss, parameters)
+        names = [name for name, _ in model.named_parameters()]
+        expected = torch.autograd.grad(loss, list(model.parameters()))
         assert_same(loss_M[m], loss.detach())
-        found = gradient_MP[m].split([parameter.numel() for parameter in parameters])
-        for found_part, part in zip(found, expected, strict=True):
-            assert_same(found_part, part.flatten(), tolerance=5e-6)
+        for name, part in zip(names, expected, strict=True):
+            assert_same(found[name][m], part, tolerance=5e-6)
 
 
 def attention(pe_type: str, sizes: Sizes, seed: int) -> AttentionBigram:
     config = AttentionBigram.Config(pe_type=pe_type, n_embd=sizes.D)
     return AttentionBigram(config, sizes.V, sizes.T, torch.Generator().manual_seed(seed))
-
-
-def positions(model: AttentionBigram) -> tuple[Tensor, Tensor]:
-    """Return how a model's encoding turns pairs of channels, and what it adds."""
-    encoding, (T, D) = model.position, (model.context_size, model.embed_VD.shape[1])
-    if isinstance(encoding, Rotation):
-        return torch.view_as_real(encoding.turn_TD2), torch.zeros(T, D)
-    table_TD = encoding.added_table()
-    assert table_TD is not None
-    return torch.tensor([1.0, 0.0]).expand(T, D // 2, 2), table_TD
-
-
-def step(
-    sizes: Sizes, values_MP: Tensor, text: Windows, turn: Tensor, table_MTD: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return mean losses (M,) and gradients (M, P) by the kernels, with products by PyTorch."""
-    M, B, T, D, V = sizes.M, sizes.B, sizes.T, sizes.D, sizes.V
-    N, scale = B * T, D**-0.5
-    weight_MVD = values_MP[:, V * D : 2 * V * D].view(M, V, D)
-    x_MBTD, onehot_MNV = random(M, B, T, D), random(M, N, V)
-    kernels.embed_windows(values_MP, 0, *text.place, turn, table_MTD, x_MBTD, onehot_MNV)
-    mixing_MBTT = x_MBTD @ x_MBTD.mT
-    kernels.causal_softmax_(mixing_MBTT, scale)
-    mixed_MND = (mixing_MBTT @ x_MBTD).view(M, N, D)
-    d_logits_MNV, loss_MN = mixed_MND @ weight_MVD.mT, random(M, N)
-    bias_MV = values_MP[:, 2 * V * D :]
-    kernels.cross_entropy_(d_logits_MNV, bias_MV, *text.place, T, 1 / N, loss_MN)
-    d_mixed_MBTD = (d_logits_MNV @ weight_MVD).view(x_MBTD.shape)
-    d_mixing_MBTT = d_mixed_MBTD @ x_MBTD.mT
-    kernels.softmax_backward_(mixing_MBTT, d_mixing_MBTT, scale)
-    d_x_MBTD = mixing_MBTT.mT @ d_mixed_MBTD + d_mixing_MBTT @ x_MBTD
-    kernels.rotate_back_(d_x_MBTD, turn)
-    d_embed_MVD = onehot_MNV.mT @ d_x_MBTD.view(M, N, D)
-    d_weight_MVD = d_logits_MNV.mT @ mixed_MND
-    parts = (d_embed_MVD.flatten(1), d_weight_MVD.flatten(1), d_logits_MNV.sum(1))
-    return loss_MN.mean(1), torch.cat(parts, 1)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -192,10 +192,9 @@ def mix_backward(
     mixed_MBTD: Tensor,
     log_sum_MBT: Tensor,
     d_mixed_MBTD: Tensor,
-    turn_MTD22: Tensor,
-    d_embedded_MBTD: Tensor,
+    d_x_MBTD: Tensor,
 ) -> None:
-    """Write the gradient of the embeddings before `embed_windows` turned them.
+    """Write the gradient of the rows that `mix` mixed.
 
     Args:
         x_MBTD: of `mix`, like the next three.
@@ -203,15 +202,13 @@ def mix_backward(
         mixed_MBTD: results of `mix`.
         log_sum_MBT: results of `mix`.
         d_mixed_MBTD: the gradient of the mixed rows.
-        turn_MTD22: unit complex numbers (M, T, D / 2, 2), which turned the embeddings.
-        d_embedded_MBTD: where the result is written.
+        d_x_MBTD: where the result is written.
     """
     B, T, D = x_MBTD.shape[1:]
     sequences = len(x_MBTD) * B
     grid, blocks = _blocks_of_sequences(sequences, T, D)
     _code().mix_backward[grid](
-        x_MBTD, mixed_MBTD, d_mixed_MBTD, log_sum_MBT, turn_MTD22, d_embedded_MBTD,
-        scale, sequences, B, T, D, **blocks,
+        x_MBTD, mixed_MBTD, d_mixed_MBTD, log_sum_MBT, d_x_MBTD, scale, sequences, T, D, **blocks
     )  # fmt: skip
 
 

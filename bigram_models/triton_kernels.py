@@ -190,9 +190,9 @@ def mix(
     tl.store(mixed + at[:, None] * D + d, result / total[:, None], mask=inside)
 
 
-@triton.jit(do_not_specialize=["sequences", "B", "T"])
+@triton.jit(do_not_specialize=["sequences", "T"])
 def mix_backward(
-    x, mixed, d_mixed, log_sum, turn, d_embedded, scale, sequences, B, T, D,
+    x, mixed, d_mixed, log_sum, d_x, scale, sequences, T, D,
     ROWS: tl.constexpr, TIME: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     sequence = tl.program_id(0).to(tl.int64) * (ROWS // TIME) + tl.arange(0, ROWS) // TIME
@@ -221,6 +221,4 @@ def mix_backward(
         weight = tl.where(is_other & (i >= t), tl.exp(score - shift_other), 0.0)
         d_score += weight * (tl.sum(d_other * own, 1) - tl.sum(d_other * mixed_other, 1))
         result += (d_score * scale)[:, None] * other + weight[:, None] * d_other
-    place = (sequence // B * T + t)[:, None] * D + d
-    turn = tl.load(turn + place, mask=inside, other=0.0)
-    tl.store(d_embedded + at, turned(result, turn, -1.0, ROWS, WIDTH), mask=inside)
+    tl.store(d_x + at, result, mask=inside)

@@ -274,7 +274,7 @@ def test_the_log_has_all_of_a_trial_and_goes_on_where_it_does(
 
 
 def test_a_log_names_a_training_loss_only_where_there_is_one(
-    make_trial: MakeTrial, tmp_path: Path
+    make_trial: Callable[..., TrialConfig], tmp_path: Path
 ) -> None:
     trial = make_trial(max_steps=2, eval_every=1, batch_size=4, evaluate_train="end")
     made = worker(trial, tmp_path)

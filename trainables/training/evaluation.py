@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from bigram_models import LanguageModel, TableModel, count_pairs
 from bigram_models.count import DENSE_CELLS
+from bigram_models.table import has_table, table_loss
 from trainables.data.batches import WindowSampler, consecutive_windows
 
 EVALUATION_TOKENS = 2_048  # per forward pass on a CPU: they fit in its caches
@@ -23,6 +24,13 @@ EVALUATION_TOKENS_GPU = 262_144
 def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
     """Return the cross entropy of the next tokens (B, T) int64, a scalar in nats."""
     return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction=reduction)
+
+
+def batch_loss(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    """Return the mean loss of a batch, a scalar in nats, for the gradient of a step."""
+    if has_table(model) and model.vocab_size <= inputs_BT.numel():  # fewer rows than tokens
+        return table_loss(model, inputs_BT, targets_BT)
+    return next_token_loss(model(inputs_BT), targets_BT)
 
 
 def evaluation_tokens(device: torch.device) -> int:
@@ -44,19 +52,9 @@ def exact_loss(model: LanguageModel, tokens_N: Tensor, block_size: int) -> float
 
 
 def are_tables(models: Sequence[LanguageModel]) -> TypeGuard[Sequence[TableModel]]:
-    """Return whether `table_losses` may be used: all are tables, and these fit into memory.
-
-    A class that has changed ``forward`` without ``table`` is no table any more.
-    """
-    return len(models) * models[0].vocab_size ** 2 <= DENSE_CELLS and all(
-        isinstance(model, TableModel) and _owner(model, "forward") is _owner(model, "table")
-        for model in models
-    )
-
-
-def _owner(model: LanguageModel, method: str) -> type:
-    """Return the class that defines a method of a model."""
-    return next(owner for owner in type(model).__mro__ if method in vars(owner))
+    """Return whether `table_losses` may be used: all have tables, and these fit into memory."""
+    cells = len(models) * models[0].vocab_size ** 2
+    return cells <= DENSE_CELLS and all(map(has_table, models))
 
 
 @torch.inference_mode()

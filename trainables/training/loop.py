@@ -93,8 +93,7 @@ class TrainingState:
 
     def train_part(self, training: TrainingConfig) -> EvaluatingTrain:
         """Return the part of the training split that an evaluation at this step reads."""
-        is_whole = training.evaluation != "exact" or self.is_at_end(training)
-        return "exact" if is_whole else training.evaluate_train
+        return "exact" if self.is_at_end(training) else training.train_part
 
 
 def initial_state(

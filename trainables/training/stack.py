@@ -243,9 +243,9 @@ class Stack:
         results: dict[int, StepsResult] = {}
         together: list[tuple[float | None, float]] = []
         training = self._training
-        ends = {self.members[i].state.is_at_end(training) for i in due}
-        if len(due) == len(self.members) > 1 == len(ends) and training.evaluation == "exact":
-            train_N = self._splits.train_part(training, is_last=ends.pop())
+        parts = {self.members[i].state.train_part(training) for i in due}
+        if len(due) == len(self.members) > 1 == len(parts) and training.evaluation == "exact":
+            train_N = self._splits.train_part(parts.pop())
             train = [None] * len(due) if train_N is None else self._exact_losses(train_N)
             together = [*zip(train, self._exact_losses(self._splits.validation), strict=True)]
         for i in due:
@@ -254,7 +254,7 @@ class Stack:
             tokens = state.step * training.batch_size * training.block_size
             try:
                 if together:
-                    results[i] = record(state, *together[i], tokens)
+                    results[i] = record(state, training, together[i], tokens)
                 else:
                     results[i] = evaluate(state, self._splits, training, trial.seed, tokens)
             except TrainingDivergedError as error:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Self
 
 from torch import Tensor
 
 from bigram_models.base import LanguageModel
+from bigram_models.generation import Predictor, TablePredictor, quicker_device
 
 
 class TableModel(LanguageModel):
@@ -18,3 +21,7 @@ class TableModel(LanguageModel):
     @abstractmethod
     def table(self) -> Tensor:
         """Return the logits of the next token (V, V), a row for each token."""
+
+    @classmethod
+    def predictor(cls, members: Sequence[Self]) -> Predictor:
+        return TablePredictor([member.table() for member in members], quicker_device(members))

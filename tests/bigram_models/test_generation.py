@@ -145,12 +145,18 @@ class Sharper(AttentionBigram):
         return 3 * super().forward(ids_BT)
 
 
+class SharperTable(BigramTable):
+    """A table with other logits, of which `table` knows nothing."""
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return 3 * super().forward(ids_BT)
+
+
 def test_a_subclass_predicts_with_its_own_forward_pass() -> None:
-    models = [
-        Sharper(Sharper.Config(pe_type=name, n_embd=4), V, BLOCK, seeded(seed))
-        for seed, name in enumerate(("rope", "rope"))
-    ]
-    assert_predicts(models)
+    config = Sharper.Config(pe_type="rope", n_embd=4)
+    assert_predicts([Sharper(config, V, BLOCK, seeded(seed)) for seed in range(2)])
+    table = SharperTable.Config()
+    assert_predicts([SharperTable(table, V, BLOCK, seeded(seed)) for seed in range(2)])
 
 
 class Louder(LanguageModel):

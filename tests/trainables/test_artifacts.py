@@ -103,8 +103,8 @@ def test_texts_of_several_models_are_those_of_each_alone(make_trial: MakeTrial) 
 class Dropping(BigramTable):
     """A table whose forward pass is random in training."""
 
-    def table(self) -> Tensor:
-        return dropout(super().table(), training=self.training)
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return dropout(super().forward(ids_BT), training=self.training)
 
 
 def test_a_sample_is_drawn_outside_of_training() -> None:

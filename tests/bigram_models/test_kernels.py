@@ -333,3 +333,9 @@ def test_training_goes_on_where_kernels_do_not_run(
 def test_kernels_are_off_where_triton_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "AVAILABLE", False)
     assert kernels.usable.__wrapped__(torch.device("cuda")) is False
+
+
+def test_a_long_sum_is_made_of_parts(interpreter: Executor) -> None:
+    """512 places are two parts of 256."""
+    sizes = Sizes(M=2, B=64, T=8, D=4, V=5)
+    interpreter.submit(check_gradient_of_a_step, sizes).result()

@@ -16,9 +16,12 @@ from bigram_models.kernels import (
     causal_softmax_,
     cross_entropy_,
     embed_windows,
+    mix,
+    mix_backward,
     rotate_back_,
     softmax_backward_,
     supports,
+    supports_mix,
     usable,
 )
 from bigram_models.mixed_attention import MixedAttention
@@ -49,6 +52,25 @@ class FusedAttention(MixedAttention):
         embed_VD = member.embed_VD
         is_supported = supports(len(embed_VD), member.context_size, embed_VD.shape[1])
         return is_supported and embed_VD.dtype == torch.float32 and usable(embed_VD.device)
+
+    def gradient(self, windows: StepWindows) -> tuple[Tensor, Tensor]:
+        """Return the mean losses (M,) and their gradient (M, P).
+
+        Short windows are mixed by a kernel without weights in memory.
+        """
+        is_short = supports_mix(windows.block_size, self._D)
+        if not is_short or torch.is_autocast_enabled(self.values_MP.device.type):
+            return super().gradient(windows)
+        gradient_MP = torch.empty_like(self.values_MP)
+        gradient = self.views(gradient_MP)
+        x_MBTD, tokens = self._read(windows)
+        mixed_MBTD, d_x_MBTD = torch.empty_like(x_MBTD), torch.empty_like(x_MBTD)
+        log_sum_MBT = x_MBTD.new_empty(x_MBTD.shape[:-1])
+        mix(x_MBTD, self._scale, mixed_MBTD, log_sum_MBT)
+        loss_M, d_mixed_MBTD = self._through_head(mixed_MBTD, windows, tokens, gradient)
+        mix_backward(x_MBTD, self._scale, mixed_MBTD, log_sum_MBT, d_mixed_MBTD, d_x_MBTD)
+        self._to_embeddings(d_x_MBTD, tokens, gradient["embed_VD"])
+        return loss_M, gradient_MP
 
     def _read(self, windows: StepWindows) -> tuple[Tensor, Tensor]:
         """Return x (M, B, T, D), and rows with 1 at the input tokens (M, N, V)."""

@@ -303,8 +303,10 @@ def test_sizes_that_fit_into_a_block_are_supported(
     [
         (check_softmax_backward, Sizes(M=1, B=1, T=128, D=2, V=2)),
         (check_embedding_gradient, Sizes(M=2, B=2, T=3, D=70, V=140)),
+        (check_gradient_of_a_step, Sizes(M=2, B=3, T=18, D=6, V=65)),
+        (check_gradient_of_a_step, Sizes(M=2, B=64, T=8, D=4, V=5)),
     ],
-    ids=["longest windows", "blocks of widths and tokens"],
+    ids=["longest windows", "blocks of widths and tokens", "long windows", "sums of two parts"],
 )
 def test_large_sizes_are_computed(check: Check, sizes: Sizes, interpreter: Executor) -> None:
     interpreter.submit(check, sizes).result()
@@ -333,9 +335,3 @@ def test_training_goes_on_where_kernels_do_not_run(
 def test_kernels_are_off_where_triton_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "AVAILABLE", False)
     assert kernels.usable.__wrapped__(torch.device("cuda")) is False
-
-
-def test_a_long_sum_is_made_of_parts(interpreter: Executor) -> None:
-    """512 places are two parts of 256."""
-    sizes = Sizes(M=2, B=64, T=8, D=4, V=5)
-    interpreter.submit(check_gradient_of_a_step, sizes).result()

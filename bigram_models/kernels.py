@@ -62,7 +62,6 @@ def embed_windows(
     turn_MTD22: Tensor,
     table_MTD: Tensor,
     x_MBTD: Tensor,
-    onehot_MNV: Tensor | None = None,
 ) -> None:
     """Write the embeddings of windows with their positions, turn * E[token] + table, into x.
 
@@ -75,26 +74,14 @@ def embed_windows(
         turn_MTD22: unit complex numbers (M, T, D / 2, 2) for pairs of channels (2i, 2i + 1).
         table_MTD: added to the turned embeddings.
         x_MBTD: where the result is written.
-        onehot_MNV: where 1 is written at each input token and 0 elsewhere, if anywhere.
     """
     M, B, T, D = x_MBTD.shape
-    V = 1 if onehot_MNV is None else onehot_MNV.shape[-1]
-    width, vocabulary = _power_of_2(D), _power_of_2(V)
-    rows = _rows(max(width, vocabulary))
-    _code().embed_windows[-(-B * T // rows), M](
-        values_MP, tokens_N, starts_SMB, row_1, turn_MTD22, table_MTD, x_MBTD, onehot_MNV,
-        offset, values_MP.shape[1], M, B, T, V, D,
-        HAS_ONEHOT=onehot_MNV is not None, ROWS=rows, WIDTH=width, VOCABULARY=vocabulary,
-    )  # fmt: skip
-
-
-def rotate_back_(d_x_MBTD: Tensor, turn_MTD22: Tensor) -> None:
-    """Multiply pairs of channels by the conjugates of unit complex numbers (M, T, D / 2, 2)."""
-    M, B, T, D = d_x_MBTD.shape
     width = _power_of_2(D)
     rows = _rows(width)
-    programs = -(-M * B * T // rows)
-    _code().rotate_back[(programs,)](d_x_MBTD, turn_MTD22, M, B, T, D, ROWS=rows, WIDTH=width)
+    _code().embed_windows[-(-B * T // rows), M](
+        values_MP, tokens_N, starts_SMB, row_1, turn_MTD22, table_MTD, x_MBTD,
+        offset, values_MP.shape[1], M, B, T, D, ROWS=rows, WIDTH=width,
+    )  # fmt: skip
 
 
 def embedding_gradient(

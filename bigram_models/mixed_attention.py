@@ -70,7 +70,7 @@ class MixedAttention(StackedModel):
         # The scores of a pair are the same both ways: one product for both.
         d_score_BTS = self._d_scores(mixing_BTS, d_mixing_BTS)
         d_x_BTD.baddbmm_(d_score_BTS, x_BTD, alpha=self._scale)
-        self._to_embeddings(d_x_BTD.view(x_MBTD.shape), tokens, gradient["embed_VD"])
+        self._to_embeddings(d_x_BTD.view(x_MBTD.shape), windows, tokens, gradient["embed_VD"])
         return loss_M, gradient_MP
 
     def _through_mixed(
@@ -170,7 +170,9 @@ class MixedAttention(StackedModel):
         d_logits_MBTV = log_p_MBTV.exp_().scatter_add_(-1, target_MBT1, minus_one)
         return loss_M, d_logits_MBTV.div_(logits_MNV.shape[1]).view(logits_MNV.shape)
 
-    def _to_embeddings(self, d_x_MBTD: Tensor, tokens: Tensor, out_MVD: Tensor) -> None:
+    def _to_embeddings(
+        self, d_x_MBTD: Tensor, windows: StepWindows, tokens: Tensor, out_MVD: Tensor
+    ) -> None:
         """Write the gradient of the embeddings: the sums over the occurrences of each token."""
         rows_MBT = tokens[..., :-1] + self._first_row_M11
         rows = torch.ops.aten.embedding_dense_backward(

@@ -122,18 +122,8 @@ def check_embedding(sizes: Sizes) -> None:
     embed_MVD = values_MP[:, offset : offset + V * D].view(M, V, D)
     own_MBTD = torch.stack([embed_MVD[m][ids_MBT[m]] for m in range(M)])
     expected = turned(own_MBTD, turn) + table_MTD[:, None].double()
-    for onehot in (random(M, B * T, V, seed=2), None):
-        x_MBTD = random(M, B, T, D, seed=3)
-        kernels.embed_windows(values_MP, offset, *text.place, turn, table_MTD, x_MBTD, onehot)
-        assert_same(x_MBTD, expected)
-        if onehot is not None:
-            assert_same(onehot, F.one_hot(ids_MBT.flatten(1), V).double(), tolerance=0.0)
-
-
-def check_rotation_back(sizes: Sizes) -> None:
-    x_MBTD, turn = random(sizes.M, sizes.B, sizes.T, sizes.D), turns(sizes)
-    expected = turned(x_MBTD, turn * torch.tensor([1.0, -1.0]))
-    kernels.rotate_back_(x_MBTD, turn)
+    x_MBTD = random(M, B, T, D, seed=3)
+    kernels.embed_windows(values_MP, offset, *text.place, turn, table_MTD, x_MBTD)
     assert_same(x_MBTD, expected)
 
 
@@ -262,7 +252,6 @@ def attention(pe_type: str, sizes: Sizes, seed: int) -> AttentionBigram:
 
 CHECKS: tuple[Check, ...] = (
     check_embedding,
-    check_rotation_back,
     check_embedding_gradient,
     check_softmax,
     check_softmax_backward,

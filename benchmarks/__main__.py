@@ -17,9 +17,11 @@ from benchmarks.measuring import BenchmarkOptions
 SECTIONS = {  # modules, imported when they run: some need neither Ray nor MLflow
     "steps": "one trial by shape, against the plain loop and the machine's limits",
     "packs": "trials of one shape that train as one",
+    "gpu": "a GPU, in five minutes: packs checked and timed, the published sweep, its parts",
     "counting": "the count model against loops over lists and elements",
     "plan": "`sweeps plan` of many trials and of a long text",
     "delivery": "sending runs to MLflow",
+    "startup": "what commands take beside a bare Ray start",
     "overhead": "what a trial costs beyond its training",
     "sweep": "the published sweep, from the command to its end",
     "verdicts": "how often the verdicts on synthetic sweeps are wrong",

@@ -4,7 +4,8 @@
 
 For machines that have neither. Trials form packs as in a sweep, and several packs train at once in
 processes of one thread. Checkpoints, logs and samples go to a temporary folder. Prints one line of
-JSON, as the plain ways do.
+JSON, as the plain ways do, with the time of each pack by parts. With --one-of-each, of the packs
+of one size and shape only one is trained.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measuring import best_device
-from benchmarks.plain_loop import summary
+from benchmarks.parts import OTHER, SET_UP, Stopwatch, watch_worker
+from benchmarks.plain_loop import Report, summary
 from sweeps.planning.costs import training_tokens
 from sweeps.planning.estimate import estimate
 from sweeps.planning.plan import Plan
@@ -33,12 +36,22 @@ from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.persistence.storage import SharedFolder
 from trainables.training.loop import Evaluation
+from trainables.training.stack import stack_shape
 from trainables.worker.reports import TrialFailure
 from trainables.worker.worker import Worker
 
 REPORT_S = 10.0  # how long a worker trains before it reports on its trials
 
 worker: Worker  # of this process
+watch: Stopwatch  # of the worker
+
+
+@dataclass(frozen=True)
+class TrainedPack:
+    """A pack that was trained to its end."""
+
+    reports: Sequence[Report]  # of each trial
+    intervals: Sequence[Mapping[str, float]]  # seconds by part, from evaluation to evaluation
 
 
 def packs_of(plan: Plan) -> Iterator[list[TrialConfig]]:
@@ -53,41 +66,60 @@ def packs_of(plan: Plan) -> Iterator[list[TrialConfig]]:
         yield trials
 
 
+def alike(packs: Iterable[list[TrialConfig]]) -> list[list[list[TrialConfig]]]:
+    """Return the packs in groups of one shape and size."""
+    groups: dict[Hashable, list[list[TrialConfig]]] = {}
+    for pack in packs:
+        groups.setdefault((stack_shape(pack[0]), len(pack)), []).append(pack)
+    return list(groups.values())
+
+
 def start(corpus: Corpus, folder: Path) -> None:
     """Make the worker of this process."""
-    global worker
+    global worker, watch
     worker = Worker(corpus, SharedFolder(folder), threads=1, gpu=best_device().type == "cuda")
+    watch = watch_worker()
 
 
-def train(trials: Sequence[Mapping[str, object]]) -> list[dict[str, float]]:
-    """Train a pack to its end, and return the last evaluation of each trial.
+def train(trials: Sequence[Mapping[str, object]]) -> TrainedPack:
+    """Train a pack to its end.
 
     Raises:
         RuntimeError: the trials cannot train together, or one failed.
     """
     started_s = time.time()
-    worker.assign(trials)
     last: dict[str, Evaluation] = {}
+    intervals = []
     done = False
-    while not done:
-        report = worker.advance(REPORT_S)
-        done = report.done
-        if report.split:
-            raise RuntimeError(f"not trained as one: {report}")
-        for trial in report.trials:
-            if isinstance(trial, TrialFailure):
+    with watch.part(SET_UP):
+        worker.assign(trials)
+        worker.advance(REPORT_S)  # where they start
+    with watch.part(OTHER):
+        while not done:
+            report = worker.advance(REPORT_S)
+            done = report.done
+            if report.split:
                 raise RuntimeError(f"not trained as one: {report}")
-            if trial.evaluations:
-                last[trial.key] = trial.evaluations[-1]
-    configs = [TrialConfig.from_dict(trial) for trial in trials]
-    return [
+            is_evaluated = False
+            for trial in report.trials:
+                if isinstance(trial, TrialFailure):
+                    raise RuntimeError(f"not trained as one: {report}")
+                if trial.evaluations:
+                    last[trial.key] = trial.evaluations[-1]
+                    is_evaluated = True
+            if is_evaluated:
+                intervals.append(watch.take())
+    ended_s = time.time()
+    reports = [
         {
             "tokens": training_tokens(config),
             "val_loss": last[config.key].val_loss,
             "started_s": started_s,
+            "ended_s": ended_s,
         }
-        for config in configs
+        for config in map(TrialConfig.from_dict, trials)
     ]
+    return TrainedPack(reports, intervals)
 
 
 def main() -> None:
@@ -96,15 +128,23 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--one-of-each", action="store_true", help="shape and size of a pack")
     given = parser.parse_args()
     os.environ["SWEEPS_CORPORA"] = str(given.corpora)
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = make_plan(given.sweep, given.overrides, State(folder))
-        packs = [[trial.to_dict() for trial in pack] for pack in packs_of(plan)]
+        packs = list(packs_of(plan))
+        groups = alike(packs) if given.one_of_each else [[pack] for pack in packs]
+        work = [[trial.to_dict() for trial in group[0]] for group in groups]
         with ProcessPoolExecutor(given.at_once, spawn, start, (plan.corpus, folder)) as processes:
-            print(summary(report for pack in processes.map(train, packs) for report in pack))
+            trained = list(processes.map(train, work))
+    times = [
+        {"trials": len(pack.reports), "packs": len(group), "intervals": pack.intervals}
+        for group, pack in zip(groups, trained, strict=True)
+    ]
+    print(summary((report for pack in trained for report in pack.reports), times))
 
 
 if __name__ == "__main__":

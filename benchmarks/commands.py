@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
+import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -36,11 +39,17 @@ class CommandResult:
     gpu_busy: float | None = None  # percent, all processes counted; None if unknown
 
 
-def run_command(*command: str, cwd: Path = ROOT) -> CommandResult:
+def run_command(*command: str, cwd: Path = ROOT, within_s: float = math.inf) -> CommandResult:
     """Run a command to its end, and sample its memory meanwhile.
+
+    Args:
+        command: with its arguments.
+        cwd: where it is started.
+        within_s: seconds after which it and all its descendants are killed.
 
     Raises:
         RuntimeError: the command failed; the message has the end of its output.
+        TimeoutError: it had not ended in time.
     """
     own_kib = all_kib = 0
     busy: list[float] = []
@@ -56,6 +65,12 @@ def run_command(*command: str, cwd: Path = ROOT) -> CommandResult:
             all_kib = max(all_kib, sum(_kib(pid, "VmRSS") for pid in family))
             if (percent := gpu_busy()) is not None:
                 busy.append(percent)
+            if time.perf_counter() - started > within_s:
+                for pid in family[::-1]:
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+                process.wait()
+                raise TimeoutError(f"not ended after {within_s:.0f} s: {shlex.join(command)}")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(SAMPLE_EVERY_S)
         wall_s = time.perf_counter() - started

@@ -17,6 +17,8 @@ from trainables.training.loop import Splits, advance, initial_state
 from trainables.training.stack import Member, Stack
 
 BATCH_SIZE = 64
+POSITIONS = ("randn", "sinpe", "rope")
+MIXED = "mixed"  # trials take the positional encodings in turn
 
 
 class Shape(NamedTuple):
@@ -24,13 +26,14 @@ class Shape(NamedTuple):
 
     n_embd: int
     block_size: int
-    pe_type: str
+    pe_type: str  # or `MIXED`
 
 
 def trials_of(
     shape: Shape, corpus: Corpus, steps: int, evaluations: int, count: int = 1
 ) -> list[TrialConfig]:
     """Return trials that differ in their seed, each evaluated every ``steps`` steps."""
+    positions = POSITIONS if shape.pe_type == MIXED else (shape.pe_type,)
     training = {
         "block_size": shape.block_size,
         "batch_size": BATCH_SIZE,
@@ -42,7 +45,7 @@ def trials_of(
             {
                 "model": {
                     "variant": "attention",
-                    "pe_type": shape.pe_type,
+                    "pe_type": positions[number % len(positions)],
                     "n_embd": shape.n_embd,
                 },
                 "training": training,

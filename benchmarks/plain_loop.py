@@ -19,7 +19,7 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -145,6 +145,7 @@ class PlainTrial:
                     "val_loss": val_loss,
                     "tokens": self.tokens,
                     "started_s": started_s,
+                    "ended_s": time.time(),
                 }
 
 
@@ -161,8 +162,8 @@ def train_to_end(corpus: Corpus, device: str, config: PlainConfig) -> Report:
     return last
 
 
-def summary(reports: Iterable[Report]) -> str:
-    """Return the last reports of all trials as one line of JSON."""
+def summary(reports: Iterable[Report], packs: Sequence[Mapping[str, object]] = ()) -> str:
+    """Return the last reports of all trials, and the times of packs, as one line of JSON."""
     last = list(reports)
     return json.dumps(
         {
@@ -172,6 +173,8 @@ def summary(reports: Iterable[Report]) -> str:
             "started_s": min(
                 report["started_s"] for report in last
             ),  # of the first trial, time.time()
+            "ended_s": max(report["ended_s"] for report in last),  # of the last one
+            "packs": packs,
         }
     )
 

@@ -30,14 +30,21 @@ from benchmarks.measuring import (
     seconds_of,
 )
 from benchmarks.operations import attention_bytes
-from benchmarks.ours import BATCH_SIZE, OurTrials, Shape, operations_of, trials_of
+from benchmarks.ours import (
+    BATCH_SIZE,
+    POSITIONS,
+    OurTrials,
+    Shape,
+    operations_of,
+    trials_of,
+)
 from benchmarks.plain_loop import PlainConfig, PlainTrial
 from trainables.data.corpus import Corpus
 from trainables.training.loop import Splits
 from trainables.training.timing import one_thread
 from trainables.worker.heap import keep_between_steps
 
-WIDTHS, BLOCKS, POSITIONS = (64, 128, 256), (8, 16, 32, 64), ("randn", "sinpe", "rope")
+WIDTHS, BLOCKS = (64, 128, 256), (8, 16, 32, 64)
 UNIT_STEPS, UNIT_BATCHES = 500, 200
 PROCESSES = 2  # side by side on a CPU
 

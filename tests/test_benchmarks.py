@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import __main__ as command
-from benchmarks import overhead
+from benchmarks import gpu, overhead
 from benchmarks.commands import CommandResult, run_command
 from benchmarks.measuring import Samples
 from benchmarks.operations import attention_bytes, attention_operations, executed_operations
 from benchmarks.ours import Shape, operations_of
+from benchmarks.parts import CHECKPOINTS, EVALUATION, PARTS, SAMPLES, SET_UP, STEPS, Stopwatch
 from benchmarks.plain_loop import PlainConfig, PlainTrial
 from benchmarks.synthetic import SKEWED, SYMMETRIC
-from benchmarks.ways import WayResult
+from benchmarks.ways import PackTimes, WayResult
 from bigram_models import VARIANTS
 from bigram_models.positions import AddedTable
 from trainables.data.corpus import Corpus
@@ -37,7 +38,7 @@ Table = list[dict[str, str]]
 def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for the module path, with which some libraries are missing."""
     folder = tmp_path_factory.mktemp("without")
-    for library in ("ray", "mlflow"):
+    for library in ("ray", "mlflow", "optuna"):
         (folder / f"{library}.py").write_text("raise ImportError('is not installed here')")
     return folder
 
@@ -45,7 +46,8 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tables(without: Path) -> dict[str, Table]:
     """Of the sections for which neither Ray nor MLflow is needed, by name."""
-    said = run_without(without, "benchmarks", "steps", "packs", "counting", "plan", "--quick")
+    sections = ("steps", "packs", "counting", "plan")
+    said = run_without(without, "benchmarks", *sections, "--quick")
     _, *sections = said.split("\n## ")
     return {text.partition("\n")[0]: rows_of(text) for text in sections}
 
@@ -69,6 +71,11 @@ def rows_of(text: str) -> Table:
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     columns, _, *rows = [[cell.strip() for cell in line] for line in lines]
     return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def tables_of(text: str) -> list[Table]:
+    """The rows of each Markdown table."""
+    return [rows_of(part) for part in text.split("\n\n") if part.startswith("|")]
 
 
 def number(cell: str) -> float:
@@ -114,6 +121,45 @@ def test_plans_of_many_trials_and_of_a_long_text_are_measured(tables: dict[str, 
         "200 configurations",
         "2 MB of text",
     ]
+
+
+def test_a_gpu_is_measured_by_one_command_where_there_is_none_quickly(without: Path) -> None:
+    checked, steps, sweeps = tables_of(run_without(without, "benchmarks", "gpu", "--quick"))
+    assert [row["agree"] for row in checked] == ["yes"]
+    assert [row["members"] for row in steps] == ["1", "3"]
+    assert all(number(row["ms a step"]) > 0 for row in steps)
+    assert [(row["seeds"], row["trials"], row["packs"]) for row in sweeps] == [
+        ("1", "3", "3 of 1"),
+        ("~ 2", "6", "6 of 1"),
+    ]
+    for row in sweeps:
+        shares = [number(cell) for column, cell in row.items() if column.endswith(", %") and cell]
+        assert sum(shares) == pytest.approx(100, abs=1)
+        assert min(number(row[f"{part}, %"]) for part in PARTS) > 0
+
+
+def test_time_counts_for_the_innermost_part() -> None:
+    now = 0.0
+    watch = Stopwatch(lambda: now)
+    with watch.part(EVALUATION):
+        now = 2.0
+        with watch.part(CHECKPOINTS):
+            now = 6.0
+        now = 7.0
+    now = 10.0
+    watch.move(0.5, EVALUATION, STEPS)
+    rest = dict.fromkeys(PARTS, 0)
+    assert watch.take() == rest | {EVALUATION: 2.5, CHECKPOINTS: 4, STEPS: 0.5}
+    assert watch.take() == rest
+
+
+def test_a_whole_sweep_is_estimated_from_two_intervals_by_hand() -> None:
+    first = dict.fromkeys(PARTS, 2.0)
+    last = dict.fromkeys(PARTS, 1.0)
+    times = gpu.whole(PackTimes(30, 4, [first, last]), 100)
+    assert times[STEPS] == 4 * (2 + 49 * 1)  # 5,000 steps
+    assert times[EVALUATION] == times[CHECKPOINTS] == 4 * (9 * 2 + 1)  # ten of them
+    assert times[SET_UP] == times[SAMPLES] == 4 * (2 + 1)
 
 
 @pytest.mark.parametrize(("B", "T", "D", "V"), [(2, 3, 5, 7), (4, 8, 16, 65)])
@@ -182,6 +228,9 @@ def test_our_workers_train_a_sweep_without_what_is_around_them(
     assert said["tokens"] == 6 * 20 * 64 * 8
     assert 3 < said["val_loss"] < 4.5
     assert 0 < time.time() - said["started_s"] < 120
+    assert said["started_s"] < said["ended_s"] < time.time()
+    assert sum(pack["trials"] for pack in said["packs"]) == 6
+    assert [len(pack["intervals"]) for pack in said["packs"]] == [1] * len(said["packs"])
 
 
 def test_quarters_by_hand() -> None:
@@ -214,6 +263,8 @@ def test_a_command_is_measured() -> None:
     assert 200 < ran.all_mib < 300
     with pytest.raises(RuntimeError, match="no such thing"):
         run_command(sys.executable, "-c", "raise SystemExit('no such thing')")
+    with pytest.raises(TimeoutError, match="not ended after 1 s"):
+        run_command(sys.executable, "-c", "import time; time.sleep(60)", within_s=1.0)
 
 
 def test_samples_show_their_spread() -> None:
@@ -236,9 +287,7 @@ def test_rates_of_verdicts_are_tabled_for_each_form_and_noise(
     monkeypatch.setattr(sys, "argv", ["benchmarks", "verdicts", "--sweeps", "1", "--quick"])
     monkeypatch.setenv("SWEEPS_CORPORA", "")  # which the command sets: restored after the test
     command.main()
-    symmetric, skewed, more, forecasts, coverage = (
-        rows_of(table) for table in capsys.readouterr().out.split("\n\n") if table.startswith("|")
-    )
+    symmetric, skewed, more, forecasts, coverage = tables_of(capsys.readouterr().out)
     assert len(symmetric) == 36  # six forms, three scopes, two verdicts
     assert len({(row["claim"], row["holds"], row["wrong"]) for row in symmetric}) == 36
     assert {row["n"] for row in symmetric + skewed} == {"5"}

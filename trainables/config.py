@@ -18,7 +18,7 @@ from trainables.precision import Precision
 from trainables.settings import Count, Frozen, Seed
 from trainables.variants import ModelConfig, parse_model
 
-RESULT_VERSION = 2  # bumped when a change of the code alters the losses of a configuration
+RESULT_VERSION = 3  # bumped when a change of the code alters the losses of a configuration
 # exact: every token of both splits once. sampled: random batches from a separate stream.
 # published: random batches from the stream of the training batches and the initial values, before
 # the steps 0, eval_every, ... and the last; so seed 1337 draws the random numbers of the study.

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 
 from bigram_models import AttentionBigram, FittedModel, LanguageModel
-from sweeps.planning.sizes import saved_bytes, training_loss
+from sweeps.planning.sizes import saved_bytes
 from trainables.config import TrialConfig
 from trainables.data.batches import initial_stream
 from trainables.data.corpus import Corpus
 from trainables.errors import UserError, type_and_message
 from trainables.own_modules import silenced
-from trainables.training.evaluation import EVALUATION_TOKENS_GPU, next_token_loss
+from trainables.training.evaluation import EVALUATION_TOKENS_GPU, batch_loss, next_token_loss
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +141,6 @@ def _activations(model: LanguageModel, B: int, T: int) -> tuple[float, float]:
         return B * T * token_bytes, token_bytes + FLOAT * D * V / T
     some = min(B, max(1, FORWARD_TOKENS // T))
     ids_BT = torch.zeros((some, T), dtype=torch.int64)
-    step_bytes = saved_bytes(lambda: training_loss(model, ids_BT, ids_BT)) * B / some
+    step_bytes = saved_bytes(lambda: batch_loss(model, ids_BT, ids_BT)) * B / some
     forward_bytes = saved_bytes(lambda: next_token_loss(model(ids_BT), ids_BT))
     return BACKWARD * step_bytes, BACKWARD * forward_bytes / ids_BT.numel()

@@ -18,10 +18,10 @@ MakeTrial = Callable[..., TrialConfig]
 @pytest.mark.parametrize(
     ("variant", "settings", "key"),
     [
-        ("bigram", {}, "627380f287ac1fe2"),
-        ("attention", {"pe_type": "rope", "n_embd": 64, "block_size": 16}, "fd74767718396422"),
-        ("count", {"smoothing": 1.0, "seed": 7}, "ed279625286a1e42"),
-        ("factorized", {"evaluation": "sampled", "eval_batches": 100}, "81d8216cce65b07e"),
+        ("bigram", {}, "0e888728a431db61"),
+        ("attention", {"pe_type": "rope", "n_embd": 64, "block_size": 16}, "2d1f80b1f5ce7d81"),
+        ("count", {"smoothing": 1.0, "seed": 7}, "f2f7d650a7173aab"),
+        ("factorized", {"evaluation": "sampled", "eval_batches": 100}, "73f92db5aef9c7ea"),
     ],
 )
 def test_keys_are_pinned(

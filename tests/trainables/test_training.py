@@ -51,10 +51,10 @@ def plain_run(trial: TrialConfig) -> Iterator[tuple[float, TrainingState]]:
         state.model.parameters(), lr=training.learning_rate, foreach=False, fused=False
     )
     sampler = WindowSampler(SPLITS.train, training.batch_size, training.block_size)
-    batches = stream(trial.seed, "batches")
+    batches = sampler.batches(trial.seed, 0)
     for step in range(training.max_steps):
         optimizer.param_groups[0]["lr"] = training.learning_rate_at(step)
-        inputs, targets = sampler.draw(batches)
+        inputs, targets = next(batches)
         log_p = state.model(inputs).log_softmax(-1)
         loss = -log_p.gather(-1, targets[..., None]).mean()
         optimizer.zero_grad()
@@ -110,14 +110,16 @@ def test_at_a_seed_pe_types_differ_in_nothing_but_positions(
     pe_type: str, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Tensor] = []
-    draw = WindowSampler.draw
+    batches = WindowSampler.batches
 
-    def listen(sampler: WindowSampler, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        batch = draw(sampler, generator)
-        drawn.append(batch[0])
-        return batch
+    def listen(
+        sampler: WindowSampler, seed: int, first_step: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in batches(sampler, seed, first_step):
+            drawn.append(batch[0])
+            yield batch
 
-    monkeypatch.setattr(WindowSampler, "draw", listen)
+    monkeypatch.setattr(WindowSampler, "batches", listen)
     starts = []
     for one, width in (("rope", 4), (pe_type, 4), (pe_type, 16)):
         state, evaluations = begin(

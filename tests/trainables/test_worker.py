@@ -141,7 +141,7 @@ def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
     assert result.reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
     made.advance(60)
     with monkeypatch.context() as patch:
-        patch.setattr("trainables.training.loop.next_token_loss", full)
+        patch.setattr("trainables.training.loop.batch_loss", full)
         assert fail(made).kind is FailureKind.OUT_OF_MEMORY
     assert step(made).resumed
 

@@ -50,7 +50,8 @@ def save_checkpoint(
         OSError: it cannot be written.
     """
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    tensors["random.batches"] = state.batches.get_state()
+    if state.batches:
+        tensors["random.batches"] = state.batches.get_state()
     for parameter, moments in _optimizer_state(state).items():
         tensors |= {f"optimizer.{parameter}.{name}": value for name, value in moments.items()}
     header: Header = {
@@ -92,7 +93,8 @@ def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
 
 def _restore(state: TrainingState, header: Header, tensors: dict[str, Tensor]) -> None:
     state.model.load_state_dict(_below("model.", tensors))
-    state.batches.set_state(tensors["random.batches"])
+    if state.batches:
+        state.batches.set_state(tensors["random.batches"])
     if state.optimizer is not None:
         names = [name for name, _ in state.model.named_parameters()]
         moments = {i: _below(f"optimizer.{name}.", tensors) for i, name in enumerate(names)}

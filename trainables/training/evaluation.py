@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bigram_models import LanguageModel
+from bigram_models.table import has_table, table_loss
 from trainables.data.batches import WindowSampler, consecutive_windows
 
 EVALUATION_TOKENS = 2_048  # per forward pass on a CPU: they fit in its caches
@@ -16,6 +17,13 @@ EVALUATION_TOKENS_GPU = 262_144
 def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
     """Return the cross entropy of the next tokens (B, T) int64, a scalar in nats."""
     return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction=reduction)
+
+
+def batch_loss(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    """Return the mean loss of a batch, a scalar in nats, for the gradient of a step."""
+    if has_table(model) and model.vocab_size <= inputs_BT.numel():  # fewer rows than tokens
+        return table_loss(model, inputs_BT, targets_BT)
+    return next_token_loss(model(inputs_BT), targets_BT)
 
 
 def evaluation_tokens(device: torch.device) -> int:

@@ -22,7 +22,8 @@ from trainables.config import TrainingConfig, TrialConfig
 from trainables.data.batches import WindowSampler, initial_stream, stream
 from trainables.data.corpus import Corpus
 from trainables.precision import computed_in
-from trainables.training.evaluation import exact_loss, next_token_loss, sampled_loss
+from trainables.training.evaluation import batch_loss, exact_loss, sampled_loss
+from trainables.training.optimizer import AdamW
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -60,7 +61,7 @@ class TrainingState:
 
     model: LanguageModel
     optimizer: torch.optim.Optimizer | None  # None for a model that is fitted, not trained
-    batches: torch.Generator
+    batches: torch.Generator | None  # of `evaluation: published`; else they depend on the step
     step: int = 0  # optimizer updates so far
     training_s: float = 0.0  # spent in steps, without evaluation
     history: list[Evaluation] = field(default_factory=list)  # of this trial, from its start
@@ -94,10 +95,8 @@ def initial_state(
     model.to(device)
     optimizer = None
     if not isinstance(model, FittedModel):
-        optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, fused=True)
-    if training.evaluation != "published":
-        chance = stream(trial.seed, "batches", device)
-    return TrainingState(model, optimizer, chance)
+        optimizer = AdamW(model.parameters(), lr=training.learning_rate, fused=True)
+    return TrainingState(model, optimizer, chance if training.evaluation == "published" else None)
 
 
 def train(
@@ -149,7 +148,7 @@ def advance(
     target = next_evaluation(state, training)
     sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
     with computed_in(training.precision, splits.train.device):
-        take_steps(state, sampler, target - state.step, within_s, training.learning_rate_at)
+        take_steps(state, sampler, seed, target - state.step, within_s, training.learning_rate_at)
     if state.step < target:
         return None
     tokens = state.step * training.batch_size * training.block_size
@@ -167,6 +166,7 @@ def next_evaluation(state: TrainingState, training: TrainingConfig) -> int:
 def take_steps(
     state: TrainingState,
     sampler: WindowSampler,
+    seed: int,
     steps: int,
     within_s: float = math.inf,
     rate_at: Callable[[int], float] | None = None,
@@ -176,6 +176,7 @@ def take_steps(
     Args:
         state: changed in place.
         sampler: of the training split.
+        seed: the seed of the trial, for its batches.
         steps: how many.
         within_s: the first step that ends after these seconds is the last one.
         rate_at: the learning rate by the number of updates before; None leaves it as it is.
@@ -190,10 +191,12 @@ def take_steps(
     # One tensor: small ones that stay would keep the heap from giving back the large ones between.
     losses = torch.zeros(steps, device=sampler.windows_NT1.device)
     taken = 0
+    own = state.batches
+    batches = sampler.drawn(own) if own else sampler.batches(seed, state.step)
     for step in range(state.step, state.step + steps):
         if rate_at:
             _set_learning_rate(state.optimizer, rate_at(step))
-        losses[taken] = _take_step(state, state.optimizer, sampler)
+        losses[taken] = _take_step(state.model, state.optimizer, *next(batches))
         taken += 1
         if time.perf_counter() - started > within_s:
             break
@@ -212,11 +215,13 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _take_step(
-    state: TrainingState, optimizer: torch.optim.Optimizer, sampler: WindowSampler
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    inputs_BT: Tensor,
+    targets_BT: Tensor,
 ) -> Tensor:
     """Take one optimizer step; return the loss before it, a scalar in nats."""
-    inputs_BT, targets_BT = sampler.draw(state.batches)
-    loss = next_token_loss(state.model(inputs_BT), targets_BT)
+    loss = batch_loss(model, inputs_BT, targets_BT)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
@@ -247,7 +252,7 @@ def evaluate(
     else:
         chance = (
             state.batches
-            if training.evaluation == "published"
+            if state.batches
             else stream(seed, f"evaluation/{state.step}", splits.train.device)
         )
         train_loss, val_loss = (

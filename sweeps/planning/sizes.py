@@ -24,7 +24,7 @@ from trainables.data.batches import initial_stream
 from trainables.data.corpus import Corpus
 from trainables.errors import UserError
 from trainables.own_modules import silenced
-from trainables.training.evaluation import batch_loss
+from trainables.training.evaluation import next_token_loss
 
 FAR = 10  # times this machine's memory: a machine of a cluster may be larger, but not that much
 SMALL_BYTES = 1 << 30  # of the largest tensor; smaller shapes are not checked
@@ -139,7 +139,7 @@ def needed_bytes(trial: TrialConfig, vocab_size: int) -> float:
 
 def training_bytes(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> int:
     """Return the bytes of weights, gradients, both moments, and tensors saved for backward."""
-    saved = saved_bytes(lambda: batch_loss(model, inputs_BT, targets_BT))
+    saved = saved_bytes(lambda: next_token_loss(model(inputs_BT), targets_BT))
     return saved + 4 * sum(parameter.nbytes for parameter in model.parameters())
 
 

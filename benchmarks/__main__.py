@@ -21,6 +21,7 @@ SECTIONS = {  # modules, imported when they run: some need neither Ray nor MLflo
     "counting": "the count model against loops over lists and elements",
     "plan": "`sweeps plan` of many trials and of a long text",
     "delivery": "sending runs to MLflow",
+    "startup": "what commands take beside a bare Ray start",
     "overhead": "what a trial costs beyond its training",
     "sweep": "the published sweep, from the command to its end",
     "verdicts": "how often the verdicts on synthetic sweeps are wrong",

@@ -9,7 +9,10 @@ positions          the positional encodings of attention
 count              counted pairs of tokens
 stacked            several models as one
 mixed_attention    attention models with different encodings as one
+fused_attention    the same on a GPU, with fused kernels
 causal_scores      attention scores and their gradient
+kernels            parts of a training step, fused for a GPU
+triton_kernels     the code of these
 """
 
 from collections.abc import Mapping

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from bigram_models.base import LanguageModel, linear, normal_parameter, require_positive
 from bigram_models.causal_scores import causal_scores
+from bigram_models.fused_attention import FusedAttention
 from bigram_models.mixed_attention import MixedAttention
 from bigram_models.positions import ENCODINGS, EncodingName
 from bigram_models.stacked import LoopedModel, StackedModel
@@ -55,13 +56,14 @@ class AttentionBigram(LanguageModel):
     @classmethod
     def stacked(cls, members: Sequence[Self]) -> StackedModel:
         """Return one model of several, by the fastest way that their encodings allow."""
-        if len({type(member.position).forward for member in members}) == 1:
-            return StackedModel(members)
         formulas = [member.position.rotate_and_add() for member in members]
         known = [formula for formula in formulas if formula is not None]
         is_even = members[0].embed_VD.shape[1] % 2 == 0
         if is_even and len(known) == len(members):
-            return MixedAttention(members, known)
+            kind = FusedAttention if FusedAttention.is_possible(members[0]) else MixedAttention
+            return kind(members, known)
+        if len({type(member.position).forward for member in members}) == 1:
+            return StackedModel(members)
         return LoopedModel(members)
 
     def forward(self, ids_BT: Tensor) -> Tensor:

@@ -1,43 +1,92 @@
 """Models of one shape as one model, with a leading dimension for the members.
 
-Shapes: M members, B batch, T time, V vocabulary.
+Shapes: M members, P values of a member, S steps, B batch, T time, V vocabulary, N tokens of a text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from bigram_models.base import LanguageModel
 
 
+@dataclass(frozen=True)
+class StepWindows:
+    """The windows of the members' batches in the present step, on one device."""
+
+    tokens: Tensor  # the text, (N,) int32
+    starts: Tensor  # the first token of each window, for some steps, (S, M, B) int64
+    row: Tensor  # the present step among these, (1,) int64
+    block_size: int  # T
+
+    def ids(self) -> Tensor:
+        """Return the tokens of the windows, (M, B, T + 1) int64."""
+        _, M, B = self.starts.shape
+        start_N = self.starts.index_select(0, self.row).flatten()
+        windows_NT1 = self.tokens.unfold(0, self.block_size + 1, 1)  # a view
+        return windows_NT1.index_select(0, start_N).view(M, B, -1).long()
+
+
 class StackedModel:
     """Runs several models as one by `torch.func.vmap`; the models themselves need no change.
 
-    The members' tensors become views of the stacked ones: a training step on the stack updates its
-    members too, which can be saved, evaluated or used for generation as they are.
+    All that is trained lies in one buffer ``values_MP``, a row for each member. The members'
+    parameters are views of it: a training step on the stack updates its members too, which can be
+    saved, evaluated or used for generation as they are.
     """
 
     def __init__(self, members: Sequence[LanguageModel]) -> None:
         """Stack models whose `LanguageModel.stack_kind`, and tensors' names and shapes, agree."""
         self.members = members
-        self.parameters: dict[str, Tensor] = {}  # each (M, ...), those that are trained
-        self.buffers: dict[str, Tensor] = {}  # those that are not
+        self.buffers: dict[str, Tensor] = {}  # each (M, ...), what is not trained
         tensors = [dict(member.named_parameters()) for member in members]
-        for name, parameter in tensors[0].items():
-            stacked = torch.stack([own[name].detach() for own in tensors])
+        names = self._trained_names()
+        self._shapes = {name: tensors[0][name].shape for name in names}
+        rows = [[own[name].detach().flatten() for name in names] for own in tensors]
+        self.values_MP = torch.stack([torch.cat(row) for row in rows])
+        self._one = self.values_MP.new_ones(())
+        self.parameters = self.views(self.values_MP)  # each (M, ...), what is trained
+        for name in tensors[0]:
+            if name not in self.parameters:
+                self.buffers[name] = torch.stack([own[name].detach() for own in tensors])
+            stacked = self.parameters.get(name, self.buffers.get(name))
+            assert stacked is not None
             for row, own in zip(stacked, tensors, strict=True):
                 own[name].data = row
-            if parameter.requires_grad:
-                self.parameters[name] = stacked.requires_grad_()
-            else:
-                self.buffers[name] = stacked
         self._stack_buffers()
+
+    def views(self, values_MP: Tensor) -> dict[str, Tensor]:
+        """Return the parts of a tensor shaped like ``values_MP``, (M, ...) each, by parameter."""
+        parts = torch.split(values_MP, [shape.numel() for shape in self._shapes.values()], dim=1)
+        return {
+            name: part.view(-1, *shape)
+            for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
+        }
+
+    def _trained_names(self) -> list[str]:
+        """Return the names of the parameters that a loss depends on.
+
+        As `torch.optim.AdamW` does, a stack leaves the others as they are, without weight decay.
+        """
+        member = self.members[0]
+        before = [buffer.clone() for buffer in member.buffers()]
+        trained = {n: p for n, p in member.named_parameters() if p.requires_grad}
+        device = next(iter(trained.values())).device
+        logits = member(torch.zeros(1, member.context_size, dtype=torch.int64, device=device))
+        gradients = torch.autograd.grad(logits.sum(), list(trained.values()), allow_unused=True)
+        for buffer, value in zip(member.buffers(), before, strict=True):
+            buffer.data.copy_(value)  # in which a model may count its forward passes
+        return [
+            name for name, gradient in zip(trained, gradients, strict=True) if gradient is not None
+        ]
 
     def _stack_buffers(self) -> None:
         members = self.members
@@ -50,12 +99,29 @@ class StackedModel:
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Return next-token logits (M, B, T, V) of ids (M, B, T), or of shared ids (B, T)."""
+        return self._logits(self.parameters, ids)
+
+    def _logits(self, parameters: Mapping[str, Tensor], ids: Tensor) -> Tensor:
         run = torch.func.vmap(
             lambda tensors, own_ids: functional_call(self.members[0], tensors, (own_ids,)),
             in_dims=(0, 0 if ids.dim() == 3 else None),
         )
-        logits_MBTV: Tensor = run({**self.parameters, **self.buffers}, ids)
+        logits_MBTV: Tensor = run({**parameters, **self.buffers}, ids)
         return logits_MBTV
+
+    def loss(self, parameters: Mapping[str, Tensor], ids_MBT1: Tensor) -> Tensor:
+        """Return the mean loss of each member (M,) in nats on its windows, for autograd."""
+        logits_MBTV = self._logits(parameters, ids_MBT1[..., :-1])
+        targets_MBT = ids_MBT1[..., 1:]
+        loss = F.cross_entropy(logits_MBTV.flatten(0, -2), targets_MBT.flatten(), reduction="none")
+        return loss.view(len(logits_MBTV), -1).mean(1)
+
+    def gradient(self, windows: StepWindows) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of each member (M,) in nats, and its gradient (M, P)."""
+        values_MP = self.values_MP.detach().requires_grad_()
+        loss_M = self.loss(self.views(values_MP), windows.ids())
+        (gradient_MP,) = torch.autograd.grad(loss_M, values_MP, self._one.expand_as(loss_M))
+        return loss_M.detach(), gradient_MP
 
 
 class LoopedModel(StackedModel):
@@ -70,11 +136,11 @@ class LoopedModel(StackedModel):
             for name, buffer in member.named_buffers():
                 self.buffers[f"{number}.{name}"] = buffer
 
-    def __call__(self, ids: Tensor) -> Tensor:
+    def _logits(self, parameters: Mapping[str, Tensor], ids: Tensor) -> Tensor:
         rows = ids if ids.dim() == 3 else [ids] * len(self.members)
         return torch.stack(
             [
-                functional_call(member, {name: t[i] for name, t in self.parameters.items()}, (row,))
+                functional_call(member, {name: t[i] for name, t in parameters.items()}, (row,))
                 for i, (member, row) in enumerate(zip(self.members, rows, strict=True))
             ]
         )

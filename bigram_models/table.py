@@ -1,12 +1,20 @@
-"""Models that see one token: a table of logits. Shapes: V vocabulary."""
+"""Models that see one token: a table of logits.
+
+Shapes: M members of a stack, B batch, T time, V vocabulary, P values of a member.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Self, TypeGuard
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from bigram_models.base import LanguageModel
+from bigram_models.stacked import StackedModel
 
 
 class TableModel(LanguageModel):
@@ -18,3 +26,81 @@ class TableModel(LanguageModel):
     @abstractmethod
     def table(self) -> Tensor:
         """Return the logits of the next token (V, V), a row for each token."""
+
+    @classmethod
+    def stacked(cls, members: Sequence[Self]) -> StackedModel:
+        """Return one model of several, trained by the counts of pairs if tables hold its logits."""
+        return StackedTables(members) if has_table(members[0]) else StackedModel(members)
+
+
+def has_table(model: LanguageModel) -> TypeGuard[TableModel]:
+    """Return whether `TableModel.table` holds all logits of a model.
+
+    It need not for a subclass that has changed ``forward`` without ``table``, or the other way.
+    """
+    return isinstance(model, TableModel) and _owner(model, "forward") is _owner(model, "table")
+
+
+def _owner(model: LanguageModel, method: str) -> type:
+    """Return the class that defines a method of a model."""
+    return next(owner for owner in type(model).__mro__ if method in vars(owner))
+
+
+def table_loss(model: TableModel, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    """Return the mean cross entropy of the next tokens from the counts of pairs, in nats."""
+    V = model.vocab_size
+    codes_N = torch.add(targets_BT, inputs_BT, alpha=V).flatten()
+    return loss_of_pairs(model.table(), minus_shares(codes_N, V))
+
+
+def minus_shares(codes: Tensor, vocab_size: int) -> Tensor:
+    """Return minus the share of each pair of tokens among some pairs.
+
+    Args:
+        codes: id * V + next of each pair, (..., N) int64.
+        vocab_size: V.
+
+    Returns:
+        Numbers (..., V, V) of torch's default dtype; those of one text add up to -1.
+    """
+    V, N = vocab_size, codes.shape[-1]
+    counts = torch.zeros(*codes.shape[:-1], V * V, device=codes.device)
+    one = torch.ones((), device=codes.device).expand(codes.shape)
+    shares = counts.scatter_add_(-1, codes, one).div_(-N)
+    return shares.view(*codes.shape[:-1], V, V)
+
+
+def loss_of_pairs(table: Tensor, minus_share: Tensor) -> Tensor:
+    """Return the mean loss (...) in nats of tables of logits (..., V, V), from `minus_shares`."""
+    return (table.log_softmax(-1) * minus_share).sum((-2, -1))
+
+
+class _TableOf(nn.Module):
+    """Calls `TableModel.table`, as `functional_call` calls `forward` alone."""
+
+    def __init__(self, model: TableModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self) -> Tensor:
+        return self.model.table()
+
+
+class StackedTables(StackedModel):
+    """Table models as one, whose loss comes from the counts of pairs."""
+
+    members: Sequence[TableModel]
+
+    def tables(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return the table of each member (M, V, V)."""
+        first = _TableOf(self.members[0])
+        named = {f"model.{name}": t for name, t in {**parameters, **self.buffers}.items()}
+        tables_MVV: Tensor = torch.func.vmap(lambda own: functional_call(first, own, ()))(named)
+        return tables_MVV
+
+    def loss(self, parameters: Mapping[str, Tensor], ids_MBT1: Tensor) -> Tensor:
+        V = self.members[0].vocab_size
+        if ids_MBT1[0, :, 1:].numel() < V:
+            return super().loss(parameters, ids_MBT1)
+        codes_MBT = torch.add(ids_MBT1[..., 1:], ids_MBT1[..., :-1], alpha=V)
+        return loss_of_pairs(self.tables(parameters), minus_shares(codes_MBT.flatten(1), V))

@@ -82,7 +82,7 @@ def _learning(
     if isinstance(model, FittedModel):
         return timed(lambda: model.fit(tokens_N), device)
     sampler = WindowSampler(tokens_N, trial.training.batch_size, trial.training.block_size)
-    timing = timed(lambda: take_steps(state, sampler, UPDATES), device)
+    timing = timed(lambda: take_steps(state, sampler, trial.seed, UPDATES), device)
     return Timing(tuple(seconds / UPDATES for seconds in timing.seconds))
 
 

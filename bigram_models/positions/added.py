@@ -31,5 +31,5 @@ class AddedTable(PositionalEncoding):
 
     def rotate_and_add(self) -> RotateAndAdd:
         """Return the formula with a rotation by zero."""
-        zeros_TD = torch.zeros_like(self.table_TD)
-        return RotateAndAdd(zeros_TD + 1, zeros_TD, self.table_TD)
+        ones_TD2 = torch.ones_like(self.table_TD[:, 0::2])
+        return RotateAndAdd(ones_TD2.to(torch.complex64), self.table_TD)

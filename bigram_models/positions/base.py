@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 
 class RotateAndAdd(NamedTuple):
-    """The formula x * cos + quarter_turn(x) * sin + table of tensors (T, D).
+    """The formula rotate(x) + table, where pairs of channels of x are complex numbers.
 
-    `stacked.quarter_turn` maps each pair of channels (a, b) to (-b, a), so D is even.
+    rotate(x) multiplies the pair (2i, 2i+1) at each position by turn, so D is even.
     """
 
-    cos: Tensor
-    sin: Tensor
-    table: Tensor
+    turn: Tensor  # (T, D / 2) complex64
+    table: Tensor  # (T, D)
 
 
 class PositionalEncoding(nn.Module, ABC):

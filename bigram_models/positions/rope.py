@@ -34,5 +34,5 @@ class Rotation(PositionalEncoding):
 
     def rotate_and_add(self) -> RotateAndAdd:
         """Return the formula with a table of zeros."""
-        turn_TD = self.turn_TD2.repeat_interleave(2, dim=1)
-        return RotateAndAdd(turn_TD.real, turn_TD.imag, torch.zeros_like(turn_TD.real))
+        T, D2 = self.turn_TD2.shape
+        return RotateAndAdd(self.turn_TD2, self.turn_TD2.real.new_zeros(T, 2 * D2))

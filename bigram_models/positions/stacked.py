@@ -1,6 +1,6 @@
 """Encodings of several models as one formula.
 
-Shapes: M members, B batch, T time, D width.
+Shapes: M members, B batch, T time, D width, D2 pairs of channels.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ class StackedEncodings:
 
     def __init__(self, formulas: Sequence[RotateAndAdd]) -> None:
         """Stack one formula for each member, all of one shape (T, D) with an even D."""
-        self._cos_M1TD, self._sin_M1TD, self._table_M1TD = (
-            torch.stack(tensors_TD)[:, None] for tensors_TD in zip(*formulas, strict=True)
-        )
+        self.turn_M1TD2 = torch.stack([formula.turn for formula in formulas])[:, None]
+        self.back_M1TD2 = self.turn_M1TD2.conj().resolve_conj()
+        self.table_M1TD = torch.stack([formula.table for formula in formulas])[:, None]
 
     def __call__(self, x_MBTD: Tensor) -> Tensor:
         """Return x with the positions of each member, (M, B, T, D)."""
         T = x_MBTD.shape[2]
-        rotated_MBTD = (
-            x_MBTD * self._cos_M1TD[:, :, :T] + quarter_turn(x_MBTD) * self._sin_M1TD[:, :, :T]
-        )
-        added_MBTD: Tensor = rotated_MBTD + self._table_M1TD[:, :, :T]
-        return added_MBTD
+        return multiplied(x_MBTD, self.turn_M1TD2[:, :, :T]) + self.table_M1TD[:, :, :T]
+
+    def gradient(self, d_x_MBTD: Tensor) -> Tensor:
+        """Return the gradient with respect to the x that was given, (M, B, T, D)."""
+        return multiplied(d_x_MBTD, self.back_M1TD2[:, :, : d_x_MBTD.shape[2]])
 
 
-def quarter_turn(x: Tensor) -> Tensor:
-    """Return x (..., D) with each pair of channels (a, b) as (-b, a)."""
-    return torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)
+def multiplied(x: Tensor, turn: Tensor) -> Tensor:
+    """Return x (..., D), whose pairs of channels are complex numbers, times turn (..., D2)."""
+    pairs = torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turn).flatten(-2)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from bigram_models import AttentionBigram, BigramTable, FactorizedBigram, LanguageModel
 from bigram_models.positions import ENCODINGS
+from bigram_models.stacked import StackedModel
+from bigram_models.table import StackedTables, has_table
 from tests.model_cases import accepts, every_encoding
 
 V_BELOW_D, V_ABOVE_D = (5, 12), (23, 6)
@@ -201,3 +203,25 @@ def test_an_odd_width_is_refused_for_rope_only() -> None:
 def test_a_width_below_one_is_refused(config: Callable[..., object], n_embd: int) -> None:
     with pytest.raises(ValueError, match=f"n_embd must be at least 1, not {n_embd}"):
         config(n_embd=n_embd)
+
+
+def test_a_table_is_used_only_where_it_holds_all_logits() -> None:
+    class Louder(BigramTable):
+        def forward(self, ids_BT: Tensor) -> Tensor:
+            return 2 * super().forward(ids_BT)
+
+    class Halved(Louder):
+        def forward(self, ids_BT: Tensor) -> Tensor:
+            return super().forward(ids_BT) / 2
+
+        def table(self) -> Tensor:
+            return self.logits_VV
+
+    chance = torch.Generator().manual_seed(0)
+    made = [
+        kind(kind.Config(), 5, 8, chance)
+        for kind in (BigramTable, FactorizedBigram, AttentionBigram, Louder, Halved)
+    ]
+    assert [has_table(model) for model in made] == [True, True, False, False, True]
+    assert type(Louder.stacked([made[3], made[3]])) is StackedModel
+    assert type(BigramTable.stacked([made[0], made[0]])) is StackedTables

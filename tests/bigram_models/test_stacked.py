@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bigram_models import VARIANTS, LanguageModel
 from bigram_models.positions import ENCODINGS, PositionalEncoding
-from bigram_models.stacked import LoopedModel, StackedModel
+from bigram_models.stacked import LoopedModel, StackedModel, StepWindows
 from tests.model_cases import SETTINGS, TRAINED
 
 V, BLOCK = 7, 6
@@ -64,12 +65,45 @@ def test_gradients_are_those_of_the_members(variant: str, settings: list[dict[st
     ids_MBT = ids(len(alone), 4, BLOCK)
     for i, model in enumerate(alone):
         model(ids_MBT[i]).square().mean().backward()
-    losses_M = stack(ids_MBT).square().flatten(1).mean(1)
-    names = list(stack.parameters)
-    found = torch.autograd.grad(losses_M.sum(), [stack.parameters[name] for name in names])
-    assert names == [name for name, _ in alone[0].named_parameters()]
-    for name, gradient in zip(names, found, strict=True):
+    values_MP = stack.values_MP.detach().requires_grad_()
+    parameters = stack.views(values_MP)
+    losses_M = stack._logits(parameters, ids_MBT).square().flatten(1).mean(1)
+    (found_MP,) = torch.autograd.grad(losses_M.sum(), values_MP)
+    found = stack.views(found_MP)
+    assert list(found) == [name for name, _ in alone[0].named_parameters()]
+    for name, gradient in found.items():
         for i, model in enumerate(alone):
+            torch.testing.assert_close(gradient[i], model.get_parameter(name).grad)
+
+
+@every_stack
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [1, 40])  # few pairs, and more than the vocabulary has
+def test_a_step_has_the_loss_and_the_gradient_of_each_member(
+    variant: str, settings: list[dict[str, Any]], rows: int, dtype: torch.dtype
+) -> None:
+    """Against the cross entropy of the definition, by autograd."""
+    alone, together = members(variant, settings), members(variant, settings)
+    for model in (*alone, *together):
+        if dtype == torch.float64:
+            model.double()
+    tokens_N, chance = ids(100).int(), torch.Generator().manual_seed(2)
+    starts_SMB = torch.randint(94, (3, len(alone), rows), generator=chance)
+    windows = StepWindows(tokens_N, starts_SMB, torch.tensor([1]), BLOCK)
+    torch.set_default_dtype(dtype)
+    try:
+        stack = type(together[0]).stacked(together)
+        loss_M, gradient_MP = stack.gradient(windows)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert gradient_MP.dtype == loss_M.dtype == dtype
+    for i, model in enumerate(alone):
+        window_BT1 = torch.stack([tokens_N[s : s + BLOCK + 1] for s in starts_SMB[1, i]]).long()
+        logits_NV = model(window_BT1[:, :-1]).flatten(0, 1)
+        loss = F.cross_entropy(logits_NV, window_BT1[:, 1:].flatten())
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(loss_M[i], loss.detach())
+        for name, gradient in stack.views(gradient_MP).items():
             torch.testing.assert_close(gradient[i], model.get_parameter(name).grad)
 
 

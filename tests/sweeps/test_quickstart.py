@@ -22,7 +22,7 @@ def loss(trial: TrialConfig, corpus: Corpus) -> float:
     training = trial.training
     state = initial_state(trial, corpus.vocab_size)
     sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
-    take_steps(state, sampler, training.max_steps)
+    take_steps(state, sampler, trial.seed, training.max_steps)
     return exact_loss(state.model.eval(), splits.validation[:SOME], training.block_size)
 
 

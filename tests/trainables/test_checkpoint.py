@@ -50,7 +50,7 @@ def all_tensors(state: TrainingState) -> dict[str, Tensor]:
     moments = state.optimizer.state if state.optimizer else {}
     return {
         **state.model.state_dict(),
-        "batches": state.batches.get_state(),
+        **({"batches": state.batches.get_state()} if state.batches else {}),
         **{
             f"{i}.{name}": value
             for i, parameter in enumerate(state.model.parameters())
@@ -140,6 +140,18 @@ def test_a_finished_state_has_its_history_and_nothing_left_to_do(
     assert again.history == state.history
     assert list(run(again, trial)) == []
     assert_equal_states(again, state)
+
+
+def test_an_evaluation_without_a_training_loss_comes_back_as_it_was(
+    make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    trial = make_trial(max_steps=2, eval_every=1, batch_size=4, evaluate_train="end")
+    state, path = initial_state(trial, V), tmp_path / "checkpoint"
+    list(run(state, trial))
+    save_checkpoint(state, path, trial.key)
+    history = restored(trial, path).history
+    assert [each.train_loss is None for each in history] == [True, False]
+    assert history == state.history
 
 
 def test_a_state_before_its_first_step_can_be_saved(trial: TrialConfig, tmp_path: Path) -> None:
@@ -238,13 +250,26 @@ def test_a_damaged_file_is_refused(
         restored(trial, saved)
 
 
-@pytest.mark.parametrize("lost", ["random.batches", "model.embed_VD", "optimizer.head.bias.step"])
+@pytest.mark.parametrize("lost", ["model.embed_VD", "optimizer.head.bias.step"])
 def test_a_file_without_one_of_its_tensors_is_refused(
     lost: str, saved: Path, trial: TrialConfig
 ) -> None:
     rewrite(saved, lambda header, tensors: tensors.pop(lost), seal=True)
     with pytest.raises(CheckpointError, match=f"not a whole checkpoint.*{lost.rpartition('.')[2]}"):
         restored(trial, saved)
+
+
+def test_a_random_stream_is_part_of_the_state_where_one_is_drawn_from(
+    make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    trial = make_trial("bigram", max_steps=4, evaluation="published", eval_batches=2)
+    state, path = initial_state(trial, V), tmp_path / "trial" / "checkpoint.safetensors"
+    next(run(state, trial))
+    save_checkpoint(state, path, trial.key)
+    assert_equal_states(restored(trial, path), state)
+    rewrite(path, lambda header, tensors: tensors.pop("random.batches"), seal=True)
+    with pytest.raises(CheckpointError, match=r"not a whole checkpoint.*random\.batches"):
+        restored(trial, path)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +279,7 @@ def test_a_file_without_one_of_its_tensors_is_refused(
         lambda header, tensors: header["history"][0].update(val_loss=-1.0),
         lambda header, tensors: header.update(training_s=0.0),
         lambda header, tensors: tensors["model.embed_VD"].mul_(-1),
-        lambda header, tensors: tensors.pop("random.batches"),
+        lambda header, tensors: tensors.pop("model.embed_VD"),
         lambda header, tensors: tensors.update(extra=torch.zeros(1)),
     ],
 )

@@ -18,10 +18,10 @@ MakeTrial = Callable[..., TrialConfig]
 @pytest.mark.parametrize(
     ("variant", "settings", "key"),
     [
-        ("bigram", {}, "627380f287ac1fe2"),
-        ("attention", {"pe_type": "rope", "n_embd": 64, "block_size": 16}, "fd74767718396422"),
-        ("count", {"smoothing": 1.0, "seed": 7}, "ed279625286a1e42"),
-        ("factorized", {"evaluation": "sampled", "eval_batches": 100}, "81d8216cce65b07e"),
+        ("bigram", {}, "0e888728a431db61"),
+        ("attention", {"pe_type": "rope", "n_embd": 64, "block_size": 16}, "2d1f80b1f5ce7d81"),
+        ("count", {"smoothing": 1.0, "seed": 7}, "f2f7d650a7173aab"),
+        ("factorized", {"evaluation": "sampled", "eval_batches": 100}, "73f92db5aef9c7ea"),
     ],
 )
 def test_keys_are_pinned(
@@ -61,6 +61,9 @@ def test_each_deciding_setting_changes_the_key(
     [
         ("attention", {}, {"corpus": "another name for the same text"}),
         ("attention", {}, {"eval_batches": 7}),
+        ("attention", {}, {"evaluate_train": "end"}),
+        ("attention", {"evaluation": "sampled"}, {"evaluate_train": "exact"}),
+        ("count", {}, {"evaluate_train": "exact"}),
         ("attention", {}, {"n_embd": 64}),  # its default, written out
         ("attention", {"learning_rate": 1}, {"learning_rate": 1.0}),
         ("count", {}, {"smoothing": 1}),
@@ -158,6 +161,7 @@ def refusal(trial: TrialConfig, part: str, settings: Any) -> str:
         ("training", {"learning_rate": True}, "training.learning_rate: "),
         ("training", {"learning_rate": 0.0}, "training.learning_rate: "),
         ("training", {"evaluation": "never"}, "training.evaluation: "),
+        ("training", {"evaluate_train": "all"}, "training.evaluate_train: "),
         ("seed", -1, "seed: "),
         ("seed", 2**64, "seed: "),
         ("seed", True, "seed: "),

@@ -83,7 +83,7 @@ def undisturbed(trial: TrialConfig) -> TrainingState:
 
 
 def weights(state: TrainingState) -> dict[str, Tensor]:
-    return {**state.model.state_dict(), "batches": state.batches.get_state()}
+    return state.model.state_dict()
 
 
 def checkpoint(trial: TrialConfig, path: Path) -> TrainingState:

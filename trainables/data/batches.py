@@ -1,12 +1,19 @@
-"""Windows of the text, and random streams. Shapes: B batch, T time, N tokens of a split."""
+"""Windows of the text, and random streams.
+
+Shapes: S steps, B batch, T time, N tokens of a split.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
+
+STEPS_AT_ONCE = 512  # of which the starts of windows are drawn together
+WORDS = 4  # of 64 bits, that Philox gives for each value of its counter
 
 
 def stream(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -23,6 +30,30 @@ def initial_stream(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def batch_starts(seed: int, first_step: int, steps: int, batch_size: int, windows: int) -> Tensor:
+    """Return where the windows of some steps start, drawn with replacement.
+
+    They depend on seed and step alone, through a counter-based generator (Philox4x64-10, Salmon et
+    al. 2011): any steps can be drawn in any order, and all devices get the same.
+
+    Args:
+        seed: of the trial.
+        first_step: updates before the first of the steps.
+        steps: S, how many.
+        batch_size: B, windows of a step.
+        windows: of the split, from which the starts are drawn.
+
+    Returns:
+        Numbers from 0 to windows - 1, (S, B) int64 on the CPU.
+    """
+    digest = hashlib.sha256(f"{seed}/batches".encode()).digest()
+    counts = -(-batch_size // WORDS)  # of the counter, for each step
+    philox = np.random.Philox(key=int.from_bytes(digest[:16], "big"), counter=first_step * counts)
+    words = philox.random_raw(steps * counts * WORDS).reshape(steps, -1)[:, :batch_size]
+    uniform = (words >> np.uint64(11)) * 2.0**-53  # in [0, 1)
+    return torch.from_numpy((uniform * windows).astype(np.int64))
+
+
 class WindowSampler:
     """Draws random windows with replacement from one split, on the split's device."""
 
@@ -30,24 +61,32 @@ class WindowSampler:
         self.windows_NT1 = tokens_N.unfold(0, block_size + 1, 1)  # a view: no copies
         self.batch_size = batch_size
 
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw a batch: inputs and next tokens, each (B, T) int64."""
-        return self.windows(self.draw_starts(generator))
+    def batches(self, seed: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of a trial from a step on: inputs and next tokens, (B, T) int64."""
+        windows = len(self.windows_NT1)
+        while True:
+            starts_SB = batch_starts(seed, first_step, STEPS_AT_ONCE, self.batch_size, windows)
+            for start_B in starts_SB.to(self.windows_NT1.device):
+                yield self._windows(start_B)
+            first_step += STEPS_AT_ONCE
 
-    def draw_starts(self, generator: torch.Generator, out: Tensor | None = None) -> Tensor:
-        """Draw the starts of windows, (B,) int64, on the generator's device or into ``out``."""
-        return torch.randint(
+    def drawn(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches from a generator: inputs and next tokens, (B, T) int64."""
+        while True:
+            yield self.draw(generator)
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw a batch from a generator: inputs and next tokens, each (B, T) int64."""
+        start_B = torch.randint(
             len(self.windows_NT1),
             (self.batch_size,),
             generator=generator,
             device=generator.device,
-            out=out,
         )
+        return self._windows(start_B.to(self.windows_NT1.device))
 
-    def windows(self, start_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return inputs and next tokens of the windows at these starts, each (B, T) int64."""
-        windows_NT1 = self.windows_NT1
-        window_BT1 = windows_NT1.index_select(0, start_B.to(windows_NT1.device)).long()
+    def _windows(self, start_B: Tensor) -> tuple[Tensor, Tensor]:
+        window_BT1 = self.windows_NT1.index_select(0, start_B).long()
         return window_BT1[:, :-1], window_BT1[:, 1:]
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,7 +32,7 @@ class Header(TypedDict):
     key: str  # of the trial
     step: int
     training_s: float
-    history: Sequence[Mapping[str, float]]  # fields of `Evaluation` by name
+    history: Sequence[Mapping[str, float | None]]  # fields of `Evaluation` by name
 
 
 def save_checkpoint(
@@ -50,7 +50,8 @@ def save_checkpoint(
         OSError: it cannot be written.
     """
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    tensors["random.batches"] = state.batches.get_state()
+    if state.batches:
+        tensors["random.batches"] = state.batches.get_state()
     for parameter, moments in _optimizer_state(state).items():
         tensors |= {f"optimizer.{parameter}.{name}": value for name, value in moments.items()}
     header: Header = {
@@ -92,7 +93,8 @@ def load_checkpoint(state: TrainingState, path: Path, key: str) -> None:
 
 def _restore(state: TrainingState, header: Header, tensors: dict[str, Tensor]) -> None:
     state.model.load_state_dict(_below("model.", tensors))
-    state.batches.set_state(tensors["random.batches"])
+    if state.batches:
+        state.batches.set_state(tensors["random.batches"])
     if state.optimizer is not None:
         names = [name for name, _ in state.model.named_parameters()]
         moments = {i: _below(f"optimizer.{name}.", tensors) for i, name in enumerate(names)}
@@ -103,7 +105,7 @@ def _restore(state: TrainingState, header: Header, tensors: dict[str, Tensor]) -
     state.history = [_evaluation(values) for values in header["history"]]
 
 
-def _evaluation(values: Mapping[str, float]) -> Evaluation:
+def _evaluation(values: Mapping[str, Any]) -> Evaluation:  # Any: as its fields are
     """Read an evaluation; earlier versions called its losses ``val_nats`` and so on."""
     fields = {name.replace("_nats", "_loss"): value for name, value in values.items()}
     step = int(fields.pop("step"))

@@ -2,8 +2,10 @@
 
 loop          the training loop of a trial
 evaluation    the loss of a model on a split
+optimizer     AdamW of a single trial
 stack         several trials that take their steps together
 adamw         the optimizer of such a stack
+step_table    what its steps read and write
 graph         CUDA graphs: many steps in one launch on a GPU
 gpu_memory    measures the GPU memory of a trial
 pack_size     measures how many trials train fastest together

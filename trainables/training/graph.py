@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
@@ -17,14 +17,9 @@ logger = logging.getLogger(__name__)
 class Repeated:
     """Repeats one step, none of whose tensors moves in memory."""
 
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        """Capture nothing yet.
-
-        Args:
-            generators: random streams of the step, which is captured only if they are on a GPU.
-        """
-        self._generators = generators
-        self._is_capturing = generators[0].device.type == "cuda"
+    def __init__(self, device: torch.device) -> None:
+        """Capture nothing yet; steps are captured only on a GPU."""
+        self._is_capturing = device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def run(self, step: Callable[[], None], steps: int, within_s: float) -> int:
@@ -70,8 +65,6 @@ class Repeated:
                 step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        for generator in set(self._generators):
-            graph.register_generator_state(generator)
         try:
             with torch.cuda.graph(graph):
                 for _ in range(STEPS):

@@ -22,7 +22,8 @@ from trainables.config import TrainingConfig, TrialConfig
 from trainables.data.batches import WindowSampler, initial_stream, stream
 from trainables.data.corpus import Corpus
 from trainables.precision import computed_in
-from trainables.training.evaluation import exact_loss, next_token_loss, sampled_loss
+from trainables.training.evaluation import batch_loss, exact_loss, sampled_loss
+from trainables.training.optimizer import AdamW
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -41,13 +42,27 @@ class Splits:
         """Return the splits of a corpus as tensors; on a CPU they share its memory."""
         return Splits(*(_shared(split).to(device) for split in (corpus.train, corpus.validation)))
 
+    def train_part(self, training: TrainingConfig, is_last: bool) -> Tensor | None:
+        """Return the tokens whose loss is the training loss of an exact evaluation.
+
+        Args:
+            training: its ``evaluate_train`` decides.
+            is_last: whether the evaluation is the last one of the trial, which reads all tokens.
+
+        Returns:
+            Tokens of the training split, (N,) int32; None if the evaluation has no training loss.
+        """
+        if is_last or training.evaluate_train == "exact":
+            return self.train
+        return self.train[: len(self.validation)] if training.evaluate_train == "slice" else None
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """Losses after a step, in nats per character."""
 
     step: int
-    train_loss: float
+    train_loss: float | None  # of the part of the split that `Splits.train_part` has; None without
     val_loss: float
     best_val_loss: float  # the lowest so far
     training_s: float  # spent in steps so far
@@ -60,7 +75,7 @@ class TrainingState:
 
     model: LanguageModel
     optimizer: torch.optim.Optimizer | None  # None for a model that is fitted, not trained
-    batches: torch.Generator
+    batches: torch.Generator | None  # of `evaluation: published`; else they depend on the step
     step: int = 0  # optimizer updates so far
     training_s: float = 0.0  # spent in steps, without evaluation
     history: list[Evaluation] = field(default_factory=list)  # of this trial, from its start
@@ -77,8 +92,11 @@ class TrainingState:
 
     def finished(self, training: TrainingConfig) -> bool:
         """Return whether nothing is left to train."""
-        done = self.optimizer is None or self.step == training.last_step
-        return self.last is not None and done
+        return self.last is not None and self.is_at_end(training)
+
+    def is_at_end(self, training: TrainingConfig) -> bool:
+        """Return whether no step is left to take."""
+        return self.optimizer is None or self.step == training.last_step
 
 
 def initial_state(
@@ -94,10 +112,8 @@ def initial_state(
     model.to(device)
     optimizer = None
     if not isinstance(model, FittedModel):
-        optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, fused=True)
-    if training.evaluation != "published":
-        chance = stream(trial.seed, "batches", device)
-    return TrainingState(model, optimizer, chance)
+        optimizer = AdamW(model.parameters(), lr=training.learning_rate, fused=True)
+    return TrainingState(model, optimizer, chance if training.evaluation == "published" else None)
 
 
 def train(
@@ -149,7 +165,7 @@ def advance(
     target = next_evaluation(state, training)
     sampler = WindowSampler(splits.train, training.batch_size, training.block_size)
     with computed_in(training.precision, splits.train.device):
-        take_steps(state, sampler, target - state.step, within_s, training.learning_rate_at)
+        take_steps(state, sampler, seed, target - state.step, within_s, training.learning_rate_at)
     if state.step < target:
         return None
     tokens = state.step * training.batch_size * training.block_size
@@ -167,6 +183,7 @@ def next_evaluation(state: TrainingState, training: TrainingConfig) -> int:
 def take_steps(
     state: TrainingState,
     sampler: WindowSampler,
+    seed: int,
     steps: int,
     within_s: float = math.inf,
     rate_at: Callable[[int], float] | None = None,
@@ -176,6 +193,7 @@ def take_steps(
     Args:
         state: changed in place.
         sampler: of the training split.
+        seed: the seed of the trial, for its batches.
         steps: how many.
         within_s: the first step that ends after these seconds is the last one.
         rate_at: the learning rate by the number of updates before; None leaves it as it is.
@@ -190,10 +208,12 @@ def take_steps(
     # One tensor: small ones that stay would keep the heap from giving back the large ones between.
     losses = torch.zeros(steps, device=sampler.windows_NT1.device)
     taken = 0
+    own = state.batches
+    batches = sampler.drawn(own) if own else sampler.batches(seed, state.step)
     for step in range(state.step, state.step + steps):
         if rate_at:
             _set_learning_rate(state.optimizer, rate_at(step))
-        losses[taken] = _take_step(state, state.optimizer, sampler)
+        losses[taken] = _take_step(state.model, state.optimizer, *next(batches))
         taken += 1
         if time.perf_counter() - started > within_s:
             break
@@ -212,11 +232,13 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _take_step(
-    state: TrainingState, optimizer: torch.optim.Optimizer, sampler: WindowSampler
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    inputs_BT: Tensor,
+    targets_BT: Tensor,
 ) -> Tensor:
     """Take one optimizer step; return the loss before it, a scalar in nats."""
-    inputs_BT, targets_BT = sampler.draw(state.batches)
-    loss = next_token_loss(state.model(inputs_BT), targets_BT)
+    loss = batch_loss(model, inputs_BT, targets_BT)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
@@ -240,14 +262,15 @@ def evaluate(
     """
     state.model.eval()
     if training.evaluation == "exact":
-        train_loss, val_loss = (
-            exact_loss(state.model, split, training.block_size)
-            for split in (splits.train, splits.validation)
-        )
+        train_N = splits.train_part(training, state.is_at_end(training))
+        train_loss = None
+        if train_N is not None:
+            train_loss = exact_loss(state.model, train_N, training.block_size)
+        val_loss = exact_loss(state.model, splits.validation, training.block_size)
     else:
         chance = (
             state.batches
-            if training.evaluation == "published"
+            if state.batches
             else stream(seed, f"evaluation/{state.step}", splits.train.device)
         )
         train_loss, val_loss = (
@@ -263,12 +286,14 @@ def evaluate(
     return record(state, train_loss, val_loss, tokens)
 
 
-def record(state: TrainingState, train_loss: float, val_loss: float, tokens: int) -> Evaluation:
+def record(
+    state: TrainingState, train_loss: float | None, val_loss: float, tokens: int
+) -> Evaluation:
     """Add losses to the history of a state.
 
     Args:
         state: changed in place.
-        train_loss: of the training split, in nats per character.
+        train_loss: of the training split, in nats per character; None if it was not computed.
         val_loss: of the validation split, in nats per character.
         tokens: how many it was trained on so far.
 
@@ -276,7 +301,7 @@ def record(state: TrainingState, train_loss: float, val_loss: float, tokens: int
         TrainingDivergedError: a loss is not finite.
     """
     for split_name, loss in (("training", train_loss), ("validation", val_loss)):
-        if not math.isfinite(loss):
+        if loss is not None and not math.isfinite(loss):
             raise TrainingDivergedError(f"the {split_name} loss is {loss} at step {state.step}")
     evaluation = Evaluation(
         step=state.step,

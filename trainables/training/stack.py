@@ -1,8 +1,8 @@
 """Trials that take their steps together, in fewer and larger tensor operations.
 
 The models of a stack have one shape; seeds, learning rates and what `LanguageModel.stack_kind`
-leaves open may differ. Each trial keeps its own state, random stream and losses, and its results
-are those of the trial alone but for rounding.
+leaves open may differ. Each trial keeps its own state, batches and losses, and its results are
+those of the trial alone but for rounding.
 
 Shapes: M members, B batch, T time, V vocabulary.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bigram_models import FittedModel, LanguageModel
-from bigram_models.stacked import LoopedModel
+from bigram_models.stacked import LoopedModel, StepWindows
 from trainables.config import TrialConfig
-from trainables.data.batches import WindowSampler, consecutive_windows
+from trainables.data.batches import consecutive_windows
 from trainables.precision import computed_in
 from trainables.training.adamw import adamw_
-from trainables.training.evaluation import evaluation_tokens
+from trainables.training.evaluation import are_tables, evaluation_tokens, table_losses
 from trainables.training.graph import Repeated
 from trainables.training.loop import (
     Evaluation,
@@ -36,6 +36,7 @@ from trainables.training.loop import (
     next_evaluation,
     record,
 )
+from trainables.training.step_table import StepTable
 
 RELATIVE_TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below another model
 OWN = ("learning_rate", "schedule", "warmup_steps")  # settings that may differ between members
@@ -58,9 +59,12 @@ class Member:
 
 
 def stack_shape(trial: TrialConfig) -> Hashable | None:
-    """Return a value that is equal for trials of one stack; None if a trial takes no steps."""
+    """Return a value that is equal for trials of one stack; None for trials that train alone.
+
+    These take no steps, or draw batches and evaluations from one stream.
+    """
     model, training = trial.model, trial.training
-    if issubclass(model.model_class, FittedModel):
+    if issubclass(model.model_class, FittedModel) or training.evaluation == "published":
         return None
     kind = model.model_class.stack_kind(model.settings)
     shared = training.model_dump(exclude=set(OWN))
@@ -83,9 +87,6 @@ class Stack:
         self.members = list(members)
         self._splits = splits
         self._training = members[0].trial.training
-        self._sampler = WindowSampler(
-            splits.train, self._training.batch_size, self._training.block_size
-        )
         self._bind()
 
     def advance(self, within_s: float = math.inf) -> list[StepsResult]:
@@ -121,28 +122,27 @@ class Stack:
     def _bind(self) -> None:
         """Stack the states of the present members."""
         states = [member.state for member in self.members]
-        device, size = self._splits.train.device, len(states)
         self._bind_model([state.model for state in states])
-        self._step_M = torch.tensor([float(state.step) for state in states], device=device)
-        self._moments = {
-            name: self._bind_moments(name, parameter)
-            for name, parameter in self._model.parameters.items()
-        }
-        trainings = [member.trial.training for member in self.members]
-        rates = {each: torch.tensor(list(map(each.learning_rate_at, range(each.max_steps))))
-                 for each in set(trainings)}  # fmt: skip
-        self._rate_SM = torch.stack([rates[each] for each in trainings], dim=1).to(device)
-        generators = [state.batches for state in states]
-        self._start_MB = torch.zeros(
-            size, self._training.batch_size, dtype=torch.int64, device=generators[0].device
+        values_MP = self._model.values_MP
+        self._average_MP, self._square_MP = torch.zeros(2, *values_MP.shape).to(values_MP)
+        for name, moment_MP in (("exp_avg", self._average_MP), ("exp_avg_sq", self._square_MP)):
+            self._bind_moments(name, self._model.views(moment_MP))
+        self._count_updates()
+        windows = len(self._splits.train) - self._training.block_size
+        trials = [member.trial for member in self.members]
+        self._table = StepTable(trials, windows, values_MP.device, values_MP.dtype)
+        self._windows = StepWindows(
+            self._splits.train,
+            self._table.starts_SMB,
+            self._table.row_1,
+            self._training.block_size,
         )
-        # The first step at which a member's loss was not finite, and that loss; 0 while all were.
-        self._bad_M = torch.zeros(size, device=device)
-        self._bad_loss_M = torch.zeros(size, device=device)
-        self._repeated = Repeated(generators)
+        self._repeated = Repeated(values_MP.device)
 
     def _bind_model(self, models: Sequence[LanguageModel]) -> None:
         """Stack the models, or else compute them in a loop."""
+        if len({parameter.dtype for parameter in models[0].parameters()}) > 1:
+            raise NotStackableError("the parameters of a model have several types")
         try:
             self._model = type(models[0]).stacked(models)
             self._check()
@@ -153,25 +153,33 @@ class Stack:
             self._model = LoopedModel(models)
             self._check()
 
-    def _bind_moments(self, name: str, parameter: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the moments (M, ...) of a parameter, of which the members' become views."""
-        moments = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    def _bind_moments(self, name: str, stacked: Mapping[str, Tensor]) -> None:
+        """Copy a moment of each member's parameters to the stack, and make it a view of that."""
         for i, member in enumerate(self.members):
             assert member.state.optimizer is not None
-            own = dict(member.state.model.named_parameters())[name]
-            values = member.state.optimizer.state[own]
-            for stacked, moment in zip(moments, ("exp_avg", "exp_avg_sq"), strict=True):
-                if moment in values:
-                    stacked[i] = values[moment]
-                values[moment] = stacked[i]
-            values["step"] = self._step_M[i]
-        return moments
+            own = dict(member.state.model.named_parameters())
+            for parameter, moments in stacked.items():
+                values = member.state.optimizer.state[own[parameter]]
+                if name in values:
+                    moments[i] = values[name]
+                values[name] = moments[i]
+
+    def _count_updates(self) -> None:
+        """Tell each member's optimizer how many updates it has taken."""
+        steps = [float(member.state.step) for member in self.members]
+        steps_M = torch.tensor(steps, device=self._splits.train.device)
+        for step, member in zip(steps_M, self.members, strict=True):
+            assert member.state.optimizer is not None
+            own = dict(member.state.model.named_parameters())
+            for name in self._model.parameters:
+                member.state.optimizer.state[own[name]]["step"] = step
 
     @torch.no_grad()
     def _check(self) -> None:
         """Compare the stack's logits for some tokens with those of its first and last member."""
         before = {name: buffer.clone() for name, buffer in self._model.buffers.items()}
-        ids_BT = self._sampler.windows_NT1[:4, :-1].long()
+        windows_NT = self._splits.train.unfold(0, self._training.block_size, 1)
+        ids_BT = windows_NT[:4].long()
         together_MBTV = self._model(ids_BT)
         for i in {0, len(self.members) - 1}:
             alone_BTV = self.members[i].state.model(ids_BT)
@@ -188,63 +196,59 @@ class Stack:
     def _take(self, steps: int, within_s: float) -> dict[int, StepsResult]:
         """Take steps; return the errors of members whose loss is not finite."""
         started = time.perf_counter()
-        with computed_in(self._training.precision, self._splits.train.device):
-            taken = self._repeated.run(self._step, steps, within_s)
-        bad = self._bad_M.tolist()  # the only wait for the device
+        taken, failed = 0, dict[int, StepsResult]()
+        while taken < steps:
+            rows = min(steps - taken, self._table.rows)
+            self._table.fill([member.state.step + taken for member in self.members], rows)
+            with computed_in(self._training.precision, self._splits.train.device):
+                left_s = within_s - (time.perf_counter() - started)
+                written = self._repeated.run(self._step, rows, left_s)
+            for i, (row, loss) in self._table.first_bad(written).items():
+                at_step = self.members[i].state.step + taken + row + 1
+                error = TrainingDivergedError(f"the loss is {loss} at step {at_step}")
+                failed.setdefault(i, error)
+            taken += written
+            if written < rows:
+                break
         seconds = (time.perf_counter() - started) / len(self.members)
-        failed: dict[int, StepsResult] = {}
         for i, member in enumerate(self.members):
             member.state.training_s += seconds
-            if bad[i]:
-                message = f"the loss is {float(self._bad_loss_M[i])} at step {int(bad[i])}"
-                failed[i] = TrainingDivergedError(message)
-            else:
-                member.state.step += taken
+            member.state.step += 0 if i in failed else taken
+        self._count_updates()
         return failed
 
     def _step(self) -> None:
         """Take one step of all members; no tensor that it reads or writes moves in memory."""
-        loss_M = self._loss(*self._drawn())
-        parameters = self._model.parameters
-        gradients = torch.autograd.grad(loss_M.sum(), list(parameters.values()), allow_unused=True)
-        with torch.no_grad():
-            rate_M = self._rate_SM.gather(0, self._step_M.long()[None])[0]
-            self._step_M += 1
-            for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
-                if gradient is not None:
-                    adamw_(parameter, gradient, *self._moments[name], self._step_M, rate_M)
-            is_bad_M = ~loss_M.isfinite() & (self._bad_M == 0)
-            torch.where(is_bad_M, self._step_M, self._bad_M, out=self._bad_M)
-            torch.where(is_bad_M, loss_M, self._bad_loss_M, out=self._bad_loss_M)
-
-    def _drawn(self) -> tuple[Tensor, Tensor]:
-        """Draw a batch for each member from its own stream: inputs and next tokens (M, B, T)."""
-        for start_B, member in zip(self._start_MB, self.members, strict=True):
-            self._sampler.draw_starts(member.state.batches, out=start_B)
-        inputs, targets = self._sampler.windows(self._start_MB.flatten())
-        shape = (*self._start_MB.shape, -1)
-        return inputs.view(shape), targets.view(shape)
-
-    def _loss(self, inputs: Tensor, targets_MBT: Tensor) -> Tensor:
-        """Return the mean loss of each member (M,) in nats."""
-        logits_MBTV = self._model(inputs)
-        loss = F.cross_entropy(logits_MBTV.flatten(0, -2), targets_MBT.flatten(), reduction="none")
-        return loss.view(len(logits_MBTV), -1).mean(1)
+        table = self._table
+        loss_M, gradient_MP = self._model.gradient(self._windows)
+        adamw_(
+            self._model.values_MP,
+            gradient_MP,
+            self._average_MP,
+            self._square_MP,
+            table.scalars_S3M,
+            table.row_1,
+        )
+        table.losses_SM.index_copy_(0, table.row_1, loss_M[None])
+        table.row_1 += 1
 
     def _evaluated(self, due: Sequence[int]) -> dict[int, StepsResult]:
         """Evaluate some members; together if these are all, and the evaluation is exact."""
         results: dict[int, StepsResult] = {}
-        together: list[list[float]] | None = None
-        if len(due) == len(self.members) > 1 and self._training.evaluation == "exact":
-            splits = (self._splits.train, self._splits.validation)
-            together = [self._exact_losses(split) for split in splits]
+        together: list[tuple[float | None, float]] = []
+        training = self._training
+        ends = {self.members[i].state.is_at_end(training) for i in due}
+        if len(due) == len(self.members) > 1 == len(ends) and training.evaluation == "exact":
+            train_N = self._splits.train_part(training, is_last=ends.pop())
+            train = [None] * len(due) if train_N is None else self._exact_losses(train_N)
+            together = [*zip(train, self._exact_losses(self._splits.validation), strict=True)]
         for i in due:
             state, trial = self.members[i].state, self.members[i].trial
             training = trial.training
             tokens = state.step * training.batch_size * training.block_size
             try:
                 if together:
-                    results[i] = record(state, together[0][i], together[1][i], tokens)
+                    results[i] = record(state, *together[i], tokens)
                 else:
                     results[i] = evaluate(state, self._splits, training, trial.seed, tokens)
             except TrainingDivergedError as error:
@@ -254,13 +258,18 @@ class Stack:
     @torch.no_grad()
     def _exact_losses(self, tokens_N: Tensor) -> list[float]:
         """Return the mean loss of each member over every token of a split but the first."""
+        models = [member.state.model for member in self.members]
+        if are_tables(models):
+            return table_losses(models, tokens_N)
         size, block_size = len(self.members), self._training.block_size
         self._set_training(False)
         total_M = torch.zeros(size, dtype=torch.float64, device=tokens_N.device)
         at_once = max(block_size, evaluation_tokens(tokens_N.device) // size)
         for inputs_BT, targets_BT in consecutive_windows(tokens_N, block_size, at_once):
-            mean_M = self._loss(inputs_BT, targets_BT.expand(size, -1, -1))
-            total_M += mean_M.double() * targets_BT.numel()
+            logits_MBTV = self._model(inputs_BT)
+            targets_N = targets_BT.flatten().repeat(size)
+            loss = F.cross_entropy(logits_MBTV.flatten(0, -2), targets_N, reduction="none")
+            total_M += loss.view(size, -1).mean(1).double() * targets_BT.numel()
         self._set_training(True)
         losses: list[float] = (total_M / (len(tokens_N) - 1)).tolist()
         return losses

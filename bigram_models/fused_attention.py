@@ -1,0 +1,82 @@
+"""Attention models as one on a GPU, with fused kernels between the matrix products.
+
+Shapes: M members, B batch, T time (queries), S time (keys), D width, V vocabulary, N = B * T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bigram_models.kernels import (
+    causal_softmax_,
+    cross_entropy_,
+    embed_windows,
+    rotate_back_,
+    softmax_backward_,
+    supports,
+    usable,
+)
+from bigram_models.mixed_attention import MixedAttention
+from bigram_models.positions import RotateAndAdd
+from bigram_models.stacked import StepWindows
+
+if TYPE_CHECKING:
+    from bigram_models.attention import AttentionBigram
+
+
+class FusedAttention(MixedAttention):
+    """Computes the steps of `MixedAttention` in fewer passes over memory, in float32."""
+
+    def __init__(
+        self, members: Sequence[AttentionBigram], encodings: Sequence[RotateAndAdd]
+    ) -> None:
+        """Stack models for which `is_possible` holds."""
+        super().__init__(members, encodings)
+        self._turn_MTD22 = torch.view_as_real(self._encode.turn_M1TD2[:, 0]).contiguous()
+        self._table_MTD = self._encode.table_M1TD[:, 0].contiguous()
+
+    @staticmethod
+    def is_possible(member: AttentionBigram) -> bool:
+        """Return whether the kernels can train models of this shape where the member is."""
+        embed_VD = member.embed_VD
+        is_supported = supports(len(embed_VD), member.context_size, embed_VD.shape[1])
+        return is_supported and embed_VD.dtype == torch.float32 and usable(embed_VD.device)
+
+    def _read(self, windows: StepWindows) -> tuple[Tensor, Tensor]:
+        """Return x (M, B, T, D), and rows with 1 at the input tokens (M, N, V)."""
+        _, M, B = windows.starts.shape
+        x_MBTD = self.values_MP.new_empty(M, B, windows.block_size, self._D)
+        onehot_MNV = self.values_MP.new_empty(M, B * windows.block_size, self._V)
+        embed_windows(
+            self.values_MP, 0, windows.tokens, windows.starts, windows.row,
+            self._turn_MTD22, self._table_MTD, x_MBTD, onehot_MNV,
+        )  # fmt: skip
+        return x_MBTD, onehot_MNV
+
+    def _mixing(self, x_BTD: Tensor) -> Tensor:
+        score_BTS = torch.bmm(x_BTD, x_BTD.mT)
+        causal_softmax_(score_BTS, self._scale)
+        return score_BTS
+
+    def _d_scores(self, mixing_BTS: Tensor, d_mixing_BTS: Tensor) -> Tensor:
+        softmax_backward_(mixing_BTS, d_mixing_BTS, 1.0)
+        return d_mixing_BTS
+
+    def _cross_entropy(
+        self, logits_MNV: Tensor, windows: StepWindows, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        M, N, _ = logits_MNV.shape
+        loss_MN = logits_MNV.new_empty(M, N)
+        cross_entropy_(
+            logits_MNV, self.parameters["head.bias"], windows.tokens, windows.starts, windows.row,
+            windows.block_size, 1 / N, loss_MN,
+        )  # fmt: skip
+        return loss_MN.mean(1), logits_MNV
+
+    def _to_embeddings(self, d_x_MBTD: Tensor, tokens: Tensor, out_MVD: Tensor) -> None:
+        rotate_back_(d_x_MBTD, self._turn_MTD22)
+        torch.bmm(tokens.mT, d_x_MBTD.flatten(1, 2), out=out_MVD)

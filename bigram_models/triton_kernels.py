@@ -1,0 +1,135 @@
+"""The code of `bigram_models.kernels`, in Triton's language, which documents what they compute.
+
+A kernel is run by many programs at once; each has a block of rows. Sizes of blocks, in capitals
+and of several letters, are powers of two; what is beyond the tensors is masked. Nothing but these
+is compiled anew for other numbers, except widths D, so that rows are known to be aligned.
+
+Shapes: M members, B batch, T time, N = B * T, D width, V vocabulary, P values of a member.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def window_tokens(tokens, starts, row, m, n, is_row, M, B, T, ahead):
+    """Return the token of each place n of member m's windows in this row of starts, or later."""
+    first = tl.load(starts + (tl.load(row) * M + m) * B + n // T, mask=is_row, other=0)
+    return tl.load(tokens + first + n % T + ahead, mask=is_row, other=0)
+
+
+@triton.jit
+def turned(x, turn, sign, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Return pairs of channels times unit complex numbers, or their conjugates for sign -1."""
+    a, b = tl.split(tl.reshape(x, (ROWS, WIDTH // 2, 2)))
+    cos, sin = tl.split(tl.reshape(turn, (ROWS, WIDTH // 2, 2)))
+    sin *= sign
+    return tl.reshape(tl.join(a * cos - b * sin, a * sin + b * cos), (ROWS, WIDTH))
+
+
+@triton.jit(do_not_specialize=["offset", "P", "M", "B", "T", "V"])
+def embed_windows(
+    values, tokens, starts, row, turn, table, x_out, onehot_out,
+    offset, P, M, B, T, V, D,
+    HAS_ONEHOT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, VOCABULARY: tl.constexpr,
+):  # fmt: skip
+    m = tl.program_id(1).to(tl.int64)
+    n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    is_row = n < B * T
+    token = window_tokens(tokens, starts, row, m, n, is_row, M, B, T, 0)
+    d = tl.arange(0, WIDTH)[None, :]
+    inside = is_row[:, None] & (d < D)
+    x = tl.load(values + m * P + offset + token[:, None] * D + d, mask=inside, other=0.0)
+    place = (m * T + n % T)[:, None] * D + d
+    turn = tl.load(turn + place, mask=inside, other=0.0)
+    x = turned(x, turn, 1.0, ROWS, WIDTH) + tl.load(table + place, mask=inside, other=0.0)
+    to = m * B * T + n
+    tl.store(x_out + to[:, None] * D + d, x, mask=inside)
+    if HAS_ONEHOT:
+        v = tl.arange(0, VOCABULARY)[None, :]
+        is_token = (v == token[:, None]).to(tl.float32)
+        tl.store(onehot_out + to[:, None] * V + v, is_token, mask=is_row[:, None] & (v < V))
+
+
+@triton.jit(do_not_specialize=["M", "B", "T"])
+def rotate_back(x, turn, M, B, T, D, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    d = tl.arange(0, WIDTH)[None, :]
+    inside = (n < M * B * T)[:, None] & (d < D)
+    place = (n // (B * T) * T + n % T)[:, None] * D + d
+    at = n[:, None] * D + d
+    turn = tl.load(turn + place, mask=inside, other=0.0)
+    back = turned(tl.load(x + at, mask=inside, other=0.0), turn, -1.0, ROWS, WIDTH)
+    tl.store(x + at, back, mask=inside)
+
+
+@triton.jit(do_not_specialize=["rows", "T"])
+def causal_softmax(score, scale, rows, T, ROWS: tl.constexpr, KEYS: tl.constexpr):
+    n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    key = tl.arange(0, KEYS)[None, :]
+    is_row = (n < rows)[:, None]
+    is_past = key <= (n % T)[:, None]
+    at = score + n[:, None] * T + key
+    z = tl.where(is_past, tl.load(at, mask=is_row & is_past, other=0.0) * scale, -float("inf"))
+    e = tl.exp(z - tl.max(z, 1)[:, None])
+    tl.store(at, e / tl.sum(e, 1)[:, None], mask=is_row & (key < T))
+
+
+@triton.jit(do_not_specialize=["matrices", "T"])
+def softmax_backward(
+    weight, d_weight, scale, matrices, T, MATRICES: tl.constexpr, KEYS: tl.constexpr
+):
+    matrix = (tl.program_id(0).to(tl.int64) * MATRICES + tl.arange(0, MATRICES))[:, None, None]
+    query, key = tl.arange(0, KEYS)[None, :, None], tl.arange(0, KEYS)[None, None, :]
+    inside = (matrix < matrices) & (query < T) & (key < T)
+    at = (matrix * T + query) * T + key
+    w = tl.load(weight + at, mask=inside & (key <= query), other=0.0)
+    dw = tl.load(d_weight + at, mask=inside & (key <= query), other=0.0)
+    d_score = w * (dw - tl.expand_dims(tl.sum(w * dw, 2), 2)) * scale
+    tl.store(d_weight + at, d_score + tl.permute(d_score, (0, 2, 1)), mask=inside)
+
+
+@triton.jit(
+    do_not_specialize=["bias_stride", "M", "B", "T", "V"], do_not_specialize_on_alignment=["bias"]
+)
+def cross_entropy(
+    logits, bias, tokens, starts, row, loss,
+    scale, bias_stride, M, B, T, V,
+    ROWS: tl.constexpr, VOCABULARY: tl.constexpr,
+):  # fmt: skip
+    m = tl.program_id(1).to(tl.int64)
+    n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    is_row = n < B * T
+    target = window_tokens(tokens, starts, row, m, n, is_row, M, B, T, 1)
+    v = tl.arange(0, VOCABULARY)[None, :]
+    inside = is_row[:, None] & (v < V)
+    at = logits + (m * B * T + n)[:, None] * V + v
+    z = tl.load(at, mask=inside, other=0.0)
+    z += tl.load(bias + m * bias_stride + v, mask=v < V, other=0.0)
+    z = tl.where(v < V, z, -float("inf"))
+    top = tl.max(z, 1)
+    e = tl.exp(z - top[:, None])
+    total = tl.sum(e, 1)
+    is_target = v == target[:, None]
+    tl.store(at, (e / total[:, None] - is_target.to(tl.float32)) * scale, mask=inside)
+    nats = tl.log(total) + top - tl.sum(tl.where(is_target, z, 0.0), 1)
+    tl.store(loss + m * B * T + n, nats, mask=is_row)
+
+
+@triton.jit(do_not_specialize=["M"])
+def adamw(
+    values, gradient, average, square, scalars, row, beta1, beta2, P, M, VALUES: tl.constexpr
+):
+    m = tl.program_id(1).to(tl.int64)
+    p = tl.program_id(0) * VALUES + tl.arange(0, VALUES)
+    at, inside = m * P + p, p < P
+    scalars += tl.load(row) * 3 * M + m
+    g = tl.load(gradient + at, mask=inside)
+    mean = tl.load(average + at, mask=inside)
+    mean += (g - mean) * (1 - beta1)
+    mean_square = tl.load(square + at, mask=inside) * beta2 + g * g * (1 - beta2)
+    step = mean / (tl.sqrt(mean_square) * tl.load(scalars) + tl.load(scalars + M))
+    kept = tl.load(values + at, mask=inside) * tl.load(scalars + 2 * M)
+    tl.store(values + at, kept - step, mask=inside)
+    tl.store(average + at, mean, mask=inside)
+    tl.store(square + at, mean_square, mask=inside)

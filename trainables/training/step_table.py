@@ -1,0 +1,87 @@
+"""What the steps of a stack read, and the losses that they leave. Nothing here moves in memory.
+
+Shapes: S steps, M members, B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trainables.config import TrainingConfig, TrialConfig
+from trainables.data.batches import batch_starts
+from trainables.training.adamw import adamw_scalars
+
+STEPS = 512  # between two fillings, at most
+CELLS = 1 << 23  # starts in the table, at most
+
+
+class StepTable:
+    """Inputs of a stack's next steps, a row for each: they are drawn and computed together.
+
+    A step reads and writes the row whose number ``row_1`` has, and adds one to it: so all steps are
+    the same sequence of operations, which a GPU can repeat.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[TrialConfig],
+        windows: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Make an empty table.
+
+        Args:
+            trials: of the members, equal in batch size.
+            windows: of the training split.
+            device: of the stack.
+            dtype: of the values that are trained.
+        """
+        self._trials, self._windows = trials, windows
+        members, batch_size = len(trials), trials[0].training.batch_size
+        self.rows = max(1, min(STEPS, CELLS // (members * batch_size)))
+        self.row_1 = torch.zeros(1, dtype=torch.int64, device=device)
+        self.starts_SMB = torch.zeros(
+            self.rows, members, batch_size, dtype=torch.int64, device=device
+        )
+        self.scalars_S3M = torch.zeros(self.rows, 3, members, dtype=dtype, device=device)
+        self.losses_SM = torch.zeros(self.rows, members, dtype=dtype, device=device)
+        self._rates: dict[TrainingConfig, npt.NDArray[np.float64]] = {}
+
+    def fill(self, first_steps: Sequence[int], rows: int) -> None:
+        """Fill the first rows for the next steps of each member.
+
+        Args:
+            first_steps: updates of each member so far.
+            rows: how many, at most ``self.rows``.
+        """
+        self.row_1.zero_()
+        for i, (trial, first) in enumerate(zip(self._trials, first_steps, strict=True)):
+            training = trial.training
+            starts_SB = batch_starts(trial.seed, first, rows, training.batch_size, self._windows)
+            scalars_S3 = adamw_scalars(self._rates_of(training)[first : first + rows], first)
+            self.starts_SMB[:rows, i] = starts_SB.to(self.starts_SMB.device)
+            self.scalars_S3M[:rows, :, i] = torch.from_numpy(scalars_S3).to(self.scalars_S3M)
+
+    def _rates_of(self, training: TrainingConfig) -> npt.NDArray[np.float64]:
+        """Return the learning rates of all steps of a training."""
+        if training not in self._rates:
+            rates = map(training.learning_rate_at, range(training.max_steps))
+            self._rates[training] = np.fromiter(rates, np.float64, training.max_steps)
+        return self._rates[training]
+
+    def first_bad(self, rows: int) -> dict[int, tuple[int, float]]:
+        """Return the members with a loss that is not finite: its row, and the loss itself.
+
+        Args:
+            rows: that the steps since `fill` have written. This waits for the device.
+        """
+        losses_SM = self.losses_SM[:rows].cpu()
+        bad_SM = ~losses_SM.isfinite()
+        members = bad_SM.any(0).nonzero().flatten().tolist()
+        rows_M = bad_SM.int().argmax(0).tolist()
+        return {i: (rows_M[i], float(losses_SM[rows_M[i], i])) for i in members}

@@ -150,8 +150,8 @@ def sweeps(options: BenchmarkOptions, deadline: float) -> Iterator[dict[str, obj
     for seeds, make_row in makers.items():
         try:
             yield {"seeds": seeds, **make_row(max(1.0, deadline - time.perf_counter()))}
-        except TimeoutError as error:
-            yield {"seeds": seeds, "trials": str(error)}
+        except (RuntimeError, TimeoutError) as error:
+            yield {"seeds": seeds, "trials": " ".join(str(error).split())}
 
 
 def measured_row(options: BenchmarkOptions, seeds: int, within_s: float) -> dict[str, object]:
@@ -192,7 +192,7 @@ def whole(pack: PackTimes, steps: int) -> dict[str, float]:
         pack: of which the first interval has all that is done once, at the start.
         steps: of each interval.
     """
-    first, last = pack.intervals
+    first, last = pack.intervals[0], pack.intervals[-1]
     times = {
         part: (EVALUATIONS - 1) * first[part] + last[part]
         if part in ONCE_AN_INTERVAL

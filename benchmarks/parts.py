@@ -20,7 +20,7 @@ PARTS = (SET_UP, STEPS, EVALUATION, CHECKPOINTS, ARTIFACTS, SAMPLES, OTHER)
 FUNCTIONS = (  # with the modules that call them
     (durable, "save_checkpoint", CHECKPOINTS),
     (durable, "write_artifacts", ARTIFACTS),
-    (artifacts, "sample_text", SAMPLES),
+    (artifacts, "sample_texts", SAMPLES),
     (Stack, "__init__", SET_UP),
 )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from sweeps.planning.earlier import EarlierTimings, StepTiming
 from sweeps.planning.forecast import SearchForecast
 from sweeps.planning.probing import Probe, Probes, probe_all, shape
-from trainables.config import TrainingConfig, TrialConfig
+from trainables.config import EvaluatingTrain, TrainingConfig, TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.training.loop import Splits
 
@@ -203,24 +204,43 @@ def _cost(
     training: TrainingConfig, splits: Splits, probe: Probe, timing: StepTiming | None, factor: float
 ) -> TrialCost:
     """Return the cost of a trial, from `timing` if there is one."""
-    step_s, evaluation_s = factor * probe.step_s, factor * probe.token_s * _tokens(training, splits)
-    if timing:
-        step_s, evaluation_s = timing.step_s, timing.evaluation_s
-    else:
-        evaluation_s += EVALUATION_OVERHEAD_S
-    evaluations = 1
-    if probe.step_s:
-        evaluations = math.ceil(training.max_steps / training.eval_every)
-        evaluations += training.evaluation == "published"  # evaluates before the first step
+    step_s = timing.step_s if timing else factor * probe.step_s
+    parts = _parts(training) if probe.step_s else Counter[EvaluatingTrain](["exact"])
+
+    def evaluation_s(part: EvaluatingTrain) -> float:
+        if timing:
+            return _remembered_s(timing, part, lambda part: _tokens(training, splits, part))
+        return EVALUATION_OVERHEAD_S + factor * probe.token_s * _tokens(training, splits, part)
+
+    evaluations_s = sum(count * evaluation_s(part) for part, count in parts.items())
     return TrialCost(
-        seconds=TRIAL_OVERHEAD_S + step_s * training.max_steps + evaluation_s * evaluations,
+        seconds=TRIAL_OVERHEAD_S + step_s * training.max_steps + evaluations_s,
         memory_bytes=int(probe.memory_bytes),
         disk_bytes=TRIAL_DISK_BYTES + int(WEIGHTS_ON_DISK * probe.weights_bytes),
     )
 
 
-def _tokens(training: TrainingConfig, splits: Splits) -> int:
-    """Return the number of tokens that an evaluation reads."""
+def _parts(training: TrainingConfig) -> Counter[EvaluatingTrain]:
+    """Return how often each part of the training split is evaluated while a trial takes steps."""
+    before_last = math.ceil(training.max_steps / training.eval_every) - 1
+    before_last += training.evaluation == "published"  # evaluates before the first step
+    return Counter({training.train_part: before_last}) + Counter[EvaluatingTrain](["exact"])
+
+
+def _remembered_s(
+    timing: StepTiming, part: EvaluatingTrain, tokens: Callable[[EvaluatingTrain], int]
+) -> float:
+    """Return the seconds of an evaluation; of an unknown part by the tokens of a known one."""
+    if part in timing.evaluation_s:
+        return timing.evaluation_s[part]
+    known, seconds = next(iter(timing.evaluation_s.items()))
+    reading_s = max(0.0, seconds - EVALUATION_OVERHEAD_S)
+    return EVALUATION_OVERHEAD_S + reading_s * tokens(part) / tokens(known)
+
+
+def _tokens(training: TrainingConfig, splits: Splits, part: EvaluatingTrain = "exact") -> int:
+    """Return the number of tokens that an evaluation reads, with a part of the training split."""
     if training.evaluation == "exact":
-        return len(splits.train) + len(splits.validation)
+        train_N = splits.train_part(part)
+        return len(splits.validation) + (0 if train_N is None else len(train_N))
     return 2 * training.eval_batches * training.batch_size * training.block_size

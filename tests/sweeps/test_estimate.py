@@ -28,7 +28,8 @@ MakeTrial = Callable[..., TrialConfig]
 
 CPU = torch.device("cpu")
 CORPUS = tokenise("verse", "to be or not to be\n" * 50)
-TOKENS = len(CORPUS.train) + len(CORPUS.validation)
+TOKENS = len(CORPUS.train) + len(CORPUS.validation)  # of the last evaluation
+SLICE = 2 * len(CORPUS.validation)  # of the others
 
 
 class Remembered(EarlierTimings):
@@ -55,10 +56,10 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return widths
 
 
-def expected_s(steps: int, step_s: float, evaluations: int, evaluation_s: float) -> float:
-    """Of a trial whose shape was timed."""
-    evaluation_s = IN_A_SWEEP * evaluation_s + EVALUATION_OVERHEAD_S
-    return TRIAL_OVERHEAD_S + IN_A_SWEEP * steps * step_s + evaluations * evaluation_s
+def expected_s(steps: int, step_s: float, *evaluations_s: float) -> float:
+    """Of a trial whose shape was timed, with the times of its evaluations."""
+    evaluating_s = IN_A_SWEEP * sum(evaluations_s) + EVALUATION_OVERHEAD_S * len(evaluations_s)
+    return TRIAL_OVERHEAD_S + IN_A_SWEEP * steps * step_s + evaluating_s
 
 
 def test_each_shape_is_timed_once_whatever_else_differs(
@@ -75,30 +76,40 @@ def test_each_shape_is_timed_once_whatever_else_differs(
     assert sorted(probed) == [8, 16]
     for trial in trials:
         width, steps = trial.flat["n_embd"], trial.training.max_steps
-        evaluations = -(-steps // trial.training.eval_every)
-        expected = expected_s(steps, width, evaluations, width / 8 * TOKENS)
+        before_last = -(-steps // trial.training.eval_every) - 1
+        tokens = [SLICE] * before_last + [TOKENS]
+        expected = expected_s(steps, width, *(width / 8 * number for number in tokens))
         assert cost.of(trial.key) == pytest.approx(expected)
     assert cost.basis == "from timed steps"
+
+
+def test_evaluations_cost_what_they_read_of_the_training_split(
+    probed: list[int], make_trial: MakeTrial
+) -> None:
+    for part, tokens in (("exact", TOKENS), ("slice", SLICE), ("end", len(CORPUS.validation))):
+        trial = make_trial("factorized", n_embd=8, max_steps=10, eval_every=4, evaluate_train=part)
+        expected = expected_s(10, 8, tokens, tokens, TOKENS)
+        assert estimate([trial], CORPUS).of(trial.key) == pytest.approx(expected), part
 
 
 def test_a_random_evaluation_costs_by_its_batches(probed: list[int], make_trial: MakeTrial) -> None:
     sampled = {"evaluation": "sampled", "eval_batches": 3, "batch_size": 2, "block_size": 4}
     trial = make_trial("factorized", n_embd=8, max_steps=10, **sampled)
     seconds = estimate([trial], CORPUS).of(trial.key)
-    assert seconds == pytest.approx(expected_s(10, 8, 1, 8 / 8 * 2 * 3 * 2 * 4))
+    assert seconds == pytest.approx(expected_s(10, 8, 8 / 8 * 2 * 3 * 2 * 4))
     assert probed == [8]
     published = make_trial(
         "factorized", n_embd=8, max_steps=10, **sampled | {"evaluation": "published"}
     )
     seconds = estimate([published], CORPUS).of(published.key)
-    assert seconds == pytest.approx(expected_s(10, 8, 2, 8 / 8 * 2 * 3 * 2 * 4))
+    assert seconds == pytest.approx(expected_s(10, 8, *[8 / 8 * 2 * 3 * 2 * 4] * 2))
 
 
 def test_what_earlier_trials_took_counts_and_corrects_the_other_shapes(
     probed: list[int], make_trial: MakeTrial
 ) -> None:
     trials = [make_trial("factorized", n_embd=width, max_steps=10) for width in (8, 16)]
-    earlier = Remembered(8, StepTiming(step_s=8 * 3, evaluation_s=7))
+    earlier = Remembered(8, StepTiming(step_s=8 * 3, evaluation_s={"exact": 7}))
     cost = estimate(trials, CORPUS, earlier=earlier)
     assert cost.of(trials[0].key) == pytest.approx(TRIAL_OVERHEAD_S + 10 * 8 * 3 + 7)
     assert cost.of(trials[1].key) == pytest.approx(
@@ -110,6 +121,21 @@ def test_what_earlier_trials_took_counts_and_corrects_the_other_shapes(
     )
 
 
+def test_evaluations_of_another_part_cost_by_their_tokens(
+    probed: list[int], make_trial: MakeTrial
+) -> None:
+    trial = make_trial("factorized", n_embd=8, max_steps=10, eval_every=4)
+    known = Remembered(8, StepTiming(1, {"slice": 2, "exact": 7}))
+    assert estimate([trial], CORPUS, earlier=known).of(trial.key) == pytest.approx(
+        TRIAL_OVERHEAD_S + 10 + 2 * 2 + 7
+    )
+    exact_alone = Remembered(8, StepTiming(1, {"exact": 7}))
+    slice_s = EVALUATION_OVERHEAD_S + (7 - EVALUATION_OVERHEAD_S) * SLICE / TOKENS
+    assert estimate([trial], CORPUS, earlier=exact_alone).of(trial.key) == pytest.approx(
+        TRIAL_OVERHEAD_S + 10 + 2 * slice_s + 7
+    )
+
+
 def test_the_range_is_wider_on_a_busy_machine_and_narrower_where_trials_are_known(
     probed: list[int], make_trial: MakeTrial
 ) -> None:
@@ -118,7 +144,7 @@ def test_the_range_is_wider_on_a_busy_machine_and_narrower_where_trials_are_know
     assert cost.busy == pytest.approx(1.5)
     work_s = cost.seconds(1) - STARTUP_S
     assert cost.range_s(1) == pytest.approx((STARTUP_S + 0.8 * work_s, STARTUP_S + 1.8 * work_s))
-    cost = estimate([trial], CORPUS, earlier=Remembered(8, StepTiming(8, 1)))
+    cost = estimate([trial], CORPUS, earlier=Remembered(8, StepTiming(8, {"exact": 1})))
     work_s = cost.seconds(1) - STARTUP_S
     assert cost.range_s(1)[0] == pytest.approx(STARTUP_S + 0.9 * work_s)
 
@@ -127,7 +153,7 @@ def test_what_a_search_stops_early_is_expected_and_its_winners_are_trained_to_th
     probed: list[int], make_trial: MakeTrial
 ) -> None:
     example = make_trial("factorized", n_embd=8, max_steps=10)
-    whole_s = expected_s(10, 8, 1, 8 / 8 * TOKENS)
+    whole_s = expected_s(10, 8, 8 / 8 * TOKENS)
     cost = estimate([], CORPUS, SearchForecast((example,), suggested=6, confirming=2, share=0.5))
     assert cost.work_s == pytest.approx((6 * 0.5 + 2) * whole_s)
     assert cost.most_s == pytest.approx(8 * whole_s)
@@ -139,7 +165,7 @@ def test_what_a_sampler_prefers_costs_what_the_longer_half_of_the_configurations
     probed: list[int], make_trial: MakeTrial
 ) -> None:
     examples = tuple(make_trial("factorized", n_embd=width, max_steps=10) for width in (8, 16, 24))
-    short_s, middle_s, long_s = (expected_s(10, w, 1, w / 8 * TOKENS) for w in (8, 16, 24))
+    short_s, middle_s, long_s = (expected_s(10, w, w / 8 * TOKENS) for w in (8, 16, 24))
     mean_s, preferred_s = (short_s + middle_s + long_s) / 3, (middle_s + long_s) / 2
     cost = estimate([], CORPUS, SearchForecast(examples, suggested=4, confirming=1, learnt=0.25))
     assert cost.work_s == pytest.approx(4 * (0.75 * mean_s + 0.25 * preferred_s) + preferred_s)
@@ -191,6 +217,37 @@ def test_shapes_that_are_not_timed_are_predicted_by_their_work(
     for each in found.predicted:
         assert found.by_shape[each].step_s == pytest.approx(probe(shapes[each]).step_s, rel=0.05)
         assert found.by_shape[each].token_s == pytest.approx(probe(shapes[each]).token_s, rel=0.05)
+
+
+def test_tables_and_other_models_are_predicted_apart(
+    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousandth of their work is the evaluation of tables."""
+
+    def probe(trial: TrialConfig, *_: object) -> Probe:
+        work = sweeps.planning.probing._count(trial, CORPUS.vocab_size)
+        step_s = float(work @ (3e-6, 2e-9, 1e-9))
+        part = 1e-3 if trial.model.variant == "factorized" else 1.0
+        return Probe(step_s, part * step_s / trial.training.batch_size / 8, 100, 8, step_s)
+
+    trials = [
+        make_trial(variant, n_embd=width, batch_size=batch)
+        for variant in ("attention", "factorized")
+        for width in (8, 16, 32, 64)
+        for batch in (4, 8, 16)
+    ]
+    shapes = {shape(trial): trial for trial in trials}
+    monkeypatch.setattr(sweeps.planning.probing, "probe", probe)
+    clock = iter(range(1000))
+    monkeypatch.setattr(sweeps.planning.probing.time, "perf_counter", lambda: next(clock) / 2)
+    monkeypatch.setattr(sweeps.planning.probing, "PROBING_S", 5)
+    monkeypatch.setattr(sweeps.planning.probing, "COUNTING_S", 100)
+    found = probe_all(shapes, CORPUS.vocab_size, Splits.of(CORPUS, CPU))
+    predicted = {shapes[name].model.variant for name in found.predicted}
+    assert predicted == {"attention", "factorized"}
+    for name in found.predicted:
+        expected = probe(shapes[name]).token_s
+        assert found.by_shape[name].token_s == pytest.approx(expected, rel=0.05), name
 
 
 def test_without_time_to_count_the_others_cost_what_the_timed_ones_do_on_average(

@@ -36,14 +36,14 @@ class TableModel(LanguageModel):
 def has_table(model: LanguageModel) -> TypeGuard[TableModel]:
     """Return whether `TableModel.table` holds all logits of a model.
 
-    It does not for a subclass of a table model that has another ``forward`` and no other table.
+    It need not for a subclass that has changed ``forward`` without ``table``, or the other way.
     """
-    for parent in type(model).__mro__:
-        if "table" in vars(parent):
-            return isinstance(model, TableModel)
-        if "forward" in vars(parent):
-            return False
-    return False
+    return isinstance(model, TableModel) and _owner(model, "forward") is _owner(model, "table")
+
+
+def _owner(model: LanguageModel, method: str) -> type:
+    """Return the class that defines a method of a model."""
+    return next(owner for owner in type(model).__mro__ if method in vars(owner))
 
 
 def table_loss(model: TableModel, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:

@@ -23,12 +23,19 @@ RESULT_VERSION = 3  # bumped when a change of the code alters the losses of a co
 # published: random batches from the stream of the training batches and the initial values, before
 # the steps 0, eval_every, ... and the last; so seed 1337 draws the random numbers of the study.
 Evaluating = Literal["exact", "sampled", "published"]
+# The part of the training split that an exact evaluation reads before the last step; after it, all.
+# slice: its first tokens, as many as the validation split has. exact: all. end: none.
+EvaluatingTrain = Literal["slice", "exact", "end"]
 Schedule = Literal["constant", "cosine"]
 MOST_EVALUATIONS = 1_000_000  # of a trial: each is stored, and sent to MLflow
 
 
 class TrainingConfig(Frozen):
-    """Everything about optimisation and evaluation that decides a result, and nothing else."""
+    """Everything about optimisation and evaluation that decides a result.
+
+    ``evaluate_train`` alone decides none: with each of its values a trial has the same weights,
+    validation losses, last training loss, and key.
+    """
 
     block_size: Count = 8  # tokens T of a training sequence, and the longest context
     batch_size: Count = 64  # sequences per step
@@ -39,6 +46,7 @@ class TrainingConfig(Frozen):
     max_steps: Count = 5_000  # optimizer updates
     eval_every: Count = 500  # steps; the last step is always evaluated
     evaluation: Evaluating = "exact"
+    evaluate_train: EvaluatingTrain = "slice"  # if evaluation is exact
     eval_batches: Count = 200  # random batches per split, unless evaluation is exact
 
     @model_validator(mode="after")
@@ -73,7 +81,8 @@ class TrainingConfig(Frozen):
 
         Settings that were added later are left out at their defaults: older keys stay valid.
         """
-        idle = {"eval_batches"} if self.evaluation == "exact" else set()
+        idle = {"evaluate_train"}
+        idle |= {"eval_batches"} if self.evaluation == "exact" else set()
         later = {"schedule": "constant", "warmup_steps": 0, "precision": "float32"}
         idle |= {name for name, value in later.items() if getattr(self, name) == value}
         if fitted:
@@ -100,7 +109,10 @@ class TrialConfig:
 
     @cached_property
     def key(self) -> str:
-        """16 hexadecimal digits that identify the result: equal keys have equal losses."""
+        """16 hexadecimal digits that identify the result: equal keys have equal losses.
+
+        Only training losses before the last step may differ, by ``evaluate_train``.
+        """
         deciding = {
             "result_version": RESULT_VERSION,
             "variant": self.model.variant,
@@ -115,11 +127,14 @@ class TrialConfig:
 
     @cached_property
     def flat(self) -> dict[str, object]:
-        """All settings by their short names, as in MLflow's params and in tables."""
+        """Settings by their short names, as in MLflow's params and in tables.
+
+        ``evaluate_train`` is not among them: trials that differ in it alone are the same.
+        """
         return {
             "variant": self.model.variant,
             **self.model.values,
-            **self.training.model_dump(),
+            **self.training.model_dump(exclude={"evaluate_train"}),
             "seed": self.seed,
             "corpus": self.corpus,
         }

@@ -204,7 +204,8 @@ def gpu_seconds(trial: TrialConfig, members: int, memory: GpuMemory, splits: Spl
         known = MemberMemory(0, 0, 0, 0, training.block_size)
     is_fitted = issubclass(trial.model.model_class, FittedModel)
     steps, evaluations = (0, 1) if is_fitted else (training.last_step, _evaluations(training))
-    return pack_s(known, members, steps, evaluations, _tokens(training, splits))
+    tokens = _evaluated_tokens(training, splits, evaluations)
+    return pack_s(known, members, steps, evaluations, tokens)
 
 
 @dataclass(frozen=True)
@@ -252,14 +253,15 @@ def _cost(
     training: TrainingConfig, splits: Splits, probe: Probe, timing: StepTiming | None, factor: float
 ) -> TrialCost:
     """Return the cost of a trial, from `timing` if there is one."""
-    step_s, evaluation_s = factor * probe.step_s, factor * probe.token_s * _tokens(training, splits)
-    if timing:
-        step_s, evaluation_s = timing.step_s, timing.evaluation_s
-    else:
-        evaluation_s += EVALUATION_OVERHEAD_S
     evaluations = _evaluations(training) if probe.step_s else 1
+    if timing:
+        step_s, evaluations_s = timing.step_s, evaluations * timing.evaluation_s
+    else:
+        tokens = _evaluated_tokens(training, splits, evaluations)
+        step_s = factor * probe.step_s
+        evaluations_s = factor * probe.token_s * tokens + evaluations * EVALUATION_OVERHEAD_S
     return TrialCost(
-        seconds=TRIAL_OVERHEAD_S + step_s * training.max_steps + evaluation_s * evaluations,
+        seconds=TRIAL_OVERHEAD_S + step_s * training.max_steps + evaluations_s,
         memory_bytes=int(probe.memory_bytes),
         disk_bytes=_disk_bytes(probe.weights_bytes),
     )
@@ -276,8 +278,13 @@ def _disk_bytes(weights_bytes: float) -> int:
     return TRIAL_DISK_BYTES + int(WEIGHTS_ON_DISK * weights_bytes)
 
 
-def _tokens(training: TrainingConfig, splits: Splits) -> int:
-    """Return the number of tokens that an evaluation reads."""
-    if training.evaluation == "exact":
-        return len(splits.train) + len(splits.validation)
-    return 2 * training.eval_batches * training.batch_size * training.block_size
+def _evaluated_tokens(training: TrainingConfig, splits: Splits, evaluations: int) -> int:
+    """Return the number of tokens that all evaluations of a trial read."""
+    if training.evaluation != "exact":
+        tokens = 2 * training.eval_batches * training.batch_size * training.block_size
+        return evaluations * tokens
+    part = splits.train_part(training, is_last=False)
+    part_tokens = 0 if part is None else len(part)
+    return (
+        len(splits.train) + (evaluations - 1) * part_tokens + evaluations * len(splits.validation)
+    )

@@ -49,9 +49,10 @@ class StoredRun:
 def metrics_of(evaluation: EvaluationValues) -> dict[str, float]:
     """Return the metrics of an evaluation by their names in MLflow.
 
-    Evaluations of an earlier version have no resource usage.
+    Evaluations of an earlier version have no resource usage, and some have no training loss.
     """
-    losses = {name: evaluation[source] for name, source in SOURCES.items()}
+    values = {name: evaluation.get(source) for name, source in SOURCES.items()}
+    losses = {name: value for name, value in values.items() if value is not None}
     usage = evaluation.get("usage", {})
     return losses | {USAGE.format(name): value for name, value in usage.items()}
 

@@ -59,10 +59,10 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return widths
 
 
-def expected_s(steps: int, step_s: float, evaluations: int, evaluation_s: float) -> float:
+def expected_s(steps: int, step_s: float, evaluations: int, evaluated_s: float) -> float:
     """Of a trial whose shape was timed."""
-    evaluation_s = IN_A_SWEEP * evaluation_s + EVALUATION_OVERHEAD_S
-    return TRIAL_OVERHEAD_S + IN_A_SWEEP * steps * step_s + evaluations * evaluation_s
+    work_s = IN_A_SWEEP * (steps * step_s + evaluated_s)
+    return TRIAL_OVERHEAD_S + work_s + evaluations * EVALUATION_OVERHEAD_S
 
 
 def test_each_shape_is_timed_once_whatever_else_differs(
@@ -80,9 +80,23 @@ def test_each_shape_is_timed_once_whatever_else_differs(
     for trial in trials:
         width, steps = trial.flat["n_embd"], trial.training.max_steps
         evaluations = -(-steps // trial.training.eval_every)
-        expected = expected_s(steps, width, evaluations, width / 8 * TOKENS)
+        tokens = TOKENS + (evaluations - 1) * 2 * len(CORPUS.validation)
+        expected = expected_s(steps, width, evaluations, width / 8 * tokens)
         assert cost.of(trial.key) == pytest.approx(expected)
     assert cost.basis == "from timed steps"
+
+
+@pytest.mark.parametrize(
+    ("part", "tokens"),
+    [("exact", len(CORPUS.train)), ("slice", len(CORPUS.validation)), ("end", 0)],
+)
+def test_only_the_last_evaluation_reads_all_of_the_training_split(
+    part: str, tokens: int, probed: list[int], make_trial: MakeTrial
+) -> None:
+    trial = make_trial("factorized", n_embd=8, max_steps=30, eval_every=10, evaluate_train=part)
+    read = TOKENS + 2 * (len(CORPUS.validation) + tokens)
+    seconds = estimate([trial], CORPUS).of(trial.key)
+    assert seconds == pytest.approx(expected_s(30, 8, 3, 8 / 8 * read))
 
 
 def test_a_random_evaluation_costs_by_its_batches(probed: list[int], make_trial: MakeTrial) -> None:
@@ -95,7 +109,7 @@ def test_a_random_evaluation_costs_by_its_batches(probed: list[int], make_trial:
         "factorized", n_embd=8, max_steps=10, **sampled | {"evaluation": "published"}
     )
     seconds = estimate([published], CORPUS).of(published.key)
-    assert seconds == pytest.approx(expected_s(10, 8, 2, 8 / 8 * 2 * 3 * 2 * 4))
+    assert seconds == pytest.approx(expected_s(10, 8, 2, 2 * 8 / 8 * 2 * 3 * 2 * 4))
 
 
 def test_what_earlier_trials_took_counts_and_corrects_the_other_shapes(
@@ -275,8 +289,8 @@ def test_on_a_gpu_nothing_is_timed_and_a_trial_costs_its_part_of_the_pack(
     packs = GpuPacks(KnownMemory(CORPUS), lambda _: 4)
     cost = estimate(trials, CORPUS, gpu_packs=packs)
     step_s = 1e-3 + 4 * (1e-9 * 1_000_000 + 1e-7 * 1_000)
-    evaluation_s = 0.1 + 1e-8 * 1_000 * TOKENS
-    pack_s = 3 + 600 * step_s + 4 * (0.5 + 2 * evaluation_s)
+    evaluations_s = 2 * 0.1 + 1e-8 * 1_000 * (TOKENS + 2 * len(CORPUS.validation))
+    pack_s = 3 + 600 * step_s + 4 * (0.5 + evaluations_s)
     assert cost.of_pack(trials[0].key) == pytest.approx(pack_s)
     assert cost.of(trials[0].key) == pytest.approx(pack_s / 4)
     assert cost.work_s == pytest.approx(pack_s)

@@ -142,6 +142,18 @@ def test_a_finished_state_has_its_history_and_nothing_left_to_do(
     assert_equal_states(again, state)
 
 
+def test_an_evaluation_without_a_training_loss_comes_back_as_it_was(
+    make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    trial = make_trial(max_steps=2, eval_every=1, batch_size=4, evaluate_train="end")
+    state, path = initial_state(trial, V), tmp_path / "checkpoint"
+    list(run(state, trial))
+    save_checkpoint(state, path, trial.key)
+    history = restored(trial, path).history
+    assert [each.train_loss is None for each in history] == [True, False]
+    assert history == state.history
+
+
 def test_a_state_before_its_first_step_can_be_saved(trial: TrialConfig, tmp_path: Path) -> None:
     save_checkpoint(initial_state(trial, V), tmp_path / "checkpoint", trial.key)
     state = restored(trial, tmp_path / "checkpoint")

@@ -61,6 +61,9 @@ def test_each_deciding_setting_changes_the_key(
     [
         ("attention", {}, {"corpus": "another name for the same text"}),
         ("attention", {}, {"eval_batches": 7}),
+        ("attention", {}, {"evaluate_train": "end"}),
+        ("attention", {"evaluation": "sampled"}, {"evaluate_train": "exact"}),
+        ("count", {}, {"evaluate_train": "exact"}),
         ("attention", {}, {"n_embd": 64}),  # its default, written out
         ("attention", {"learning_rate": 1}, {"learning_rate": 1.0}),
         ("count", {}, {"smoothing": 1}),
@@ -158,6 +161,7 @@ def refusal(trial: TrialConfig, part: str, settings: Any) -> str:
         ("training", {"learning_rate": True}, "training.learning_rate: "),
         ("training", {"learning_rate": 0.0}, "training.learning_rate: "),
         ("training", {"evaluation": "never"}, "training.evaluation: "),
+        ("training", {"evaluate_train": "all"}, "training.evaluate_train: "),
         ("seed", -1, "seed: "),
         ("seed", 2**64, "seed: "),
         ("seed", True, "seed: "),

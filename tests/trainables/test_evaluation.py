@@ -7,11 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from bigram_models import BigramTable
 from tests.model_cases import every_trained_model
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler, stream
 from trainables.training import evaluation
-from trainables.training.evaluation import exact_loss, next_token_loss, sampled_loss
+from trainables.training.evaluation import (
+    are_tables,
+    exact_loss,
+    next_token_loss,
+    sampled_loss,
+    table_losses,
+)
 from trainables.training.loop import Splits, initial_state, train
 
 MakeTrial = Callable[..., TrialConfig]
@@ -46,6 +53,54 @@ def test_exact_loss_is_the_mean_over_every_token(
     model = initial_state(make_trial(variant, block_size=6, **settings), V).model
     tokens = text_of(length)
     assert exact_loss(model, tokens, 6) == pytest.approx(naive_loss(model, tokens, 6), rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["bigram", "factorized"])
+@pytest.mark.parametrize("length", [2, 7, 3_000])
+def test_the_loss_of_tables_from_counts_is_that_of_the_windows(
+    variant: str, length: int, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [initial_state(make_trial(variant, seed=seed), V).model for seed in range(3)]
+    tokens = text_of(length)
+    assert are_tables(models)
+    together = table_losses(models, tokens)
+    alone = [exact_loss(model, tokens, 6) for model in models]
+    monkeypatch.setattr(evaluation, "DENSE_CELLS", V * V - 1)  # then nothing is counted
+    assert not are_tables(models[:1])
+    plain = [exact_loss(model, tokens, 6) for model in models]
+    assert together == pytest.approx(plain, abs=1e-6)
+    assert alone == pytest.approx(plain, abs=1e-6)
+    assert len({round(loss, 4) for loss in plain}) == 3
+
+
+def test_a_table_that_gives_a_token_no_chance_counts_only_the_pairs_of_the_text() -> None:
+    model = BigramTable(BigramTable.Config(), 2, 8, torch.Generator())
+    with torch.no_grad():
+        model.logits_VV.copy_(torch.tensor([[0.0, -math.inf], [0.0, 0.0]]))
+    assert exact_loss(model, torch.tensor([1, 0, 0]), 8) == pytest.approx(math.log(2) / 2)
+    assert exact_loss(model, torch.tensor([0, 1]), 8) == math.inf
+
+
+class Cubed(BigramTable):
+    """Computes other logits than the table that it inherits."""
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return super().forward(ids_BT) ** 3
+
+
+class Renamed(BigramTable):
+    """Computes what the table says."""
+
+
+def test_a_class_with_its_own_forward_is_evaluated_by_it() -> None:
+    own = [
+        kind(kind.Config(), V, 8, torch.Generator().manual_seed(1))
+        for kind in (Cubed, Renamed, BigramTable)
+    ]
+    tokens = text_of(500)
+    assert [are_tables([model]) for model in own] == [False, True, True]
+    assert not are_tables(own)
+    assert exact_loss(own[0], tokens, 8) == pytest.approx(naive_loss(own[0], tokens, 8), rel=1e-5)
 
 
 def test_next_token_loss_by_hand() -> None:

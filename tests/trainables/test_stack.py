@@ -129,6 +129,36 @@ def test_members_that_are_not_equally_far_go_on_from_where_they_are(make_trial: 
         assert_same(state, alone(trial))
 
 
+@pytest.mark.parametrize("evaluate_train", ["slice", "exact", "end"])
+@pytest.mark.parametrize("variant", ["factorized", "attention"])
+def test_the_training_loss_of_members_is_of_the_same_part_as_alone(
+    variant: str, evaluate_train: str, make_trial: MakeTrial
+) -> None:
+    settings = {"n_embd": 4, "batch_size": 4, "max_steps": 5, "eval_every": 3}
+    trials = [
+        make_trial(variant, seed=seed, evaluate_train=evaluate_train, **settings)
+        for seed in range(2)
+    ]
+    for trial, state in zip(trials, together(trials), strict=True):
+        assert_same(state, alone(trial))
+        losses = [evaluation.train_loss is not None for evaluation in state.history]
+        assert losses == [evaluate_train != "end", True]
+
+
+def test_members_that_end_and_others_are_evaluated_at_once(make_trial: MakeTrial) -> None:
+    trials = [make_trial(seed=seed, batch_size=4, max_steps=5, eval_every=3) for seed in range(2)]
+    states = [state_of(trial) for trial in trials]
+    take_steps(states[0], WindowSampler(SPLITS.train, 4, 8), 0, 1)
+    next(train(states[1], SPLITS, trials[1].training, 1))
+    stack = Stack([Member(*pair) for pair in zip(trials, states, strict=True)], SPLITS)
+    stack.advance()
+    assert [(state.step, len(state.history)) for state in states] == [(3, 1), (5, 2)]
+    while stack.members:
+        stack.advance()
+    for trial, state in zip(trials, states, strict=True):
+        assert_same(state, alone(trial))
+
+
 def test_a_member_that_diverges_drops_out_and_the_others_go_on(make_trial: MakeTrial) -> None:
     settings = {"batch_size": 4, "max_steps": 6, "eval_every": 3}
     trials = [make_trial(seed=seed, **settings) for seed in range(3)]

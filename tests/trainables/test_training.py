@@ -179,17 +179,54 @@ def test_evaluations_come_every_few_steps_and_at_the_end(
     assert state.finished(trial.training)
 
 
-def test_an_evaluation_tells_the_state_as_it_stands(make_trial: MakeTrial) -> None:
-    trial = make_trial("attention", n_embd=4, max_steps=12, eval_every=3, batch_size=2)
+@pytest.mark.parametrize(("evaluate_train", "part"), [("slice", 60), ("exact", 400), ("end", None)])
+@pytest.mark.parametrize("variant", ["bigram", "attention"])
+def test_an_evaluation_tells_the_state_as_it_stands(
+    variant: str, evaluate_train: str, part: int | None, make_trial: MakeTrial
+) -> None:
+    trial = make_trial(
+        variant, max_steps=12, eval_every=3, batch_size=2, evaluate_train=evaluate_train
+    )
     state, evaluations = begin(trial)
     best = math.inf
     for each in evaluations:
-        assert each.train_loss == exact_loss(state.model, SPLITS.train, 8)
+        part = 400 if each.step == 12 else part
+        expected = part and exact_loss(state.model, SPLITS.train[:part], 8)
+        assert each.train_loss == expected
         assert each.val_loss == exact_loss(state.model, SPLITS.validation, 8)
         best = min(best, each.val_loss)
         assert each.best_val_loss == state.best_val_loss == best
         assert each.tokens_per_s == pytest.approx(each.step * 2 * 8 / each.training_s)
         assert state.model.training
+
+
+@pytest.mark.parametrize("variant", ["factorized", "attention"])
+def test_the_part_of_the_training_split_that_is_evaluated_changes_nothing_else(
+    variant: str, make_trial: MakeTrial
+) -> None:
+    settings = {"n_embd": 4, "max_steps": 10, "eval_every": 4, "batch_size": 4}
+    found = {}
+    for part in ("slice", "exact", "end"):
+        trial = make_trial(variant, evaluate_train=part, **settings)
+        state, evaluations = begin(trial)
+        curve = list(evaluations)
+        found[part] = (
+            trial.key,
+            [(each.step, each.val_loss, each.best_val_loss) for each in curve],
+            curve[-1].train_loss,
+            {name: value.tolist() for name, value in state.model.state_dict().items()},
+        )
+    assert found["slice"] == found["exact"] == found["end"]
+    assert None not in found["end"]
+
+
+def test_a_random_evaluation_has_a_training_loss_at_each_step(make_trial: MakeTrial) -> None:
+    sampled = {"evaluation": "sampled", "eval_batches": 2, "max_steps": 4, "eval_every": 2}
+    expected, *others = (
+        losses(begin(make_trial(evaluate_train=part, **sampled))[1])
+        for part in ("exact", "slice", "end")
+    )
+    assert others == [expected, expected]
 
 
 def test_the_best_loss_is_kept_when_training_gets_worse(make_trial: MakeTrial) -> None:

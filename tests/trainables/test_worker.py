@@ -273,6 +273,20 @@ def test_the_log_has_all_of_a_trial_and_goes_on_where_it_does(
     assert failed[-1] == "RuntimeError: as told"
 
 
+def test_a_log_names_a_training_loss_only_where_there_is_one(
+    make_trial: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    trial = make_trial(max_steps=2, eval_every=1, batch_size=4, evaluate_train="end")
+    made = worker(trial, tmp_path)
+    while not made.advance(60).done:
+        pass
+    text = log_of(trial_folder(tmp_path, trial.key)).read_text()
+    assert [line for line in without_times(text) if line.startswith("step ")] == [
+        "step 1: val_loss ... nats per character",
+        "step 2: train_loss ..., val_loss ... nats per character",
+    ]
+
+
 def test_a_log_that_cannot_be_written_stops_no_trial(trial: TrialConfig, tmp_path: Path) -> None:
     log_of(trial_folder(tmp_path, trial.key)).mkdir(parents=True)
     made = worker(trial, tmp_path)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,7 +32,7 @@ class Header(TypedDict):
     key: str  # of the trial
     step: int
     training_s: float
-    history: Sequence[Mapping[str, float]]  # fields of `Evaluation` by name
+    history: Sequence[Mapping[str, float | None]]  # fields of `Evaluation` by name
 
 
 def save_checkpoint(
@@ -105,7 +105,7 @@ def _restore(state: TrainingState, header: Header, tensors: dict[str, Tensor]) -
     state.history = [_evaluation(values) for values in header["history"]]
 
 
-def _evaluation(values: Mapping[str, float]) -> Evaluation:
+def _evaluation(values: Mapping[str, Any]) -> Evaluation:  # Any: as its fields are
     """Read an evaluation; earlier versions called its losses ``val_nats`` and so on."""
     fields = {name.replace("_nats", "_loss"): value for name, value in values.items()}
     step = int(fields.pop("step"))

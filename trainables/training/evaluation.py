@@ -1,12 +1,19 @@
-"""The loss of a model on a split, in nats per character. Shapes: B batch, T time, V vocabulary."""
+"""The loss of a model on a split, in nats per character.
+
+Shapes: M members of a stack, B batch, T time, V vocabulary, N tokens of a split, P distinct pairs.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bigram_models import LanguageModel
+from bigram_models import LanguageModel, TableModel, count_pairs
+from bigram_models.count import DENSE_CELLS
 from bigram_models.table import has_table, table_loss
 from trainables.data.batches import WindowSampler, consecutive_windows
 
@@ -34,11 +41,35 @@ def evaluation_tokens(device: torch.device) -> int:
 @torch.inference_mode()
 def exact_loss(model: LanguageModel, tokens_N: Tensor, block_size: int) -> float:
     """Return the mean loss over every token of a split but the first, each predicted once."""
+    models = [model]
+    if are_tables(models):
+        return table_losses(models, tokens_N)[0]
     batch_tokens = evaluation_tokens(tokens_N.device)
     total = torch.zeros((), dtype=torch.float64, device=tokens_N.device)
     for inputs_BT, targets_BT in consecutive_windows(tokens_N, block_size, batch_tokens):
         total += next_token_loss(model(inputs_BT), targets_BT, reduction="sum")
     return float(total) / (len(tokens_N) - 1)
+
+
+def are_tables(models: Sequence[LanguageModel]) -> TypeGuard[Sequence[TableModel]]:
+    """Return whether `table_losses` may be used: all have tables, and these fit into memory."""
+    cells = len(models) * models[0].vocab_size ** 2
+    return cells <= DENSE_CELLS and all(map(has_table, models))
+
+
+@torch.inference_mode()
+def table_losses(models: Sequence[TableModel], tokens_N: Tensor) -> list[float]:
+    """Return the `exact_loss` of each model, from the counts of neighbouring tokens.
+
+    Args:
+        models: of one vocabulary.
+        tokens_N: the split, which is counted once.
+    """
+    pair_P, count_P = count_pairs(tokens_N, models[0].vocab_size)
+    logits_MVV = torch.stack([model.table() for model in models]).double()
+    log_p_MP = logits_MVV.log_softmax(-1).flatten(1)[:, pair_P]
+    losses: list[float] = (log_p_MP @ count_P.double() / (1 - len(tokens_N))).tolist()
+    return losses
 
 
 @torch.inference_mode()

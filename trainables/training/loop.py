@@ -42,13 +42,27 @@ class Splits:
         """Return the splits of a corpus as tensors; on a CPU they share its memory."""
         return Splits(*(_shared(split).to(device) for split in (corpus.train, corpus.validation)))
 
+    def train_part(self, training: TrainingConfig, is_last: bool) -> Tensor | None:
+        """Return the tokens whose loss is the training loss of an exact evaluation.
+
+        Args:
+            training: its ``evaluate_train`` decides.
+            is_last: whether the evaluation is the last one of the trial, which reads all tokens.
+
+        Returns:
+            Tokens of the training split, (N,) int32; None if the evaluation has no training loss.
+        """
+        if is_last or training.evaluate_train == "exact":
+            return self.train
+        return self.train[: len(self.validation)] if training.evaluate_train == "slice" else None
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """Losses after a step, in nats per character."""
 
     step: int
-    train_loss: float
+    train_loss: float | None  # of the part of the split that `Splits.train_part` has; None without
     val_loss: float
     best_val_loss: float  # the lowest so far
     training_s: float  # spent in steps so far
@@ -78,8 +92,11 @@ class TrainingState:
 
     def finished(self, training: TrainingConfig) -> bool:
         """Return whether nothing is left to train."""
-        done = self.optimizer is None or self.step == training.last_step
-        return self.last is not None and done
+        return self.last is not None and self.is_at_end(training)
+
+    def is_at_end(self, training: TrainingConfig) -> bool:
+        """Return whether no step is left to take."""
+        return self.optimizer is None or self.step == training.last_step
 
 
 def initial_state(
@@ -245,10 +262,11 @@ def evaluate(
     """
     state.model.eval()
     if training.evaluation == "exact":
-        train_loss, val_loss = (
-            exact_loss(state.model, split, training.block_size)
-            for split in (splits.train, splits.validation)
-        )
+        train_N = splits.train_part(training, state.is_at_end(training))
+        train_loss = None
+        if train_N is not None:
+            train_loss = exact_loss(state.model, train_N, training.block_size)
+        val_loss = exact_loss(state.model, splits.validation, training.block_size)
     else:
         chance = (
             state.batches
@@ -268,12 +286,14 @@ def evaluate(
     return record(state, train_loss, val_loss, tokens)
 
 
-def record(state: TrainingState, train_loss: float, val_loss: float, tokens: int) -> Evaluation:
+def record(
+    state: TrainingState, train_loss: float | None, val_loss: float, tokens: int
+) -> Evaluation:
     """Add losses to the history of a state.
 
     Args:
         state: changed in place.
-        train_loss: of the training split, in nats per character.
+        train_loss: of the training split, in nats per character; None if it was not computed.
         val_loss: of the validation split, in nats per character.
         tokens: how many it was trained on so far.
 
@@ -281,7 +301,7 @@ def record(state: TrainingState, train_loss: float, val_loss: float, tokens: int
         TrainingDivergedError: a loss is not finite.
     """
     for split_name, loss in (("training", train_loss), ("validation", val_loss)):
-        if not math.isfinite(loss):
+        if loss is not None and not math.isfinite(loss):
             raise TrainingDivergedError(f"the {split_name} loss is {loss} at step {state.step}")
     evaluation = Evaluation(
         step=state.step,

@@ -25,7 +25,7 @@ from trainables.config import TrialConfig
 from trainables.data.batches import consecutive_windows
 from trainables.precision import computed_in
 from trainables.training.adamw import adamw_
-from trainables.training.evaluation import evaluation_tokens
+from trainables.training.evaluation import are_tables, evaluation_tokens, table_losses
 from trainables.training.graph import Repeated
 from trainables.training.loop import (
     Evaluation,
@@ -235,17 +235,20 @@ class Stack:
     def _evaluated(self, due: Sequence[int]) -> dict[int, StepsResult]:
         """Evaluate some members; together if these are all, and the evaluation is exact."""
         results: dict[int, StepsResult] = {}
-        together: list[list[float]] | None = None
-        if len(due) == len(self.members) > 1 and self._training.evaluation == "exact":
-            splits = (self._splits.train, self._splits.validation)
-            together = [self._exact_losses(split) for split in splits]
+        together: list[tuple[float | None, float]] = []
+        training = self._training
+        ends = {self.members[i].state.is_at_end(training) for i in due}
+        if len(due) == len(self.members) > 1 == len(ends) and training.evaluation == "exact":
+            train_N = self._splits.train_part(training, is_last=ends.pop())
+            train = [None] * len(due) if train_N is None else self._exact_losses(train_N)
+            together = [*zip(train, self._exact_losses(self._splits.validation), strict=True)]
         for i in due:
             state, trial = self.members[i].state, self.members[i].trial
             training = trial.training
             tokens = state.step * training.batch_size * training.block_size
             try:
                 if together:
-                    results[i] = record(state, together[0][i], together[1][i], tokens)
+                    results[i] = record(state, *together[i], tokens)
                 else:
                     results[i] = evaluate(state, self._splits, training, trial.seed, tokens)
             except TrainingDivergedError as error:
@@ -255,6 +258,9 @@ class Stack:
     @torch.no_grad()
     def _exact_losses(self, tokens_N: Tensor) -> list[float]:
         """Return the mean loss of each member over every token of a split but the first."""
+        models = [member.state.model for member in self.members]
+        if are_tables(models):
+            return table_losses(models, tokens_N)
         size, block_size = len(self.members), self._training.block_size
         self._set_training(False)
         total_M = torch.zeros(size, dtype=torch.float64, device=tokens_N.device)

@@ -55,7 +55,9 @@ class TrialLog:
             self.mark(f"starts at step {progress.step}")
         else:
             for each in progress.evaluations:
-                losses = f"train_loss {each.train_loss:.5f}, val_loss {each.val_loss:.5f}"
+                losses = f"val_loss {each.val_loss:.5f}"
+                if each.train_loss is not None:
+                    losses = f"train_loss {each.train_loss:.5f}, {losses}"
                 self.write(self._line(f"step {each.step}: {losses} nats per character"))
         for note in progress.notes:
             self.mark(f"lost: {note}")

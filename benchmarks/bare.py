@@ -20,6 +20,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from benchmarks.measuring import best_device
 from benchmarks.parts import OTHER, SET_UP, Stopwatch, watch_worker
 from benchmarks.plain_loop import Report, summary
@@ -37,7 +39,7 @@ from trainables.data.corpus import Corpus
 from trainables.persistence.storage import SharedFolder
 from trainables.training.loop import Evaluation
 from trainables.training.stack import stack_shape
-from trainables.worker.reports import TrialFailure
+from trainables.worker.reports import SplitCause, TrialFailure, TrialReport
 from trainables.worker.worker import Worker
 
 REPORT_S = 10.0  # how long a worker trains before it reports on its trials
@@ -81,8 +83,8 @@ def start(corpus: Corpus, folder: Path) -> None:
     watch = watch_worker()
 
 
-def train(trials: Sequence[Mapping[str, object]]) -> TrainedPack:
-    """Train a pack to its end.
+def train(trials: Sequence[Mapping[str, object]]) -> list[TrainedPack]:
+    """Train a pack to its end; in halves if it does not fit into memory.
 
     Raises:
         RuntimeError: the trials cannot train together, or one failed.
@@ -90,25 +92,13 @@ def train(trials: Sequence[Mapping[str, object]]) -> TrainedPack:
     started_s = time.time()
     last: dict[str, Evaluation] = {}
     intervals = []
-    done = False
-    with watch.part(SET_UP):
-        worker.assign(trials)
-        worker.advance(REPORT_S)  # where they start
-    with watch.part(OTHER):
-        while not done:
-            report = worker.advance(REPORT_S)
-            done = report.done
-            if report.split:
-                raise RuntimeError(f"not trained as one: {report}")
-            is_evaluated = False
-            for trial in report.trials:
-                if isinstance(trial, TrialFailure):
-                    raise RuntimeError(f"not trained as one: {report}")
-                if trial.evaluations:
-                    last[trial.key] = trial.evaluations[-1]
-                    is_evaluated = True
-            if is_evaluated:
-                intervals.append(watch.take())
+    try:
+        for evaluations in evaluated(trials):
+            last |= evaluations
+            intervals.append(watch.take())
+    except torch.OutOfMemoryError:
+        middle = len(trials) // 2
+        return train(trials[:middle]) + train(trials[middle:])
     ended_s = time.time()
     reports = [
         {
@@ -119,7 +109,32 @@ def train(trials: Sequence[Mapping[str, object]]) -> TrainedPack:
         }
         for config in map(TrialConfig.from_dict, trials)
     ]
-    return TrainedPack(reports, intervals)
+    return [TrainedPack(reports, intervals)]
+
+
+def evaluated(trials: Sequence[Mapping[str, object]]) -> Iterator[Mapping[str, Evaluation]]:
+    """Train a pack, and yield the evaluations by key.
+
+    Raises:
+        OutOfMemoryError: they do not fit together into the memory of the GPU.
+        RuntimeError: the trials cannot train together, or one failed.
+    """
+    with watch.part(SET_UP):
+        worker.assign(trials)
+        worker.advance(REPORT_S)  # where they start
+    done = False
+    while not done:
+        with watch.part(OTHER):
+            report = worker.advance(REPORT_S)
+        done = report.done
+        if report.split and report.split.cause is SplitCause.MEMORY:
+            raise torch.OutOfMemoryError(report.split.reason)
+        failed = any(isinstance(trial, TrialFailure) for trial in report.trials)
+        if report.split or report.storage_error or failed:
+            raise RuntimeError(f"not trained as one: {report}")
+        progress = [trial for trial in report.trials if isinstance(trial, TrialReport)]
+        if new := {trial.key: trial.evaluations[-1] for trial in progress if trial.evaluations}:
+            yield new
 
 
 def main() -> None:
@@ -142,9 +157,11 @@ def main() -> None:
             trained = list(processes.map(train, work))
     times = [
         {"trials": len(pack.reports), "packs": len(group), "intervals": pack.intervals}
-        for group, pack in zip(groups, trained, strict=True)
+        for group, packs_of_group in zip(groups, trained, strict=True)
+        for pack in packs_of_group
     ]
-    print(summary((report for pack in trained for report in pack.reports), times))
+    reports = (report for packs in trained for pack in packs for report in pack.reports)
+    print(summary(reports, times))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch.autograd import DeviceType
 
 from benchmarks.measuring import Limits, best_device, print_table
 from benchmarks.operations import attention_operations
@@ -131,7 +130,7 @@ def kernels_of(ours: OurTrials) -> list[Kernel]:
     found = [
         Kernel(event.key[:100], event.count / steps, event.self_device_time_total / steps)
         for event in profile.key_averages()
-        if event.device_type == DeviceType.CUDA
+        if event.device_type.name == "CUDA"
     ]
     return sorted(found, key=lambda kernel: -kernel.us)
 

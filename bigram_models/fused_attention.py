@@ -5,6 +5,7 @@ Shapes: M members, B batch, T time (queries), S time (keys), D width, V vocabula
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ from bigram_models.kernels import (
 from bigram_models.mixed_attention import MixedAttention
 from bigram_models.positions import RotateAndAdd
 from bigram_models.stacked import StepWindows
+
+PART = 256  # places, at least, of a part of a sum over all places of a batch
+PARTS = 512  # of all members, at most
 
 if TYPE_CHECKING:
     from bigram_models.attention import AttentionBigram
@@ -79,4 +83,18 @@ class FusedAttention(MixedAttention):
 
     def _to_embeddings(self, d_x_MBTD: Tensor, tokens: Tensor, out_MVD: Tensor) -> None:
         rotate_back_(d_x_MBTD, self._turn_MTD22)
-        torch.bmm(tokens.mT, d_x_MBTD.flatten(1, 2), out=out_MVD)
+        self._add_products(tokens, d_x_MBTD.flatten(1, 2), out_MVD)
+
+    def _add_products(self, left_MNV: Tensor, right_MND: Tensor, out_MVD: Tensor) -> None:
+        """Write the sums over N of the products of rows, in parts that keep a GPU busy.
+
+        The result is small and N is large, so that few members leave most of a GPU idle.
+        """
+        M, N, _ = left_MNV.shape
+        most = max(1, min(N // PART, PARTS // M))
+        parts = math.gcd(N, 1 << (most.bit_length() - 1))
+        sums = torch.bmm(
+            left_MNV.reshape(M * parts, N // parts, -1).mT,
+            right_MND.reshape(M * parts, N // parts, -1),
+        )
+        torch.sum(sums.view(M, parts, *out_MVD.shape[1:]), 1, out=out_MVD)

@@ -97,6 +97,41 @@ def rotate_back_(d_x_MBTD: Tensor, turn_MTD22: Tensor) -> None:
     _code().rotate_back[(programs,)](d_x_MBTD, turn_MTD22, M, B, T, D, ROWS=rows, WIDTH=width)
 
 
+def embedding_gradient(
+    d_x_MBTD: Tensor,
+    turn_MTD22: Tensor,
+    tokens_N: Tensor,
+    starts_SMB: Tensor,
+    row_1: Tensor,
+    gradient_MVD: Tensor,
+) -> None:
+    """Turn gradients back, and add up those of the occurrences of each token.
+
+    The result is that of float32 sums, in an order that depends on the shapes alone.
+
+    Args:
+        d_x_MBTD: the gradient of the result of `embed_windows`.
+        turn_MTD22: unit complex numbers, like the next three those of `embed_windows`.
+        tokens_N: the text, int32.
+        starts_SMB: of the windows.
+        row_1: which row of the starts.
+        gradient_MVD: where the result is written; its rows V * D need not follow each other.
+    """
+    M, B, T, D = d_x_MBTD.shape
+    V, rows, width = gradient_MVD.shape[1], 32, min(64, max(16, _power_of_2(D)))
+    vocabulary = min(128, max(16, _power_of_2(V)))
+    blocks = -(-V // vocabulary) * -(-D // width)
+    # Some programs for each processor of a GPU, so that all have work.
+    rounds = min(16, _power_of_2(1 + M * B * T * blocks // (rows * 512)))
+    parts = -(-B * T // (rounds * rows))
+    partial = torch.empty(parts, M, V, D, device=d_x_MBTD.device)
+    _code().embedding_gradient[blocks, M, parts](
+        d_x_MBTD, turn_MTD22, tokens_N, starts_SMB, row_1, partial, M, B, T, V, D,
+        ROUNDS=rounds, ROWS=rows, WIDTH=width, VOCABULARY=vocabulary, num_warps=8,
+    )  # fmt: skip
+    torch.sum(partial, 0, out=gradient_MVD)
+
+
 def causal_softmax_(score_MBTT: Tensor, scale: float) -> None:
     """Replace scores by the softmax of scale * score over keys up to the query, 0 for later ones.
 
@@ -124,6 +159,59 @@ def softmax_backward_(weight_MBTT: Tensor, d_weight_MBTT: Tensor, scale: float) 
     _code().softmax_backward[(-(-count // matrices),)](
         weight_MBTT, d_weight_MBTT, scale, count, T,
         MATRICES=matrices, KEYS=keys, num_warps=16 if keys > 64 else 8,
+    )  # fmt: skip
+
+
+def supports_mix(block_size: int, n_embd: int) -> bool:
+    """Return whether `mix` and `mix_backward` can, and should, do attention of these sizes.
+
+    Their work grows with T * T * D but for their launches and their memory, and without tensor
+    cores; products of short sequences are slow in libraries.
+    """
+    return block_size <= 16 and _power_of_2(block_size) * _power_of_2(n_embd) <= 8192
+
+
+def mix(x_MBTD: Tensor, scale: float, mixed_MBTD: Tensor, log_sum_MBT: Tensor) -> None:
+    """Mix the rows of each sequence up to each place by softmax(scale * x x^T), in one kernel.
+
+    Args:
+        x_MBTD: queries, keys and values.
+        scale: of the scores.
+        mixed_MBTD: where the results are written.
+        log_sum_MBT: where the logarithms of the softmax's denominators are written.
+    """
+    B, T, D = x_MBTD.shape[1:]
+    sequences = len(x_MBTD) * B
+    grid, blocks = _blocks_of_sequences(sequences, T, D)
+    _code().mix[grid](x_MBTD, mixed_MBTD, log_sum_MBT, scale, sequences, T, D, **blocks)
+
+
+def mix_backward(
+    x_MBTD: Tensor,
+    scale: float,
+    mixed_MBTD: Tensor,
+    log_sum_MBT: Tensor,
+    d_mixed_MBTD: Tensor,
+    turn_MTD22: Tensor,
+    d_embedded_MBTD: Tensor,
+) -> None:
+    """Write the gradient of the embeddings before `embed_windows` turned them.
+
+    Args:
+        x_MBTD: of `mix`, like the next three.
+        scale: of the scores.
+        mixed_MBTD: results of `mix`.
+        log_sum_MBT: results of `mix`.
+        d_mixed_MBTD: the gradient of the mixed rows.
+        turn_MTD22: unit complex numbers (M, T, D / 2, 2), which turned the embeddings.
+        d_embedded_MBTD: where the result is written.
+    """
+    B, T, D = x_MBTD.shape[1:]
+    sequences = len(x_MBTD) * B
+    grid, blocks = _blocks_of_sequences(sequences, T, D)
+    _code().mix_backward[grid](
+        x_MBTD, mixed_MBTD, d_mixed_MBTD, log_sum_MBT, turn_MTD22, d_embedded_MBTD,
+        scale, sequences, B, T, D, **blocks,
     )  # fmt: skip
 
 
@@ -199,6 +287,15 @@ def _code() -> ModuleType:
 def _rows(width: int) -> int:
     """Return how many rows of this width a block has."""
     return max(1, ELEMENTS // width)
+
+
+def _blocks_of_sequences(sequences: int, T: int, D: int) -> tuple[tuple[int], dict[str, int]]:
+    """Return the grid and the block sizes of kernels whose blocks hold whole sequences."""
+    time, width = _power_of_2(T), _power_of_2(D)
+    together = max(1, ELEMENTS // (time * width))
+    warps = min(16, max(4, time * width // 256))
+    blocks = {"ROWS": together * time, "TIME": time, "WIDTH": width, "num_warps": warps}
+    return (-(-sequences // together),), blocks
 
 
 def _power_of_2(size: int) -> int:

@@ -92,7 +92,7 @@ class MixedAttention(StackedModel):
         logits_MNV = torch.bmm(mixed_MND, weight_MVD.mT)
         loss_M, d_logits_MNV = self._cross_entropy(logits_MNV, windows, tokens)
         torch.sum(d_logits_MNV, 1, out=gradient["head.bias"])
-        torch.bmm(d_logits_MNV.mT, mixed_MND, out=gradient["head.weight"])
+        self._add_products(d_logits_MNV, mixed_MND, gradient["head.weight"])
         d_mixed_BTD = torch.bmm(d_logits_MNV, weight_MVD).view(x_BTD.shape)
         d_x_BTD = torch.bmm(mixing_BTS.mT, d_mixed_BTD)
         return loss_M, torch.bmm(d_mixed_BTD, x_BTD.mT), d_x_BTD
@@ -117,7 +117,7 @@ class MixedAttention(StackedModel):
         d_logits_BTV = d_logits_MNV.view(value_BTV.shape)
         d_value_MNV = torch.bmm(mixing_BTS.mT, d_logits_BTV).view(logits_MNV.shape)
         torch.sum(d_logits_MNV, 1, out=gradient["head.bias"])
-        torch.bmm(d_value_MNV.mT, x_MND, out=gradient["head.weight"])
+        self._add_products(d_value_MNV, x_MND, gradient["head.weight"])
         d_x_BTD = torch.bmm(d_value_MNV, weight_MVD).view(x_BTD.shape)
         return loss_M, torch.bmm(d_logits_BTV, value_BTV.mT), d_x_BTD
 
@@ -137,6 +137,10 @@ class MixedAttention(StackedModel):
         T = x_BTD.shape[1]
         future_TS = self._future_TS[:T, :T]
         return torch.baddbmm(future_TS, x_BTD, x_BTD.mT, alpha=self._scale).softmax(-1)
+
+    def _add_products(self, left_MNV: Tensor, right_MND: Tensor, out_MVD: Tensor) -> None:
+        """Write the sums over N of the products of rows."""
+        torch.bmm(left_MNV.mT, right_MND, out=out_MVD)
 
     def _d_scores(self, mixing_BTS: Tensor, d_mixing_BTS: Tensor) -> Tensor:
         """Return dS + dS^T, where dS is the gradient of the scaled scores (B, T, S)."""

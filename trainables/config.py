@@ -76,6 +76,11 @@ class TrainingConfig(Frozen):
         """Updates before the last evaluation: the study evaluated before its last update."""
         return self.max_steps - 1 if self.evaluation == "published" else self.max_steps
 
+    @property
+    def train_part(self) -> EvaluatingTrain:
+        """Part of the training split that an evaluation before the last step reads."""
+        return self.evaluate_train if self.evaluation == "exact" else "exact"
+
     def deciding(self, fitted: bool) -> dict[str, object]:
         """Return the settings that can change a loss, for a fitted or a trained model.
 

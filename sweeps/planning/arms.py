@@ -16,6 +16,8 @@ from trainables.data.corpus import Corpus
 from trainables.errors import UserError, brief, unknown_setting
 from trainables.variants import schema_of
 
+EVALUATE_TRAIN = "training.evaluate_train"  # decides no result, so it tells no trials apart
+
 Fields = Mapping[str, FieldInfo]  # by dotted path, such as ``model.n_embd``
 ArmTrial = tuple[int, TrialConfig]  # the index of an arm in the sweep file, and one of its trials
 
@@ -33,7 +35,8 @@ class TrialSettings(TypedDict):
 class ResolvedArm:
     """An arm of a sweep file whose paths all exist, and whose ranges have their settings' types.
 
-    A fixed value or a value of the grid is checked later, when a trial is made with it.
+    A value of ``evaluate_train`` in its grid is a fixed one, as it tells no trials apart. A fixed
+    value or a value of the grid is checked later, when a trial is made with it.
     """
 
     index: int  # in the sweep file
@@ -105,13 +108,18 @@ def grid_trials(arms: Sequence[ResolvedArm], seeds: Sequence[int]) -> list[ArmTr
             for seed in seeds:
                 trial = first.with_seed(seed, arm.where)
                 if trial.key in found:
-                    settings = " ".join(f"{name}={value}" for name, value in trial.flat.items())
-                    raise UserError(
-                        f"{arm.where} repeats a trial of arms[{found[trial.key][0]}]: {settings};"
-                        " remove one of them"
-                    )
+                    raise UserError(f"{arm.where} {_repeats(trial, *found[trial.key])}")
                 found[trial.key] = arm.index, trial
     return list(found.values())
+
+
+def _repeats(trial: TrialConfig, index: int, other: TrialConfig) -> str:
+    """Return the message about a trial that has the key of another one, of arm ``index``."""
+    settings = " ".join(f"{name}={value}" for name, value in trial.flat.items())
+    own, others = trial.training.model_dump(), other.training.model_dump()
+    idle = [name for name, value in own.items() if value != others[name]]
+    why = f", and {', '.join(idle)} cannot change its result" if idle else ""
+    return f"repeats a trial of arms[{index}]: {settings}{why}; remove one of them"
 
 
 def setting_fields(model: Mapping[str, object], where: str = "model") -> Fields:
@@ -134,6 +142,9 @@ def setting_fields(model: Mapping[str, object], where: str = "model") -> Fields:
 def _resolve(index: int, arm: Arm, sweep: SweepFile, corpus: Corpus, where: str) -> ResolvedArm:
     fields = setting_fields(arm.model, f"{where}.model")
     _check_paths(arm, fields, where)
+    grid, training = dict(arm.grid), {**sweep.training, **arm.training}
+    for value in grid.pop(EVALUATE_TRAIN, ()):
+        training["evaluate_train"] = value
     return ResolvedArm(
         index=index,
         where=where,
@@ -141,11 +152,11 @@ def _resolve(index: int, arm: Arm, sweep: SweepFile, corpus: Corpus, where: str)
         fields=fields,
         fixed={
             "model": dict(arm.model),
-            "training": {**sweep.training, **arm.training},
+            "training": training,
             "corpus": corpus.name,
             "corpus_digest": corpus.digest,
         },
-        grid=arm.grid,
+        grid=grid,
         space=_space(arm.search, fields, f"{where}.search"),
     )
 
@@ -161,6 +172,11 @@ def _check_paths(arm: Arm, fields: Fields, where: str) -> None:
                 f" compared; write `replicates: {brief(seeds or 3)}` for the sweep"
             )
         _check_path(path, fields, f"{where}.{part}")
+        if path == EVALUATE_TRAIN and (part == "search" or len(arm.grid[path]) > 1):
+            raise UserError(
+                f"{where}.{part}.{path}: trials that differ in nothing else are the same trial;"
+                " give one value, as in `training: {evaluate_train: exact}`"
+            )
     for path, values in arm.grid.items():
         if not values:
             raise UserError(f"{where}.grid.{path}: the list is empty; give at least one value")

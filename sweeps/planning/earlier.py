@@ -7,7 +7,7 @@ import json
 import sqlite3
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 
 from sweeps.records.outbox_file import OUTBOX, opened_to_read
 from sweeps.records.state import State
-from trainables.config import TrialConfig, canonical
+from trainables.config import EvaluatingTrain, TrialConfig, canonical
 from trainables.training.timing import one_thread
 from trainables.worker.worker import hardware_tag
 
@@ -31,7 +31,8 @@ FREE = {  # settings that change neither the time of a step nor that of an evalu
 }
 QUERY = """
 SELECT trials.key, trials.content, evaluations.step, evaluations.time_ms,
-    json_extract(evaluations.content, '$.training_s')
+    json_extract(evaluations.content, '$.training_s'),
+    coalesce(json_extract(evaluations.content, '$.train_part'), 'exact')
 FROM (
     SELECT key, content FROM trials WHERE hardware = ? AND status IN ('FINISHED', 'STOPPED')
     ORDER BY latest_ms DESC LIMIT ?
@@ -45,7 +46,8 @@ class StepTiming:
     """Median times of the trials of one shape."""
 
     step_s: float  # of an update
-    evaluation_s: float  # of an evaluation, its checkpoint and its report
+    # Of an evaluation, its checkpoint and its report, by the part of the training split.
+    evaluation_s: Mapping[EvaluatingTrain, float]
 
 
 @dataclass(frozen=True)
@@ -70,38 +72,46 @@ def earlier_timings(state: State) -> EarlierTimings:
     """
     with one_thread():
         here = hardware_tag(torch.device("cpu"))
-    steps, evaluations = defaultdict(list), defaultdict(list)
+    steps: dict[str, list[float]] = defaultdict(list)
+    evaluations: dict[str, dict[EvaluatingTrain, list[float]]] = defaultdict(dict)
     for path in sorted(state.sweeps.glob(f"*/{OUTBOX}")):
         try:
             found = list(_read(path, here))
         except (sqlite3.Error, ValueError, LookupError):
             continue
-        for shape, step_s, evaluation_s in found:
-            steps[shape].append(step_s)
-            evaluations[shape].append(evaluation_s)
+        for shape, timing in found:
+            steps[shape].append(timing.step_s)
+            for part, seconds in timing.evaluation_s.items():
+                evaluations[shape].setdefault(part, []).append(seconds)
     return EarlierTimings(
         {
-            shape: StepTiming(statistics.median(times), statistics.median(evaluations[shape]))
+            shape: StepTiming(statistics.median(times), _medians(evaluations[shape]))
             for shape, times in steps.items()
         }
     )
 
 
-def _read(path: Path, here: str) -> Iterator[tuple[str, float, float]]:
-    """Yield the shape of each trial, with the seconds of a step and of an evaluation."""
+def _medians(
+    seconds: Mapping[EvaluatingTrain, Sequence[float]],
+) -> dict[EvaluatingTrain, float]:
+    return {part: max(0.0, statistics.median(times)) for part, times in seconds.items()}
+
+
+def _read(path: Path, here: str) -> Iterator[tuple[str, StepTiming]]:
+    """Yield the shape of each trial and its timing."""
     with opened_to_read(path) as database:
         rows = database.execute(QUERY, (here, MOST_READ)).fetchall()
     for _, of_trial in itertools.groupby(rows, key=lambda row: row[0]):
         evaluations = list(of_trial)
-        evaluations_s = [
-            (after[3] - before[3]) / 1e3 - (after[4] - before[4])
-            for before, after in itertools.pairwise(evaluations)
-        ]
+        evaluations_s: dict[EvaluatingTrain, list[float]] = defaultdict(list)
+        for before, after in itertools.pairwise(evaluations):
+            seconds = (after[3] - before[3]) / 1e3 - (after[4] - before[4])
+            evaluations_s[after[5]].append(seconds)
         step, training_s = evaluations[-1][2], evaluations[-1][4]
         if step and evaluations_s:
             content = json.loads(evaluations[0][1])
             shape = _shape(content["params"], content["tags"]["corpus_digest"])
-            yield shape, training_s / step, max(0.0, statistics.median(evaluations_s))
+            yield shape, StepTiming(training_s / step, _medians(evaluations_s))
 
 
 def _shape(params: Mapping[str, str], corpus_digest: str) -> str:

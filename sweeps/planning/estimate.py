@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from sweeps.planning.forecast import SearchForecast
 from sweeps.planning.gpu_memory import FLOAT, GpuMemory, MemberMemory
 from sweeps.planning.gpu_time import UNCERTAIN_GPU, pack_s
 from sweeps.planning.probing import Probe, Probes, probe_all, shape
-from trainables.config import TrainingConfig, TrialConfig
+from trainables.config import EvaluatingTrain, TrainingConfig, TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.training.loop import Splits
 
@@ -203,9 +204,10 @@ def gpu_seconds(trial: TrialConfig, members: int, memory: GpuMemory, splits: Spl
     if known is None:  # then the launches alone are counted
         known = MemberMemory(0, 0, 0, 0, training.block_size)
     is_fitted = issubclass(trial.model.model_class, FittedModel)
-    steps, evaluations = (0, 1) if is_fitted else (training.last_step, _evaluations(training))
-    tokens = _evaluated_tokens(training, splits, evaluations)
-    return pack_s(known, members, steps, evaluations, tokens)
+    parts = Counter[EvaluatingTrain](["exact"]) if is_fitted else _parts(training)
+    tokens = sum(count * _tokens(training, splits, part) for part, count in parts.items())
+    steps = 0 if is_fitted else training.last_step
+    return pack_s(known, members, steps, parts.total(), tokens)
 
 
 @dataclass(frozen=True)
@@ -253,13 +255,15 @@ def _cost(
     training: TrainingConfig, splits: Splits, probe: Probe, timing: StepTiming | None, factor: float
 ) -> TrialCost:
     """Return the cost of a trial, from `timing` if there is one."""
-    evaluations = _evaluations(training) if probe.step_s else 1
-    if timing:
-        step_s, evaluations_s = timing.step_s, evaluations * timing.evaluation_s
-    else:
-        tokens = _evaluated_tokens(training, splits, evaluations)
-        step_s = factor * probe.step_s
-        evaluations_s = factor * probe.token_s * tokens + evaluations * EVALUATION_OVERHEAD_S
+    step_s = timing.step_s if timing else factor * probe.step_s
+    parts = _parts(training) if probe.step_s else Counter[EvaluatingTrain](["exact"])
+
+    def evaluation_s(part: EvaluatingTrain) -> float:
+        if timing:
+            return _remembered_s(timing, part, lambda part: _tokens(training, splits, part))
+        return EVALUATION_OVERHEAD_S + factor * probe.token_s * _tokens(training, splits, part)
+
+    evaluations_s = sum(count * evaluation_s(part) for part, count in parts.items())
     return TrialCost(
         seconds=TRIAL_OVERHEAD_S + step_s * training.max_steps + evaluations_s,
         memory_bytes=int(probe.memory_bytes),
@@ -267,10 +271,22 @@ def _cost(
     )
 
 
-def _evaluations(training: TrainingConfig) -> int:
-    """Return how often a trial that takes steps is evaluated."""
-    count = math.ceil(training.max_steps / training.eval_every)
-    return count + (training.evaluation == "published")  # which evaluates before the first step
+def _parts(training: TrainingConfig) -> Counter[EvaluatingTrain]:
+    """Return how often each part of the training split is evaluated while a trial takes steps."""
+    before_last = math.ceil(training.max_steps / training.eval_every) - 1
+    before_last += training.evaluation == "published"  # evaluates before the first step
+    return Counter({training.train_part: before_last}) + Counter[EvaluatingTrain](["exact"])
+
+
+def _remembered_s(
+    timing: StepTiming, part: EvaluatingTrain, tokens: Callable[[EvaluatingTrain], int]
+) -> float:
+    """Return the seconds of an evaluation; of an unknown part by the tokens of a known one."""
+    if part in timing.evaluation_s:
+        return timing.evaluation_s[part]
+    known, seconds = next(iter(timing.evaluation_s.items()))
+    reading_s = max(0.0, seconds - EVALUATION_OVERHEAD_S)
+    return EVALUATION_OVERHEAD_S + reading_s * tokens(part) / tokens(known)
 
 
 def _disk_bytes(weights_bytes: float) -> int:
@@ -278,13 +294,9 @@ def _disk_bytes(weights_bytes: float) -> int:
     return TRIAL_DISK_BYTES + int(WEIGHTS_ON_DISK * weights_bytes)
 
 
-def _evaluated_tokens(training: TrainingConfig, splits: Splits, evaluations: int) -> int:
-    """Return the number of tokens that all evaluations of a trial read."""
-    if training.evaluation != "exact":
-        tokens = 2 * training.eval_batches * training.batch_size * training.block_size
-        return evaluations * tokens
-    part = splits.train_part(training, is_last=False)
-    part_tokens = 0 if part is None else len(part)
-    return (
-        len(splits.train) + (evaluations - 1) * part_tokens + evaluations * len(splits.validation)
-    )
+def _tokens(training: TrainingConfig, splits: Splits, part: EvaluatingTrain = "exact") -> int:
+    """Return the number of tokens that an evaluation reads, with a part of the training split."""
+    if training.evaluation == "exact":
+        train_N = splits.train_part(part)
+        return len(splits.validation) + (0 if train_N is None else len(train_N))
+    return 2 * training.eval_batches * training.batch_size * training.block_size

@@ -9,10 +9,10 @@ from __future__ import annotations
 from sweeps.planning.gpu_memory import MemberMemory
 
 UNCERTAIN_GPU = 0.5  # relative error of the seconds
-LAUNCH_S = 3.5e-4  # of a step, however small it is
-STEP_S_PER_BYTE = 2.7e-12  # of `MemberMemory.step_bytes`
-STEP_S_PER_PARAMETER = 7.5e-10  # of the optimizer
-EVALUATION_S_PER_BYTE = 3e-12  # of `MemberMemory.token_bytes` for each token
+LAUNCH_S = 8e-5  # of a step, however small it is
+STEP_S_PER_BYTE = 1.9e-12  # of `MemberMemory.step_bytes`
+STEP_S_PER_PARAMETER = 1.3e-10  # of the optimizer
+EVALUATION_S_PER_BYTE = 3e-13  # of `MemberMemory.token_bytes` for each token
 PACK_S = 1.0  # to set up a pack, and to record its steps
 MEMBER_S = 0.1  # to load, save and describe a trial
 REPORT_S = 0.02  # to save and report an evaluation of a trial

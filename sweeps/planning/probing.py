@@ -17,13 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from bigram_models import FittedModel, LanguageModel
+from bigram_models import FittedModel, LanguageModel, TableModel
 from sweeps.planning.sizes import check_memory, training_bytes
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler, initial_stream, stream
 from trainables.errors import UserError, type_and_message
 from trainables.own_modules import silenced
-from trainables.training.evaluation import EVALUATION_TOKENS, exact_loss, next_token_loss
+from trainables.training.evaluation import (
+    EVALUATION_TOKENS,
+    are_tables,
+    batch_loss,
+    exact_loss,
+    next_token_loss,
+)
 from trainables.training.loop import Splits
 from trainables.training.timing import one_thread
 
@@ -90,10 +96,18 @@ def probe_all(shapes: Mapping[str, TrialConfig], vocab_size: int, splits: Splits
             found[name] = _probe_or_warn(shapes[name], vocab_size, splits)
             if time.perf_counter() > deadline:
                 break
-        left = shapes.keys() - found.keys()
-        if left:
-            found |= _predicted(shapes, found, vocab_size)
-    return Probes(found, frozenset(left))
+        left = frozenset(shapes.keys() - found.keys())
+        # Tables take their steps and evaluations from counts: their times say nothing of others.
+        for is_table in {_is_table(shapes[name]) for name in left}:
+            alike = {name: each for name, each in shapes.items() if _is_table(each) is is_table}
+            timed = {name: found[name] for name in alike if name in found} or dict(found)
+            alike |= {name: shapes[name] for name in timed}
+            found |= _predicted(alike, timed, vocab_size)
+    return Probes(found, left)
+
+
+def _is_table(trial: TrialConfig) -> bool:
+    return issubclass(trial.model.model_class, TableModel)
 
 
 def _probe_or_warn(trial: TrialConfig, vocab_size: int, splits: Splits) -> Probe:
@@ -144,13 +158,17 @@ def _step_s(model: LanguageModel, sampler: WindowSampler, generator: torch.Gener
     started = time.perf_counter()
     inputs_BT, targets_BT = sampler.draw(generator)
     model.zero_grad()
-    next_token_loss(model(inputs_BT), targets_BT).backward()  # type: ignore[no-untyped-call]
+    batch_loss(model, inputs_BT, targets_BT).backward()  # type: ignore[no-untyped-call]
     return time.perf_counter() - started
 
 
 def _evaluation_s(model: LanguageModel, splits: Splits, block_size: int) -> float:
-    """Return the seconds of evaluating one token, from a slice of the validation split."""
-    piece = splits.validation[: 1 + max(EVALUATION_TOKENS, block_size)]
+    """Return the seconds of evaluating one token, from a slice of the validation split.
+
+    Tables are evaluated on the whole split, of which most time goes into counting it.
+    """
+    few = len(splits.validation) if are_tables([model]) else 1 + max(EVALUATION_TOKENS, block_size)
+    piece = splits.validation[:few]
     started = time.perf_counter()
     exact_loss(model, piece, block_size)
     return (time.perf_counter() - started) / (len(piece) - 1)

@@ -107,7 +107,7 @@ class StudySpec:
         arms = [
             (
                 arm.label,
-                arm.settings,
+                {**arm.settings, "training": _deciding(arm.settings["training"])},
                 {path: parameter.model_dump() for path, parameter in arm.space.items()},
                 arm.example.model.code_digest,
             )
@@ -170,6 +170,11 @@ def study_examples(studies: Sequence[StudySpec], seed: int) -> list[ArmTrial]:
 def short_name(path: str) -> str:
     """Return the last part of a dotted path, as tables show it."""
     return path.rpartition(".")[2]
+
+
+def _deciding(training: Mapping[str, object]) -> dict[str, object]:
+    """Return the settings of a training that can decide a result."""
+    return {name: value for name, value in training.items() if name != "evaluate_train"}
 
 
 def _extremes(parameter: Parameter) -> Sequence[Scalar]:

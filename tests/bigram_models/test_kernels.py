@@ -137,10 +137,27 @@ def check_rotation_back(sizes: Sizes) -> None:
     assert_same(x_MBTD, expected)
 
 
+def check_embedding_gradient(sizes: Sizes) -> None:
+    M, B, T, D, V = sizes.M, sizes.B, sizes.T, sizes.D, sizes.V
+    text, turn, d_x_MBTD = windows(sizes), turns(sizes), random(M, B, T, D)
+    own_MND = turned(d_x_MBTD, turn * torch.tensor([1.0, -1.0])).flatten(1, 2)
+    token_MN = text.ids[..., :-1].flatten(1)
+    expected = torch.zeros(M, V, D, dtype=torch.float64)
+    for m in range(M):
+        expected[m].index_add_(0, token_MN[m], own_MND[m])
+    gradient_MP = random(M, V * D + 3, seed=1)
+    gradient_MP[:, -1] = 5.0
+    found = gradient_MP[:, 2 : V * D + 2].view(M, V, D)
+    kernels.embedding_gradient(d_x_MBTD, turn, *text.place, found)
+    assert_same(found, expected)
+    assert bool((gradient_MP[:, -1] == 5.0).all())
+
+
 def check_softmax(sizes: Sizes) -> None:
-    shape, scale = (sizes.M, sizes.B, sizes.T, sizes.T), 0.3
+    shape, scale = (sizes.M, sizes.B, sizes.T, sizes.T), 0.25
     future_TT = torch.full(shape[2:], torch.nan).triu(1)
     score = random(*shape).mul_(9.0)
+    score[0, 0] += 1000.0  # which overflows without a shift
     expected = (score.double() * scale).tril() + torch.full(shape[2:], -torch.inf).triu(1)
     score += future_TT  # which nothing may read
     kernels.causal_softmax_(score, scale)
@@ -155,6 +172,26 @@ def check_softmax_backward(sizes: Sizes) -> None:
     d_weight += torch.full(shape[2:], torch.nan).triu(1)
     kernels.softmax_backward_(weight.detach().float(), d_weight, scale)
     assert_same(d_weight, d_score + d_score.mT)
+
+
+def check_mixing(sizes: Sizes) -> None:
+    shape, scale = (sizes.M, sizes.B, sizes.T, sizes.D), 0.25
+    embedded_MBTD = random(*shape).mul_(3.0)
+    embedded_MBTD[0, 0] *= 20.0  # whose scores overflow without a shift
+    turn, d_mixed_MBTD = turns(sizes), random(*shape, seed=1)
+    x_MBTD = turned(embedded_MBTD, turn).float()
+    leaf = x_MBTD.double().requires_grad_()
+    future_TT = torch.full((sizes.T, sizes.T), -torch.inf).triu(1)
+    score_MBTT = leaf @ leaf.mT * scale + future_TT
+    expected = score_MBTT.softmax(-1) @ leaf
+    (d_x_MBTD,) = torch.autograd.grad((expected * d_mixed_MBTD).sum(), leaf)
+    mixed_MBTD, log_sum_MBT = random(*shape, seed=2), random(*shape[:3], seed=3)
+    kernels.mix(x_MBTD, scale, mixed_MBTD, log_sum_MBT)
+    assert_same(mixed_MBTD, expected.detach())
+    assert_same(log_sum_MBT, score_MBTT.detach().logsumexp(-1))
+    found = random(*shape, seed=4)
+    kernels.mix_backward(x_MBTD, scale, mixed_MBTD, log_sum_MBT, d_mixed_MBTD, turn, found)
+    assert_same(found, turned(d_x_MBTD, turn * torch.tensor([1.0, -1.0])), tolerance=1e-5)
 
 
 def check_cross_entropy(sizes: Sizes) -> None:
@@ -228,8 +265,10 @@ def attention(pe_type: str, sizes: Sizes, seed: int) -> AttentionBigram:
 CHECKS: tuple[Check, ...] = (
     check_embedding,
     check_rotation_back,
+    check_embedding_gradient,
     check_softmax,
     check_softmax_backward,
+    check_mixing,
     check_cross_entropy,
     check_adamw,
     check_gradient_of_a_step,
@@ -261,8 +300,16 @@ def test_sizes_that_fit_into_a_block_are_supported(
     assert kernels.supports(vocab_size, block_size, n_embd) is is_supported
 
 
-def test_the_largest_block_is_computed(interpreter: Executor) -> None:
-    interpreter.submit(check_softmax_backward, Sizes(M=1, B=1, T=128, D=2, V=2)).result()
+@pytest.mark.parametrize(
+    ("check", "sizes"),
+    [
+        (check_softmax_backward, Sizes(M=1, B=1, T=128, D=2, V=2)),
+        (check_embedding_gradient, Sizes(M=2, B=2, T=3, D=70, V=140)),
+    ],
+    ids=["longest windows", "blocks of widths and tokens"],
+)
+def test_large_sizes_are_computed(check: Check, sizes: Sizes, interpreter: Executor) -> None:
+    interpreter.submit(check, sizes).result()
 
 
 def test_a_cpu_uses_no_kernels() -> None:
@@ -288,3 +335,9 @@ def test_training_goes_on_where_kernels_do_not_run(
 def test_kernels_are_off_where_triton_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "AVAILABLE", False)
     assert kernels.usable.__wrapped__(torch.device("cuda")) is False
+
+
+def test_a_long_sum_is_made_of_parts(interpreter: Executor) -> None:
+    """512 places are two parts of 256."""
+    sizes = Sizes(M=2, B=64, T=8, D=4, V=5)
+    interpreter.submit(check_gradient_of_a_step, sizes).result()

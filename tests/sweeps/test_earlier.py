@@ -46,7 +46,9 @@ def trained(state: State, made: Plan) -> Trained:
     with one_thread():
         here = hardware_tag(torch.device("cpu"))
 
-    def train(sweep: str, step_s: float, evaluation_s: float, where: str = here) -> None:
+    def train(
+        sweep: str, step_s: float, evaluation_s: float, where: str = here, last: str = ""
+    ) -> None:
         with closing(Outbox(state.sweep(sweep) / OUTBOX, sweep)) as outbox:
             trials = {trial.key: describe_trial(made, trial) for trial in made.trials}
             outbox.describe({}, trials)
@@ -59,7 +61,17 @@ def trained(state: State, made: Plan) -> Trained:
                             key,
                             "progressed",
                             step=step,
-                            evaluations=[{"step": step, "training_s": step * step_s}],
+                            evaluations=[
+                                {
+                                    "step": step,
+                                    "training_s": step * step_s,
+                                    **(
+                                        {"train_part": "slice" if step < 40 else last}
+                                        if last
+                                        else {}
+                                    ),
+                                }
+                            ],
                             hardware=where,
                             time_ms=1_000 + round(1_000 * took_s),
                         )
@@ -78,7 +90,22 @@ def test_steps_and_evaluations_of_all_sweeps_count_by_their_median(
     for trial in made.trials:
         timing = earlier.of(trial)
         assert timing is not None
-        assert (timing.step_s, timing.evaluation_s) == pytest.approx((0.2, 2.0))
+        assert timing.step_s == pytest.approx(0.2)
+        assert timing.evaluation_s == {"exact": pytest.approx(2.0)}, "as earlier versions did"
+
+
+def test_the_parts_of_the_training_split_have_times_of_their_own(
+    state: State, made: Plan, trained: Trained
+) -> None:
+    trained("before", 0.1, 4.0)
+    trained("after", 0.1, 1.0, last="exact")
+    for changes in ([], ["training.evaluate_train=end"]):
+        for trial in make_plan("quickstart", [*HERE, *changes], state).trials:
+            timing = earlier_timings(state).of(trial)
+            assert timing is not None
+            assert timing.evaluation_s == {
+                "slice": pytest.approx(1.0), "exact": pytest.approx((4.0 + 1.0) / 2)
+            }  # fmt: skip
 
 
 def test_settings_that_cost_nothing_may_differ_and_others_may_not(
@@ -107,5 +134,5 @@ def test_a_damaged_outbox_is_left_out(state: State, made: Plan, trained: Trained
     state.sweep("broken").mkdir()
     (state.sweep("broken") / OUTBOX).write_text("no database")
     assert earlier_timings(state).of(made.trials[0]) == StepTiming(
-        pytest.approx(0.1), pytest.approx(1.0)
+        pytest.approx(0.1), {"exact": pytest.approx(1.0)}
     )

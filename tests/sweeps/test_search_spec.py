@@ -144,8 +144,18 @@ def test_more_suggestions_are_the_same_study_and_other_ranges_another_one() -> N
         return plan(SWEEP, *overrides).studies[0].digest()
 
     assert digest() == digest("search.trials=99", "search.sampler=random")
+    assert digest() == digest("training.evaluate_train=exact")
     for change in ("training.max_steps=50", "training.learning_rate={low: 1e-3, high: 1}"):
         assert digest(change) != digest()
+
+
+def test_the_part_of_the_training_split_that_is_evaluated_makes_no_other_studies() -> None:
+    usual, changed = plan(ARMS), plan(ARMS, "training.evaluate_train=end")
+    assert [study.label for study in changed.studies] == ["bigram, attention"]
+    assert [study.digest() for study in changed.studies] == [s.digest() for s in usual.studies]
+    assert [trial.key for trial in changed.examples] == [trial.key for trial in usual.examples]
+    assert {trial.training.evaluate_train for trial in changed.examples} == {"end"}
+    assert changed.varying == usual.varying
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bigram_models import FittedModel, LanguageModel
-from trainables.config import TrainingConfig, TrialConfig
+from trainables.config import EvaluatingTrain, TrainingConfig, TrialConfig
 from trainables.data.batches import WindowSampler, initial_stream, stream
 from trainables.data.corpus import Corpus
 from trainables.precision import computed_in
@@ -42,19 +42,11 @@ class Splits:
         """Return the splits of a corpus as tensors; on a CPU they share its memory."""
         return Splits(*(_shared(split).to(device) for split in (corpus.train, corpus.validation)))
 
-    def train_part(self, training: TrainingConfig, is_last: bool) -> Tensor | None:
-        """Return the tokens whose loss is the training loss of an exact evaluation.
-
-        Args:
-            training: its ``evaluate_train`` decides.
-            is_last: whether the evaluation is the last one of the trial, which reads all tokens.
-
-        Returns:
-            Tokens of the training split, (N,) int32; None if the evaluation has no training loss.
-        """
-        if is_last or training.evaluate_train == "exact":
-            return self.train
-        return self.train[: len(self.validation)] if training.evaluate_train == "slice" else None
+    def train_part(self, part: EvaluatingTrain) -> Tensor | None:
+        """Return the tokens of a part of the training split, (N,) int32, or None if it has none."""
+        if part == "slice":
+            return self.train[: len(self.validation)]
+        return self.train if part == "exact" else None
 
 
 @dataclass(frozen=True)
@@ -62,11 +54,12 @@ class Evaluation:
     """Losses after a step, in nats per character."""
 
     step: int
-    train_loss: float | None  # of the part of the split that `Splits.train_part` has; None without
+    train_loss: float | None  # of train_part; None if that is "end"
     val_loss: float
     best_val_loss: float  # the lowest so far
     training_s: float  # spent in steps so far
     tokens_per_s: float  # in these seconds
+    train_part: EvaluatingTrain = "exact"  # of the training split
 
 
 @dataclass
@@ -97,6 +90,10 @@ class TrainingState:
     def is_at_end(self, training: TrainingConfig) -> bool:
         """Return whether no step is left to take."""
         return self.optimizer is None or self.step == training.last_step
+
+    def train_part(self, training: TrainingConfig) -> EvaluatingTrain:
+        """Return the part of the training split that an evaluation at this step reads."""
+        return "exact" if self.is_at_end(training) else training.train_part
 
 
 def initial_state(
@@ -262,7 +259,7 @@ def evaluate(
     """
     state.model.eval()
     if training.evaluation == "exact":
-        train_N = splits.train_part(training, state.is_at_end(training))
+        train_N = splits.train_part(state.train_part(training))
         train_loss = None
         if train_N is not None:
             train_loss = exact_loss(state.model, train_N, training.block_size)
@@ -283,23 +280,28 @@ def evaluate(
             for split in (splits.train, splits.validation)
         )
     state.model.train()
-    return record(state, train_loss, val_loss, tokens)
+    return record(state, training, (train_loss, val_loss), tokens)
 
 
 def record(
-    state: TrainingState, train_loss: float | None, val_loss: float, tokens: int
+    state: TrainingState,
+    training: TrainingConfig,
+    losses: tuple[float | None, float],
+    tokens: int,
 ) -> Evaluation:
     """Add losses to the history of a state.
 
     Args:
         state: changed in place.
-        train_loss: of the training split, in nats per character; None if it was not computed.
-        val_loss: of the validation split, in nats per character.
+        training: its evaluation.
+        losses: of `TrainingState.train_part`, None if that has no tokens, and of the validation
+            split, in nats per character.
         tokens: how many it was trained on so far.
 
     Raises:
         TrainingDivergedError: a loss is not finite.
     """
+    train_loss, val_loss = losses
     for split_name, loss in (("training", train_loss), ("validation", val_loss)):
         if loss is not None and not math.isfinite(loss):
             raise TrainingDivergedError(f"the {split_name} loss is {loss} at step {state.step}")
@@ -310,6 +312,7 @@ def record(
         best_val_loss=min(state.best_val_loss, val_loss),
         training_s=state.training_s,
         tokens_per_s=tokens / state.training_s if state.training_s else 0.0,
+        train_part=state.train_part(training),
     )
     state.history.append(evaluation)
     return evaluation

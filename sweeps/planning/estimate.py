@@ -207,7 +207,7 @@ def gpu_seconds(trial: TrialConfig, members: int, memory: GpuMemory, splits: Spl
     parts = Counter[EvaluatingTrain](["exact"]) if is_fitted else _parts(training)
     tokens = sum(count * _tokens(training, splits, part) for part, count in parts.items())
     steps = 0 if is_fitted else training.last_step
-    return pack_s(known, members, steps, parts.total(), tokens / parts.total())
+    return pack_s(known, members, steps, parts.total(), tokens)
 
 
 @dataclass(frozen=True)

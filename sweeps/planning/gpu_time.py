@@ -34,8 +34,8 @@ def pack_s(
         members: how many.
         steps: of each member.
         evaluations: of each member.
-        tokens: that an evaluation of a member reads.
+        tokens: that all evaluations of a member read.
     """
-    evaluation_s = EVALUATION_S_PER_BYTE * memory.token_bytes * tokens + REPORT_S
-    own_s = MEMBER_S + evaluations * evaluation_s
+    evaluations_s = EVALUATION_S_PER_BYTE * memory.token_bytes * tokens + evaluations * REPORT_S
+    own_s = MEMBER_S + evaluations_s
     return PACK_S + steps * step_s(memory, members) + members * own_s

@@ -20,17 +20,17 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from benchmarks.measuring import best_device
 from benchmarks.parts import OTHER, SET_UP, Stopwatch, watch_worker
 from benchmarks.plain_loop import Report, summary
 from sweeps.planning.costs import training_tokens
+from sweeps.planning.estimate import estimate
 from sweeps.planning.plan import Plan
 from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
-from sweeps.resources.gpus import pack_sizes_here
-from sweeps.resources.packs import choose_packs
+from sweeps.resources.allocation import allocate
+from sweeps.resources.gpu_report import gpus_here
+from sweeps.resources.nodes import local_node
 from sweeps.search.queue import Queue
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
@@ -54,22 +54,15 @@ class TrainedPack:
     intervals: Sequence[Mapping[str, float]]  # seconds by part, from evaluation to evaluation
 
 
-def packs_of(plan: Plan, at_once: int) -> Iterator[list[TrialConfig]]:
-    """Yield the packs of a sweep; on a GPU their sizes are measured unless the sweep gives them."""
-    share = 1 / at_once if best_device().type == "cuda" else 0
-    shapes = list({stack_shape(trial): trial for trial in plan.trials}.values())
-    packs = choose_packs(
-        plan,
-        plan.sweep.resources.settled(share),
-        len(plan.trials),
-        at_once,
-        lambda most: pack_sizes_here(shapes, most, plan.corpus, share),
-    )
-    if share:
-        torch.cuda.empty_cache()  # the processes that train need it
+def packs_of(plan: Plan) -> Iterator[list[TrialConfig]]:
+    """Yield the packs of a sweep, as a sweep forms them on this machine."""
+    allocation = allocate(plan, plan.trials, [local_node()], [gpus_here()])
     queue = Queue()
     queue.put(plan.trials)
-    while trials := queue.next(packs):
+    if allocation.gpu_packs:
+        cost = estimate(plan.trials, plan.corpus, gpu_packs=allocation.gpu_packs)
+        queue.sort(cost.of_pack)
+    while trials := queue.next(allocation.packs):
         yield trials
 
 
@@ -155,7 +148,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = make_plan(given.sweep, given.overrides, State(folder))
-        packs = list(packs_of(plan, given.at_once))
+        packs = list(packs_of(plan))
         groups = alike(packs) if given.one_of_each else [[pack] for pack in packs]
         work = [[trial.to_dict() for trial in group[0]] for group in groups]
         with ProcessPoolExecutor(given.at_once, spawn, start, (plan.corpus, folder)) as processes:

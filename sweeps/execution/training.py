@@ -16,7 +16,8 @@ from sweeps.process.phases import phase
 from sweeps.records.events import TrialEvent
 from sweeps.records.outbox import Outbox
 from sweeps.records.state import check_disk
-from sweeps.resources.allocation import Allocation, GpuMeter, allocate
+from sweeps.resources.allocation import Allocation, allocate
+from sweeps.resources.gpu_report import gpus_here
 from sweeps.resources.nodes import Node
 from sweeps.search.queue import Queue
 
@@ -40,7 +41,12 @@ def train(run: RunContext, queue: Queue) -> None:
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
         nodes = _connect(run, scratch, stack)
-        allocation = _allocate(run, queue, cost, nodes)
+        allocation = _allocate(run, queue, nodes)
+        if allocation.gpu_packs:
+            coming = SearchForecast.of(run.plan, _to_come(run, queue, before.done))
+            waiting = queue.waiting
+            cost = estimate(waiting, run.plan.corpus, coming, gpu_packs=allocation.gpu_packs)
+            queue.sort(cost.of_pack)
         slots = _slots(run, queue, allocation)
         tasks = f"{queue.remaining_in_words}, {allocation.at_once} at once"
         total = None if run.plan.to_come is None else len(run.plan.trials) + run.plan.to_come
@@ -96,13 +102,17 @@ def _connect(run: RunContext, scratch: Path, stack: contextlib.ExitStack) -> lis
     return nodes
 
 
-def _allocate(run: RunContext, queue: Queue, cost: Estimate, nodes: list[Node]) -> Allocation:
+def _allocate(run: RunContext, queue: Queue, nodes: list[Node]) -> Allocation:
     """Decide what each trial gets on the machines, and show it."""
-    from sweeps.cluster.machines import measure_gpus, measure_packs
+    from sweeps.cluster.machines import gpu_reports
 
-    meter = GpuMeter(measure_gpus, measure_packs)
-    with phase("measuring what trials take"):
-        allocation = allocate(run.plan, queue.waiting, cost, nodes, meter)
+    if not run.plan.sweep.resources.may_use_gpus:
+        reports = []
+    elif run.options.address is None:
+        reports = [gpus_here()]
+    else:
+        reports = gpu_reports()
+    allocation = allocate(run.plan, queue.waiting, nodes, reports)
     if allocation.gpu_reason:
         run.say(f"gpu     {allocation.gpu_reason}, {allocation.at_once} at once")
     if allocation.pack_counts:

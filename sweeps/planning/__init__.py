@@ -14,4 +14,6 @@ forecast       the trials that a search will add
 estimate       time, memory and disk that a sweep takes
 probing        times of training steps, measured or predicted
 earlier        times of steps, from earlier trials on this machine
+gpu_memory     GPU memory of packs, from shapes
+gpu_time       seconds of packs on a GPU, by a model of its speed
 """

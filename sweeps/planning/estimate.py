@@ -1,4 +1,4 @@
-"""How long a sweep will take: from earlier trials on this machine, or from a few timed steps."""
+"""How long a sweep will take: by earlier trials, some timed steps, or a model of a GPU's speed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
+from bigram_models import FittedModel
 from sweeps.planning.earlier import EarlierTimings, StepTiming
 from sweeps.planning.forecast import SearchForecast
+from sweeps.planning.gpu_memory import FLOAT, GpuMemory, MemberMemory
+from sweeps.planning.gpu_time import UNCERTAIN_GPU, pack_s
 from sweeps.planning.probing import Probe, Probes, probe_all, shape
 from trainables.config import EvaluatingTrain, TrainingConfig, TrialConfig
 from trainables.data.corpus import Corpus
@@ -33,9 +36,18 @@ UNCERTAIN_PREDICTED = 0.5  # of predictions
 class TrialCost:
     """Cost of one trial."""
 
-    seconds: float  # on one slot
+    seconds: float  # on one slot; of a trial in a pack its part of the pack's time
     memory_bytes: int  # beyond the worker itself
     disk_bytes: int
+    members: int = 1  # trials of its pack
+
+
+@dataclass(frozen=True)
+class GpuPacks:
+    """The packs of a sweep that trains on GPUs."""
+
+    memory: GpuMemory
+    members: Callable[[TrialConfig], int]  # trials of the pack of a trial
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Estimate:
         )
 
     def _slots_s(self, work_s: float, at_once: int) -> float:
-        longest_s = max(cost.seconds for cost in self.costs.values())
+        longest_s = max(cost.seconds * cost.members for cost in self.costs.values())
         return max(work_s / at_once, longest_s)
 
     def memory_bytes(self, at_once: int, pack: int = 1) -> int:
@@ -81,6 +93,10 @@ class Estimate:
         """Return the expected seconds of a trial, by its key."""
         return self.costs[key].seconds if key in self.costs else self.mean_s
 
+    def of_pack(self, key: str) -> float:
+        """Return the expected seconds of the pack of a trial, by its key."""
+        return self.of(key) * (self.costs[key].members if key in self.costs else 1)
+
 
 def estimate(
     trials: Sequence[TrialConfig],
@@ -88,8 +104,11 @@ def estimate(
     forecast: SearchForecast | None = None,
     earlier: EarlierTimings | None = None,
     others: Sequence[TrialConfig] = (),
+    gpu_packs: GpuPacks | None = None,
 ) -> Estimate:
     """Estimate the cost of each trial from earlier trials on this machine, or from timed steps.
+
+    On GPUs nothing is timed: `sweeps.planning.gpu_time` is a model of their speed.
 
     There must be at least one trial in `trials`, `others` or the examples of `forecast`.
 
@@ -99,10 +118,14 @@ def estimate(
         forecast: of the trials that a search will add.
         earlier: timings of trials on this machine.
         others: trials that are not to be trained, but whose costs are wanted too.
+        gpu_packs: the packs on GPUs; None if the trials train on CPUs.
     """
     forecast = forecast or SearchForecast()
     known = {trial.key: trial for trial in (*trials, *others, *forecast.examples)}
-    costs = _known_costs(known, corpus, earlier or EarlierTimings())
+    if gpu_packs:
+        costs = _gpu_costs(known, corpus, gpu_packs)
+    else:
+        costs = _known_costs(known, corpus, earlier or EarlierTimings())
     given = [costs.by_key[trial.key] for trial in trials]
     examples = [costs.by_key[trial.key] for trial in forecast.examples] or list(
         costs.by_key.values()
@@ -157,6 +180,34 @@ def _known_costs(
         busy=probes.busy,
         basis=_basis(len(remembered), len(shapes), len(predicted)),
     )
+
+
+def _gpu_costs(known: Mapping[str, TrialConfig], corpus: Corpus, packs: GpuPacks) -> _Costs:
+    """Return the costs of trials on a GPU, by key."""
+    splits = Splits.of(corpus, torch.device("cpu"))
+    costs = {}
+    for key, trial in known.items():
+        members = packs.members(trial)
+        memory = packs.memory.member(trial)
+        costs[key] = TrialCost(
+            seconds=gpu_seconds(trial, members, packs.memory, splits) / members,
+            memory_bytes=memory.state_bytes if memory else 0,
+            disk_bytes=_disk_bytes(FLOAT * memory.parameters if memory else 0),
+            members=members,
+        )
+    return _Costs(costs, UNCERTAIN_GPU, 1.0, "by a model of its speed")
+
+
+def gpu_seconds(trial: TrialConfig, members: int, memory: GpuMemory, splits: Splits) -> float:
+    """Return the expected seconds of a pack of trials of one shape on a GPU."""
+    known, training = memory.member(trial), trial.training
+    if known is None:  # then the launches alone are counted
+        known = MemberMemory(0, 0, 0, 0, training.block_size)
+    is_fitted = issubclass(trial.model.model_class, FittedModel)
+    parts = Counter[EvaluatingTrain](["exact"]) if is_fitted else _parts(training)
+    tokens = sum(count * _tokens(training, splits, part) for part, count in parts.items())
+    steps = 0 if is_fitted else training.last_step
+    return pack_s(known, members, steps, parts.total(), tokens / parts.total())
 
 
 @dataclass(frozen=True)
@@ -216,7 +267,7 @@ def _cost(
     return TrialCost(
         seconds=TRIAL_OVERHEAD_S + step_s * training.max_steps + evaluations_s,
         memory_bytes=int(probe.memory_bytes),
-        disk_bytes=TRIAL_DISK_BYTES + int(WEIGHTS_ON_DISK * probe.weights_bytes),
+        disk_bytes=_disk_bytes(probe.weights_bytes),
     )
 
 
@@ -236,6 +287,11 @@ def _remembered_s(
     known, seconds = next(iter(timing.evaluation_s.items()))
     reading_s = max(0.0, seconds - EVALUATION_OVERHEAD_S)
     return EVALUATION_OVERHEAD_S + reading_s * tokens(part) / tokens(known)
+
+
+def _disk_bytes(weights_bytes: float) -> int:
+    """Return the bytes of a trial on disk."""
+    return TRIAL_DISK_BYTES + int(WEIGHTS_ON_DISK * weights_bytes)
 
 
 def _tokens(training: TrainingConfig, splits: Splits, part: EvaluatingTrain = "exact") -> int:

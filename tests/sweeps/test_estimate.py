@@ -8,20 +8,24 @@ import pytest
 import torch
 
 import sweeps.planning.probing
+from sweeps.planning import gpu_time
 from sweeps.planning.earlier import EarlierTimings, StepTiming
 from sweeps.planning.estimate import (
     EVALUATION_OVERHEAD_S,
     IN_A_SWEEP,
     STARTUP_S,
     TRIAL_OVERHEAD_S,
+    GpuPacks,
     estimate,
 )
 from sweeps.planning.forecast import SearchForecast
+from sweeps.planning.gpu_memory import GpuMemory, MemberMemory, member_memory
 from sweeps.planning.planner import make_plan
 from sweeps.planning.probing import Probe, probe_all, shape
 from sweeps.records.state import State
 from trainables.config import TrialConfig
 from trainables.data.corpus import tokenise
+from trainables.data.verse import write_play
 from trainables.training.loop import Splits
 
 MakeTrial = Callable[..., TrialConfig]
@@ -305,3 +309,67 @@ def test_trials_that_are_done_have_a_cost_and_are_no_work(
     cost = estimate([left], CORPUS, others=[done, left])
     assert cost.work_s == cost.of(left.key) > cost.of(done.key) > 0
     assert estimate([], CORPUS, others=[done, left]).work_s == 0
+
+
+class KnownMemory(GpuMemory):
+    """Members with a thousand parameters, a step of 1 MB and 1 kB for each token."""
+
+    def member(self, trial: TrialConfig) -> MemberMemory | None:
+        if trial.flat.get("n_embd") == 7:
+            return None
+        return MemberMemory(1_000, 16_000, 1_000_000, 1_000, 8)
+
+
+def test_on_a_gpu_nothing_is_timed_and_a_trial_costs_its_part_of_the_pack(
+    probed: list[int], make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "LAUNCH_S": 1e-3, "STEP_S_PER_BYTE": 1e-9, "STEP_S_PER_PARAMETER": 1e-7,
+        "EVALUATION_S_PER_BYTE": 1e-8, "PACK_S": 3.0, "MEMBER_S": 0.5, "REPORT_S": 0.1,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(gpu_time, name, value)
+    trials = [make_trial("factorized", n_embd=8, max_steps=600, seed=seed) for seed in range(4)]
+    packs = GpuPacks(KnownMemory(CORPUS), lambda _: 4)
+    cost = estimate(trials, CORPUS, gpu_packs=packs)
+    step_s = 1e-3 + 4 * (1e-9 * 1_000_000 + 1e-7 * 1_000)
+    evaluation_s = 0.1 + 1e-8 * 1_000 * TOKENS
+    pack_s = 3 + 600 * step_s + 4 * (0.5 + 2 * evaluation_s)
+    assert cost.of_pack(trials[0].key) == pytest.approx(pack_s)
+    assert cost.of(trials[0].key) == pytest.approx(pack_s / 4)
+    assert cost.work_s == pytest.approx(pack_s)
+    assert cost.seconds(2) == pytest.approx(STARTUP_S + pack_s)  # the pack is the longest
+    low_s, high_s = cost.range_s(1)
+    assert (low_s, high_s) == pytest.approx((STARTUP_S + pack_s / 2, STARTUP_S + 1.5 * pack_s))
+    assert cost.basis == "by a model of its speed"
+    assert probed == []
+
+
+def test_on_a_gpu_a_trial_that_takes_no_steps_and_one_that_is_unknown_cost_little(
+    make_trial: MakeTrial,
+) -> None:
+    trials = [make_trial("count"), make_trial("factorized", n_embd=7, max_steps=1_000)]
+    packs = GpuPacks(KnownMemory(CORPUS), lambda _: 1)
+    cost = estimate(trials, CORPUS, gpu_packs=packs)
+    fitted_s, unknown_s = (cost.of(trial.key) for trial in trials)
+    assert gpu_time.PACK_S < fitted_s < unknown_s
+    assert unknown_s > gpu_time.PACK_S + 1_000 * gpu_time.LAUNCH_S
+
+
+@pytest.mark.parametrize(
+    ("width", "block_size", "members", "measured_ms"),
+    [
+        (64, 8, 1, 0.299), (64, 8, 48, 0.807), (64, 8, 192, 2.31),
+        (64, 64, 1, 0.492), (64, 64, 48, 2.16), (64, 64, 192, 7.36),
+        (256, 8, 1, 0.306), (256, 8, 48, 1.62), (256, 8, 192, 5.52),
+        (256, 64, 1, 0.493), (256, 64, 12, 1.54), (256, 64, 48, 4.97),
+    ],
+)  # fmt: skip
+def test_the_model_of_a_gpu_is_near_the_steps_that_were_timed_on_one(
+    width: int, block_size: int, members: int, measured_ms: float, make_trial: MakeTrial
+) -> None:
+    """On one NVIDIA H200, on 2026-11-26, see `docs/LOG.md`."""
+    text = tokenise("play", write_play(characters=20_000))
+    memory = member_memory(make_trial("attention", n_embd=width, block_size=block_size), text)
+    assert memory is not None
+    step_ms = 1e3 * gpu_time.step_s(memory, members)
+    assert step_ms == pytest.approx(measured_ms, rel=gpu_time.UNCERTAIN_GPU)

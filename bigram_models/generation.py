@@ -99,15 +99,12 @@ class GroupedPredictor:
             groups: the numbers of the models of a group, and their predictor.
         """
         self.device = groups[0][1].device
-        self._predictors = [predictor for _, predictor in groups]
-        self._sizes = [len(numbers) for numbers, _ in groups]
-        members = [number for numbers, _ in groups for number in numbers]
-        self._members_M = torch.tensor(members, device=self.device)
-        self._place_M = self._members_M.argsort()
+        numbers = [torch.tensor(numbers, device=self.device) for numbers, _ in groups]
+        self._groups = [(own, predict) for own, (_, predict) in zip(numbers, groups, strict=True)]
+        self._place_M = torch.cat(numbers).argsort()
 
     def __call__(self, ids_MBT: Tensor) -> Tensor:
-        groups = torch.split(ids_MBT.index_select(0, self._members_M), self._sizes)
-        logits = [predict(ids) for predict, ids in zip(self._predictors, groups, strict=True)]
+        logits = [predict(ids_MBT.index_select(0, own)) for own, predict in self._groups]
         return torch.cat(logits).index_select(0, self._place_M)
 
 

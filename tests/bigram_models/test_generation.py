@@ -129,6 +129,15 @@ def test_what_cannot_come_next_is_never_drawn(
     assert sorted(text.unique().tolist()) == expected
 
 
+def test_rounding_never_draws_what_cannot_come_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, 1 - 2**-24))
+    models = members("bigram", [{}] * 30)  # some of whose probabilities add up to less than one
+    with torch.no_grad():
+        for model in models:
+            model.get_parameter("logits_VV")[:, -1] = -torch.inf
+    assert not (together(models, ids(30, V, 1), 1)[..., 1] == V - 1).any()
+
+
 def test_logits_that_are_not_numbers_draw_some_token() -> None:
     models = members("bigram", [{}] * 2)
     with torch.no_grad():

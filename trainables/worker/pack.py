@@ -75,11 +75,7 @@ class Pack:
             for trial in self.trials:
                 stepping.enter_context(trial.stepping())
             results = self._stack.advance(within_s)
-        finished = [
-            trial
-            for trial, result in zip(self.trials, results, strict=True)
-            if trial.finished and not isinstance(result, TrainingDivergedError)
-        ]
+        finished = [trial for trial in self.trials if trial.finished]
         samples = samples_of(finished) if len(finished) > 1 else {}
         interval = max(1.0, len(self.trials) / SAVED_AT_ONCE)
         return [

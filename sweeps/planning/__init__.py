@@ -11,6 +11,7 @@ costs          costs of a trial that are known before it is trained
 sizes          limits of the number of trials and of their memory
 rungs          the steps at which a search may stop a trial
 forecast       the trials that a search will add
+trial_cost     the cost of trials, and what their evaluations read
 estimate       time, memory and disk that a sweep takes
 probing        times of training steps, measured or predicted
 earlier        times of steps, from earlier trials on this machine

@@ -65,8 +65,8 @@ def _estimate(run: RunContext, queue: Queue, done: int) -> Estimate:
     """Estimate the cost of what is left, of which `done` trials are done."""
     plan = run.plan
     coming = SearchForecast.of(plan, _to_come(run, queue, done))
-    with phase("timing some steps of the trials", run.say):
-        return estimate(queue.waiting, plan.corpus, coming, earlier_timings(run.state))
+    earlier = earlier_timings(run.state)
+    return estimate(queue.waiting, plan.corpus, coming, earlier, times=False)
 
 
 def _to_come(run: RunContext, queue: Queue, done: int) -> int:

@@ -13,5 +13,6 @@ rungs          the steps at which a search may stop a trial
 forecast       the trials that a search will add
 estimate       time, memory and disk that a sweep takes
 probing        times of training steps, measured or predicted
+predicting      the same without timing: from what they compute
 earlier        times of steps, from earlier trials on this machine
 """

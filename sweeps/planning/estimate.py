@@ -11,6 +11,7 @@ import torch
 
 from sweeps.planning.earlier import EarlierTimings, StepTiming
 from sweeps.planning.forecast import SearchForecast
+from sweeps.planning.predicting import count_all
 from sweeps.planning.probing import Probe, Probes, probe_all, shape
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.data.corpus import Corpus
@@ -87,6 +88,7 @@ def estimate(
     forecast: SearchForecast | None = None,
     earlier: EarlierTimings | None = None,
     others: Sequence[TrialConfig] = (),
+    times: bool = True,
 ) -> Estimate:
     """Estimate the cost of each trial from earlier trials on this machine, or from timed steps.
 
@@ -98,10 +100,12 @@ def estimate(
         forecast: of the trials that a search will add.
         earlier: timings of trials on this machine.
         others: trials that are not to be trained, but whose costs are wanted too.
+        times: whether steps are timed; without, shapes of which there are no earlier timings are
+            predicted from what their steps compute.
     """
     forecast = forecast or SearchForecast()
     known = {trial.key: trial for trial in (*trials, *others, *forecast.examples)}
-    costs = _known_costs(known, corpus, earlier or EarlierTimings())
+    costs = _known_costs(known, corpus, earlier or EarlierTimings(), times)
     given = [costs.by_key[trial.key] for trial in trials]
     examples = [costs.by_key[trial.key] for trial in forecast.examples] or list(
         costs.by_key.values()
@@ -134,12 +138,13 @@ class _Costs:
 
 
 def _known_costs(
-    known: Mapping[str, TrialConfig], corpus: Corpus, earlier: EarlierTimings
+    known: Mapping[str, TrialConfig], corpus: Corpus, earlier: EarlierTimings, times: bool
 ) -> _Costs:
     """Return the costs of trials, by key: from earlier timings, from timed or predicted steps."""
     splits = Splits.of(corpus, torch.device("cpu"))
     shapes = {shape(trial): trial for trial in known.values()}
-    probes = probe_all(shapes, corpus.vocab_size, splits)
+    vocab_size = corpus.vocab_size
+    probes = probe_all(shapes, vocab_size, splits) if times else count_all(shapes, vocab_size)
     timings = {key: earlier.of(trial) for key, trial in known.items()}
     remembered = {shape(known[key]) for key, timing in timings.items() if timing}
     predicted = probes.predicted - remembered

@@ -41,7 +41,7 @@ arms:
 BARE = """
 import ray
 
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 
 @ray.remote
 class Actor:

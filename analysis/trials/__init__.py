@@ -2,6 +2,7 @@
 
 loading          the trials of an experiment in MLflow, or of a CSV file
 mlflow_store     a client of the MLflow store, and what a sweep keeps there
+empty_store      the tables of a new MLflow store in a file
 sqlite_store     MLflow stores in a file: paths, URIs, locks
 trials_csv       CSV files of trials
 table            the table and the meaning of its columns

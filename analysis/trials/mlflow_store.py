@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from analysis.errors import AnalysisError, nearest
 from analysis.text.links import artifact_link
 from analysis.text.messages import first_line, without_password
+from analysis.trials.empty_store import write_empty_store
 from analysis.trials.sqlite_store import STORE, follow_move, plain_uri, store_file, store_uri
 from analysis.trials.table import Trials
 
@@ -182,16 +183,38 @@ def _ask_database(uri: str) -> None:
 
 def _make_store(path: Path) -> None:
     """Create a store in a file, under another name until it is complete."""
-    from mlflow import MlflowClient
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    written, migrated = (
+        path.with_name(f"{path.name}.{os.getpid()}.{kind}.partial") for kind in ("new", "migrated")
+    )
     try:
-        MlflowClient(tracking_uri=store_uri(partial)).search_experiments(max_results=1)
+        partial = written if _is_written(written) else migrated
+        if partial == migrated:
+            migrate(migrated)
         with contextlib.suppress(FileExistsError):  # another process was faster
             _link(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in (written, migrated):
+            partial.unlink(missing_ok=True)
+
+
+def _is_written(path: Path) -> bool:
+    """Make a store of our own tables; return whether MLflow takes them."""
+    from mlflow.exceptions import MlflowException
+
+    write_empty_store(path)
+    try:
+        migrate(path)
+    except MlflowException:  # they are of another version
+        return False
+    return True
+
+
+def migrate(path: Path) -> None:
+    """Let MLflow open a store in a file, and make the tables of a new one."""
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=store_uri(path)).search_experiments(max_results=1)
 
 
 def _link(partial: Path, path: Path) -> None:

@@ -32,10 +32,11 @@ ALWAYS = {
 LOOPBACK = {  # Ray on this machine alone: by default all its ports are open to the network
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds to loopback, as Ray does on those systems
     "RAY_AUTH_MODE": "token",
-    "RAY_preload_python_modules": "trainables.worker.ray_trial",  # before a worker has its task
     # Where no worker can start, the driver would wait for one for ever inside C++.
     "RAY_prestart_worker_first_driver": "0",
 }
+
+AHEAD = {"RAY_preload_python_modules": "trainables.worker.ray_trial"}  # by workers without a task
 
 
 def prepare_ray(address: str | None) -> None:
@@ -47,7 +48,7 @@ def prepare_ray(address: str | None) -> None:
     """
     wanted = dict(ALWAYS)
     if address is None:
-        wanted |= LOOPBACK
+        wanted |= LOOPBACK | AHEAD
         if "RAY_AUTH_TOKEN_PATH" not in os.environ:
             wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     for name, value in wanted.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,20 @@ class Daemon(Protocol):
 def descendants() -> set[psutil.Process]:
     """Return the processes that this one started, directly or through others."""
     return set(psutil.Process().children(recursive=True))
+
+
+def kill_descendants(others: Set[psutil.Process]) -> None:
+    """Kill the processes that this one started, except for `others`.
+
+    All are suspended first, as the child of a process that is killed meanwhile would be overlooked.
+    """
+    suspended: set[psutil.Process] = set()
+    while found := descendants() - others - suspended:
+        for process in found:
+            with contextlib.suppress(psutil.Error):  # it has ended
+                process.suspend()
+        suspended |= found
+    kill(suspended)
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:

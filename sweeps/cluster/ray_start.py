@@ -22,7 +22,13 @@ from ray.job_config import JobConfig
 from analysis.text.messages import first_line
 from sweeps.cluster.code_package import copy_code
 from sweeps.cluster.ray_environment import scratch_folder
-from sweeps.cluster.ray_processes import daemons, descendants, kill, last_error
+from sweeps.cluster.ray_processes import (
+    daemons,
+    descendants,
+    kill,
+    kill_descendants,
+    last_error,
+)
 from sweeps.cluster.remote_tasks import NAMESPACE, start_worker
 from sweeps.process import signals
 from sweeps.process.stopping import Stop
@@ -57,7 +63,7 @@ class RayStart:
         self._is_ready, self._is_over = threading.Event(), threading.Event()
         self._error: UserError | None = None
         if address is None:
-            signals.before_exit(lambda: kill(descendants() - self._others))
+            signals.before_exit(lambda: kill_descendants(self._others))
         threading.Thread(target=self._run, name="ray", daemon=True).start()
 
     def wait(self, stop: Stop) -> None:

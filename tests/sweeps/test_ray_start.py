@@ -11,10 +11,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from sweeps.cli.run import _start_ray
 from sweeps.cluster import ray_environment
 from sweeps.cluster.ray_environment import RAY_BYTES, SOCKET_BYTES, scratch_folder
+from sweeps.process import signals
+from sweeps.records.outbox import Outbox
+from sweeps.records.outbox_file import OUTBOX
 from tests.processes import descendants
 from tests.sweeps.running import BIN, SweepFolder
 from trainables.errors import UserError
@@ -162,11 +167,12 @@ def test_a_process_of_ray_that_dies_ends_the_sweep_soon(daemon: str, tmp_path: P
     folder = SweepFolder(tmp_path, LONG)
     driver = folder.start()
     driver.wait_for(lambda: bool(driver.workers) and len(folder.runs()) == 1)
-    (pid,) = (
-        pid
-        for pid, title in descendants(driver.process.pid)
-        if title.split()[0].endswith(f"/{daemon}")
-    )
+    running = descendants(driver.process.pid)
+    for unread in ("autoscaler", "dashboard/dashboard.py", "log_monitor.py"):
+        assert not any(unread in title for _, title in running)
+    assert sum(title.startswith("ray::RayTrial") for _, title in running) == 1
+    assert not any(title.startswith("ray::IDLE") for _, title in running)
+    (pid,) = (pid for pid, title in running if title.split()[0].endswith(f"/{daemon}"))
     killed_s = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     assert driver.end() == 130, driver.output
@@ -175,6 +181,46 @@ def test_a_process_of_ray_that_dies_ends_the_sweep_soon(daemon: str, tmp_path: P
     assert driver.output.endswith("again   sweeps run sweep.yaml\n")
     assert "Traceback" not in driver.output
     assert [run.info.status for run in folder.runs("sweep") + folder.runs()] == ["KILLED"] * 2
+
+
+@pytest.mark.parametrize(
+    ("is_command", "status", "starts"),
+    [
+        (True, "", True),
+        (True, "KILLED", True),
+        (True, "FINISHED", False),
+        (False, "KILLED", False),  # a program that uses our functions
+    ],
+)
+def test_ray_starts_ahead_if_a_command_has_trials_to_train(
+    is_command: bool, status: str, starts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if status:
+        outbox = Outbox(tmp_path / "sweeps/small" / OUTBOX, "small")
+        outbox.end(status)
+        outbox.close()
+    monkeypatch.setattr(signals, "are_watched", lambda: is_command)
+    monkeypatch.setattr("sweeps.cluster.ray_start.RayStart", lambda: "started")
+    assert _start_ray("small", tmp_path) == ("started" if starts else None)
+
+
+def test_processes_that_start_others_are_killed_with_all_of_them() -> None:
+    from sweeps.cluster import ray_processes  # loads Ray
+
+    before = ray_processes.descendants()
+    forks = "while true; do sleep 7.123 & sleep 0.005; done"
+    with subprocess.Popen(["sh", "-c", f"for i in 1 2 3; do sh -c '{forks}' & done; wait"]):
+        time.sleep(0.5)
+        assert len(ray_processes.descendants() - before) > 5
+        ray_processes.kill_descendants(before)
+    time.sleep(0.2)
+    left = [
+        process.pid
+        for process in psutil.process_iter(["cmdline", "status"])
+        if "7.123" in (process.info["cmdline"] or [])
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+    assert left == []
 
 
 def test_temporary_files_go_where_sockets_have_room(

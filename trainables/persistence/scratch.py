@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 SCRATCH = "sweeps-"  # beginning of their names
+TRIES, TRY_AGAIN_S = 5, 0.05
 FRESH_S = 60.0  # a younger folder may not be locked yet
 
 
@@ -37,7 +38,11 @@ class ScratchFolder:
 
     def remove(self) -> None:
         """Remove the folder with its content; a second call does nothing."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        for _ in range(TRIES):  # a process that was killed just now may have made a file meanwhile
+            shutil.rmtree(self.path, ignore_errors=True)
+            if not self.path.exists():
+                break
+            time.sleep(TRY_AGAIN_S)
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

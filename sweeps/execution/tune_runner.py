@@ -35,6 +35,8 @@ from trainables.worker.ray_trial import RayTrial, RayTrialConfig, RayTrialResult
 # How often a worker may die before it starts its trials. One that dies later is counted by the
 # trial itself (trainables.worker.durable.MAX_STARTS), which knows whether it made any progress.
 MAX_FAILURES = 20
+# Evaluations of small trials on a GPU come faster than Tune takes them one by one.
+REPORT_S = 0.5
 
 
 def run_trials(
@@ -179,6 +181,7 @@ class Suggester(Unpickled, tune.search.Searcher):  # type: ignore[misc]
                     "keys": keys,
                     "trials": configs,
                     "gpus": context.shares.share_of(trials[0]),
+                    "report_s": 0.0 if context.queue.stops_trials else REPORT_S,
                 }
             }
         finished: str = tune.search.Searcher.FINISHED

@@ -36,6 +36,11 @@ class TrialSource:
         """Take an event that the queue has taken, and change the queue by it."""
 
     @property
+    def stops_trials(self) -> bool:
+        """True if it may stop a running trial by its evaluations."""
+        return False
+
+    @property
     def is_suggesting(self) -> bool:
         """True if it may still suggest new configurations."""
         return False
@@ -76,6 +81,11 @@ class Queue:
     def storage_errors(self) -> tuple[type[Exception], ...]:
         """Exceptions that the methods raise if their state cannot be written to disk."""
         return self.source.storage_errors
+
+    @property
+    def stops_trials(self) -> bool:
+        """True if a running trial may be stopped by its evaluations."""
+        return self.source.stops_trials
 
     # What there is to train.
 

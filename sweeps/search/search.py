@@ -90,6 +90,11 @@ class Search(TrialSource):
         return f"{suggestions} in {counted(len(self._studies), 'study', 'studies')}"
 
     @property
+    def stops_trials(self) -> bool:
+        """True if its rule may stop a trial early."""
+        return self._spec.early.rule != "none"
+
+    @property
     def is_suggesting(self) -> bool:
         """True if it may still suggest new configurations."""
         return bool(self._suggesting())

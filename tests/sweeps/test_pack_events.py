@@ -43,7 +43,12 @@ class Run:
         self.slots, self.stop = SlotLimit(lambda: 1), Stop()
         self.events: list[TrialEvent] = []
         packs = Packs(Resources(pack=2))
-        self.pack: PackConfig = {"keys": [trial.key for trial in trials], "trials": "", "gpus": 0.5}
+        self.pack: PackConfig = {
+            "keys": [trial.key for trial in trials],
+            "trials": "",
+            "gpus": 0.5,
+            "report_s": 0.0,
+        }
         assert [trial.key for trial in self.queue.next(packs)] == self.pack["keys"]
         self.slots.add(self.pack["keys"][0])
         self.handler = PackEvents(
@@ -90,7 +95,7 @@ def test_a_trial_without_memory_gets_a_larger_share_once_and_then_fails(run: Run
     assert run.kinds == ["enlarged"]
     assert [trial.key for trial in run.queue.waiting] == [first]
     (trial,) = run.queue.next(Packs(Resources()))
-    run.handler.on_report({"keys": [trial.key], "trials": "", "gpus": 1.0}, report)
+    run.handler.on_report({"keys": [trial.key], "trials": "", "gpus": 1.0, "report_s": 0.0}, report)
     assert run.kinds == ["enlarged", "failed"]
     assert run.events[-1].cause is EndCause.OUT_OF_MEMORY
 

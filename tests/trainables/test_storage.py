@@ -259,7 +259,9 @@ def test_a_trial_that_fails_leaves_its_traceback_there(
 ) -> None:
     diverging = make_trial(learning_rate=1e30, max_steps=9, batch_size=4)
     given = json.dumps([diverging.to_dict()])
-    config: RayTrialConfig = {"pack": {"keys": [diverging.key], "trials": given, "gpus": 0.0}}
+    config: RayTrialConfig = {
+        "pack": {"keys": [diverging.key], "trials": given, "gpus": 0.0, "report_s": 0.0}
+    }
     check_from_here(storage)
     worker = RayTrial.__new__(RayTrial)
     worker.setup(config, corpus=CORPUS, storage=storage, threads=1, gpu=False)

@@ -32,7 +32,7 @@ def trial(make_trial: Callable[..., TrialConfig]) -> TrialConfig:
 
 def config(trial: TrialConfig) -> RayTrialConfig:
     trials = json.dumps([trial.to_dict()])
-    return {"pack": {"keys": [trial.key], "trials": trials, "gpus": 0.0}}
+    return {"pack": {"keys": [trial.key], "trials": trials, "gpus": 0.0, "report_s": 0.0}}
 
 
 def adapter(trial: TrialConfig, root: Path) -> RayTrial:
@@ -291,3 +291,17 @@ def test_a_log_that_cannot_be_written_stops_no_trial(trial: TrialConfig, tmp_pat
     log_of(trial_folder(tmp_path, trial.key)).mkdir(parents=True)
     made = worker(trial, tmp_path)
     assert [step(made).step for _ in range(3)] == [0, 3, 6]
+
+
+def test_a_report_gathers_the_evaluations_of_some_seconds(
+    make_trial: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    trial = make_trial("bigram", max_steps=6, eval_every=1, batch_size=4)
+    made = adapter(trial, tmp_path)
+    assert steps_of(made.step()) == [0, 1]  # where it starts, and one evaluation
+    given = config(trial)
+    given["pack"]["report_s"] = 600.0
+    made.reset_config(given)
+    result = made.step()
+    assert steps_of(result) == [1, 2, 3, 4, 5, 6]
+    assert result["done"]

@@ -55,6 +55,7 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: RayTrialConfig) -> bool:
         """Train another pack: Tune calls this to reuse an actor."""
         self.is_new = True
+        self.report_s = new_config["pack"]["report_s"]
         self.worker.assign(json.loads(new_config["pack"]["trials"]))
         return True
 
@@ -66,14 +67,12 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         if self.must_leave():
             self.cleanup()
             ray.actor.exit_actor()
+        until_s = time.monotonic() + self.report_s
         report = self.worker.advance(STEP_S)
-        if (
-            self.is_new and not report.done
-        ):  # the report of where they resume takes no separate call
-            first, report = report, self.worker.advance(STEP_S)
-            trials = (*first.trials, *report.trials)
-            report = WorkerReport(trials, report.done, report.storage_error, report.split)
-        self.is_new = False
+        # The report of where they resume takes no call of its own.
+        while not report.done and (self.is_new or time.monotonic() < until_s):
+            self.is_new = False
+            report = report.followed_by(self.worker.advance(STEP_S))
         return {"report": report, "done": report.done}
 
     def must_leave(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TypedDict
 
@@ -16,6 +16,7 @@ class PackConfig(TypedDict):
     keys: list[str]
     trials: str  # JSON: a list of `TrialConfig.to_dict`. As text, because Tune copies and keeps it
     gpus: float  # the share of a GPU, or the number of GPUs, that the worker gets
+    report_s: float  # seconds for which a report gathers evaluations; 0: each is reported at once
 
 
 class FailureKind(StrEnum):
@@ -84,3 +85,7 @@ class WorkerReport:
     # Why trials that are not done are paused here, if they are:
     storage_error: str = ""  # their states cannot be stored
     split: PackSplit | None = None
+
+    def followed_by(self, later: WorkerReport) -> WorkerReport:
+        """Return this report and a later one of the same worker as one."""
+        return replace(later, trials=(*self.trials, *later.trials))

@@ -18,6 +18,7 @@ SECTIONS = {  # modules, imported when they run: some need neither Ray nor MLflo
     "steps": "one trial by shape, against the plain loop and the machine's limits",
     "packs": "trials of one shape that train as one",
     "gpu": "a GPU, in five minutes: packs checked and timed, the published sweep, its parts",
+    "samples": "the texts of trials that finish together",
     "counting": "the count model against loops over lists and elements",
     "plan": "`sweeps plan` of many trials and of a long text",
     "delivery": "sending runs to MLflow",

@@ -26,18 +26,20 @@ from benchmarks.measuring import best_device
 from benchmarks.parts import OTHER, SET_UP, Stopwatch, watch_worker
 from benchmarks.plain_loop import Report, summary
 from sweeps.planning.costs import training_tokens
+from sweeps.planning.estimate import estimate
 from sweeps.planning.plan import Plan
 from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
-from sweeps.resources.gpus import pack_sizes_here
-from sweeps.resources.packs import choose_packs
+from sweeps.resources.allocation import allocate
+from sweeps.resources.gpu_report import gpus_here
+from sweeps.resources.nodes import local_node
 from sweeps.search.queue import Queue
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.persistence.storage import SharedFolder
 from trainables.training.loop import Evaluation
 from trainables.training.stack import stack_shape
-from trainables.worker.reports import TrialFailure
+from trainables.worker.reports import SplitCause, TrialFailure, TrialReport
 from trainables.worker.worker import Worker
 
 REPORT_S = 10.0  # how long a worker trains before it reports on its trials
@@ -54,22 +56,15 @@ class TrainedPack:
     intervals: Sequence[Mapping[str, float]]  # seconds by part, from evaluation to evaluation
 
 
-def packs_of(plan: Plan, at_once: int) -> Iterator[list[TrialConfig]]:
-    """Yield the packs of a sweep; on a GPU their sizes are measured unless the sweep gives them."""
-    share = 1 / at_once if best_device().type == "cuda" else 0
-    shapes = list({stack_shape(trial): trial for trial in plan.trials}.values())
-    packs = choose_packs(
-        plan,
-        plan.sweep.resources.settled(share),
-        len(plan.trials),
-        at_once,
-        lambda most: pack_sizes_here(shapes, most, plan.corpus, share),
-    )
-    if share:
-        torch.cuda.empty_cache()  # the processes that train need it
+def packs_of(plan: Plan) -> Iterator[list[TrialConfig]]:
+    """Yield the packs of a sweep, as a sweep forms them on this machine."""
+    allocation = allocate(plan, plan.trials, [local_node()], [gpus_here()])
     queue = Queue()
     queue.put(plan.trials)
-    while trials := queue.next(packs):
+    if allocation.gpu_packs:
+        cost = estimate(plan.trials, plan.corpus, gpu_packs=allocation.gpu_packs)
+        queue.sort(cost.of_pack)
+    while trials := queue.next(allocation.packs):
         yield trials
 
 
@@ -88,8 +83,8 @@ def start(corpus: Corpus, folder: Path) -> None:
     watch = watch_worker()
 
 
-def train(trials: Sequence[Mapping[str, object]]) -> TrainedPack:
-    """Train a pack to its end.
+def train(trials: Sequence[Mapping[str, object]]) -> list[TrainedPack]:
+    """Train a pack to its end; in halves if it does not fit into memory.
 
     Raises:
         RuntimeError: the trials cannot train together, or one failed.
@@ -97,25 +92,13 @@ def train(trials: Sequence[Mapping[str, object]]) -> TrainedPack:
     started_s = time.time()
     last: dict[str, Evaluation] = {}
     intervals = []
-    done = False
-    with watch.part(SET_UP):
-        worker.assign(trials)
-        worker.advance(REPORT_S)  # where they start
-    with watch.part(OTHER):
-        while not done:
-            report = worker.advance(REPORT_S)
-            done = report.done
-            if report.split:
-                raise RuntimeError(f"not trained as one: {report}")
-            is_evaluated = False
-            for trial in report.trials:
-                if isinstance(trial, TrialFailure):
-                    raise RuntimeError(f"not trained as one: {report}")
-                if trial.evaluations:
-                    last[trial.key] = trial.evaluations[-1]
-                    is_evaluated = True
-            if is_evaluated:
-                intervals.append(watch.take())
+    try:
+        for evaluations in evaluated(trials):
+            last |= evaluations
+            intervals.append(watch.take())
+    except torch.OutOfMemoryError:
+        middle = len(trials) // 2
+        return train(trials[:middle]) + train(trials[middle:])
     ended_s = time.time()
     reports = [
         {
@@ -126,7 +109,32 @@ def train(trials: Sequence[Mapping[str, object]]) -> TrainedPack:
         }
         for config in map(TrialConfig.from_dict, trials)
     ]
-    return TrainedPack(reports, intervals)
+    return [TrainedPack(reports, intervals)]
+
+
+def evaluated(trials: Sequence[Mapping[str, object]]) -> Iterator[Mapping[str, Evaluation]]:
+    """Train a pack, and yield the evaluations by key.
+
+    Raises:
+        OutOfMemoryError: they do not fit together into the memory of the GPU.
+        RuntimeError: the trials cannot train together, or one failed.
+    """
+    with watch.part(SET_UP):
+        worker.assign(trials)
+        worker.advance(REPORT_S)  # where they start
+    done = False
+    while not done:
+        with watch.part(OTHER):
+            report = worker.advance(REPORT_S)
+        done = report.done
+        if report.split and report.split.cause is SplitCause.MEMORY:
+            raise torch.OutOfMemoryError(report.split.reason)
+        failed = any(isinstance(trial, TrialFailure) for trial in report.trials)
+        if report.split or report.storage_error or failed:
+            raise RuntimeError(f"not trained as one: {report}")
+        progress = [trial for trial in report.trials if isinstance(trial, TrialReport)]
+        if new := {trial.key: trial.evaluations[-1] for trial in progress if trial.evaluations}:
+            yield new
 
 
 def main() -> None:
@@ -142,16 +150,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = make_plan(given.sweep, given.overrides, State(folder))
-        packs = list(packs_of(plan, given.at_once))
+        packs = list(packs_of(plan))
         groups = alike(packs) if given.one_of_each else [[pack] for pack in packs]
         work = [[trial.to_dict() for trial in group[0]] for group in groups]
         with ProcessPoolExecutor(given.at_once, spawn, start, (plan.corpus, folder)) as processes:
             trained = list(processes.map(train, work))
     times = [
         {"trials": len(pack.reports), "packs": len(group), "intervals": pack.intervals}
-        for group, pack in zip(groups, trained, strict=True)
+        for group, packs_of_group in zip(groups, trained, strict=True)
+        for pack in packs_of_group
     ]
-    print(summary((report for pack in trained for report in pack.reports), times))
+    reports = (report for packs in trained for pack in packs for report in pack.reports)
+    print(summary(reports, times))
 
 
 if __name__ == "__main__":

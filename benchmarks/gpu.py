@@ -7,9 +7,11 @@ them. The published sweep is trained by our workers, and their time is divided i
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -29,7 +31,9 @@ from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.training.timing import one_thread
 
-CHECKED = (  # models of packs that are compared with their trials alone, and their block sizes
+CHECKED: tuple[
+    tuple[Mapping[str, object], int], ...
+] = (  # models of packs that are compared with their trials alone, and their block sizes
     *(({"variant": "attention", "n_embd": D}, T) for D, T in ((64, 8), (256, 8), (256, 64))),
     ({"variant": "factorized", "n_embd": 384}, 8),
     ({"variant": "bigram"}, 8),
@@ -37,10 +41,16 @@ CHECKED = (  # models of packs that are compared with their trials alone, and th
 CHECKED_STEPS, CHECKED_TRIALS = 300, 6
 PRESET, MAX_STEPS, EVALUATIONS = "published", 5_000, 10  # of the published sweep
 BRIEF_STEPS = 100  # between the two evaluations of trials from which a sweep is estimated
-SEEDS, SEEDS_ESTIMATED = (1, 10), 100
-WITHIN_S = 150.0  # of a sweep; then it is killed
+SEEDS, SEEDS_ESTIMATED = (1, 10), (100,)
+WITHIN_S = 285.0  # of all; a sweep that has not ended then is killed
 ONCE_AN_INTERVAL = (EVALUATION, CHECKPOINTS, OTHER)  # parts that come with each evaluation
-QUICK = ("model.n_embd=16", "model.pe_type=rope", "training.block_size=8")
+QUICK_TRAINING = {"evaluation": "sampled", "eval_batches": 2}
+QUICK = (
+    "model.n_embd=16",
+    "model.pe_type=rope",
+    "training.block_size=8",
+    *(f"training.{name}={value}" for name, value in QUICK_TRAINING.items()),
+)
 ABOUT = """Packs are compared with their trials alone: parameters after 10 steps in float64, losses
 in nats after 300 steps. Steps are of packs with mixed pe_types; the share is of the measured rate
 of float32 products, by the operations of the definition. Of the sweeps, start-up is from the
@@ -56,6 +66,7 @@ def run(options: BenchmarkOptions) -> None:
         print("There is no GPU that torch can use; --quick shows that the section runs.\n")
         return
     began = time.perf_counter()
+    deadline = math.inf if options.is_full or options.is_quick else began + WITHIN_S
     show_log()
     with one_thread():
         limits = measure_limits(device)
@@ -64,7 +75,7 @@ def run(options: BenchmarkOptions) -> None:
         print_steps(corpus, limits, options.is_quick)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the processes that train need it
-    print_table(sweeps(options))
+    print_table(sweeps(options, deadline))
     print(f"{time.perf_counter() - began:.0f} s in all.\n")
 
 
@@ -102,8 +113,11 @@ def pack(
     corpus: Corpus, model: Mapping[str, object], block_size: int, is_quick: bool
 ) -> list[TrialConfig]:
     """Return trials of one shape with several seeds, learning rates and encodings."""
-    steps = 20 if is_quick else CHECKED_STEPS
-    training = {"block_size": block_size, "batch_size": BATCH_SIZE, "max_steps": steps}
+    training = {
+        "block_size": block_size,
+        "batch_size": BATCH_SIZE,
+        **({"max_steps": 20, **QUICK_TRAINING} if is_quick else {"max_steps": CHECKED_STEPS}),
+    }
     encoded = model["variant"] == "attention"
     return [
         TrialConfig.from_dict(
@@ -122,39 +136,53 @@ def pack(
     ]
 
 
-def sweeps(options: BenchmarkOptions) -> Iterator[dict[str, object]]:
-    """Yield the time of the published sweep with several numbers of seeds."""
+def sweeps(options: BenchmarkOptions, deadline: float) -> Iterator[dict[str, object]]:
+    """Yield the time of the published sweep with several numbers of seeds.
+
+    Args:
+        options: of the command line.
+        deadline: of `time.perf_counter`, at which a sweep is killed.
+    """
     measured = options.seeds or ((1,) if options.is_quick else SEEDS)
-    yield measured_row(options, measured[0])
-    yield estimated_row(options, 2 if options.is_quick else SEEDS_ESTIMATED)
-    for seeds in measured[1:]:
-        yield measured_row(options, seeds)
+    estimated = () if options.seeds else (2,) if options.is_quick else SEEDS_ESTIMATED
+    makers = {str(seeds): partial(measured_row, options, seeds) for seeds in measured}
+    makers |= {f"~ {seeds}": partial(estimated_row, options, seeds) for seeds in estimated}
+    for seeds, make_row in makers.items():
+        try:
+            yield {"seeds": seeds, **make_row(max(1.0, deadline - time.perf_counter()))}
+        except (RuntimeError, TimeoutError) as error:
+            yield {"seeds": seeds, "trials": " ".join(str(error).split())}
 
 
-def measured_row(options: BenchmarkOptions, seeds: int) -> dict[str, object]:
-    """Return the time of the whole sweep."""
+def measured_row(options: BenchmarkOptions, seeds: int, within_s: float) -> dict[str, object]:
+    """Return the time of the whole sweep.
+
+    Raises:
+        TimeoutError: it took longer than `within_s` seconds.
+    """
     steps, evaluations = (20, 2) if options.is_quick else (MAX_STEPS, EVALUATIONS)
-    try:
-        result = bare(options, seeds, steps, steps // evaluations)
-    except TimeoutError as error:
-        return {"seeds": seeds, "trials": str(error)}
+    overrides = overrides_of(options, seeds, steps, steps // evaluations)
+    result = run_bare(options.corpora, PRESET, *overrides, within_s=within_s)
     parts = {
         part: sum(interval[part] for pack in result.packs for interval in pack.intervals)
         for part in PARTS
     }
-    return row(str(seeds), result, result.training_s, parts)
+    return row(result, result.training_s, parts) | {"val_loss": f"{result.val_loss:.4f}"}
 
 
-def estimated_row(options: BenchmarkOptions, seeds: int) -> dict[str, object]:
-    """Return the time of the sweep, estimated from packs that train two short intervals."""
+def estimated_row(options: BenchmarkOptions, seeds: int, within_s: float) -> dict[str, object]:
+    """Return the time of the sweep, estimated from packs that train two short intervals.
+
+    Raises:
+        TimeoutError: these took longer than `within_s` seconds.
+    """
     steps = 10 if options.is_quick else BRIEF_STEPS
-    try:
-        result = bare(options, seeds, 2 * steps, steps, is_one_of_each=True)
-    except TimeoutError as error:
-        return {"seeds": f"~ {seeds}", "trials": str(error)}
+    overrides = overrides_of(options, seeds, 2 * steps, steps)
+    corpora = options.corpora
+    result = run_bare(corpora, PRESET, *overrides, is_one_of_each=True, within_s=within_s)
     estimates = [whole(pack, steps) for pack in result.packs]
     parts = {part: sum(estimate[part] for estimate in estimates) for part in PARTS}
-    return row(f"~ {seeds}", result, sum(parts.values()) / AT_ONCE, parts)
+    return row(result, sum(parts.values()) / AT_ONCE, parts)
 
 
 def whole(pack: PackTimes, steps: int) -> dict[str, float]:
@@ -164,7 +192,7 @@ def whole(pack: PackTimes, steps: int) -> dict[str, float]:
         pack: of which the first interval has all that is done once, at the start.
         steps: of each interval.
     """
-    first, last = pack.intervals
+    first, last = pack.intervals[0], pack.intervals[-1]
     times = {
         part: (EVALUATIONS - 1) * first[part] + last[part]
         if part in ONCE_AN_INTERVAL
@@ -175,32 +203,23 @@ def whole(pack: PackTimes, steps: int) -> dict[str, float]:
     return {part: pack.packs * seconds for part, seconds in times.items()}
 
 
-def bare(
-    options: BenchmarkOptions, seeds: int, steps: int, every: int, is_one_of_each: bool = False
-) -> WayResult:
-    """Train the published sweep by our workers, or one of the packs of each size and shape."""
-    device = "auto" if best_device().type == "cuda" else "0"
-    overrides = (
+def overrides_of(options: BenchmarkOptions, seeds: int, steps: int, every: int) -> list[str]:
+    """Return overrides of the published sweep: its seeds, and steps between evaluations."""
+    return [
         f"corpus={options.corpus_name}",
         f"replicates={seeds}",
         f"training.max_steps={steps}",
         f"training.eval_every={every}",
-        f"resources.gpus_per_trial={device}",
+        f"resources.gpus_per_trial={'auto' if best_device().type == 'cuda' else 0}",
         *(QUICK if options.is_quick else ()),
-    )
-    corpora = options.corpora
-    within_s = WITHIN_S * (10 if options.is_full else 1)
-    return run_bare(corpora, PRESET, *overrides, is_one_of_each=is_one_of_each, within_s=within_s)
+    ]
 
 
-def row(
-    seeds: str, result: WayResult, training_s: float, parts: Mapping[str, float]
-) -> dict[str, object]:
+def row(result: WayResult, training_s: float, parts: Mapping[str, float]) -> dict[str, object]:
     """Return the time of a sweep, and the shares of its parts in the time of the workers."""
     workers_s = max(AT_ONCE * training_s, sum(parts.values()))
     waiting_s = workers_s - sum(parts.values())
     return {
-        "seeds": seeds,
         "trials": sum(pack.packs * pack.trials for pack in result.packs),
         "packs": packs_in_words(result.packs),
         "wall, s": result.start_up_s + training_s + result.end_s,
@@ -209,7 +228,7 @@ def row(
         **{f"{part}, %": 100 * seconds / workers_s for part, seconds in parts.items()},
         "waiting, %": 100 * waiting_s / workers_s,
         "GPU busy, %": result.command.gpu_busy,
-        "val_loss": "" if seeds.startswith("~") else f"{result.val_loss:.4f}",
+        "val_loss": "",
     }
 
 

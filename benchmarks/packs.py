@@ -24,10 +24,10 @@ from benchmarks.ours import BATCH_SIZE, OurTrials, Shape, trials_of
 from benchmarks.plain_loop import PlainConfig, PlainTrial
 from trainables.data.corpus import Corpus
 from trainables.training.loop import Splits
-from trainables.training.pack_size import SIZES
 from trainables.training.timing import one_thread
 
 SHAPES = (Shape(64, 8, "rope"), Shape(64, 64, "rope"))
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 GLANCE = 4_096  # tokens of each split: evaluations are not measured
 STEPS, STEPS_GPU = 20, 1_000  # of a round at most; a GPU reports its use by the second
 ROUND_S = 1.0  # on a CPU: a large pack takes fewer steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any  # arguments and results pass through
@@ -20,7 +20,7 @@ PARTS = (SET_UP, STEPS, EVALUATION, CHECKPOINTS, ARTIFACTS, SAMPLES, OTHER)
 FUNCTIONS = (  # with the modules that call them
     (durable, "save_checkpoint", CHECKPOINTS),
     (durable, "write_artifacts", ARTIFACTS),
-    (artifacts, "sample_text", SAMPLES),
+    (artifacts, "sample_texts", SAMPLES),
     (Stack, "__init__", SET_UP),
 )
 
@@ -30,7 +30,7 @@ class Stopwatch:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = defaultdict(float)
         self._open: list[str] = []
         self._since = clock()
 

@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.commands import PYTHON, SWEEPS, CommandResult, run_command
+from benchmarks.commands import PYTHON, CommandResult, run_command
 from benchmarks.plain_loop import PlainConfig
 
 AT_ONCE = 2
@@ -122,7 +122,8 @@ def run_ours(folder: Path, sweep: str, name: str, *overrides: str) -> WayResult:
         overrides: values that replace the sweep's.
     """
     with tempfile.TemporaryDirectory(dir=folder) as state:
-        command = run_command(SWEEPS, "run", sweep, "--state", state, *overrides, cwd=folder)
+        arguments = ("-m", "sweeps", "run", sweep, "--state", state, *overrides)
+        command = run_command(PYTHON, *arguments, cwd=folder)
         with closing(sqlite3.connect(Path(state) / "sweeps" / name / "outbox.db")) as box:
             trials = box.execute(
                 "SELECT step, content, latest_ms, started_ms FROM trials WHERE status = 'FINISHED'"

@@ -5,6 +5,8 @@ table              the base class of those that see one token
 bigram             a table of logits
 factorized         a table of low rank
 attention          attention without projections
+generation         texts of several models at once
+attention_generation   the next tokens of attention
 positions          the positional encodings of attention
 count              counted pairs of tokens
 stacked            several models as one

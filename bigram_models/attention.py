@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bigram_models.attention_generation import attention_predictor
 from bigram_models.base import LanguageModel, linear, normal_parameter, require_positive
 from bigram_models.causal_scores import causal_scores
 from bigram_models.fused_attention import FusedAttention
+from bigram_models.generation import Predictor
 from bigram_models.mixed_attention import MixedAttention
 from bigram_models.positions import ENCODINGS, EncodingName
 from bigram_models.stacked import LoopedModel, StackedModel
@@ -65,6 +67,21 @@ class AttentionBigram(LanguageModel):
         if len({type(member.position).forward for member in members}) == 1:
             return StackedModel(members)
         return LoopedModel(members)
+
+    @classmethod
+    def predictor(cls, members: Sequence[Self]) -> Predictor:
+        if cls.forward is not AttentionBigram.forward:  # a model of its own
+            return super().predictor(members)
+        return attention_predictor(members)
+
+    def next_logits(self, ids_BT: Tensor) -> Tensor:
+        """Return the logits after the last token (B, V), of one query."""
+        if type(self).forward is not AttentionBigram.forward:
+            return super().next_logits(ids_BT)
+        x_BTD = self.position(F.embedding(ids_BT, self.embed_VD))
+        mixed_B1D = F.scaled_dot_product_attention(x_BTD[:, -1:], x_BTD, x_BTD)
+        logits_BV: Tensor = self.head(mixed_B1D[:, 0])
+        return logits_BV
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         V, T = self.vocab_size, ids_BT.shape[1]

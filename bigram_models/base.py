@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from bigram_models.generation import ForwardPredictor, Predictor, generate_together
 from bigram_models.stacked import StackedModel
 
 
@@ -49,14 +49,26 @@ class LanguageModel(nn.Module, ABC):
         """Return one model of several of equal `stack_kind` and shape, which share its tensors."""
         return StackedModel(members)
 
-    @torch.no_grad()
+    def next_logits(self, ids_BT: Tensor) -> Tensor:
+        """Return the logits after the last token, (B, V): `forward` computes all (B, T, V)."""
+        logits_BTV: Tensor = self(ids_BT)
+        return logits_BTV[:, -1]
+
+    @classmethod
+    def predictor(cls, members: Sequence[Self]) -> Predictor:
+        """Return what computes next tokens of several models, as they are now, for `generate`.
+
+        The models are of equal `stack_kind` and shape.
+        """
+        return ForwardPredictor(members)
+
     def generate(self, prompt_BT: Tensor, length: int, generator: torch.Generator) -> Tensor:
         """Continue each prompt by ancestral sampling.
 
         Args:
             prompt_BT: token ids (B, T) int64, T >= 1, on the model's device.
             length: tokens to add to each row.
-            generator: random numbers for sampling, on the model's device.
+            generator: random numbers for sampling, on any device.
 
         Returns:
             Ids (B, T + length) int64: the prompts and their continuations.
@@ -64,17 +76,7 @@ class LanguageModel(nn.Module, ABC):
         Raises:
             ValueError: the prompt is empty.
         """
-        if prompt_BT.shape[-1] == 0:
-            raise ValueError("a prompt needs at least one token")
-        ids_BT = F.pad(prompt_BT, (0, length))
-        for end in range(prompt_BT.shape[1], ids_BT.shape[1]):
-            context_BT = ids_BT[:, max(0, end - self.context_size) : end]
-            p_BV = self(context_BT)[:, -1].softmax(-1)
-            # What torch.multinomial does for one draw, without its checks: they take longer.
-            ids_BT[:, end] = (
-                p_BV / torch.empty_like(p_BV).exponential_(generator=generator)
-            ).argmax(-1)
-        return ids_BT
+        return generate_together([self], prompt_BT[None], length, [generator])[0]
 
 
 class FittedModel(LanguageModel):

@@ -62,7 +62,6 @@ def embed_windows(
     turn_MTD22: Tensor,
     table_MTD: Tensor,
     x_MBTD: Tensor,
-    onehot_MNV: Tensor | None = None,
 ) -> None:
     """Write the embeddings of windows with their positions, turn * E[token] + table, into x.
 
@@ -75,26 +74,49 @@ def embed_windows(
         turn_MTD22: unit complex numbers (M, T, D / 2, 2) for pairs of channels (2i, 2i + 1).
         table_MTD: added to the turned embeddings.
         x_MBTD: where the result is written.
-        onehot_MNV: where 1 is written at each input token and 0 elsewhere, if anywhere.
     """
     M, B, T, D = x_MBTD.shape
-    V = 1 if onehot_MNV is None else onehot_MNV.shape[-1]
-    width, vocabulary = _power_of_2(D), _power_of_2(V)
-    rows = _rows(max(width, vocabulary))
+    width = _power_of_2(D)
+    rows = _rows(width)
     _code().embed_windows[-(-B * T // rows), M](
-        values_MP, tokens_N, starts_SMB, row_1, turn_MTD22, table_MTD, x_MBTD, onehot_MNV,
-        offset, values_MP.shape[1], M, B, T, V, D,
-        HAS_ONEHOT=onehot_MNV is not None, ROWS=rows, WIDTH=width, VOCABULARY=vocabulary,
+        values_MP, tokens_N, starts_SMB, row_1, turn_MTD22, table_MTD, x_MBTD,
+        offset, values_MP.shape[1], M, B, T, D, ROWS=rows, WIDTH=width,
     )  # fmt: skip
 
 
-def rotate_back_(d_x_MBTD: Tensor, turn_MTD22: Tensor) -> None:
-    """Multiply pairs of channels by the conjugates of unit complex numbers (M, T, D / 2, 2)."""
+def embedding_gradient(
+    d_x_MBTD: Tensor,
+    turn_MTD22: Tensor,
+    tokens_N: Tensor,
+    starts_SMB: Tensor,
+    row_1: Tensor,
+    gradient_MVD: Tensor,
+) -> None:
+    """Turn gradients back, and add up those of the occurrences of each token.
+
+    The result is that of float32 sums, in an order that depends on the shapes alone.
+
+    Args:
+        d_x_MBTD: the gradient of the result of `embed_windows`.
+        turn_MTD22: unit complex numbers, like the next three those of `embed_windows`.
+        tokens_N: the text, int32.
+        starts_SMB: of the windows.
+        row_1: which row of the starts.
+        gradient_MVD: where the result is written; its rows V * D need not follow each other.
+    """
     M, B, T, D = d_x_MBTD.shape
-    width = _power_of_2(D)
-    rows = _rows(width)
-    programs = -(-M * B * T // rows)
-    _code().rotate_back[(programs,)](d_x_MBTD, turn_MTD22, M, B, T, D, ROWS=rows, WIDTH=width)
+    V, rows, width = gradient_MVD.shape[1], 32, min(64, max(16, _power_of_2(D)))
+    vocabulary = min(128, max(16, _power_of_2(V)))
+    blocks = -(-V // vocabulary) * -(-D // width)
+    # Some programs for each processor of a GPU, so that all have work.
+    rounds = min(16, _power_of_2(1 + M * B * T * blocks // (rows * 512)))
+    parts = -(-B * T // (rounds * rows))
+    partial = torch.empty(parts, M, V, D, device=d_x_MBTD.device)
+    _code().embedding_gradient[blocks, M, parts](
+        d_x_MBTD, turn_MTD22, tokens_N, starts_SMB, row_1, partial, M, B, T, V, D,
+        ROUNDS=rounds, ROWS=rows, WIDTH=width, VOCABULARY=vocabulary, num_warps=8,
+    )  # fmt: skip
+    torch.sum(partial, 0, out=gradient_MVD)
 
 
 def causal_softmax_(score_MBTT: Tensor, scale: float) -> None:
@@ -124,6 +146,56 @@ def softmax_backward_(weight_MBTT: Tensor, d_weight_MBTT: Tensor, scale: float) 
     _code().softmax_backward[(-(-count // matrices),)](
         weight_MBTT, d_weight_MBTT, scale, count, T,
         MATRICES=matrices, KEYS=keys, num_warps=16 if keys > 64 else 8,
+    )  # fmt: skip
+
+
+def supports_mix(block_size: int, n_embd: int) -> bool:
+    """Return whether `mix` and `mix_backward` can, and should, do attention of these sizes.
+
+    Their work grows with T * T * D but for their launches and their memory, and without tensor
+    cores; products of short sequences are slow in libraries.
+    """
+    return block_size <= 16 and _power_of_2(block_size) * _power_of_2(n_embd) <= 8192
+
+
+def mix(x_MBTD: Tensor, scale: float, mixed_MBTD: Tensor, log_sum_MBT: Tensor) -> None:
+    """Mix the rows of each sequence up to each place by softmax(scale * x x^T), in one kernel.
+
+    Args:
+        x_MBTD: queries, keys and values.
+        scale: of the scores.
+        mixed_MBTD: where the results are written.
+        log_sum_MBT: where the logarithms of the softmax's denominators are written.
+    """
+    B, T, D = x_MBTD.shape[1:]
+    sequences = len(x_MBTD) * B
+    grid, blocks = _blocks_of_sequences(sequences, T, D)
+    _code().mix[grid](x_MBTD, mixed_MBTD, log_sum_MBT, scale, sequences, T, D, **blocks)
+
+
+def mix_backward(
+    x_MBTD: Tensor,
+    scale: float,
+    mixed_MBTD: Tensor,
+    log_sum_MBT: Tensor,
+    d_mixed_MBTD: Tensor,
+    d_x_MBTD: Tensor,
+) -> None:
+    """Write the gradient of the rows that `mix` mixed.
+
+    Args:
+        x_MBTD: of `mix`, like the next three.
+        scale: of the scores.
+        mixed_MBTD: results of `mix`.
+        log_sum_MBT: results of `mix`.
+        d_mixed_MBTD: the gradient of the mixed rows.
+        d_x_MBTD: where the result is written.
+    """
+    B, T, D = x_MBTD.shape[1:]
+    sequences = len(x_MBTD) * B
+    grid, blocks = _blocks_of_sequences(sequences, T, D)
+    _code().mix_backward[grid](
+        x_MBTD, mixed_MBTD, d_mixed_MBTD, log_sum_MBT, d_x_MBTD, scale, sequences, T, D, **blocks
     )  # fmt: skip
 
 
@@ -199,6 +271,15 @@ def _code() -> ModuleType:
 def _rows(width: int) -> int:
     """Return how many rows of this width a block has."""
     return max(1, ELEMENTS // width)
+
+
+def _blocks_of_sequences(sequences: int, T: int, D: int) -> tuple[tuple[int], dict[str, int]]:
+    """Return the grid and the block sizes of kernels whose blocks hold whole sequences."""
+    time, width = _power_of_2(T), _power_of_2(D)
+    together = max(1, ELEMENTS // (time * width))
+    warps = min(16, max(4, time * width // 256))
+    blocks = {"ROWS": together * time, "TIME": time, "WIDTH": width, "num_warps": warps}
+    return (-(-sequences // together),), blocks
 
 
 def _power_of_2(size: int) -> int:

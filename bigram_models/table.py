@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bigram_models.base import LanguageModel
+from bigram_models.generation import Predictor, TablePredictor, quicker_device
 from bigram_models.stacked import StackedModel
 
 
@@ -31,6 +32,12 @@ class TableModel(LanguageModel):
     def stacked(cls, members: Sequence[Self]) -> StackedModel:
         """Return one model of several, trained by the counts of pairs if tables hold its logits."""
         return StackedTables(members) if has_table(members[0]) else StackedModel(members)
+
+    @classmethod
+    def predictor(cls, members: Sequence[Self]) -> Predictor:
+        if not has_table(members[0]):
+            return super().predictor(members)
+        return TablePredictor([member.table() for member in members], quicker_device(members))
 
 
 def has_table(model: LanguageModel) -> TypeGuard[TableModel]:

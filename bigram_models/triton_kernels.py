@@ -27,11 +27,11 @@ def turned(x, turn, sign, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     return tl.reshape(tl.join(a * cos - b * sin, a * sin + b * cos), (ROWS, WIDTH))
 
 
-@triton.jit(do_not_specialize=["offset", "P", "M", "B", "T", "V"])
+@triton.jit(do_not_specialize=["offset", "P", "M", "B", "T"])
 def embed_windows(
-    values, tokens, starts, row, turn, table, x_out, onehot_out,
-    offset, P, M, B, T, V, D,
-    HAS_ONEHOT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, VOCABULARY: tl.constexpr,
+    values, tokens, starts, row, turn, table, x_out,
+    offset, P, M, B, T, D,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     m = tl.program_id(1).to(tl.int64)
     n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -43,24 +43,35 @@ def embed_windows(
     place = (m * T + n % T)[:, None] * D + d
     turn = tl.load(turn + place, mask=inside, other=0.0)
     x = turned(x, turn, 1.0, ROWS, WIDTH) + tl.load(table + place, mask=inside, other=0.0)
-    to = m * B * T + n
-    tl.store(x_out + to[:, None] * D + d, x, mask=inside)
-    if HAS_ONEHOT:
-        v = tl.arange(0, VOCABULARY)[None, :]
-        is_token = (v == token[:, None]).to(tl.float32)
-        tl.store(onehot_out + to[:, None] * V + v, is_token, mask=is_row[:, None] & (v < V))
+    tl.store(x_out + (m * B * T + n)[:, None] * D + d, x, mask=inside)
 
 
-@triton.jit(do_not_specialize=["M", "B", "T"])
-def rotate_back(x, turn, M, B, T, D, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    d = tl.arange(0, WIDTH)[None, :]
-    inside = (n < M * B * T)[:, None] & (d < D)
-    place = (n // (B * T) * T + n % T)[:, None] * D + d
-    at = n[:, None] * D + d
-    turn = tl.load(turn + place, mask=inside, other=0.0)
-    back = turned(tl.load(x + at, mask=inside, other=0.0), turn, -1.0, ROWS, WIDTH)
-    tl.store(x + at, back, mask=inside)
+@triton.jit(do_not_specialize=["M", "B", "T", "V"])
+def embedding_gradient(
+    d_x, turn, tokens, starts, row, partial, M, B, T, V, D,
+    ROUNDS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, VOCABULARY: tl.constexpr,
+):  # fmt: skip
+    m = tl.program_id(1).to(tl.int64)
+    part = tl.program_id(2)
+    widths = tl.cdiv(D, WIDTH)
+    v = tl.program_id(0) // widths * VOCABULARY + tl.arange(0, VOCABULARY)
+    d = (tl.program_id(0) % widths * WIDTH + tl.arange(0, WIDTH))[None, :]
+    total = tl.zeros((VOCABULARY, WIDTH), tl.float32)
+    for number in range(ROUNDS):
+        n = (part * ROUNDS + number) * ROWS + tl.arange(0, ROWS)
+        is_row = n < B * T
+        inside = is_row[:, None] & (d < D)
+        token = window_tokens(tokens, starts, row, m, n, is_row, M, B, T, 0)
+        place = (m * T + n % T)[:, None] * D + d
+        d_row = tl.load(d_x + (m * B * T + n)[:, None] * D + d, mask=inside, other=0.0)
+        d_row = turned(d_row, tl.load(turn + place, mask=inside, other=0.0), -1.0, ROWS, WIDTH)
+        # The sum of two numbers of 11 bits, which tensor cores multiply exactly by 0 and 1.
+        high = (d_row.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        is_token = (v[:, None] == token[None, :]).to(tl.float32)
+        total = tl.dot(is_token, high, total, input_precision="tf32")
+        total = tl.dot(is_token, d_row - high, total, input_precision="tf32")
+    at = partial + ((part * M + m) * V + v)[:, None] * D + d
+    tl.store(at, total, mask=(v < V)[:, None] & (d < D))
 
 
 @triton.jit(do_not_specialize=["rows", "T"])
@@ -133,3 +144,64 @@ def adamw(
     tl.store(values + at, kept - step, mask=inside)
     tl.store(average + at, mean, mask=inside)
     tl.store(square + at, mean_square, mask=inside)
+
+
+@triton.jit(do_not_specialize=["sequences", "T"])
+def mix(
+    x, mixed, log_sum, scale, sequences, T, D,
+    ROWS: tl.constexpr, TIME: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    sequence = tl.program_id(0).to(tl.int64) * (ROWS // TIME) + tl.arange(0, ROWS) // TIME
+    t = tl.arange(0, ROWS) % TIME
+    d = tl.arange(0, WIDTH)[None, :]
+    is_row, inside = sequence < sequences, (sequence < sequences)[:, None] & (d < D)
+    first = x + (sequence * T)[:, None] * D + d
+    own = tl.load(first + t[:, None] * D, mask=inside & (t < T)[:, None], other=0.0)
+    top = tl.full((ROWS,), -float("inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    result = tl.zeros((ROWS, WIDTH), tl.float32)
+    for key in range(TIME):
+        other = tl.load(first + key * D, mask=inside & (key < T), other=0.0)
+        score = tl.where(key <= t, tl.sum(own * other, 1) * scale, -float("inf"))
+        higher = tl.maximum(top, score)
+        kept, weight = tl.exp(top - higher), tl.exp(score - higher)
+        total, top = total * kept + weight, higher
+        result = result * kept[:, None] + weight[:, None] * other
+    at = sequence * T + t
+    tl.store(log_sum + at, top + tl.log(total), mask=is_row & (t < T))
+    inside = inside & (t < T)[:, None]
+    tl.store(mixed + at[:, None] * D + d, result / total[:, None], mask=inside)
+
+
+@triton.jit(do_not_specialize=["sequences", "T"])
+def mix_backward(
+    x, mixed, d_mixed, log_sum, d_x, scale, sequences, T, D,
+    ROWS: tl.constexpr, TIME: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    sequence = tl.program_id(0).to(tl.int64) * (ROWS // TIME) + tl.arange(0, ROWS) // TIME
+    t = tl.arange(0, ROWS) % TIME
+    d = tl.arange(0, WIDTH)[None, :]
+    is_sequence = sequence < sequences
+    is_row = is_sequence & (t < T)
+    inside = is_row[:, None] & (d < D)
+    at = (sequence * T + t)[:, None] * D + d
+    own = tl.load(x + at, mask=inside, other=0.0)
+    d_own = tl.load(d_mixed + at, mask=inside, other=0.0)
+    shift = tl.load(log_sum + sequence * T + t, mask=is_row, other=0.0)
+    mean = tl.sum(d_own * tl.load(mixed + at, mask=inside, other=0.0), 1)
+    result = tl.zeros((ROWS, WIDTH), tl.float32)
+    for i in range(TIME):  # another place of the sequence: a key of this one, or its query
+        at_other = (sequence * T + i)[:, None] * D + d
+        is_other = is_sequence & (i < T)
+        is_inside = is_other[:, None] & (d < D)
+        other = tl.load(x + at_other, mask=is_inside, other=0.0)
+        d_other = tl.load(d_mixed + at_other, mask=is_inside, other=0.0)
+        mixed_other = tl.load(mixed + at_other, mask=is_inside, other=0.0)
+        shift_other = tl.load(log_sum + sequence * T + i, mask=is_other, other=0.0)
+        score = tl.sum(own * other, 1) * scale
+        weight = tl.where(i <= t, tl.exp(score - shift), 0.0)
+        d_score = weight * (tl.sum(d_own * other, 1) - mean)
+        weight = tl.where(is_other & (i >= t), tl.exp(score - shift_other), 0.0)
+        d_score += weight * (tl.sum(d_other * own, 1) - tl.sum(d_other * mixed_other, 1))
+        result += (d_score * scale)[:, None] * other + weight[:, None] * d_other
+    tl.store(d_x + at, result, mask=inside)

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import __main__ as command
-from benchmarks import gpu, overhead
+from benchmarks import bare, gpu, overhead
 from benchmarks.commands import CommandResult, run_command
 from benchmarks.measuring import Samples
 from benchmarks.operations import attention_bytes, attention_operations, executed_operations
@@ -25,12 +27,16 @@ from benchmarks.synthetic import SKEWED, SYMMETRIC
 from benchmarks.ways import PackTimes, WayResult
 from bigram_models import VARIANTS
 from bigram_models.positions import AddedTable
+from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
+from trainables.training.loop import Evaluation
+from trainables.worker.reports import PackSplit, SplitCause, TrialReport, WorkerReport
 
 ROOT = Path(__file__).parents[1]
 POSITIONS = ("randn", "sinpe", "rope")
 WORDS = {"", "attention", "cpu", "plain loop", "total"}
 
+MakeTrial = Callable[..., TrialConfig]
 Table = list[dict[str, str]]
 
 
@@ -231,6 +237,35 @@ def test_our_workers_train_a_sweep_without_what_is_around_them(
     assert said["started_s"] < said["ended_s"] < time.time()
     assert sum(pack["trials"] for pack in said["packs"]) == 6
     assert [len(pack["intervals"]) for pack in said["packs"]] == [1] * len(said["packs"])
+
+
+def test_a_pack_that_does_not_fit_into_memory_trains_in_halves(
+    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial
+) -> None:
+    class FullWorker:
+        """Finishes packs of up to two trials; larger ones run out of memory in their last steps."""
+
+        def assign(self, trials: list[dict[str, Any]]) -> None:
+            self.keys = [TrialConfig.from_dict(trial).key for trial in trials]
+            self.step = -1
+
+        def advance(self, within_s: float) -> WorkerReport:
+            self.step += 1
+            if self.step == 2 and len(self.keys) > 2:
+                return WorkerReport(done=True, split=PackSplit(SplitCause.MEMORY))
+            done, evaluations = self.step == 2, [Evaluation(self.step, 3.0, 2.0, 2.0, 1.0, 1.0)]
+            reports = [
+                TrialReport(key, self.step, done, evaluations if self.step else [])
+                for key in self.keys
+            ]
+            return WorkerReport(reports, done)
+
+    monkeypatch.setattr(bare, "worker", FullWorker(), raising=False)
+    monkeypatch.setattr(bare, "watch", Stopwatch(), raising=False)
+    trials = [make_trial(seed=seed).to_dict() for seed in range(5)]
+    packs = bare.train(trials)
+    assert [len(pack.reports) for pack in packs] == [2, 1, 2]
+    assert [len(pack.intervals) for pack in packs] == [2, 2, 2]
 
 
 def test_quarters_by_hand() -> None:

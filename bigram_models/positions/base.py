@@ -46,6 +46,17 @@ class PositionalEncoding(nn.Module, ABC):
         """
         return None
 
+    def turns(self, positions: int) -> Tensor | None:
+        """Return the turns of pairs of channels, if `forward` does nothing but rotate by them.
+
+        The angle of a pair is in proportion to the position, so that only the distance of two
+        positions matters to a score. Generation is faster with it.
+
+        Returns:
+            Complex numbers (positions, D / 2) of absolute value 1, or None.
+        """
+        return None
+
     def rotate_and_add(self) -> RotateAndAdd | None:
         """Return the formula that equals `forward`, or None if there is none.
 

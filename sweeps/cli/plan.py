@@ -39,22 +39,23 @@ def plan_command(file: str, overrides: Sequence[str], list_trials: bool, state_r
     """
     plan = load_plan(file, overrides, state_root, is_here=True)
     from sweeps.execution.overview import finished_trials
-    from sweeps.planning.earlier import earlier_timings
+    from sweeps.planning.earlier import EarlierTimings, earlier_timings
     from sweeps.planning.estimate import estimate
     from sweeps.planning.forecast import SearchForecast
     from sweeps.records.state import state_at
-    from sweeps.resources.allocation import GpuMeter, allocate
-    from sweeps.resources.gpus import measured_here, pack_sizes_here
+    from sweeps.resources.allocation import allocate
+    from sweeps.resources.gpu_report import gpus_here
     from sweeps.resources.nodes import check_this_machine, local_node
 
     state = state_at(state_root)
     done = finished_trials(plan, state)
     check_this_machine(plan.sweep.resources)  # before anything is timed
-    with phase("timing some steps of the trials"):
-        coming = SearchForecast.of(plan, done.to_come(plan))
-        cost = estimate(done.left(plan), plan.corpus, coming, earlier_timings(state), plan.trials)
-    meter = GpuMeter(measured_here, pack_sizes_here)
-    allocation = allocate(plan, plan.trials, cost, [local_node()], meter)
+    reports = [gpus_here()] if plan.sweep.resources.may_use_gpus else []
+    allocation = allocate(plan, plan.trials, [local_node()], reports)
+    coming, packs = SearchForecast.of(plan, done.to_come(plan)), allocation.gpu_packs
+    with phase("estimating" if packs else "timing some steps of the trials"):
+        earlier = EarlierTimings() if packs else earlier_timings(state)
+        cost = estimate(done.left(plan), plan.corpus, coming, earlier, plan.trials, packs)
     _show_trials(plan, done, allocation)
     _show_cost(plan, cost, allocation)
     if list_trials:
@@ -130,12 +131,9 @@ def _show_cost(plan: Plan, cost: Estimate, allocation: Allocation) -> None:
     if allocation.pack_counts:
         say(f"packs   {allocation.pack_counts}")
     if allocation.gpu_reason:
-        say(
-            f"gpu     {allocation.gpu_reason} (here; a cluster's GPUs are measured when a sweep"
-            " starts)"
-        )
+        say(f"gpu     {allocation.gpu_reason}")
     is_left = cost.work_s or plan.to_come is None
-    takes = _time(plan, cost, allocation.at_once) if is_left else "nothing: all trials are done"
+    takes = _time(plan, cost, allocation) if is_left else "nothing: all trials are done"
     say(f"takes   {takes}")
     memory_bytes = cost.memory_bytes(allocation.at_once, allocation.largest_pack)
     say(
@@ -144,17 +142,19 @@ def _show_cost(plan: Plan, cost: Estimate, allocation: Allocation) -> None:
     )
 
 
-def _time(plan: Plan, cost: Estimate, at_once: int) -> str:
+def _time(plan: Plan, cost: Estimate, allocation: Allocation) -> str:
     """Return how long a sweep will take on this machine and how that is known, in words."""
     hours = plan.sweep.search.hours
     if plan.to_come is None:
         limit = f"at most {hours:g} h of searching" if hours else "as long as something improves"
         return f"{limit}; a trial about {duration(cost.mean_s)} ({cost.basis})"
-    low_s, high_s = cost.range_s(at_once)
-    about = f"about {duration(cost.seconds(at_once))} ({duration(low_s)} to {duration(high_s)})"
+    low_s, high_s = cost.range_s(allocation.speed)
+    expected = duration(cost.seconds(allocation.speed))
+    about = f"about {expected} ({duration(low_s)} to {duration(high_s)})"
     limit = f"; at most {hours:g} h of it searching" if hours and plan.studies else ""
     busy = "; this machine is busy now" if cost.busy > BUSY else ""
-    return f"{about} on this machine's CPU, {cost.basis}{limit}{busy}"
+    where = "GPU" if allocation.gpu_packs else "CPU"
+    return f"{about} on this machine's {where}, {cost.basis}{limit}{busy}"
 
 
 def _list_trials(plan: Plan, cost: Estimate) -> None:

@@ -1,9 +1,10 @@
 """Ray clusters.
 
-connection         joining a cluster, or starting Ray on this machine
+ray_start          starting Ray on this machine, or joining a cluster, on a thread
+connection         the connection of a sweep to Ray, from its start to its end
 ray_processes      Ray's processes on this machine: watching and ending them
 ray_environment    the environment variables that Ray reads
-machines           the machines of a cluster: storage checks and GPU measurements
+machines           the machines of a cluster: storage checks and reports of GPUs
 remote_tasks       the tasks that run on these machines besides trials
 slots              how many trials of a sweep may run at once
 jobs               sweeps as Ray jobs

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.cluster.remote_tasks import try_storage
-from sweeps.resources.gpus import pack_sizes_here
+from sweeps.cluster.remote_tasks import report_gpus, try_storage
+from sweeps.resources.gpu_report import GpuReport
 from sweeps.resources.nodes import Node
-from trainables.config import TrialConfig
-from trainables.data.corpus import Corpus
 from trainables.errors import UserError
 from trainables.persistence.storage import Storage, marked
-from trainables.training.gpu_memory import GpuUse, measure
-from trainables.training.pack_size import MEASURING_S
 
 logger = logging.getLogger(__name__)
 
 VISIT_S = 120.0  # how long a machine may take to start a worker and try the storage
-FREE_GPU_S = 60.0  # how long a machine may take to have a GPU free, and to measure on it
+REPORT_S = 60.0  # how long a machine may take to start a worker and report its GPUs
 
 
 def machines() -> dict[str, Node]:
@@ -62,65 +57,29 @@ def check_storage(storage: Storage) -> None:
         )
 
 
-def measure_gpus(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse | None]:
-    """Measure how much of a GPU the largest of some trials uses, on each machine that has one.
+def gpu_reports() -> list[GpuReport | None]:
+    """Return what the machines with GPUs report of them.
 
     Returns:
-        An entry for each machine that had a whole GPU free within `FREE_GPU_S`; None if torch
-        cannot use that GPU.
+        An entry for each machine that answers within `REPORT_S`; None if torch finds no GPU there.
     """
-    shared, data = ray.put(corpus), [trial.to_dict() for trial in trials]
+    nodes = [node for node, machine in machines().items() if machine.gpus >= 1]
+    if not nodes:
+        return []
     replies = [
-        _measure.options(
+        report_gpus.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-        ).remote(data, shared)
-        for node, machine in machines().items()
-        if machine.gpus >= 1
+        ).remote()
+        for node in nodes
     ]
-    ready, late = ray.wait(replies, num_returns=len(replies), timeout=FREE_GPU_S)
+    ready, late = ray.wait(replies, num_returns=len(replies), timeout=REPORT_S)
     for reply in late:
         ray.cancel(reply, force=True)
-    uses = []
+    reports = []
     for reply in ready:
         try:
-            uses.append(ray.get(reply))
+            reports.append(ray.get(reply))
         except RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            logger.warning("a GPU could not be measured: %s", reason)
-    return uses
-
-
-@ray.remote(num_cpus=0, num_gpus=1, max_calls=1, max_retries=0)  # type: ignore[untyped-decorator]
-def _measure(trials: Sequence[dict[str, object]], corpus: Corpus) -> GpuUse | None:
-    return measure([TrialConfig.from_dict(trial) for trial in trials], corpus)
-
-
-def measure_packs(
-    trials: Sequence[TrialConfig], most: int, corpus: Corpus, share: float
-) -> dict[Hashable, int]:
-    """Measure on one GPU how many trials of each shape train fastest as a pack.
-
-    Args:
-        trials: examples of the shapes.
-        most: the largest pack to try.
-        corpus: the text to train on.
-        share: of the GPU, for a pack.
-
-    Returns:
-        The size by shape; empty if no GPU was free in time.
-    """
-    reply = _measure_packs.remote([trial.to_dict() for trial in trials], most, corpus, share)
-    try:
-        sizes: dict[Hashable, int] = ray.get(reply, timeout=FREE_GPU_S + MEASURING_S)
-    except RayError as error:
-        ray.cancel(reply, force=True)
-        logger.warning("packs could not be measured: %s", str(error).strip().splitlines()[-1])
-        return {}
-    return sizes
-
-
-@ray.remote(num_cpus=0, num_gpus=1, max_calls=1, max_retries=0)  # type: ignore[untyped-decorator]
-def _measure_packs(
-    trials: Sequence[dict[str, object]], most: int, corpus: Corpus, share: float
-) -> dict[Hashable, int]:
-    return pack_sizes_here([TrialConfig.from_dict(trial) for trial in trials], most, corpus, share)
+            logger.warning("a machine did not report its GPUs: %s", reason)
+    return reports

@@ -6,26 +6,43 @@ Each starts a process there, so this module imports little.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import ray
 
 from sweeps.resources.fair_share import ShareRequest, fair_shares
 from trainables.persistence.storage import Storage, problem_here
 
+if TYPE_CHECKING:
+    from sweeps.resources.gpu_report import GpuReport
+
 FORGET_S = 20.0  # a sweep that has not asked for this long is over
 NAMESPACE, SHARES = "bigram-sweeps", "shares-1"  # of the actor `Shares`
+# Without it Ray hides all GPUs from a task that asks for none.
+SEES_GPUS = {"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}}
 HEAD = "node:__internal_head__"  # a resource that only the head has
 
 
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def ping() -> None:
-    """Show that a worker runs."""
+@ray.remote(num_cpus=0, resources={"a worker ahead of trials": 1})  # type: ignore[untyped-decorator]
+def start_worker() -> None:
+    """Never run, as no machine has the resource: Ray starts a worker ahead for it, and waits.
+
+    That worker may train trials. Ray gives no worker to an actor that had a task before.
+    """
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
 def try_storage(storage: Storage, marker: str) -> str:
     """Return why this machine cannot use the storage; empty if it can."""
     return problem_here(storage, marker)
+
+
+@ray.remote(num_cpus=0, max_retries=0, runtime_env=SEES_GPUS)  # type: ignore[untyped-decorator]
+def report_gpus() -> GpuReport | None:
+    """Return the GPUs of this machine; it takes none of them from trials."""
+    from sweeps.resources.gpu_report import gpus_here  # imports torch
+
+    return gpus_here()
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, resources={HEAD: 0.001})

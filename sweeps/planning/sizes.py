@@ -139,6 +139,12 @@ def needed_bytes(trial: TrialConfig, vocab_size: int) -> float:
 
 def training_bytes(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) -> int:
     """Return the bytes of weights, gradients, both moments, and tensors saved for backward."""
+    saved = saved_bytes(lambda: next_token_loss(model(inputs_BT), targets_BT))
+    return saved + 4 * sum(parameter.nbytes for parameter in model.parameters())
+
+
+def saved_bytes(forward: Callable[[], Tensor]) -> int:
+    """Return the bytes of the tensors that a computation saves for its backward pass."""
     saved = 0
 
     def keep(tensor: Tensor) -> Tensor:
@@ -147,8 +153,8 @@ def training_bytes(model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor) 
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        next_token_loss(model(inputs_BT), targets_BT)
-    return saved + 4 * sum(parameter.nbytes for parameter in model.parameters())
+        forward()
+    return saved
 
 
 def memory_bytes() -> int:

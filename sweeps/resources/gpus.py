@@ -1,113 +1,100 @@
-"""The share of a GPU that a trial gets: measured at first, and enlarged if it was too small.
+"""The share of a GPU that a trial or a pack gets: by a formula at first, and larger if need be.
 
 Knows no Ray.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Sequence
 
-import torch
-
-from sweeps.planning.estimate import Estimate
+from sweeps.planning.gpu_memory import memory_key
+from sweeps.resources.gpu_report import ASSUMED_BYTES, GpuReport
 from sweeps.resources.nodes import Node
 from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
-from trainables.data.corpus import Corpus
-from trainables.training.gpu_memory import GpuUse, measure
-from trainables.training.pack_size import best_sizes
 
-logger = logging.getLogger(__name__)
-
-FILLED = 0.9  # of a GPU's memory: allocators fragment, and not every trial is measured
+FILLED = 0.9  # of a GPU's free memory: allocators fragment
 MOST = 16  # trials on a GPU; their processes take turns
 MOST_PACKS = 2  # packs on a GPU: one trains while the worker of the other is busy
+UNREPORTED = GpuReport("", ASSUMED_BYTES, "no machine has reported it")
+
+Reports = Sequence[GpuReport | None]  # of each machine that was asked; None: it has no GPU
 
 
-def share_for(use: GpuUse, most: int = MOST) -> float:
-    """Return the share 1/n of a GPU for the n trials that fit on it, n from 1 to `most`."""
-    fit = int(FILLED * use.gpu_bytes / use.trial_bytes)
-    return 1 / max(1, min(fit, most))
+def usable_gpus(nodes: Sequence[Node], reports: Reports) -> GpuReport | None:
+    """Return the report of the GPU with the least memory, or None if trials can use none.
+
+    Args:
+        nodes: the machines.
+        reports: of those that answered.
+    """
+    if not any(node.gpus >= 1 for node in nodes):
+        return None
+    if not reports:
+        return UNREPORTED
+    usable = [report for report in reports if report and report.free_bytes]
+    return min(usable, key=lambda report: report.free_bytes, default=None)
 
 
 def choose_gpus(
-    resources: Resources, nodes: Sequence[Node], measure_uses: Callable[[], Sequence[GpuUse | None]]
+    resources: Resources, nodes: Sequence[Node], reports: Reports, alone_bytes: int
 ) -> tuple[Resources, str]:
     """Replace `auto` by a number of GPUs for each trial.
 
     Args:
         resources: returned unchanged if they have a number.
         nodes: the machines.
-        measure_uses: returns what the largest trial takes on each machine with a GPU; None for a
-            GPU that torch cannot use. A machine that does not answer is missing.
+        reports: of the GPUs of the machines that answered.
+        alone_bytes: that the largest trial takes if it trains alone.
 
     Returns:
-        The resources, and the reason for the number in words; empty if there was no `auto`.
+        The resources, and where the trials train and why, in words. The words are empty if the file
+        has a number, or no machine has a GPU.
     """
     if not resources.is_auto:
         return resources, ""
-    if not any(node.gpus >= 1 for node in nodes):
-        return resources.settled(0), "there is none: the trials train on CPUs"
-    answers = measure_uses()
-    uses = [use for use in answers if use]
-    if uses:
-        most = min(MOST_PACKS if resources.is_packing else MOST, _by_cpus(resources, nodes))
-        share, use = max(((share_for(use, most), use) for use in uses), key=lambda pair: pair[0])
-        return resources.settled(share), _in_words(share, use)
-    if answers:
-        return resources.settled(0), "torch can use none here: the trials train on CPUs"
-    return resources.settled(1), (
-        "none could be measured: each trial gets a whole one, unless resources.gpus_per_trial is a"
-        " number"
+    smallest = usable_gpus(nodes, reports)
+    if smallest is None:
+        return resources.settled(0), _why_none(nodes, reports)
+    fit = int(FILLED * smallest.free_bytes / alone_bytes)
+    most = min(MOST_PACKS if resources.is_packing else MOST, _by_cpus(resources, nodes))
+    on_one = max(1, min(fit, most))
+    needs = "" if fit else f"; a trial needs {alone_bytes / 2**30:.1f} GiB and may fail"
+    unit = ("pack" if resources.is_packing else "trial") + ("s" if on_one > 1 else "")
+    return (
+        resources.settled(1 / on_one),
+        f"{_in_words(nodes, smallest)}: {on_one} {unit} at a time on each{needs}",
     )
 
 
-def measured_here(trials: Sequence[TrialConfig], corpus: Corpus) -> list[GpuUse | None]:
-    """Measure what the largest of some trials takes on the first GPU of this machine.
-
-    Returns:
-        One measurement, None if torch cannot use the GPU, or nothing if it cannot be measured.
-    """
-    try:
-        return [measure(trials, corpus)]
-    except RuntimeError as error:  # of CUDA, on a GPU that is full or broken, say
-        logger.warning("the GPU could not be measured: %s", str(error).splitlines()[0])
-        return []
+def gpu_count(nodes: Sequence[Node]) -> int:
+    """Return the number of GPUs of all machines."""
+    return sum(int(node.gpus) for node in nodes)
 
 
-def pack_sizes_here(
-    trials: Sequence[TrialConfig], most: int, corpus: Corpus, share: float
-) -> dict[Hashable, int]:
-    """Measure how many trials of each shape train fastest as one, on this machine's first GPU.
-
-    Args:
-        trials: one or more of each shape.
-        most: the largest number to try.
-        corpus: that they train on.
-        share: of the GPU's memory that a pack may fill.
-
-    Returns:
-        Numbers of trials by `stack_shape`; empty if torch can use no GPU.
-    """
-    if not torch.cuda.is_available():
-        return {}
-    device = torch.device("cuda")
-    _, all_bytes = torch.cuda.mem_get_info(device)
-    return best_sizes(trials, most, corpus, device, min(1.0, share) * FILLED * all_bytes)
+def _in_words(nodes: Sequence[Node], smallest: GpuReport) -> str:
+    """Describe the GPUs that train."""
+    count = gpu_count(nodes)
+    name = smallest.name or "GPU"
+    memory = f"{smallest.free_bytes / 2**30:.1f} GiB"
+    if smallest.problem:
+        return f"{count} x {name}, {memory} each assumed ({smallest.problem})"
+    return f"{count} x {name}, {memory} free{' or more' if count > 1 else ''}"
 
 
-def largest_of_each_shape(trials: Iterable[TrialConfig], cost: Estimate) -> list[TrialConfig]:
-    """Return one trial of each shape, ordered by estimated memory, the largest first."""
-    shapes = {memory_key(trial): trial for trial in trials}
-    return sorted(shapes.values(), key=lambda trial: -cost.costs[trial.key].memory_bytes)
+def _why_none(nodes: Sequence[Node], reports: Reports) -> str:
+    """Return why GPUs that are there cannot be used; empty if there are none."""
+    problems = [report.problem for report in reports if report and report.problem]
+    if not problems and not gpu_count(nodes):
+        return ""
+    return f"torch can use none: the trials train on CPUs ({(*problems, 'it finds none')[0]})"
 
 
-def memory_key(trial: TrialConfig) -> str:
-    """Return a key that is equal for trials that take equal memory."""
-    training = trial.training
-    return repr((trial.model, training.block_size, training.batch_size, training.evaluation))
+def _by_cpus(resources: Resources, nodes: Sequence[Node]) -> int:
+    """Return how many trials for each GPU the CPUs allow; more would not run at once."""
+    with_gpu = [node for node in nodes if node.gpus >= 1]
+    return max(math.ceil(node.cpus / resources.cpus_per_trial / node.gpus) for node in with_gpu)
 
 
 class GpuShares:
@@ -137,16 +124,3 @@ class GpuShares:
             return None
         self._grown[memory_key(trial)] = share = max(self.share_of(trial), min(1.0, 2 * had))
         return share
-
-
-def _by_cpus(resources: Resources, nodes: Sequence[Node]) -> int:
-    """Return how many trials for each GPU the CPUs allow; more would not run at once."""
-    with_gpu = [node for node in nodes if node.gpus >= 1]
-    return max(math.ceil(node.cpus / resources.cpus_per_trial / node.gpus) for node in with_gpu)
-
-
-def _in_words(share: float, use: GpuUse) -> str:
-    trial_gib, gpu_gib = use.trial_bytes / 2**30, use.gpu_bytes / 2**30
-    if use.trial_bytes >= use.gpu_bytes:
-        return f"a trial needs more than its {gpu_gib:.1f} GiB: each gets a whole one, and may fail"
-    return f"a trial takes {trial_gib:.1f} GiB of {gpu_gib:.1f} GiB: {share:.3g} of a GPU each"

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 
-from sweeps.planning.plan import Plan
 from sweeps.spec.sweep_file import AUTO, OFF, Resources
 from trainables.config import TrialConfig
 from trainables.training.stack import stack_shape
 from trainables.worker.reports import SplitCause
-
-ROUNDS = 10  # of suggestions in a search, at least: it learns between them
-SUGGESTIONS = 100  # assumed of a study without a limit
 
 
 class Packs:
@@ -23,30 +18,31 @@ class Packs:
     """
 
     def __init__(
-        self,
-        resources: Resources,
-        measured: Mapping[Hashable, int] | None = None,
+        self, resources: Resources, auto: Callable[[TrialConfig], int] | None = None
     ) -> None:
-        """Start with the sizes that the sweep file gives, or that were measured.
+        """Start with the sizes that the sweep file gives, or with those for `auto`.
 
         Args:
             resources: of the sweep.
-            measured: for `auto`: the fastest sizes on the GPUs, by `stack_shape`.
+            auto: for `auto`: the largest pack for a trial of its shape; None for no packs.
         """
         asked = resources.pack
+        self._auto = auto if asked == AUTO else None
         self._most = 1 if asked in (AUTO, OFF) else int(asked)
-        self._sizes: dict[Hashable | None, int] = dict(measured or {}) if asked == AUTO else {}
+        self._sizes: dict[Hashable, int] = {}
         self._alone: set[str] = set()  # keys
         self._shapes: dict[str, Hashable | None] = {}  # by key
 
     def size(self, trial: TrialConfig) -> int:
         """Return the largest number of trials that a pack with this trial may have."""
-        if self._most == 1 and not self._sizes:
+        if self._most == 1 and self._auto is None:
             return 1
         shape = self._shape(trial)
         if shape is None or trial.key in self._alone:
             return 1
-        return self._sizes.get(shape, self._most)
+        if shape not in self._sizes:
+            self._sizes[shape] = self._auto(trial) if self._auto else self._most
+        return self._sizes[shape]
 
     def by_size(self, trials: Iterable[TrialConfig]) -> Counter[int]:
         """Return how many packs of each size the trials make; a trial alone is a pack of one."""
@@ -91,6 +87,7 @@ class Packs:
         """
         trials = list(trials)
         shape = self._shape(trials[0])
+        assert shape is not None
         if cause is SplitCause.DEATHS:
             self._alone |= {trial.key for trial in trials}
             return f"its pack of {len(trials)} lost its workers, goes on alone"
@@ -104,35 +101,3 @@ class Packs:
         if trial.key not in self._shapes:
             self._shapes[trial.key] = stack_shape(trial)
         return self._shapes[trial.key]
-
-
-def choose_packs(
-    plan: Plan,
-    resources: Resources,
-    trials: int,
-    at_once: int,
-    measure: Callable[[int], Mapping[Hashable, int]],
-) -> Packs:
-    """Return the packs of a sweep; with `auto` on a GPU, of the sizes that train fastest.
-
-    Args:
-        plan: of the sweep.
-        resources: with a number of GPUs.
-        trials: how many are to be trained.
-        at_once: how many packs fit on the machines.
-        measure: takes the largest size to try; returns the fastest sizes by `stack_shape`.
-    """
-    if not (resources.gpus and resources.pack == AUTO):
-        return Packs(resources)
-    return Packs(resources, measure(_largest_size(plan, trials, at_once)))
-
-
-def _largest_size(plan: Plan, trials: int, at_once: int) -> int:
-    """Return the largest size of a pack that is worth measuring.
-
-    In a search it is a tenth of the suggestions, since a study learns nothing between trials of a
-    pack; in a grid the trials are spread over all places.
-    """
-    if plan.studies:
-        return len(plan.sweep.seeds) * max(1, (plan.share or SUGGESTIONS) // ROUNDS)
-    return math.ceil(trials / at_once)

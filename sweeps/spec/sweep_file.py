@@ -80,14 +80,14 @@ class Resources(Frozen):
     """CPUs and GPUs of a trial, and the most trials at once (by default as many as fit).
 
     Trials of equal shapes may train together in a pack, which counts as one trial here. ``pack`` is
-    the most trials of a pack; `auto` measures which size is fastest on a GPU, and is `off` on CPUs.
+    the most trials of a pack; `auto` is as many as fit into the memory of a GPU, and `off` on CPUs.
 
     Sweeps that run on a cluster at the same time share it by ``priority``: a sweep with twice the
     priority gets twice the share.
     """
 
     cpus_per_trial: PositiveFloat = 1
-    gpus_per_trial: Gpus = 0.0  # a fraction shares a GPU; above 1 whole numbers only
+    gpus_per_trial: Gpus = "auto"  # a fraction shares a GPU; above 1 whole numbers only
     pack: Pack = "auto"
     max_concurrent: Count | None = None
     priority: PositiveFloat = 1
@@ -114,6 +114,11 @@ class Resources(Frozen):
         """The GPUs of a trial; they must have been chosen."""
         assert not isinstance(self.gpus_per_trial, str)
         return self.gpus_per_trial
+
+    @property
+    def may_use_gpus(self) -> bool:
+        """True unless the sweep file says that trials train on CPUs."""
+        return self.gpus_per_trial != 0
 
     @property
     def is_packing(self) -> bool:

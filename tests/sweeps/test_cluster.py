@@ -113,11 +113,14 @@ def test_a_trial_that_runs_out_of_memory_goes_on_with_a_larger_share(
     assert "workers died" not in result.stdout
 
 
-def test_auto_trains_on_cpus_where_torch_can_use_no_gpu(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_sweep_trains_on_cpus_where_torch_can_use_no_gpu(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     result = run(tmp_path, cluster.address, "resources.gpus_per_trial=auto", "replicates=1")
     assert result.returncode == 0, result.stdout + result.stderr
     if not torch.cuda.is_available():  # asked of the machine with the logical GPU
-        assert "torch can use none here: the trials train on CPUs, 3 at once" in result.stdout
+        reason = "torch can use none: the trials train on CPUs (it finds none), 3 at once"
+        assert f"gpu     {reason}\n" in result.stdout
 
 
 def test_an_address_where_no_cluster_answers_is_refused(tmp_path: Path) -> None:

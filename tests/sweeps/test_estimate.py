@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import sweeps.planning.probing
+from sweeps.planning import gpu_time
 from sweeps.planning.earlier import EarlierTimings, StepTiming
 from sweeps.planning.estimate import (
     EVALUATION_OVERHEAD_S,
@@ -17,6 +18,8 @@ from sweeps.planning.estimate import (
     estimate,
 )
 from sweeps.planning.forecast import SearchForecast
+from sweeps.planning.gpu_memory import GpuMemory, MemberMemory, member_memory
+from sweeps.planning.gpu_time import GpuPacks
 from sweeps.planning.planner import make_plan
 from sweeps.planning.probing import Probe, probe_all, shape
 from sweeps.records.state import State
@@ -305,3 +308,64 @@ def test_trials_that_are_done_have_a_cost_and_are_no_work(
     cost = estimate([left], CORPUS, others=[done, left])
     assert cost.work_s == cost.of(left.key) > cost.of(done.key) > 0
     assert estimate([], CORPUS, others=[done, left]).work_s == 0
+
+
+class KnownMemory(GpuMemory):
+    """Members with a thousand parameters, a step of 1 MB and 1 kB for each token."""
+
+    def member(self, trial: TrialConfig) -> MemberMemory | None:
+        if trial.flat.get("n_embd") == 7:
+            return None
+        return MemberMemory(1_000, 16_000, 1_000_000, 1_000, 8)
+
+
+def test_on_a_gpu_nothing_is_timed_and_a_trial_costs_its_part_of_the_pack(
+    probed: list[int], make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "LAUNCH_S": 1e-3, "STEP_S_PER_BYTE": 1e-9, "STEP_S_PER_PARAMETER": 1e-7,
+        "EVALUATION_S_PER_BYTE": 1e-8, "PACK_S": 3.0, "MEMBER_S": 0.5, "REPORT_S": 0.1,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(gpu_time, name, value)
+    trials = [make_trial("factorized", n_embd=8, max_steps=600, seed=seed) for seed in range(4)]
+    packs = GpuPacks(KnownMemory(CORPUS), lambda _: 4)
+    cost = estimate(trials, CORPUS, gpu_packs=packs)
+    step_s = 1e-3 + 4 * (1e-9 * 1_000_000 + 1e-7 * 1_000)
+    evaluations_s = 2 * 0.1 + 1e-8 * 1_000 * (TOKENS + 2 * len(CORPUS.validation))
+    pack_s = 3 + 600 * step_s + 4 * (0.5 + evaluations_s)
+    assert cost.of_pack(trials[0].key) == pytest.approx(pack_s)
+    assert cost.of(trials[0].key) == pytest.approx(pack_s / 4)
+    assert cost.work_s == pytest.approx(pack_s)
+    assert cost.seconds(2) == pytest.approx(STARTUP_S + pack_s)  # the pack is the longest
+    low_s, high_s = cost.range_s(1)
+    assert (low_s, high_s) == pytest.approx((STARTUP_S + pack_s / 2, STARTUP_S + 1.5 * pack_s))
+    assert cost.basis == "by a model of its speed"
+    assert probed == []
+
+
+def test_on_a_gpu_a_trial_that_takes_no_steps_and_one_that_is_unknown_cost_little(
+    make_trial: MakeTrial,
+) -> None:
+    trials = [make_trial("count"), make_trial("factorized", n_embd=7, max_steps=1_000)]
+    packs = GpuPacks(KnownMemory(CORPUS), lambda _: 1)
+    cost = estimate(trials, CORPUS, gpu_packs=packs)
+    fitted_s, unknown_s = (cost.of(trial.key) for trial in trials)
+    assert gpu_time.PACK_S < fitted_s < unknown_s
+    assert unknown_s > gpu_time.PACK_S + 1_000 * gpu_time.LAUNCH_S
+
+
+MEMBERS = (1, 3, 12, 48, 192)
+
+
+@pytest.mark.parametrize("block_size", [8, 64])
+@pytest.mark.parametrize("width", [64, 256])
+def test_on_a_gpu_a_larger_pack_takes_longer_and_less_for_each_member(
+    width: int, block_size: int, make_trial: MakeTrial
+) -> None:
+    memory = member_memory(make_trial("attention", n_embd=width, block_size=block_size), CORPUS)
+    assert memory is not None
+    steps_s = [gpu_time.step_s(memory, members) for members in MEMBERS]
+    assert steps_s == sorted(steps_s)
+    members_s = [seconds / members for seconds, members in zip(steps_s, MEMBERS, strict=True)]
+    assert members_s == sorted(members_s, reverse=True)
+    assert 1e-5 < steps_s[0] < 1e-3

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-import torch
 
-from sweeps.planning.planner import make_plan
-from sweeps.records.state import State
-from sweeps.resources.packs import Packs, choose_packs
+from sweeps.resources.packs import Packs
 from sweeps.search.queue import Queue, TrialSource
 from sweeps.spec.sweep_file import Resources
 from trainables.config import TrialConfig
-from trainables.data.corpus import tokenise
 from trainables.errors import UserError, validate
-from trainables.training.pack_size import best_sizes
-from trainables.training.stack import stack_shape
 from trainables.worker.reports import SplitCause
 
 MakeTrial = Callable[..., TrialConfig]
@@ -88,54 +81,20 @@ def test_a_search_is_asked_until_a_pack_is_full_or_another_shape_comes(
     ]
 
 
-def test_auto_takes_what_was_measured(trials: list[TrialConfig]) -> None:
-    packs = Packs(Resources(pack="auto"), {stack_shape(trials[0]): 4})
-    assert [packs.size(trials[i]) for i in (0, 1, 6)] == [4, 1, 1]
-    asked = Packs(Resources(pack=2), {stack_shape(trials[0]): 4})
-    assert asked.size(trials[0]) == 2
+def test_auto_takes_the_size_for_a_trial_once_for_each_shape(trials: list[TrialConfig]) -> None:
+    asked: list[str] = []
 
+    def size(trial: TrialConfig) -> int:
+        asked.append(trial.model.variant)
+        return 4
 
-GRID = """
-name: sized
-corpus: embedded
-replicates: 7
-arms: [{model: {variant: bigram}}]
-"""
-SEARCH = """
-name: sized
-corpus: embedded
-replicates: 2
-arms: [{model: {variant: bigram}, search: {training.learning_rate: [1e-3, 1e-2, 1e-1]}}]
-search: {trials: 50}
-"""
-
-
-@pytest.mark.parametrize(
-    ("sweep", "at_once", "most"),
-    [
-        (GRID, 2, 4),  # two packs have something to do
-        (GRID, 16, 1),
-        (SEARCH, 2, 10),  # two seeds of a tenth of the suggestions
-    ],
-)
-def test_auto_measures_no_larger_packs_than_leave_the_others_something_to_do(
-    sweep: str, at_once: int, most: int, tmp_path: Path
-) -> None:
-    (tmp_path / "sweep.yaml").write_text(sweep)
-    plan = make_plan(str(tmp_path / "sweep.yaml"), [], State(tmp_path))
-    trials = plan.trials or plan.examples
-    asked: list[int] = []
-
-    def measure(most: int) -> dict[Hashable, int]:
-        asked.append(most)
-        return {stack_shape(trials[0]): 3}
-
-    with_gpu = Resources(gpus_per_trial=1)
-    packs = choose_packs(plan, with_gpu, len(trials), at_once, measure)
-    assert (asked, packs.size(trials[0])) == ([most], 3)
-    for resources in (Resources(), Resources(gpus_per_trial=1, pack="off")):
-        assert choose_packs(plan, resources, len(trials), at_once, measure).size(trials[0]) == 1
-    assert len(asked) == 1
+    packs = Packs(Resources(pack="auto"), size)
+    assert [packs.size(trials[i]) for i in (0, 2, 1, 6)] == [4, 4, 4, 1]
+    assert asked == ["bigram", "attention"]
+    packs.split(trials[:1] + trials[2:5], SplitCause.MEMORY)
+    assert [packs.size(trials[i]) for i in (0, 1)] == [2, 4]
+    for resources in (Resources(pack=2), Resources(pack="off")):
+        assert Packs(resources, size).size(trials[0]) == (2 if resources.pack == 2 else 1)
 
 
 def test_a_shape_that_does_not_fit_has_half_as_many_from_then_on(trials: list[TrialConfig]) -> None:
@@ -172,28 +131,3 @@ def test_what_a_pack_may_be(given: object, kept: object) -> None:
 def test_what_a_pack_may_not_be(given: object) -> None:
     with pytest.raises(UserError, match=r"resources.pack: give auto, off, or a number of trials"):
         validate(Resources, {"pack": given}, "resources")
-
-
-def test_the_best_size_is_the_largest_that_saves_time(
-    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seconds = {1: 1.0, 2: 1.1, 3: 1.2, 4: 1.3, 8: 2.5, 16: 4.9}
-
-    def took(trials: list[TrialConfig], *_: object) -> tuple[float, int]:
-        assert len({trial.seed for trial in trials}) == len(trials)
-        return seconds[len(trials)], len(trials)
-
-    monkeypatch.setattr("trainables.training.pack_size._measured", took)
-    corpus, cpu = tokenise("verse", "to be or not\n" * 30), torch.device("cpu")
-    trial = make_trial(batch_size=4)
-    shape = stack_shape(trial)
-    assert best_sizes([trial, make_trial("count")], 99, corpus, cpu) == {shape: 4}
-    assert best_sizes([trial], 3, corpus, cpu, room_bytes=2) == {shape: 2}
-    assert best_sizes([trial], 1, corpus, cpu) == {shape: 1}
-
-
-def test_sizes_are_measured_by_real_steps(make_trial: MakeTrial) -> None:
-    corpus, cpu = tokenise("verse", "to be or not\n" * 30), torch.device("cpu")
-    trial = make_trial("attention", n_embd=4, batch_size=4, learning_rate=1e30)
-    (size,) = best_sizes([trial], 4, corpus, cpu).values()
-    assert size in (1, 2, 4)

@@ -21,6 +21,7 @@ from sweeps.planning.plan import Plan
 from sweeps.planning.planner import expand, make_plan
 from sweeps.records.state import State
 from sweeps.spec.sweep_file import SweepFile, load_sweep, preset_files
+from tests.sweeps.fake_nvml import Gpu, has_gpus
 from trainables.data.corpus import Corpus, tokenise
 from trainables.data.verse import write_play
 from trainables.errors import UserError, validate
@@ -182,21 +183,55 @@ def test_the_first_of_two_equal_studies_is_named(corpus: Corpus) -> None:
         plan(f"{{name: s, arms: [{{{arm}, grid: {{training.block_size: [4, 8, 8]}}}}]}}", corpus)
 
 
+SMALL = ("model.n_embd=16", "training.block_size=8", "training.max_steps=20")
+
+
 def test_plan_counts_and_estimates_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     arguments = ["plan", "quickstart", "model.n_embd=16", "training.block_size=8", "--trials"]
-    result = CliRunner().invoke(main, [*arguments, "resources.gpus_per_trial=auto"])
+    has_gpus(monkeypatch, [], is_usable=False, problem="NVML Shared Library Not Found")
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert "5 (1 bigram, 1 factorized, 3 attention)" in result.output
     assert "embedded: 1,115,000 characters" in result.output
     assert "GiB of memory" in result.output
     assert "takes   about" in result.output
-    assert "gpu     " in result.output
+    assert "on this machine's CPU" in result.output
+    assert "gpu     " not in result.output
     assert result.output.count("attention  ") == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_on_a_machine_with_a_gpu_the_plan_is_for_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.planning.probing.probe", None)  # nothing is timed
+    has_gpus(monkeypatch, [Gpu(139)])
+    arguments = ["plan", "quickstart", "--state", str(tmp_path), "--trials"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "gpu     1 x NVIDIA H200, 139.0 GiB free: " in result.output
+    assert "packs   12 of 3 trials; 2 trials alone" in result.output
+    assert re.search(
+        r"takes   about .* on this machine's GPU, by a model of its speed", result.output
+    )
+    on_cpus = CliRunner().invoke(main, [*arguments, "resources.gpus_per_trial=0", *SMALL])
+    assert "gpu     " not in on_cpus.output
+    assert "on this machine's CPU" in on_cpus.output
+
+
+def test_a_gpu_that_torch_cannot_use_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_gpus(monkeypatch, [Gpu(139)], is_usable=False, build=None)
+    result = CliRunner().invoke(main, ["plan", "quickstart", "--state", str(tmp_path), *SMALL])
+    assert result.exit_code == 0, result.output
+    reason = "torch can use none: the trials train on CPUs (this build of torch is for CPUs)"
+    assert f"gpu     {reason}\n" in result.output
+    assert "on this machine's CPU" in result.output
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,9 @@ def test_places(cpus: float, gpus: float, nodes: list[Node], places: int) -> Non
 
 
 def test_a_limit_lowers_the_number() -> None:
-    assert concurrency(Resources(max_concurrent=3), [Node(8, 0)]) == 3
-    assert concurrency(Resources(max_concurrent=30), [Node(8, 0)]) == 8
+    few, many = (Resources(gpus_per_trial=0, max_concurrent=limit) for limit in (3, 30))
+    assert concurrency(few, [Node(8, 0)]) == 3
+    assert concurrency(many, [Node(8, 0)]) == 8
 
 
 @pytest.mark.parametrize("nodes", [[], [Node(2, 0)], [Node(0, 8), Node(8, 0)]])

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor
+from torch.nn.functional import dropout
 
-from bigram_models import LanguageModel
+from bigram_models import BigramTable, LanguageModel
 from tests.model_cases import every_model
 from trainables.config import TrialConfig
 from trainables.data.batches import stream
 from trainables.errors import UserError
-from trainables.persistence.artifacts import load_model, sample_text, write_artifacts
+from trainables.persistence.artifacts import load_model, sample_text, sample_texts, write_artifacts
 from trainables.training.loop import Splits, initial_state, train
 
 MakeTrial = Callable[..., TrialConfig]
@@ -82,6 +84,34 @@ def test_a_sample_depends_on_its_seed_only(folder: Path) -> None:
     assert set(one) <= set(VOCABULARY)
     assert sample_text(model, vocabulary, "ab", 40, seed=0) == one
     assert sample_text(model, vocabulary, "ab", 40, seed=1) != one
+
+
+def test_texts_of_several_models_are_those_of_each_alone(make_trial: MakeTrial) -> None:
+    trials = [
+        make_trial("attention", n_embd=4, max_steps=3, batch_size=4, seed=seed, pe_type=name)
+        for seed, name in enumerate(("rope", "sinpe", "rope"))
+    ]
+    models, seeds = [trained(trial) for trial in trials], [5, 6, 5]
+    texts = sample_texts(models, VOCABULARY, "ab", 60, seeds)
+    assert texts == [
+        sample_text(model, VOCABULARY, "ab", 60, seed)
+        for model, seed in zip(models, seeds, strict=True)
+    ]
+    assert len(set(texts)) == 3
+
+
+class Dropping(BigramTable):
+    """A table whose forward pass is random in training."""
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return dropout(super().forward(ids_BT), training=self.training)
+
+
+def test_a_sample_is_drawn_outside_of_training() -> None:
+    model = Dropping(Dropping.Config(), V, 8, stream(0, "model"))
+    texts = [sample_text(model, VOCABULARY, "a", 60, seed=0) for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert model.training
 
 
 def test_a_vocabulary_without_a_newline_has_a_sample(trial: TrialConfig, tmp_path: Path) -> None:

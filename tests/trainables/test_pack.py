@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from bigram_models import LanguageModel
 from trainables.config import TrialConfig
 from trainables.data.corpus import tokenise
 from trainables.files import trial_folder
+from trainables.persistence import artifacts
+from trainables.persistence.artifacts import load_model, sample_text
 from trainables.persistence.storage import SharedFolder
 from trainables.training.adamw import adamw_
 from trainables.training.loop import Splits, initial_state, train
@@ -205,6 +209,78 @@ def test_what_was_left_in_the_middle_of_a_step_is_not_saved(
     by_key = finish(last)
     for trial in trials:
         assert_as_alone(trial, by_key[trial.key])
+
+
+def sample_of(trial: TrialConfig, root: Path) -> str:
+    folder = trial_folder(root, trial.key) / "artifacts"
+    return (folder / "sample.txt").read_bytes().decode()
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, failing_above: int) -> list[int]:
+    """Return a list to which each drawing of samples adds the number of its models.
+
+    Drawing those of more models than some number fails.
+    """
+    calls: list[int] = []
+    draw = artifacts.generate_together
+
+    def counted(models: Sequence[LanguageModel], *arguments: Any) -> Tensor:
+        calls.append(len(models))
+        if len(models) > failing_above:
+            raise RuntimeError("cannot be one")
+        return draw(models, *arguments)
+
+    monkeypatch.setattr(artifacts, "generate_together", counted)
+    return calls
+
+
+@pytest.mark.parametrize(("failing_above", "expected"), [(3, [3]), (1, [3, 1, 1, 1])])
+def test_samples_of_a_pack_are_drawn_together_or_else_one_by_one(
+    trials: list[TrialConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failing_above: int,
+    expected: list[int],
+) -> None:
+    calls = count_calls(monkeypatch, failing_above)
+    by_key = finish(worker(trials, tmp_path))
+    assert calls == expected
+    for trial in trials:
+        assert progress(by_key[trial.key])[-1].done
+        model, vocabulary, _ = load_model(trial_folder(tmp_path, trial.key) / "artifacts")
+        assert sample_of(trial, tmp_path) == sample_text(model, vocabulary, "\n", 500, trial.seed)
+    assert len({sample_of(trial, tmp_path) for trial in trials}) == 3
+
+
+def test_a_sample_that_cannot_be_drawn_fails_its_trial_which_keeps_its_checkpoint(
+    trials: list[TrialConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        count_calls(patch, failing_above=0)
+        made = worker(trials, tmp_path)
+        made.advance(60)
+        made.advance(60)
+        split = made.advance(60).split
+        assert split
+        assert split.cause is SplitCause.SHAPE
+        (failed,) = worker(trials[:1], tmp_path).advance(60).trials
+        assert isinstance(failed, TrialFailure)
+        assert failed.reason == "RuntimeError: cannot be one"
+    (report,) = progress(finish(worker(trials[:1], tmp_path))[trials[0].key])
+    assert (report.step, report.done) == (6, True)
+
+
+def test_only_members_that_are_finished_have_samples(
+    trials: list[TrialConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = count_calls(monkeypatch, failing_above=3)
+    fast = trials[2].training.model_copy(update={"learning_rate": 1e30})
+    first = worker(trials[:1], tmp_path)  # of which a step is taken before the others begin
+    first.advance(60)
+    first.advance(0)
+    first.pause()
+    finish(worker([*trials, replace(trials[2], training=fast)], tmp_path))
+    assert calls == [1, 2]
 
 
 DROPPING = """

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,7 +31,9 @@ def initial_stream(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def batch_starts(seed: int, first_step: int, steps: int, batch_size: int, windows: int) -> Tensor:
+def batch_starts(
+    seed: int, first_step: int, steps: int, batch_size: int, windows: int
+) -> npt.NDArray[np.int64]:
     """Return where the windows of some steps start, drawn with replacement.
 
     They depend on seed and step alone, through a counter-based generator (Philox4x64-10, Salmon et
@@ -44,14 +47,14 @@ def batch_starts(seed: int, first_step: int, steps: int, batch_size: int, window
         windows: of the split, from which the starts are drawn.
 
     Returns:
-        Numbers from 0 to windows - 1, (S, B) int64 on the CPU.
+        Numbers from 0 to windows - 1, (S, B).
     """
     digest = hashlib.sha256(f"{seed}/batches".encode()).digest()
     counts = -(-batch_size // WORDS)  # of the counter, for each step
     philox = np.random.Philox(key=int.from_bytes(digest[:16], "big"), counter=first_step * counts)
     words = philox.random_raw(steps * counts * WORDS).reshape(steps, -1)[:, :batch_size]
     uniform = (words >> np.uint64(11)) * 2.0**-53  # in [0, 1)
-    return torch.from_numpy((uniform * windows).astype(np.int64))
+    return (uniform * windows).astype(np.int64)
 
 
 class WindowSampler:
@@ -66,7 +69,7 @@ class WindowSampler:
         windows = len(self.windows_NT1)
         while True:
             starts_SB = batch_starts(seed, first_step, STEPS_AT_ONCE, self.batch_size, windows)
-            for start_B in starts_SB.to(self.windows_NT1.device):
+            for start_B in torch.from_numpy(starts_SB).to(self.windows_NT1.device):
                 yield self._windows(start_B)
             first_step += STEPS_AT_ONCE
 

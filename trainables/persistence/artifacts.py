@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from bigram_models import LanguageModel
+from bigram_models.generation import device_of, generate_together
 from trainables.config import TrialConfig
 from trainables.data.batches import stream
 from trainables.data.corpus import decode, encode
@@ -24,15 +27,20 @@ SAMPLE_CHARACTERS = 500
 
 
 def write_artifacts(
-    folder: Path, trial: TrialConfig, model: LanguageModel, vocabulary: str
+    folder: Path,
+    trial: TrialConfig,
+    model: LanguageModel,
+    vocabulary: str,
+    sample: str | None = None,
 ) -> None:
-    """Write the artifacts of a trained model; chance in the sample comes from the trial's seed.
+    """Write the artifacts of a trained model.
 
     Args:
         folder: made if it is missing.
         trial: that trained the model.
         model: the trained model.
         vocabulary: its characters in the order of their ids.
+        sample: from `first_samples`, if it was drawn with those of other models.
     """
     # Copies, as safetensors refuses tensors that share memory, such as tied weights.
     state = model.state_dict().items()
@@ -41,9 +49,9 @@ def write_artifacts(
     configuration = {"trial": trial.to_dict(), "key": trial.key, "vocabulary": vocabulary}
     content = json.dumps(configuration, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / CONFIGURATION, content.encode())
-    prompt = first_prompt(vocabulary)
-    text = sample_text(model, vocabulary, prompt, SAMPLE_CHARACTERS, trial.seed)
-    write_atomically(folder / SAMPLE, text.encode())
+    if sample is None:
+        (sample,) = first_samples([model], vocabulary, [trial.seed])
+    write_atomically(folder / SAMPLE, sample.encode())
 
 
 def load_model(folder: Path) -> tuple[LanguageModel, str, TrialConfig]:
@@ -73,22 +81,58 @@ def first_prompt(vocabulary: str) -> str:
     return "\n" if "\n" in vocabulary else vocabulary[0]
 
 
+def first_samples(
+    models: Sequence[LanguageModel], vocabulary: str, seeds: Sequence[int]
+) -> list[str]:
+    """Return the samples that are artifacts; chance comes from the seeds of the trials."""
+    prompt = first_prompt(vocabulary)
+    return sample_texts(models, vocabulary, prompt, SAMPLE_CHARACTERS, seeds)
+
+
 def sample_text(model: LanguageModel, vocabulary: str, prompt: str, length: int, seed: int) -> str:
-    """Return the continuation of a prompt, without the prompt.
+    """Return the continuation of a prompt, without the prompt, as `sample_texts` does."""
+    (text,) = sample_texts([model], vocabulary, prompt, length, [seed])
+    return text
+
+
+def sample_texts(
+    models: Sequence[LanguageModel],
+    vocabulary: str,
+    prompt: str,
+    length: int,
+    seeds: Sequence[int],
+) -> list[str]:
+    """Return each model's continuation of a prompt, without the prompt.
 
     Args:
-        model: a trained model.
-        vocabulary: its characters in the order of their ids.
+        models: trained models that `generate_together` takes.
+        vocabulary: their characters in the order of their ids.
         prompt: at least one character, all of them in the vocabulary.
         length: in characters.
-        seed: equal seeds give equal text.
+        seeds: of each model; equal seeds give equal text, whichever models are beside it.
 
     Raises:
-        UserError: the prompt is empty or has a character that the model does not know.
+        UserError: the prompt is empty or has a character that the models do not know.
+        ValueError: the models cannot run as one.
     """
     if not prompt:
         raise UserError("the prompt is empty; give at least one character")
-    device = next(iter(model.state_dict().values())).device
-    prompt_1T = torch.tensor([encode(prompt, vocabulary)], device=device)
-    ids = model.generate(prompt_1T, length, stream(seed, "sample", device))
-    return decode(ids[0, len(prompt) :].tolist(), vocabulary)
+    prompt_T = torch.tensor(encode(prompt, vocabulary), device=device_of(models[0]))
+    streams = [stream(seed, "sample") for seed in seeds]
+    with _evaluating(models):
+        prompt_M1T = prompt_T.repeat(len(models), 1, 1)
+        ids_M1T = generate_together(models, prompt_M1T, length, streams)
+    return [decode(ids, vocabulary) for ids in ids_M1T[:, 0, len(prompt) :].tolist()]
+
+
+@contextlib.contextmanager
+def _evaluating(models: Sequence[LanguageModel]) -> Iterator[None]:
+    """Context manager: the models are not in training, where they might drop activations."""
+    modes = [model.training for model in models]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)

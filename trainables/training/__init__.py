@@ -7,7 +7,6 @@ stack         several trials that take their steps together
 adamw         the optimizer of such a stack
 step_table    what its steps read and write
 graph         CUDA graphs: many steps in one launch on a GPU
-gpu_memory    measures the GPU memory of a trial
-pack_size     measures how many trials train fastest together
+gpu_memory    recognises errors by a lack of GPU memory
 timing        times calls on this machine
 """

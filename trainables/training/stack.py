@@ -199,10 +199,12 @@ class Stack:
         taken, failed = 0, dict[int, StepsResult]()
         while taken < steps:
             rows = min(steps - taken, self._table.rows)
-            self._table.fill([member.state.step + taken for member in self.members], rows)
+            self._table.fill(self._steps_after(taken), rows)
             with computed_in(self._training.precision, self._splits.train.device):
                 left_s = within_s - (time.perf_counter() - started)
                 written = self._repeated.run(self._step, rows, left_s)
+            if self._splits.train.is_cuda:
+                self._table.draw_ahead(self._steps_after(taken + written))
             for i, (row, loss) in self._table.first_bad(written).items():
                 at_step = self.members[i].state.step + taken + row + 1
                 error = TrainingDivergedError(f"the loss is {loss} at step {at_step}")
@@ -216,6 +218,10 @@ class Stack:
             member.state.step += 0 if i in failed else taken
         self._count_updates()
         return failed
+
+    def _steps_after(self, taken: int) -> list[int]:
+        """Return the number of updates of each member, with those that it has just taken."""
+        return [member.state.step + taken for member in self.members]
 
     def _step(self) -> None:
         """Take one step of all members; no tensor that it reads or writes moves in memory."""

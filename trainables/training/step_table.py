@@ -51,6 +51,8 @@ class StepTable:
         self.scalars_S3M = torch.zeros(self.rows, 3, members, dtype=dtype, device=device)
         self.losses_SM = torch.zeros(self.rows, members, dtype=dtype, device=device)
         self._rates: dict[TrainingConfig, npt.NDArray[np.float64]] = {}
+        self._ahead: dict[tuple[int, ...], npt.NDArray[np.int64]] = {}
+        self._filled = 0  # rows
 
     def fill(self, first_steps: Sequence[int], rows: int) -> None:
         """Fill the first rows for the next steps of each member.
@@ -59,13 +61,37 @@ class StepTable:
             first_steps: updates of each member so far.
             rows: how many, at most ``self.rows``.
         """
+        starts_SMB = self._ahead.pop(tuple(first_steps), None)
+        if starts_SMB is None or len(starts_SMB) < rows:
+            starts_SMB = self._drawn(first_steps, rows)
+        factors: dict[tuple[TrainingConfig, int], npt.NDArray[np.float64]] = {}
+        for trial, first in zip(self._trials, first_steps, strict=True):
+            rates = self._rates_of(trial.training)[first : first + rows]
+            if (trial.training, first) not in factors:
+                factors[trial.training, first] = adamw_scalars(rates, first)
+        scalars_S3M = np.stack(
+            [factors[trial.training, first]
+             for trial, first in zip(self._trials, first_steps, strict=True)], axis=-1
+        )  # fmt: skip
+        self._filled = rows
         self.row_1.zero_()
+        self.starts_SMB[:rows] = torch.from_numpy(starts_SMB[:rows]).to(self.row_1.device)
+        self.scalars_S3M[:rows] = torch.from_numpy(scalars_S3M).to(self.scalars_S3M)
+
+    def draw_ahead(self, first_steps: Sequence[int]) -> None:
+        """Draw the starts of as many steps as were filled last, while the device is busy."""
+        self._ahead = {}
+        if first_steps[0] < self._trials[0].training.last_step:
+            self._ahead = {tuple(first_steps): self._drawn(first_steps, self._filled)}
+
+    def _drawn(self, first_steps: Sequence[int], rows: int) -> npt.NDArray[np.int64]:
+        """Return the starts of windows (S, M, B)."""
+        starts = np.empty((rows, *self.starts_SMB.shape[1:]), np.int64)
         for i, (trial, first) in enumerate(zip(self._trials, first_steps, strict=True)):
-            training = trial.training
-            starts_SB = batch_starts(trial.seed, first, rows, training.batch_size, self._windows)
-            scalars_S3 = adamw_scalars(self._rates_of(training)[first : first + rows], first)
-            self.starts_SMB[:rows, i] = starts_SB.to(self.starts_SMB.device)
-            self.scalars_S3M[:rows, :, i] = torch.from_numpy(scalars_S3).to(self.scalars_S3M)
+            starts[:, i] = batch_starts(
+                trial.seed, first, rows, trial.training.batch_size, self._windows
+            )
+        return starts
 
     def _rates_of(self, training: TrainingConfig) -> npt.NDArray[np.float64]:
         """Return the learning rates of all steps of a training."""

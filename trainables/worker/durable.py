@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +23,7 @@ import torch
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.files import remove_partials, set_aside, write_atomically
-from trainables.persistence.artifacts import write_artifacts
+from trainables.persistence.artifacts import first_samples, write_artifacts
 from trainables.persistence.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainables.persistence.storage import CHECKPOINTS, StorageError, TrialFiles
 from trainables.training.loop import Evaluation, Splits, TrainingState, advance, initial_state
@@ -30,6 +31,8 @@ from trainables.training.stack import Member
 
 SAVE_S = 5.0  # of training, which a worker that dies loses at most, besides an evaluation
 MAX_STARTS = 10  # in a row from the same step: then the trial itself kills its worker
+
+logger = logging.getLogger(__name__)
 
 
 class WorkerDiedError(RuntimeError):
@@ -72,7 +75,7 @@ class DurableTrial:
             WorkerDiedError: too many workers died since they started at this step.
         """
         self._trial = trial
-        self._vocabulary = corpus.vocabulary
+        self.vocabulary = corpus.vocabulary  # characters in the order of their ids
         self._splits = splits
         self._files = files
         self._folder = files.folder
@@ -149,12 +152,15 @@ class DurableTrial:
         yield
         self._is_whole = True
 
-    def on_steps(self, evaluation: Evaluation | None, interval: float = 1.0) -> TrialProgress:
+    def on_steps(
+        self, evaluation: Evaluation | None, interval: float = 1.0, sample: str | None = None
+    ) -> TrialProgress:
         """Save the trial after some steps, if it is time, and return its progress.
 
         Args:
             evaluation: after these steps; None if there was none.
             interval: between two saves, in units of `SAVE_S`.
+            sample: of the finished trial, from `samples_of`; None to draw it here.
 
         Raises:
             StorageError: the state cannot be stored.
@@ -162,7 +168,7 @@ class DurableTrial:
         if evaluation or self.finished or time.monotonic() - self._saved_s > interval * SAVE_S:
             self.save()
         if self.finished:
-            self._finish()
+            self._finish(sample)
         return TrialProgress(self._state.step, self.finished, [evaluation] if evaluation else [])
 
     def save(self) -> None:
@@ -223,11 +229,11 @@ class DurableTrial:
             write_atomically(self._starts, content.encode())
         return count
 
-    def _finish(self) -> None:
+    def _finish(self, sample: str | None = None) -> None:
         with self._storing():
             folder = self._folder / "artifacts"
             remove_partials(folder)
-            write_artifacts(folder, self._trial, self._state.model, self._vocabulary)
+            write_artifacts(folder, self._trial, self._state.model, self.vocabulary, sample)
             self._previous.unlink(missing_ok=True)
             self._starts.unlink(missing_ok=True)
 
@@ -242,3 +248,18 @@ class DurableTrial:
         except OSError as error:
             reason = error.strerror or error
             raise StorageError(f"{self._folder} cannot be written: {reason}") from error
+
+
+def samples_of(trials: Sequence[DurableTrial]) -> dict[str, str]:
+    """Return the samples of finished trials of one `stack_shape`, by key.
+
+    They are drawn together, which takes little longer than one; none is if that fails.
+    """
+    members = [trial.member for trial in trials]
+    models, seeds = [m.state.model for m in members], [m.trial.seed for m in members]
+    try:
+        samples = first_samples(models, trials[0].vocabulary, seeds)
+    except Exception as error:  # of a user's model, which then fails, or not, by itself
+        logger.info("the samples of a pack are drawn one by one: %s", error)
+        return {}
+    return {trial.key: sample for trial, sample in zip(trials, samples, strict=True)}

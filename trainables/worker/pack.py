@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from trainables.training.loop import Splits, TrainingDivergedError
 from trainables.training.stack import NotStackableError, Stack, stack_shape
-from trainables.worker.durable import DurableTrial, TrialProgress
+from trainables.worker.durable import DurableTrial, TrialProgress, samples_of
 
 SAVED_AT_ONCE = 8  # members whose checkpoints take little time; larger packs are saved less often
 
@@ -75,13 +75,15 @@ class Pack:
             for trial in self.trials:
                 stepping.enter_context(trial.stepping())
             results = self._stack.advance(within_s)
+        finished = [trial for trial in self.trials if trial.finished]
+        samples = samples_of(finished) if len(finished) > 1 else {}
         interval = max(1.0, len(self.trials) / SAVED_AT_ONCE)
         return [
             (
                 trial,
                 result
                 if isinstance(result, TrainingDivergedError)
-                else trial.on_steps(result, interval),
+                else trial.on_steps(result, interval, samples.get(trial.key)),
             )
             for trial, result in zip(self.trials, results, strict=True)
         ]

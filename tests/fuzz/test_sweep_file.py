@@ -151,6 +151,7 @@ USUAL: dict[str, list[Any]] = {  # values that can be, by the name of a setting
     "max_steps": [2, 5_000, 2**53],
     "eval_every": [1, 2**53],
     "evaluation": ["exact", "sampled", "published"],
+    "evaluate_train": ["slice", "exact", "end"],
     "eval_batches": [1, 10**9],
     "n_embd": [2, 64, 10**9],
     "pe_type": list(ENCODINGS),

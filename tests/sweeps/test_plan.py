@@ -21,6 +21,7 @@ from sweeps.planning.plan import Plan
 from sweeps.planning.planner import expand, make_plan
 from sweeps.records.state import State
 from sweeps.spec.sweep_file import SweepFile, load_sweep, preset_files
+from sweeps.tracking.description import describe_trial
 from tests.sweeps.fake_nvml import Gpu, has_gpus
 from trainables.data.corpus import Corpus, tokenise
 from trainables.data.verse import write_play
@@ -136,6 +137,17 @@ def test_an_override_replaces_the_grid_of_every_arm_that_has_the_setting(corpus:
         2,
         "http://x",
     )
+
+
+def test_with_another_evaluate_train_a_sweep_has_the_same_trials(corpus: Corpus) -> None:
+    """So those that are finished stay, and nothing of them is sent again."""
+    sweep, _ = load_sweep("quickstart")
+    before = expand(sweep, corpus, "")
+    now = expand(override(sweep, ["training.evaluate_train=end"]), corpus, "")
+    assert {trial.training.evaluate_train for trial in now.trials} == {"end"}
+    assert [(trial.key, describe_trial(now, trial)) for trial in now.trials] == [
+        (trial.key, describe_trial(before, trial)) for trial in before.trials
+    ]
 
 
 def test_replicates_are_seeds_of_every_configuration(corpus: Corpus) -> None:

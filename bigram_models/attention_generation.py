@@ -15,9 +15,7 @@ from torch.nn import functional as F
 
 from bigram_models.generation import (
     ForwardPredictor,
-    GroupedPredictor,
     Predictor,
-    device_of,
     first_rows,
     quicker_device,
 )
@@ -28,23 +26,17 @@ if TYPE_CHECKING:
 MAX_V = 512  # tokens, whose pairs are a table of 1 MiB for each model
 
 
-def attention_predictor(members: Sequence[AttentionBigram]) -> Predictor:
-    """Return the predictor of models of one shape, whatever their encodings."""
-    groups: dict[object, list[int]] = {}
+def attention_predictors(
+    members: Sequence[AttentionBigram],
+) -> list[tuple[Sequence[int], Predictor]]:
+    """Return predictors of models of one shape, a predictor for each kind of encoding."""
+    numbers_of: dict[object, list[int]] = {}
     for number, member in enumerate(members):
-        groups.setdefault(_kind(member), []).append(number)
-    is_known = groups.keys() <= {PairTables, TurnedKeys}
-    device = quicker_device(members) if is_known else device_of(members[0])
-    predictors: list[tuple[list[int], Predictor]] = []
-    for kind, numbers in groups.items():
-        own = [members[number] for number in numbers]
-        if kind is PairTables:
-            predictors.append((numbers, PairTables(own, device)))
-        elif kind is TurnedKeys:
-            predictors.append((numbers, TurnedKeys(own, device)))
-        else:
-            predictors.append((numbers, ForwardPredictor(own)))
-    return predictors[0][1] if len(predictors) == 1 else GroupedPredictor(predictors)
+        numbers_of.setdefault(_kind(member), []).append(number)
+    return [
+        (numbers, _predictor([members[number] for number in numbers]))
+        for numbers in numbers_of.values()
+    ]
 
 
 def _kind(member: AttentionBigram) -> object:
@@ -55,6 +47,15 @@ def _kind(member: AttentionBigram) -> object:
     if position.added_table() is not None and member.vocab_size <= MAX_V:
         return PairTables
     return type(position)
+
+
+def _predictor(members: Sequence[AttentionBigram]) -> Predictor:
+    kind = _kind(members[0])
+    if kind is TurnedKeys:
+        return TurnedKeys(members, quicker_device(members))
+    if kind is PairTables:
+        return PairTables(members, quicker_device(members))
+    return ForwardPredictor(members)
 
 
 class PairTables:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from bigram_models.base import LanguageModel
 
-# For a token a GPU needs the time of some 25 launches; meanwhile a CPU core computes that of so
+# For a token a GPU needs the time of some 20 launches; meanwhile a CPU core computes that of so
 # many bytes of parameters, which 30 models of the largest published shape have.
 CPU_BYTES = 4 << 20
 TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below another model

@@ -20,6 +20,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from benchmarks.measuring import best_device
 from benchmarks.parts import OTHER, SET_UP, Stopwatch, watch_worker
 from benchmarks.plain_loop import Report, summary

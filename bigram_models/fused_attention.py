@@ -16,9 +16,12 @@ from bigram_models.kernels import (
     causal_softmax_,
     cross_entropy_,
     embed_windows,
-    rotate_back_,
+    embedding_gradient,
+    mix,
+    mix_backward,
     softmax_backward_,
     supports,
+    supports_mix,
     usable,
 )
 from bigram_models.mixed_attention import MixedAttention
@@ -50,16 +53,34 @@ class FusedAttention(MixedAttention):
         is_supported = supports(len(embed_VD), member.context_size, embed_VD.shape[1])
         return is_supported and embed_VD.dtype == torch.float32 and usable(embed_VD.device)
 
+    def gradient(self, windows: StepWindows) -> tuple[Tensor, Tensor]:
+        """Return the mean losses (M,) and their gradient (M, P).
+
+        Short windows are mixed by a kernel without weights in memory.
+        """
+        is_short = supports_mix(windows.block_size, self._D)
+        if not is_short or torch.is_autocast_enabled(self.values_MP.device.type):
+            return super().gradient(windows)
+        gradient_MP = torch.empty_like(self.values_MP)
+        gradient = self.views(gradient_MP)
+        x_MBTD, tokens = self._read(windows)
+        mixed_MBTD, d_x_MBTD = torch.empty_like(x_MBTD), torch.empty_like(x_MBTD)
+        log_sum_MBT = x_MBTD.new_empty(x_MBTD.shape[:-1])
+        mix(x_MBTD, self._scale, mixed_MBTD, log_sum_MBT)
+        loss_M, d_mixed_MBTD = self._through_head(mixed_MBTD, windows, tokens, gradient)
+        mix_backward(x_MBTD, self._scale, mixed_MBTD, log_sum_MBT, d_mixed_MBTD, d_x_MBTD)
+        self._to_embeddings(d_x_MBTD, windows, tokens, gradient["embed_VD"])
+        return loss_M, gradient_MP
+
     def _read(self, windows: StepWindows) -> tuple[Tensor, Tensor]:
-        """Return x (M, B, T, D), and rows with 1 at the input tokens (M, N, V)."""
+        """Return x (M, B, T, D), and the text: the kernels find the windows in it themselves."""
         _, M, B = windows.starts.shape
         x_MBTD = self.values_MP.new_empty(M, B, windows.block_size, self._D)
-        onehot_MNV = self.values_MP.new_empty(M, B * windows.block_size, self._V)
         embed_windows(
             self.values_MP, 0, windows.tokens, windows.starts, windows.row,
-            self._turn_MTD22, self._table_MTD, x_MBTD, onehot_MNV,
+            self._turn_MTD22, self._table_MTD, x_MBTD,
         )  # fmt: skip
-        return x_MBTD, onehot_MNV
+        return x_MBTD, windows.tokens
 
     def _mixing(self, x_BTD: Tensor) -> Tensor:
         score_BTS = torch.bmm(x_BTD, x_BTD.mT)
@@ -81,9 +102,12 @@ class FusedAttention(MixedAttention):
         )  # fmt: skip
         return loss_MN.mean(1), logits_MNV
 
-    def _to_embeddings(self, d_x_MBTD: Tensor, tokens: Tensor, out_MVD: Tensor) -> None:
-        rotate_back_(d_x_MBTD, self._turn_MTD22)
-        self._add_products(tokens, d_x_MBTD.flatten(1, 2), out_MVD)
+    def _to_embeddings(
+        self, d_x_MBTD: Tensor, windows: StepWindows, tokens: Tensor, out_MVD: Tensor
+    ) -> None:
+        embedding_gradient(
+            d_x_MBTD, self._turn_MTD22, windows.tokens, windows.starts, windows.row, out_MVD
+        )
 
     def _add_products(self, left_MNV: Tensor, right_MND: Tensor, out_MVD: Tensor) -> None:
         """Write the sums over N of the products of rows, in parts that keep a GPU busy.

@@ -62,7 +62,6 @@ def embed_windows(
     turn_MTD22: Tensor,
     table_MTD: Tensor,
     x_MBTD: Tensor,
-    onehot_MNV: Tensor | None = None,
 ) -> None:
     """Write the embeddings of windows with their positions, turn * E[token] + table, into x.
 
@@ -75,26 +74,14 @@ def embed_windows(
         turn_MTD22: unit complex numbers (M, T, D / 2, 2) for pairs of channels (2i, 2i + 1).
         table_MTD: added to the turned embeddings.
         x_MBTD: where the result is written.
-        onehot_MNV: where 1 is written at each input token and 0 elsewhere, if anywhere.
     """
     M, B, T, D = x_MBTD.shape
-    V = 1 if onehot_MNV is None else onehot_MNV.shape[-1]
-    width, vocabulary = _power_of_2(D), _power_of_2(V)
-    rows = _rows(max(width, vocabulary))
-    _code().embed_windows[-(-B * T // rows), M](
-        values_MP, tokens_N, starts_SMB, row_1, turn_MTD22, table_MTD, x_MBTD, onehot_MNV,
-        offset, values_MP.shape[1], M, B, T, V, D,
-        HAS_ONEHOT=onehot_MNV is not None, ROWS=rows, WIDTH=width, VOCABULARY=vocabulary,
-    )  # fmt: skip
-
-
-def rotate_back_(d_x_MBTD: Tensor, turn_MTD22: Tensor) -> None:
-    """Multiply pairs of channels by the conjugates of unit complex numbers (M, T, D / 2, 2)."""
-    M, B, T, D = d_x_MBTD.shape
     width = _power_of_2(D)
     rows = _rows(width)
-    programs = -(-M * B * T // rows)
-    _code().rotate_back[(programs,)](d_x_MBTD, turn_MTD22, M, B, T, D, ROWS=rows, WIDTH=width)
+    _code().embed_windows[-(-B * T // rows), M](
+        values_MP, tokens_N, starts_SMB, row_1, turn_MTD22, table_MTD, x_MBTD,
+        offset, values_MP.shape[1], M, B, T, D, ROWS=rows, WIDTH=width,
+    )  # fmt: skip
 
 
 def embedding_gradient(
@@ -192,10 +179,9 @@ def mix_backward(
     mixed_MBTD: Tensor,
     log_sum_MBT: Tensor,
     d_mixed_MBTD: Tensor,
-    turn_MTD22: Tensor,
-    d_embedded_MBTD: Tensor,
+    d_x_MBTD: Tensor,
 ) -> None:
-    """Write the gradient of the embeddings before `embed_windows` turned them.
+    """Write the gradient of the rows that `mix` mixed.
 
     Args:
         x_MBTD: of `mix`, like the next three.
@@ -203,15 +189,13 @@ def mix_backward(
         mixed_MBTD: results of `mix`.
         log_sum_MBT: results of `mix`.
         d_mixed_MBTD: the gradient of the mixed rows.
-        turn_MTD22: unit complex numbers (M, T, D / 2, 2), which turned the embeddings.
-        d_embedded_MBTD: where the result is written.
+        d_x_MBTD: where the result is written.
     """
     B, T, D = x_MBTD.shape[1:]
     sequences = len(x_MBTD) * B
     grid, blocks = _blocks_of_sequences(sequences, T, D)
     _code().mix_backward[grid](
-        x_MBTD, mixed_MBTD, d_mixed_MBTD, log_sum_MBT, turn_MTD22, d_embedded_MBTD,
-        scale, sequences, B, T, D, **blocks,
+        x_MBTD, mixed_MBTD, d_mixed_MBTD, log_sum_MBT, d_x_MBTD, scale, sequences, T, D, **blocks
     )  # fmt: skip
 
 

@@ -41,16 +41,20 @@ class MixedAttention(StackedModel):
         """Leave the members' buffers alone: the formulas have what is needed of them."""
 
     def _logits(self, parameters: Mapping[str, Tensor], ids: Tensor) -> Tensor:
-        weight_MVD, bias_M11V = parameters["head.weight"], parameters["head.bias"][:, None, None]
-        T = ids.shape[-1]
+        weight_MVD, bias_M1V = parameters["head.weight"], parameters["head.bias"][:, None]
         x_MBTD = self._embedded(parameters["embed_VD"], ids)
-        score, x = causal_scores(x_MBTD.flatten(0, 1), self._future_TS[:T, :T])
-        x_MBTD = x.view(x_MBTD.shape)
-        mixing_MBTS = score.softmax(-1).view(*x_MBTD.shape[:3], T)
+        M, B, T, _ = x_MBTD.shape
+        score_BTS, x_BTD = causal_scores(x_MBTD.flatten(0, 1), self._future_TS[:T, :T])
+        mixing_BTS = score_BTS.softmax(-1)
+
+        def head(x_BTD: Tensor) -> Tensor:
+            x_MND = x_BTD.reshape(M, B * T, -1)
+            return torch.baddbmm(bias_M1V, x_MND, weight_MVD.mT).view(M * B, T, -1)
+
         # As in a model alone: mix the smaller of D and V channels.
-        if self._D > self._V:
-            return mixing_MBTS @ (x_MBTD @ weight_MVD.mT[:, None] + bias_M11V)
-        return (mixing_MBTS @ x_MBTD) @ weight_MVD.mT[:, None] + bias_M11V
+        is_wide = self._D > self._V
+        logits_BTV = mixing_BTS @ head(x_BTD) if is_wide else head(mixing_BTS @ x_BTD)
+        return logits_BTV.view(M, B, T, -1)
 
     def gradient(self, windows: StepWindows) -> tuple[Tensor, Tensor]:
         """Return the mean losses (M,) and their gradient (M, P), written out.
@@ -70,7 +74,7 @@ class MixedAttention(StackedModel):
         # The scores of a pair are the same both ways: one product for both.
         d_score_BTS = self._d_scores(mixing_BTS, d_mixing_BTS)
         d_x_BTD.baddbmm_(d_score_BTS, x_BTD, alpha=self._scale)
-        self._to_embeddings(d_x_BTD.view(x_MBTD.shape), tokens, gradient["embed_VD"])
+        self._to_embeddings(d_x_BTD.view(x_MBTD.shape), windows, tokens, gradient["embed_VD"])
         return loss_M, gradient_MP
 
     def _through_mixed(
@@ -87,15 +91,26 @@ class MixedAttention(StackedModel):
             The mean losses (M,), and the gradients of the mixing weights and, by the mixed values
             alone, of x. Those of the head are written.
         """
+        mixed_BTD = torch.bmm(mixing_BTS, x_BTD)
+        loss_M, d_mixed_BTD = self._through_head(mixed_BTD, windows, tokens, gradient)
+        d_x_BTD = torch.bmm(mixing_BTS.mT, d_mixed_BTD)
+        return loss_M, torch.bmm(d_mixed_BTD, x_BTD.mT), d_x_BTD
+
+    def _through_head(
+        self,
+        mixed_BTD: Tensor,
+        windows: StepWindows,
+        tokens: Tensor,
+        gradient: Mapping[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean losses (M,) and the gradient of mixed values; write that of the head."""
         weight_MVD = self.parameters["head.weight"]
-        mixed_MND = torch.bmm(mixing_BTS, x_BTD).view(len(weight_MVD), -1, self._D)
+        mixed_MND = mixed_BTD.view(len(weight_MVD), -1, self._D)
         logits_MNV = torch.bmm(mixed_MND, weight_MVD.mT)
         loss_M, d_logits_MNV = self._cross_entropy(logits_MNV, windows, tokens)
         torch.sum(d_logits_MNV, 1, out=gradient["head.bias"])
         self._add_products(d_logits_MNV, mixed_MND, gradient["head.weight"])
-        d_mixed_BTD = torch.bmm(d_logits_MNV, weight_MVD).view(x_BTD.shape)
-        d_x_BTD = torch.bmm(mixing_BTS.mT, d_mixed_BTD)
-        return loss_M, torch.bmm(d_mixed_BTD, x_BTD.mT), d_x_BTD
+        return loss_M, torch.bmm(d_logits_MNV, weight_MVD).view(mixed_BTD.shape)
 
     def _through_logits(
         self,
@@ -159,7 +174,9 @@ class MixedAttention(StackedModel):
         d_logits_MBTV = log_p_MBTV.exp_().scatter_add_(-1, target_MBT1, minus_one)
         return loss_M, d_logits_MBTV.div_(logits_MNV.shape[1]).view(logits_MNV.shape)
 
-    def _to_embeddings(self, d_x_MBTD: Tensor, tokens: Tensor, out_MVD: Tensor) -> None:
+    def _to_embeddings(
+        self, d_x_MBTD: Tensor, windows: StepWindows, tokens: Tensor, out_MVD: Tensor
+    ) -> None:
         """Write the gradient of the embeddings: the sums over the occurrences of each token."""
         rows_MBT = tokens[..., :-1] + self._first_row_M11
         rows = torch.ops.aten.embedding_dense_backward(

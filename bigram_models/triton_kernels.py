@@ -27,11 +27,11 @@ def turned(x, turn, sign, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     return tl.reshape(tl.join(a * cos - b * sin, a * sin + b * cos), (ROWS, WIDTH))
 
 
-@triton.jit(do_not_specialize=["offset", "P", "M", "B", "T", "V"])
+@triton.jit(do_not_specialize=["offset", "P", "M", "B", "T"])
 def embed_windows(
-    values, tokens, starts, row, turn, table, x_out, onehot_out,
-    offset, P, M, B, T, V, D,
-    HAS_ONEHOT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, VOCABULARY: tl.constexpr,
+    values, tokens, starts, row, turn, table, x_out,
+    offset, P, M, B, T, D,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     m = tl.program_id(1).to(tl.int64)
     n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -43,24 +43,7 @@ def embed_windows(
     place = (m * T + n % T)[:, None] * D + d
     turn = tl.load(turn + place, mask=inside, other=0.0)
     x = turned(x, turn, 1.0, ROWS, WIDTH) + tl.load(table + place, mask=inside, other=0.0)
-    to = m * B * T + n
-    tl.store(x_out + to[:, None] * D + d, x, mask=inside)
-    if HAS_ONEHOT:
-        v = tl.arange(0, VOCABULARY)[None, :]
-        is_token = (v == token[:, None]).to(tl.float32)
-        tl.store(onehot_out + to[:, None] * V + v, is_token, mask=is_row[:, None] & (v < V))
-
-
-@triton.jit(do_not_specialize=["M", "B", "T"])
-def rotate_back(x, turn, M, B, T, D, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    d = tl.arange(0, WIDTH)[None, :]
-    inside = (n < M * B * T)[:, None] & (d < D)
-    place = (n // (B * T) * T + n % T)[:, None] * D + d
-    at = n[:, None] * D + d
-    turn = tl.load(turn + place, mask=inside, other=0.0)
-    back = turned(tl.load(x + at, mask=inside, other=0.0), turn, -1.0, ROWS, WIDTH)
-    tl.store(x + at, back, mask=inside)
+    tl.store(x_out + (m * B * T + n)[:, None] * D + d, x, mask=inside)
 
 
 @triton.jit(do_not_specialize=["M", "B", "T", "V"])
@@ -190,9 +173,9 @@ def mix(
     tl.store(mixed + at[:, None] * D + d, result / total[:, None], mask=inside)
 
 
-@triton.jit(do_not_specialize=["sequences", "B", "T"])
+@triton.jit(do_not_specialize=["sequences", "T"])
 def mix_backward(
-    x, mixed, d_mixed, log_sum, turn, d_embedded, scale, sequences, B, T, D,
+    x, mixed, d_mixed, log_sum, d_x, scale, sequences, T, D,
     ROWS: tl.constexpr, TIME: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     sequence = tl.program_id(0).to(tl.int64) * (ROWS // TIME) + tl.arange(0, ROWS) // TIME
@@ -221,6 +204,4 @@ def mix_backward(
         weight = tl.where(is_other & (i >= t), tl.exp(score - shift_other), 0.0)
         d_score += weight * (tl.sum(d_other * own, 1) - tl.sum(d_other * mixed_other, 1))
         result += (d_score * scale)[:, None] * other + weight[:, None] * d_other
-    place = (sequence // B * T + t)[:, None] * D + d
-    turn = tl.load(turn + place, mask=inside, other=0.0)
-    tl.store(d_embedded + at, turned(result, turn, -1.0, ROWS, WIDTH), mask=inside)
+    tl.store(d_x + at, result, mask=inside)

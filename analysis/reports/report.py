@@ -27,7 +27,9 @@ STAGES = {  # titles
     "search": "Suggested by the search (optimistic: chosen by these losses)",
 }
 METHODS = """\
-A loss is the mean over a split of -ln p of the next character, in nats. Each difference is taken
+A loss is the mean over a split of -ln p of the next character, in nats. Training losses are those
+after the last step, of the whole split; those before, which MLflow charts, are by default of its
+first characters, as many as the validation split has. Each difference is taken
 between trials of the same seed, which drew the same batches where their block_size agrees and
 started from the same values where their shapes do. A claim rests on one-sided paired t-tests at 5 %
 (scipy); the interval of a difference is that of the same test (two-sided 90 %), and where several

@@ -67,7 +67,8 @@ class Trials:
     * a column for each name in ``params``, its settings: numbers where all values are; ``seed`` is
       0 where it is not known, and a setting with the name of another column is NAME_setting;
     * the metrics of the last step: ``train_loss``, ``val_loss``, ``best_val_loss`` in nats per
-      character, ``tokens_per_second``, ``training_seconds`` (without evaluation).
+      character, ``tokens_per_second``, ``training_seconds`` (without evaluation). Before its end a
+      trial may have no ``train_loss``, or that of a part of the training split.
 
     ``planned`` has a row for each trial that the sweep planned, with or without a run. For a study
     these are the trials that will confirm its winner, without the tuned settings. It has the

@@ -64,6 +64,8 @@ def gpu_reports() -> list[GpuReport | None]:
         An entry for each machine that answers within `REPORT_S`; None if torch finds no GPU there.
     """
     nodes = [node for node, machine in machines().items() if machine.gpus >= 1]
+    if not nodes:
+        return []
     replies = [
         report_gpus.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)

@@ -19,16 +19,22 @@ from trainables.data.batches import initial_stream
 from trainables.data.corpus import Corpus
 from trainables.errors import UserError, type_and_message
 from trainables.own_modules import silenced
-from trainables.training.evaluation import EVALUATION_TOKENS_GPU, batch_loss, next_token_loss
+from trainables.training.evaluation import (
+    EVALUATION_TOKENS_GPU,
+    are_tables,
+    batch_loss,
+    next_token_loss,
+)
+from trainables.training.step_table import CELLS, STEPS
 
 logger = logging.getLogger(__name__)
 
 # An assumption: CUDA's context and libraries, the tables of steps to come, and fragmentation.
 # The GPU benchmark prints what a process takes.
 PROCESS_BYTES = 3 << 29
+MOST_MEMBERS = 512  # of a pack: what further ones would save is little, and a failure hits all
 UNKNOWN_PACK = 4  # trials of a pack of models whose memory is unknown
 COPIES = 6  # of the parameters: values, gradients, two moments, and two tensors of an update
-STEPS_AHEAD = 512  # for which the windows' starts are drawn at once
 BACKWARD = 2.0  # tensors of a step at its peak, relative to those saved for its backward pass
 FLOAT, INTEGER = 4, 8  # bytes
 FORWARD_TOKENS = 4_096  # of the pass in which saved tensors are counted; larger batches are scaled
@@ -39,7 +45,7 @@ class MemberMemory:
     """Bytes that each member of a pack adds."""
 
     parameters: int  # numbers that are trained
-    state_bytes: int  # parameters, gradients, moments: there all the time
+    state_bytes: int  # parameters, gradients, moments, starts of windows: there all the time
     step_bytes: int  # the other tensors of a step at its peak
     token_bytes: int  # of an evaluation, for each token of a forward pass
     block_size: int  # tokens: a forward pass has as many for each member at least
@@ -124,7 +130,7 @@ def _member_memory(trial: TrialConfig, corpus: Corpus) -> MemberMemory:
     windows_bytes = 4 * INTEGER * B * (T + 1)
     return MemberMemory(
         parameters=parameters,
-        state_bytes=FLOAT * COPIES * parameters + INTEGER * STEPS_AHEAD * B,
+        state_bytes=FLOAT * COPIES * parameters + INTEGER * min(STEPS * B, CELLS),
         step_bytes=int(step_bytes) + windows_bytes,
         token_bytes=int(token_bytes),
         block_size=T,
@@ -133,14 +139,15 @@ def _member_memory(trial: TrialConfig, corpus: Corpus) -> MemberMemory:
 
 def _activations(model: LanguageModel, B: int, T: int) -> tuple[float, float]:
     """Return the bytes of a step at its peak, and of a token of an evaluation."""
-    if type(model) is AttentionBigram:  # a subclass may compute something else
+    if type(model) is AttentionBigram and model.embed_VD.shape[1] % 2 == 0:  # else by autograd
         V, D = model.embed_VD.shape
         # x, scores and logits, each with its gradient and what it is computed from.
         token_bytes = FLOAT * (3 * D + 4 * T + 4 * V)
-        # A forward pass copies the weights of the head for each window.
-        return B * T * token_bytes, token_bytes + FLOAT * D * V / T
+        return B * T * token_bytes, token_bytes
     some = min(B, max(1, FORWARD_TOKENS // T))
     ids_BT = torch.zeros((some, T), dtype=torch.int64)
     step_bytes = saved_bytes(lambda: batch_loss(model, ids_BT, ids_BT)) * B / some
+    if are_tables([model] * MOST_MEMBERS):  # evaluated by counts of pairs, in float64
+        return max(BACKWARD * step_bytes, FLOAT * 12 * model.vocab_size**2), 0
     forward_bytes = saved_bytes(lambda: next_token_loss(model(ids_BT), ids_BT))
     return BACKWARD * step_bytes, BACKWARD * forward_bytes / ids_BT.numel()

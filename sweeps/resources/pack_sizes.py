@@ -6,14 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 
-from sweeps.planning.gpu_memory import UNKNOWN_PACK, GpuMemory
+from sweeps.planning.gpu_memory import MOST_MEMBERS, UNKNOWN_PACK, GpuMemory
 from sweeps.planning.plan import Plan
 from trainables.config import TrialConfig
 from trainables.training.stack import stack_shape
 
 ROUNDS = 10  # of suggestions in a search, at least: it learns between them
 SUGGESTIONS = 100  # assumed of a study without a limit
-MOST_MEMBERS = 512  # of a pack: what further ones would save is little, and a failure hits all
 
 PackSeconds = Callable[[TrialConfig, int], float]  # of a pack with so many trials like this one
 

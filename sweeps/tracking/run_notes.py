@@ -15,6 +15,11 @@ from sweeps.tracking.views import view_link
 from trainables.persistence.artifacts import SAMPLE
 from trainables.worker.trial_log import LOG
 
+SLICE = (
+    "Training losses before the last step are those of the first characters of the training split,"
+    " as many as the validation split has."
+)
+
 
 def trial_note(
     record: TrialRecord,
@@ -32,9 +37,11 @@ def trial_note(
         last = evaluations[-1]
         lines += [
             f"Validation loss **{last['val_loss']:.5f}** nats per character"
-            f" (training {last['train_loss']:.5f}) after {last['step']} steps.",
+            f"{_training_loss(last)} after {last['step']} steps.",
             "",
         ]
+    if any(evaluation.get("train_part") == "slice" for evaluation in evaluations):
+        lines += [SLICE, ""]
     lines += ["| setting | value |", "|---|---|"]
     for name, value in record.content["params"].items():
         lines.append(f"| {as_text(name)} | {as_text(value)} |")
@@ -42,6 +49,12 @@ def trial_note(
         text = (artifacts / SAMPLE).read_text(encoding="utf-8")
         lines += ["", "Text that it writes:", "", code_block(text)]
     return "\n".join(lines)
+
+
+def _training_loss(evaluation: EvaluationValues) -> str:
+    """Return the training loss of an evaluation in brackets, if there is one."""
+    loss = evaluation.get("train_loss")
+    return "" if loss is None else f" (training {loss:.5f})"
 
 
 def trial_title(

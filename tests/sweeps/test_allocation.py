@@ -50,13 +50,14 @@ def test_a_gpu_is_used_and_its_packs_are_as_large_as_fit() -> None:
 
 
 def test_packs_are_smaller_where_less_is_free() -> None:
-    """A process takes 1.5 GiB of its half, of which a tenth stays free."""
-    small = GpuReport("NVIDIA T4", int(2 * 1.7 * GIB))
-    sizes = ["model.n_embd=4096", "training.block_size=64"]
-    found = allocated(GRID, ONE, [small], *sizes)
-    assert found.resources.gpus == 1
-    assert found.pack_counts != "2 of 8 trials"
-    assert allocated(GRID, ONE, [H200], *sizes).pack_counts == "2 of 8 trials"
+    """A member takes 1.2 GiB, and an evaluation and a process 3 GiB together."""
+    text = GRID.replace("{variant: factorized, n_embd: 4}", "{variant: attention, n_embd: 64}")
+    large = ["training.batch_size=65536"]
+    small = allocated(text, ONE, [GpuReport("NVIDIA T4", 12 * GIB)], *large)
+    assert (small.resources.gpus, small.pack_counts) == (0.5, "4 of 2 trials, 1 of 8 trials")
+    tiny = allocated(text, ONE, [GpuReport("NVIDIA T4", 8 * GIB)], *large)
+    assert (tiny.resources.gpus, tiny.pack_counts) == (1, "2 of 4 trials, 1 of 8 trials")
+    assert allocated(text, ONE, [H200], *large).pack_counts == "2 of 8 trials"
 
 
 def test_several_gpus_share_the_trials_and_the_smallest_decides() -> None:
@@ -88,6 +89,9 @@ def test_what_the_file_says_is_done() -> None:
     found = allocated(GRID, ONE, [H200], "resources.gpus_per_trial=0.25", "resources.pack=3")
     assert (found.resources.gpus, found.gpu_reason, found.at_once) == (0.25, "", 4)
     assert found.pack_counts == "2 of 2 trials, 4 of 3 trials"
+    found = allocated(GRID, ONE, [H200], "resources.gpus_per_trial=1", "resources.pack=99")
+    assert found.gpu_packs is not None
+    assert {found.gpu_packs.members(trial) for trial in plan(GRID).trials} == {8}
     found = allocated(GRID, ONE, [H200], "resources.gpus_per_trial=1", "resources.pack=off")
     assert (found.pack_counts, found.largest_pack, found.speed) == ("", 1, 1)
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.planning.gpu_memory import UNKNOWN_PACK, GpuMemory, MemberMemory
+from sweeps.planning.gpu_memory import MOST_MEMBERS, UNKNOWN_PACK, GpuMemory, MemberMemory
 from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
 from sweeps.resources.pack_sizes import (
-    MOST_MEMBERS,
     GpuPackSizes,
     largest_in_search,
     spread_over,

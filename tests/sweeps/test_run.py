@@ -17,12 +17,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from analysis.command import main as analysis
 from sweeps.cli.main import main as sweeps
 from sweeps.planning.plan import Plan
 from tests.sweeps.running import SweepFolder, in_process
+from trainables.training.evaluation import exact_loss
+from trainables.training.loop import Splits, initial_state, train
 
 SWEEP = """
 name: small
@@ -32,6 +35,7 @@ arms:
   - model: {variant: count}
   - model: {variant: "cubic:Cubic", power: 3}
   - model: {variant: attention, n_embd: 16}
+    training: {evaluate_train: end}
     grid: {model.pe_type: [rope, sinpe]}
   - model: {variant: bigram}
     grid: {training.learning_rate: [1e-2, 1e30]}
@@ -141,8 +145,27 @@ def test_curves_are_those_of_the_same_trial_without_ray_bit_for_bit(study: Study
         expected = in_process(study.plan, trial)
         curve = study.folder.curve
         assert curve(run, "val_loss") == [(e.step, e.val_loss) for e in expected]
-        assert curve(run, "train_loss") == [(e.step, e.train_loss) for e in expected]
+        assert curve(run, "train_loss") == [
+            (e.step, e.train_loss) for e in expected if e.train_part != "end"
+        ]
         assert curve(run, "best_val_loss") == [(e.step, e.best_val_loss) for e in expected]
+
+
+def test_training_losses_are_of_the_part_that_was_asked_for(study: Study) -> None:
+    ranking = pd.read_csv(study.path / "state/reports/small/ranking.csv").set_index("run_ids")
+    splits = Splits.of(study.plan.corpus, torch.device("cpu"))
+    for key, run in study.by_key().items():
+        variant = run.data.params["variant"]
+        if is_diverging(run) or variant == "count":
+            continue
+        (trial,) = (trial for trial in study.plan.trials if trial.key == key)
+        steps = [step for step, _ in study.folder.curve(run, "train_loss")]
+        assert steps == ([30] if variant == "attention" else [10, 20, 30])
+        state = initial_state(trial, study.plan.corpus.vocab_size)
+        *_, end = train(state, splits, trial.training, trial.seed)
+        whole = exact_loss(state.model, splits.train, trial.training.block_size)
+        assert end.train_loss == run.data.metrics["train_loss"] == whole
+        assert ranking.loc[run.info.run_id, "train_loss"] == pytest.approx(whole, rel=1e-12)
 
 
 def test_params_tags_and_names_describe_the_trial(study: Study) -> None:

@@ -123,6 +123,41 @@ def test_a_trial_is_a_run_and_sending_it_again_changes_nothing(
     assert len(run.inputs.dataset_inputs) == 1
 
 
+def test_a_training_loss_that_was_not_computed_is_left_out(
+    uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
+) -> None:
+    def curve() -> list[tuple[int, float]]:
+        (run,) = runs_in(client)
+        history = client.get_metric_history(run.info.run_id, "train_loss")
+        assert len(points(client, run)) == 4
+        return sorted((each.step, each.value) for each in history)
+
+    without = evaluation(6) | {"train_loss": None, "train_part": "end"}
+    part = evaluation(8) | {"train_part": "slice"}
+    outbox.record(TrialEvent("a", "progressed", step=6, evaluations=[without]))
+    outbox.record(TrialEvent("a", "stopped", step=6, reason="hopeless"))
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    note = run.data.tags["mlflow.note.content"]
+    assert "Validation loss **3.25000** nats per character after 6 steps." in note
+    assert "first characters of the training split" not in note
+    outbox.record(TrialEvent("a", "progressed", step=8, evaluations=[part]))
+    outbox.record(TrialEvent("a", "finished", step=8))
+    send(uri, outbox)
+    (run,) = runs_in(client)
+    note = run.data.tags["mlflow.note.content"]
+    assert "**3.00000** nats per character (training 3.00000) after 8 steps.\n\nTraining" in note
+    assert "are those of the first characters of the training split, as many as" in note
+    expected = [(2, 3.75), (4, 3.5), (8, 3.0)]
+    assert curve() == expected
+    with closing(Outbox(tmp_path / "new.db", "study")) as new:
+        new.describe(SWEEP, {"a": content("alpha")})
+        send(uri, new)
+        new.resend("a")  # the evaluations that it has learnt from the store
+        send(uri, new)
+    assert curve() == expected
+
+
 def test_a_lost_outbox_learns_from_the_store_and_doubles_no_step(
     uri: str, outbox: Outbox, client: MlflowClient, tmp_path: Path
 ) -> None:

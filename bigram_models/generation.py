@@ -106,6 +106,7 @@ def quicker_device(members: Sequence[LanguageModel]) -> torch.device:
     return torch.device("cpu") if size <= CPU_BYTES else device_of(members[0])
 
 
+@torch.no_grad()
 def generate_together(
     members: Sequence[LanguageModel],
     prompt_MBT: Tensor,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bigram_models.attention_generation import attention_predictor
+from bigram_models.attention_generation import attention_predictors
 from bigram_models.base import LanguageModel, linear, normal_parameter, require_positive
 from bigram_models.causal_scores import causal_scores
 from bigram_models.fused_attention import FusedAttention
@@ -69,10 +69,10 @@ class AttentionBigram(LanguageModel):
         return LoopedModel(members)
 
     @classmethod
-    def predictor(cls, members: Sequence[Self]) -> Predictor:
+    def predictors(cls, members: Sequence[Self]) -> list[tuple[Sequence[int], Predictor]]:
         if cls.forward is not AttentionBigram.forward:  # a model of its own
-            return super().predictor(members)
-        return attention_predictor(members)
+            return super().predictors(members)
+        return attention_predictors(members)
 
     def next_logits(self, ids_BT: Tensor) -> Tensor:
         """Return the logits after the last token (B, V), of one query."""

@@ -15,9 +15,7 @@ from torch.nn import functional as F
 
 from bigram_models.generation import (
     ForwardPredictor,
-    GroupedPredictor,
     Predictor,
-    device_of,
     first_rows,
     quicker_device,
 )
@@ -28,23 +26,17 @@ if TYPE_CHECKING:
 MAX_V = 512  # tokens, whose pairs are a table of 1 MiB for each model
 
 
-def attention_predictor(members: Sequence[AttentionBigram]) -> Predictor:
-    """Return the predictor of models of one shape, whatever their encodings."""
-    groups: dict[object, list[int]] = {}
+def attention_predictors(
+    members: Sequence[AttentionBigram],
+) -> list[tuple[Sequence[int], Predictor]]:
+    """Return predictors of models of one shape, a predictor for each kind of encoding."""
+    numbers_of: dict[object, list[int]] = {}
     for number, member in enumerate(members):
-        groups.setdefault(_kind(member), []).append(number)
-    is_known = groups.keys() <= {PairTables, TurnedKeys}
-    device = quicker_device(members) if is_known else device_of(members[0])
-    predictors: list[tuple[list[int], Predictor]] = []
-    for kind, numbers in groups.items():
-        own = [members[number] for number in numbers]
-        if kind is PairTables:
-            predictors.append((numbers, PairTables(own, device)))
-        elif kind is TurnedKeys:
-            predictors.append((numbers, TurnedKeys(own, device)))
-        else:
-            predictors.append((numbers, ForwardPredictor(own)))
-    return predictors[0][1] if len(predictors) == 1 else GroupedPredictor(predictors)
+        numbers_of.setdefault(_kind(member), []).append(number)
+    return [
+        (numbers, _predictor([members[number] for number in numbers]))
+        for numbers in numbers_of.values()
+    ]
 
 
 def _kind(member: AttentionBigram) -> object:
@@ -55,6 +47,15 @@ def _kind(member: AttentionBigram) -> object:
     if position.added_table() is not None and member.vocab_size <= MAX_V:
         return PairTables
     return type(position)
+
+
+def _predictor(members: Sequence[AttentionBigram]) -> Predictor:
+    kind = _kind(members[0])
+    if kind is TurnedKeys:
+        return TurnedKeys(members, quicker_device(members))
+    if kind is PairTables:
+        return PairTables(members, quicker_device(members))
+    return ForwardPredictor(members)
 
 
 class PairTables:
@@ -74,23 +75,36 @@ class PairTables:
         # one for each position s.
         self._token_RC = (E_MVD @ scaled_MDC).flatten(0, 1)
         self._position_TM1C = (p_MTD @ scaled_MDC).transpose(0, 1).contiguous()[:, :, None]
-        self._value_RV = (E_MVD @ W_MDV).flatten(0, 1)
-        self._position_value_MTV = torch.baddbmm(bias_M1V, p_MTD, W_MDV)
+        # The values of all tokens, and below them those of all positions.
+        values = (E_MVD @ W_MDV).flatten(0, 1), torch.baddbmm(bias_M1V, p_MTD, W_MDV).flatten(0, 1)
+        self._value_RV = torch.cat(values)
+        positions_N = torch.arange(len(values[0]), len(self._value_RV), device=device)
+        self._position_row_M1T = positions_N.view(len(members), 1, -1)
         self._first_row_M11 = first_rows(len(members), E_MVD.shape[1], device)[..., None]
+        self._shape = torch.Size()
 
     def __call__(self, ids_MBT: Tensor) -> Tensor:
-        M, B, T = ids_MBT.shape
+        if ids_MBT.shape != self._shape:
+            self._prepare(ids_MBT.shape)
+        M, B, T = self._shape
         V = self._value_RV.shape[-1]
         row_MBT = ids_MBT + self._first_row_M11
-        last_MBC = F.embedding(row_MBT[..., -1], self._token_RC) + self._position_TM1C[T - 1]
-        score_MBT = last_MBC.gather(-1, ids_MBT) + last_MBC[..., V : V + T]
-        weight_MBT = score_MBT.softmax(-1)
-        # The sum of values by weight; `F.embedding_bag` would take twice as long.
-        bags = torch.arange(0, M * B * T, T, device=self.device)
-        value_RV, *_ = torch.embedding_bag(
-            self._value_RV, row_MBT.flatten(), bags, False, 0, False, weight_MBT.flatten()
+        last_MBC = F.embedding(row_MBT[..., -1], self._token_RC) + self._last_position_M1C
+        weight_MBT = (last_MBC.gather(-1, ids_MBT) + last_MBC[..., V : V + T]).softmax(-1)
+        rows = torch.cat([row_MBT, self._position_row_MBT], -1).view(-1)
+        weights = torch.cat([weight_MBT, weight_MBT], -1).view(-1)
+        # The sum of a text's values by weight; `F.embedding_bag` would take twice as long.
+        logits_RV, *_ = torch.embedding_bag(
+            self._value_RV, rows, self._first_values, False, 0, False, weights
         )
-        return torch.baddbmm(value_RV.view(M, B, V), weight_MBT, self._position_value_MTV[:, :T])
+        return logits_RV.view(M, B, V)
+
+    def _prepare(self, shape: torch.Size) -> None:
+        """Select what all windows of one shape (M, B, T) need."""
+        M, B, T = self._shape = shape
+        self._last_position_M1C = self._position_TM1C[T - 1]
+        self._position_row_MBT = self._position_row_M1T[..., :T].expand(M, B, T)
+        self._first_values = torch.arange(0, 2 * M * B * T, 2 * T, device=self.device)
 
 
 class TurnedKeys:
@@ -104,7 +118,7 @@ class TurnedKeys:
     def __init__(self, members: Sequence[AttentionBigram], device: torch.device) -> None:
         self.device = device
         E_MVD = _stacked([member.embed_VD for member in members], device)
-        self._pair_RD2 = _as_pairs(E_MVD).flatten(0, 1)
+        self._pair_RD2 = torch.view_as_complex(E_MVD.view(-1, E_MVD.shape[-1] // 2, 2))
         self._head_MDV = _stacked([member.head.weight for member in members], device).mT
         self._bias_M1V = _stacked([member.head.bias for member in members], device)[:, None]
         self._first_row_M11 = first_rows(len(members), E_MVD.shape[1], device)[..., None]
@@ -123,21 +137,17 @@ class TurnedKeys:
             self._key_MBND2 = self._pair_RD2.new_empty(M, B, self._places, len(self._turn_ND2[0]))
             self._key_MBND = torch.view_as_real(self._key_MBND2).flatten(-2)  # the same memory
         start, end = self._end, self._end + new
-        row_MBT = ids_MBT[..., T - new :] + self._first_row_M11
-        pair_MBTD2 = F.embedding(row_MBT, self._pair_RD2)
+        pair_MBTD2 = F.embedding(ids_MBT[..., T - new :] + self._first_row_M11, self._pair_RD2)
         torch.mul(pair_MBTD2, self._turn_ND2[start:end], out=self._key_MBND2[:, :, start:end])
         self._end = end
         key_MBTD = self._key_MBND[:, :, end - T : end]
         mixed_MB1D = F.scaled_dot_product_attention(key_MBTD[:, :, -1:], key_MBTD, key_MBTD)
-        turned_MB1D2 = _as_pairs(mixed_MB1D) * self._back_ND2[end - T]
-        mixed_MBD = torch.view_as_real(turned_MB1D2).view(M, B, -1)
+        mixed_MBD2 = (
+            torch.view_as_complex(mixed_MB1D.reshape(M, B, -1, 2)) * self._back_ND2[end - T]
+        )
+        mixed_MBD = torch.view_as_real(mixed_MBD2).view(M, B, -1)
         return torch.baddbmm(self._bias_M1V, mixed_MBD, self._head_MDV)
 
 
 def _stacked(tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
     return torch.stack([tensor for tensor in tensors if tensor is not None]).to(device)
-
-
-def _as_pairs(x: Tensor) -> Tensor:
-    """Return pairs of channels of x (..., D) as complex numbers (..., D2)."""
-    return torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))

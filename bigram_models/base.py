@@ -55,12 +55,16 @@ class LanguageModel(nn.Module, ABC):
         return logits_BTV[:, -1]
 
     @classmethod
-    def predictor(cls, members: Sequence[Self]) -> Predictor:
-        """Return what computes next tokens of several models, as they are now, for `generate`.
+    def predictors(cls, members: Sequence[Self]) -> list[tuple[Sequence[int], Predictor]]:
+        """Return what computes the next tokens of several models, as they are now.
 
-        The models are of equal `stack_kind` and shape.
+        Args:
+            members: of equal `stack_kind` and shape.
+
+        Returns:
+            Predictors, each with the numbers of its models among all; each model is in one.
         """
-        return ForwardPredictor(members)
+        return [(range(len(members)), ForwardPredictor(members))]
 
     def generate(self, prompt_BT: Tensor, length: int, generator: torch.Generator) -> Tensor:
         """Continue each prompt by ancestral sampling.

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from bigram_models.base import LanguageModel
 
-# For a token a GPU needs the time of some 25 launches; meanwhile a CPU core computes that of so
+# For a token a GPU needs the time of some 20 launches; meanwhile a CPU core computes that of so
 # many bytes of parameters, which 30 models of the largest published shape have.
 CPU_BYTES = 4 << 20
 TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below another model
@@ -89,25 +89,6 @@ class TablePredictor:
         return F.embedding(ids_MBT[..., -1] + self._first_row_M1, self._logits_RV)
 
 
-class GroupedPredictor:
-    """Gives each group of models its own predictor."""
-
-    def __init__(self, groups: Sequence[tuple[Sequence[int], Predictor]]) -> None:
-        """Join predictors.
-
-        Args:
-            groups: the numbers of the models of a group, and their predictor.
-        """
-        self.device = groups[0][1].device
-        numbers = [torch.tensor(numbers, device=self.device) for numbers, _ in groups]
-        self._groups = [(own, predict) for own, (_, predict) in zip(numbers, groups, strict=True)]
-        self._place_M = torch.cat(numbers).argsort()
-
-    def __call__(self, ids_MBT: Tensor) -> Tensor:
-        logits = [predict(ids_MBT.index_select(0, own)) for own, predict in self._groups]
-        return torch.cat(logits).index_select(0, self._place_M)
-
-
 def first_rows(models: int, rows: int, device: torch.device) -> Tensor:
     """Return the first row (M, 1) of each model in a table that has so many rows for each."""
     return rows * torch.arange(models, device=device)[:, None]
@@ -125,6 +106,7 @@ def quicker_device(members: Sequence[LanguageModel]) -> torch.device:
     return torch.device("cpu") if size <= CPU_BYTES else device_of(members[0])
 
 
+@torch.no_grad()
 def generate_together(
     members: Sequence[LanguageModel],
     prompt_MBT: Tensor,
@@ -149,16 +131,31 @@ def generate_together(
     """
     if prompt_MBT.shape[-1] == 0:
         raise ValueError("a prompt needs at least one token")
-    with torch.inference_mode():  # which costs less per operation than no_grad
-        predictor = type(members[0]).predictor(members)
-        shape = (length, prompt_MBT.shape[1], 1)
-        uniforms = [torch.rand(shape, generator=own, device=own.device) for own in generators]
-        uniform_NMB1 = torch.stack(uniforms, 1).to(predictor.device)
-        ids_MBT = F.pad(prompt_MBT.to(predictor.device), (0, length))
-        for end, uniform_MB1 in enumerate(uniform_NMB1, prompt_MBT.shape[2]):
-            logits_MBV = predictor(ids_MBT[..., max(0, end - members[0].context_size) : end])
-            ids_MBT[..., end : end + 1] = _drawn(logits_MBV, uniform_MB1)
-    return ids_MBT.to(prompt_MBT.device, copy=True)
+    ids_MBT = F.pad(prompt_MBT, (0, length))
+    for numbers, predictor in type(members[0]).predictors(members):
+        own = [generators[number] for number in numbers]
+        context_size = members[0].context_size
+        ids_MBT[numbers] = _continued(predictor, prompt_MBT[numbers], length, own, context_size)
+    return ids_MBT
+
+
+@torch.inference_mode()  # which costs less per operation than no_grad
+def _continued(
+    predictor: Predictor,
+    prompt_MBT: Tensor,
+    length: int,
+    generators: Sequence[torch.Generator],
+    context_size: int,
+) -> Tensor:
+    """Return what `generate_together` does, for models of one predictor."""
+    shape = (length, prompt_MBT.shape[1], 1)
+    uniforms = [torch.rand(shape, generator=own, device=own.device) for own in generators]
+    uniform_NMB1 = torch.stack(uniforms, 1).to(predictor.device)
+    ids_MBT = F.pad(prompt_MBT.to(predictor.device), (0, length))
+    for end, uniform_MB1 in enumerate(uniform_NMB1, prompt_MBT.shape[2]):
+        logits_MBV = predictor(ids_MBT[..., max(0, end - context_size) : end])
+        ids_MBT[..., end : end + 1] = _drawn(logits_MBV, uniform_MB1)
+    return ids_MBT.to(prompt_MBT.device)
 
 
 def _drawn(logits_MBV: Tensor, uniform_MB1: Tensor) -> Tensor:

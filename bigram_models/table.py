@@ -34,10 +34,11 @@ class TableModel(LanguageModel):
         return StackedTables(members) if has_table(members[0]) else StackedModel(members)
 
     @classmethod
-    def predictor(cls, members: Sequence[Self]) -> Predictor:
+    def predictors(cls, members: Sequence[Self]) -> list[tuple[Sequence[int], Predictor]]:
         if not has_table(members[0]):
-            return super().predictor(members)
-        return TablePredictor([member.table() for member in members], quicker_device(members))
+            return super().predictors(members)
+        tables = [member.table() for member in members]
+        return [(range(len(tables)), TablePredictor(tables, quicker_device(members)))]
 
 
 def has_table(model: LanguageModel) -> TypeGuard[TableModel]:

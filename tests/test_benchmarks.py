@@ -52,7 +52,7 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tables(without: Path) -> dict[str, Table]:
     """Of the sections for which neither Ray nor MLflow is needed, by name."""
-    sections = ("steps", "packs", "counting", "plan")
+    sections = ("steps", "packs", "samples", "counting", "plan")
     said = run_without(without, "benchmarks", *sections, "--quick")
     _, *sections = said.split("\n## ")
     return {text.partition("\n")[0]: rows_of(text) for text in sections}
@@ -89,7 +89,7 @@ def number(cell: str) -> float:
 
 
 def test_every_number_is_one(tables: dict[str, Table]) -> None:
-    words = {"pe_type", "way", "device", "planned"}
+    words = {"pe_type", "way", "device", "planned", "variant", "drawn on"}
     for rows in tables.values():
         for row in rows:
             numbers = [

@@ -15,7 +15,6 @@ from bigram_models.attention import AttentionBigram
 from bigram_models.generation import (
     CPU_BYTES,
     ForwardPredictor,
-    GroupedPredictor,
     generate_together,
     quicker_device,
 )
@@ -42,13 +41,17 @@ def together(models: Sequence[LanguageModel], prompt_MBT: Tensor, length: int) -
 
 @torch.no_grad()
 def assert_predicts(models: Sequence[LanguageModel], rows: int = 2) -> None:
-    """The predictor gives the last logits of the models' windows, as a text grows."""
-    text_MBT = ids(len(models), rows, 5 * BLOCK)
-    predictor = type(models[0]).predictor(models)
-    for end in range(1, text_MBT.shape[-1] + 1):
-        window_MBT = text_MBT[..., max(0, end - models[0].context_size) : end]
-        expected = [model(own)[:, -1] for model, own in zip(models, window_MBT, strict=True)]
-        torch.testing.assert_close(predictor(window_MBT), torch.stack(expected))
+    """The predictors give the last logits of the models' windows, as a text grows."""
+    text_MBT, context_size = ids(len(models), rows, 5 * BLOCK), models[0].context_size
+    predictors = type(models[0]).predictors(models)
+    assert sorted(number for numbers, _ in predictors for number in numbers) == [
+        *range(len(models))
+    ]
+    for numbers, predictor in predictors:
+        for end in range(1, text_MBT.shape[-1] + 1):
+            window_MBT = text_MBT[list(numbers), :, max(0, end - context_size) : end]
+            expected = [models[i](own)[:, -1] for i, own in zip(numbers, window_MBT, strict=True)]
+            torch.testing.assert_close(predictor(window_MBT), torch.stack(expected))
 
 
 @every_stack
@@ -89,14 +92,15 @@ def test_next_logits_are_the_last_ones(variant: str, settings: dict[str, Any], l
 def test_tables_of_pairs_are_for_small_vocabularies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention_generation, "MAX_V", V - 1)
     assert_predicts(attention("randn", "sinpe", "rope", "randn"))
-    predictor = AttentionBigram.predictor(attention("randn", "randn"))  # type: ignore[arg-type]
+    models = attention("randn", "randn")
+    ((_, predictor),) = type(models[0]).predictors(models)
     assert isinstance(predictor, ForwardPredictor)
 
 
 def test_an_encoding_without_a_predictor_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENCODINGS, "scaled", Scaled)
     models = attention("scaled", "rope", "scaled", "sinpe")
-    assert isinstance(type(models[0]).predictor(models), GroupedPredictor)
+    assert len(type(models[0]).predictors(models)) == 3
     assert_predicts(models)
 
 

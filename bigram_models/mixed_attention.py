@@ -41,16 +41,20 @@ class MixedAttention(StackedModel):
         """Leave the members' buffers alone: the formulas have what is needed of them."""
 
     def _logits(self, parameters: Mapping[str, Tensor], ids: Tensor) -> Tensor:
-        weight_MVD, bias_M11V = parameters["head.weight"], parameters["head.bias"][:, None, None]
-        T = ids.shape[-1]
+        weight_MVD, bias_M1V = parameters["head.weight"], parameters["head.bias"][:, None]
         x_MBTD = self._embedded(parameters["embed_VD"], ids)
-        score, x = causal_scores(x_MBTD.flatten(0, 1), self._future_TS[:T, :T])
-        x_MBTD = x.view(x_MBTD.shape)
-        mixing_MBTS = score.softmax(-1).view(*x_MBTD.shape[:3], T)
+        M, B, T, _ = x_MBTD.shape
+        score_BTS, x_BTD = causal_scores(x_MBTD.flatten(0, 1), self._future_TS[:T, :T])
+        mixing_BTS = score_BTS.softmax(-1)
+
+        def head(x_BTD: Tensor) -> Tensor:
+            x_MND = x_BTD.reshape(M, B * T, -1)
+            return torch.baddbmm(bias_M1V, x_MND, weight_MVD.mT).view(M * B, T, -1)
+
         # As in a model alone: mix the smaller of D and V channels.
-        if self._D > self._V:
-            return mixing_MBTS @ (x_MBTD @ weight_MVD.mT[:, None] + bias_M11V)
-        return (mixing_MBTS @ x_MBTD) @ weight_MVD.mT[:, None] + bias_M11V
+        is_wide = self._D > self._V
+        logits_BTV = mixing_BTS @ head(x_BTD) if is_wide else head(mixing_BTS @ x_BTD)
+        return logits_BTV.view(M, B, T, -1)
 
     def gradient(self, windows: StepWindows) -> tuple[Tensor, Tensor]:
         """Return the mean losses (M,) and their gradient (M, P), written out.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +9,18 @@ from dataclasses import dataclass
 
 import torch
 
-from bigram_models import FittedModel
 from sweeps.planning.earlier import EarlierTimings, StepTiming
 from sweeps.planning.forecast import SearchForecast
-from sweeps.planning.gpu_memory import FLOAT, GpuMemory, MemberMemory
-from sweeps.planning.gpu_time import UNCERTAIN_GPU, pack_s
+from sweeps.planning.gpu_time import GpuPacks, gpu_costs
+from sweeps.planning.predicting import count_all
 from sweeps.planning.probing import Probe, Probes, probe_all, shape
+from sweeps.planning.trial_cost import (
+    Costs,
+    TrialCost,
+    bytes_on_disk,
+    evaluated_parts,
+    evaluated_tokens,
+)
 from trainables.config import EvaluatingTrain, TrainingConfig, TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.training.loop import Splits
@@ -25,29 +30,9 @@ WORKER_BYTES = 450 << 20  # of a Ray worker with torch, before its trial
 STARTUP_S = 10.0  # Ray, the workers and the tracking store
 TRIAL_OVERHEAD_S = 0.15
 EVALUATION_OVERHEAD_S = 0.02  # to save and report
-WEIGHTS_ON_DISK = 8  # two checkpoints with both moments, the artifact and MLflow's copy of it
-TRIAL_DISK_BYTES = 64 << 10  # text, configuration, and rows in both databases
 UNCERTAIN = 0.2  # relative error of what was timed
 UNCERTAIN_BEFORE = 0.1  # of earlier trials
 UNCERTAIN_PREDICTED = 0.5  # of predictions
-
-
-@dataclass(frozen=True)
-class TrialCost:
-    """Cost of one trial."""
-
-    seconds: float  # on one slot; of a trial in a pack its part of the pack's time
-    memory_bytes: int  # beyond the worker itself
-    disk_bytes: int
-    members: int = 1  # trials of its pack
-
-
-@dataclass(frozen=True)
-class GpuPacks:
-    """The packs of a sweep that trains on GPUs."""
-
-    memory: GpuMemory
-    members: Callable[[TrialConfig], int]  # trials of the pack of a trial
 
 
 @dataclass(frozen=True)
@@ -105,6 +90,7 @@ def estimate(
     earlier: EarlierTimings | None = None,
     others: Sequence[TrialConfig] = (),
     gpu_packs: GpuPacks | None = None,
+    times: bool = True,
 ) -> Estimate:
     """Estimate the cost of each trial from earlier trials on this machine, or from timed steps.
 
@@ -119,13 +105,12 @@ def estimate(
         earlier: timings of trials on this machine.
         others: trials that are not to be trained, but whose costs are wanted too.
         gpu_packs: the packs on GPUs; None if the trials train on CPUs.
+        times: whether steps are timed; without, shapes of which there are no earlier timings are
+            predicted from what their steps compute.
     """
     forecast = forecast or SearchForecast()
     known = {trial.key: trial for trial in (*trials, *others, *forecast.examples)}
-    if gpu_packs:
-        costs = _gpu_costs(known, corpus, gpu_packs)
-    else:
-        costs = _known_costs(known, corpus, earlier or EarlierTimings())
+    costs = _known_costs(known, corpus, earlier or EarlierTimings(), gpu_packs, times)
     given = [costs.by_key[trial.key] for trial in trials]
     examples = [costs.by_key[trial.key] for trial in forecast.examples] or list(
         costs.by_key.values()
@@ -147,23 +132,20 @@ def estimate(
     )
 
 
-@dataclass(frozen=True)
-class _Costs:
-    """Costs of known trials, and how reliable they are."""
-
-    by_key: Mapping[str, TrialCost]
-    uncertain: float  # relative error of the seconds
-    busy: float  # median time of a step just now, relative to the shortest
-    basis: str  # the sources, in words
-
-
 def _known_costs(
-    known: Mapping[str, TrialConfig], corpus: Corpus, earlier: EarlierTimings
-) -> _Costs:
+    known: Mapping[str, TrialConfig],
+    corpus: Corpus,
+    earlier: EarlierTimings,
+    gpu_packs: GpuPacks | None,
+    times: bool,
+) -> Costs:
     """Return the costs of trials, by key: from earlier timings, from timed or predicted steps."""
     splits = Splits.of(corpus, torch.device("cpu"))
+    if gpu_packs:
+        return gpu_costs(known, splits, gpu_packs)
     shapes = {shape(trial): trial for trial in known.values()}
-    probes = probe_all(shapes, corpus.vocab_size, splits)
+    vocab_size = corpus.vocab_size
+    probes = probe_all(shapes, vocab_size, splits) if times else count_all(shapes, vocab_size)
     timings = {key: earlier.of(trial) for key, trial in known.items()}
     remembered = {shape(known[key]) for key, timing in timings.items() if timing}
     predicted = probes.predicted - remembered
@@ -174,40 +156,12 @@ def _known_costs(
         costs[key] = _cost(trial.training, splits, probe, timing, factor)
         part = UNCERTAIN_PREDICTED if shape(trial) in predicted else UNCERTAIN
         unsure_s += (UNCERTAIN_BEFORE if timing else part) * costs[key].seconds
-    return _Costs(
+    return Costs(
         by_key=costs,
         uncertain=unsure_s / sum(cost.seconds for cost in costs.values()),
         busy=probes.busy,
         basis=_basis(len(remembered), len(shapes), len(predicted)),
     )
-
-
-def _gpu_costs(known: Mapping[str, TrialConfig], corpus: Corpus, packs: GpuPacks) -> _Costs:
-    """Return the costs of trials on a GPU, by key."""
-    splits = Splits.of(corpus, torch.device("cpu"))
-    costs = {}
-    for key, trial in known.items():
-        members = packs.members(trial)
-        memory = packs.memory.member(trial)
-        costs[key] = TrialCost(
-            seconds=gpu_seconds(trial, members, packs.memory, splits) / members,
-            memory_bytes=memory.state_bytes if memory else 0,
-            disk_bytes=_disk_bytes(FLOAT * memory.parameters if memory else 0),
-            members=members,
-        )
-    return _Costs(costs, UNCERTAIN_GPU, 1.0, "by a model of its speed")
-
-
-def gpu_seconds(trial: TrialConfig, members: int, memory: GpuMemory, splits: Splits) -> float:
-    """Return the expected seconds of a pack of trials of one shape on a GPU."""
-    known, training = memory.member(trial), trial.training
-    if known is None:  # then the launches alone are counted
-        known = MemberMemory(0, 0, 0, 0, training.block_size)
-    is_fitted = issubclass(trial.model.model_class, FittedModel)
-    parts = Counter[EvaluatingTrain](["exact"]) if is_fitted else _parts(training)
-    tokens = sum(count * _tokens(training, splits, part) for part, count in parts.items())
-    steps = 0 if is_fitted else training.last_step
-    return pack_s(known, members, steps, parts.total(), tokens)
 
 
 @dataclass(frozen=True)
@@ -256,26 +210,23 @@ def _cost(
 ) -> TrialCost:
     """Return the cost of a trial, from `timing` if there is one."""
     step_s = timing.step_s if timing else factor * probe.step_s
-    parts = _parts(training) if probe.step_s else Counter[EvaluatingTrain](["exact"])
+    parts = evaluated_parts(training) if probe.step_s else Counter[EvaluatingTrain](["exact"])
 
     def evaluation_s(part: EvaluatingTrain) -> float:
         if timing:
-            return _remembered_s(timing, part, lambda part: _tokens(training, splits, part))
-        return EVALUATION_OVERHEAD_S + factor * probe.token_s * _tokens(training, splits, part)
+            return _remembered_s(
+                timing, part, lambda part: evaluated_tokens(training, splits, part)
+            )
+        return EVALUATION_OVERHEAD_S + factor * probe.token_s * evaluated_tokens(
+            training, splits, part
+        )
 
     evaluations_s = sum(count * evaluation_s(part) for part, count in parts.items())
     return TrialCost(
         seconds=TRIAL_OVERHEAD_S + step_s * training.max_steps + evaluations_s,
         memory_bytes=int(probe.memory_bytes),
-        disk_bytes=_disk_bytes(probe.weights_bytes),
+        disk_bytes=bytes_on_disk(probe.weights_bytes),
     )
-
-
-def _parts(training: TrainingConfig) -> Counter[EvaluatingTrain]:
-    """Return how often each part of the training split is evaluated while a trial takes steps."""
-    before_last = math.ceil(training.max_steps / training.eval_every) - 1
-    before_last += training.evaluation == "published"  # evaluates before the first step
-    return Counter({training.train_part: before_last}) + Counter[EvaluatingTrain](["exact"])
 
 
 def _remembered_s(
@@ -287,16 +238,3 @@ def _remembered_s(
     known, seconds = next(iter(timing.evaluation_s.items()))
     reading_s = max(0.0, seconds - EVALUATION_OVERHEAD_S)
     return EVALUATION_OVERHEAD_S + reading_s * tokens(part) / tokens(known)
-
-
-def _disk_bytes(weights_bytes: float) -> int:
-    """Return the bytes of a trial on disk."""
-    return TRIAL_DISK_BYTES + int(WEIGHTS_ON_DISK * weights_bytes)
-
-
-def _tokens(training: TrainingConfig, splits: Splits, part: EvaluatingTrain = "exact") -> int:
-    """Return the number of tokens that an evaluation reads, with a part of the training split."""
-    if training.evaluation == "exact":
-        train_N = splits.train_part(part)
-        return len(splits.validation) + (0 if train_N is None else len(train_N))
-    return 2 * training.eval_batches * training.batch_size * training.block_size

@@ -139,12 +139,11 @@ def _member_memory(trial: TrialConfig, corpus: Corpus) -> MemberMemory:
 
 def _activations(model: LanguageModel, B: int, T: int) -> tuple[float, float]:
     """Return the bytes of a step at its peak, and of a token of an evaluation."""
-    if type(model) is AttentionBigram:  # a subclass may compute something else
+    if type(model) is AttentionBigram and model.embed_VD.shape[1] % 2 == 0:  # else by autograd
         V, D = model.embed_VD.shape
         # x, scores and logits, each with its gradient and what it is computed from.
         token_bytes = FLOAT * (3 * D + 4 * T + 4 * V)
-        # A forward pass copies the weights of the head for each window.
-        return B * T * token_bytes, token_bytes + FLOAT * D * V / T
+        return B * T * token_bytes, token_bytes
     some = min(B, max(1, FORWARD_TOKENS // T))
     ids_BT = torch.zeros((some, T), dtype=torch.int64)
     step_bytes = saved_bytes(lambda: batch_loss(model, ids_BT, ids_BT)) * B / some

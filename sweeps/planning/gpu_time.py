@@ -6,7 +6,21 @@ and 256 and block_size 8 and 64. Other GPUs, and other models, differ: see `UNCE
 
 from __future__ import annotations
 
-from sweeps.planning.gpu_memory import MemberMemory
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bigram_models import FittedModel
+from sweeps.planning.gpu_memory import FLOAT, GpuMemory, MemberMemory
+from sweeps.planning.trial_cost import (
+    Costs,
+    TrialCost,
+    bytes_on_disk,
+    evaluated_parts,
+    evaluated_tokens,
+)
+from trainables.config import EvaluatingTrain, TrialConfig
+from trainables.training.loop import Splits
 
 UNCERTAIN_GPU = 0.5  # relative error of the seconds
 LAUNCH_S = 8e-5  # of a step, however small it is
@@ -39,3 +53,38 @@ def pack_s(
     evaluations_s = EVALUATION_S_PER_BYTE * memory.token_bytes * tokens + evaluations * REPORT_S
     own_s = MEMBER_S + evaluations_s
     return PACK_S + steps * step_s(memory, members) + members * own_s
+
+
+@dataclass(frozen=True)
+class GpuPacks:
+    """The packs of a sweep that trains on GPUs."""
+
+    memory: GpuMemory
+    members: Callable[[TrialConfig], int]  # trials of the pack of a trial
+
+
+def gpu_costs(known: Mapping[str, TrialConfig], splits: Splits, packs: GpuPacks) -> Costs:
+    """Return the costs of trials on GPUs, by key."""
+    costs = {}
+    for key, trial in known.items():
+        members = packs.members(trial)
+        memory = packs.memory.member(trial)
+        costs[key] = TrialCost(
+            seconds=gpu_seconds(trial, members, packs.memory, splits) / members,
+            memory_bytes=memory.state_bytes if memory else 0,
+            disk_bytes=bytes_on_disk(FLOAT * memory.parameters if memory else 0),
+            members=members,
+        )
+    return Costs(costs, UNCERTAIN_GPU, 1.0, "by a model of its speed")
+
+
+def gpu_seconds(trial: TrialConfig, members: int, memory: GpuMemory, splits: Splits) -> float:
+    """Return the expected seconds of a pack of trials of one shape on a GPU."""
+    known, training = memory.member(trial), trial.training
+    if known is None:  # then the launches alone are counted
+        known = MemberMemory(0, 0, 0, 0, training.block_size)
+    is_fitted = issubclass(trial.model.model_class, FittedModel)
+    parts = Counter[EvaluatingTrain](["exact"]) if is_fitted else evaluated_parts(training)
+    tokens = sum(count * evaluated_tokens(training, splits, part) for part, count in parts.items())
+    steps = 0 if is_fitted else training.last_step
+    return pack_s(known, members, steps, parts.total(), tokens)

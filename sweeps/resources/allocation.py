@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sweeps.planning.estimate import GpuPacks, gpu_seconds
 from sweeps.planning.gpu_memory import GpuMemory
+from sweeps.planning.gpu_time import GpuPacks, gpu_seconds
 from sweeps.planning.plan import Plan
 from sweeps.resources.gpus import FILLED, Reports, choose_gpus, gpu_count, usable_gpus
 from sweeps.resources.nodes import Node, concurrency

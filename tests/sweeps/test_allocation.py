@@ -89,6 +89,9 @@ def test_what_the_file_says_is_done() -> None:
     found = allocated(GRID, ONE, [H200], "resources.gpus_per_trial=0.25", "resources.pack=3")
     assert (found.resources.gpus, found.gpu_reason, found.at_once) == (0.25, "", 4)
     assert found.pack_counts == "2 of 2 trials, 4 of 3 trials"
+    found = allocated(GRID, ONE, [H200], "resources.gpus_per_trial=1", "resources.pack=99")
+    assert found.gpu_packs is not None
+    assert {found.gpu_packs.members(trial) for trial in plan(GRID).trials} == {8}
     found = allocated(GRID, ONE, [H200], "resources.gpus_per_trial=1", "resources.pack=off")
     assert (found.pack_counts, found.largest_pack, found.speed) == ("", 1, 1)
 

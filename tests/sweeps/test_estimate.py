@@ -15,11 +15,11 @@ from sweeps.planning.estimate import (
     IN_A_SWEEP,
     STARTUP_S,
     TRIAL_OVERHEAD_S,
-    GpuPacks,
     estimate,
 )
 from sweeps.planning.forecast import SearchForecast
 from sweeps.planning.gpu_memory import GpuMemory, MemberMemory, member_memory
+from sweeps.planning.gpu_time import GpuPacks
 from sweeps.planning.planner import make_plan
 from sweeps.planning.probing import Probe, probe_all, shape
 from sweeps.records.state import State

@@ -163,17 +163,14 @@ def test_nothing_is_known_of_a_model_that_cannot_be_computed_here(
     assert GpuMemory(corpus).alone_bytes([trial]) == GpuMemory(corpus).process_bytes
 
 
+@pytest.mark.usefixtures("own")
 def test_a_large_batch_is_computed_in_part(make_trial: MakeTrial, corpus: Corpus) -> None:
-    small, large = (
-        member_memory(
-            make_trial("attention", pe_type="randn", n_embd=7, block_size=64, batch_size=size),
-            corpus,
-        )
+    found = [
+        member_memory(make_trial("own_models:Wide", block_size=64, batch_size=size), corpus)
         for size in (64, 6_400)
-    )
-    assert small is not None
-    assert large is not None
-    assert large.step_bytes == 100 * small.step_bytes
+    ]
+    small, large = [memory for memory in found if memory]
+    assert large.step_bytes == pytest.approx(100 * small.step_bytes, rel=1e-3)
     assert large.token_bytes == small.token_bytes
 
 
@@ -245,6 +242,7 @@ def test_on_a_gpu_a_pack_takes_no_more_than_the_formula_says(
     taken_bytes = torch.cuda.max_memory_reserved() - before_bytes
     memory = member_memory(trials[0], corpus)
     assert memory is not None
-    blocks_bytes = 64 << 20  # the allocator takes memory in blocks; libraries have workspaces there
+    # The allocator takes memory in blocks, cuBLAS 32 MiB for each stream: parts of a process.
+    blocks_bytes = 192 << 20
     assert memory.reserved_bytes(MEMBERS) + blocks_bytes >= taken_bytes
-    assert memory.reserved_bytes(MEMBERS) <= 2 * taken_bytes
+    assert memory.reserved_bytes(MEMBERS) <= 2 * taken_bytes + blocks_bytes

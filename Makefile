@@ -11,7 +11,7 @@ sweep: .venv/.installed
 	$(BIN)/sweeps run quickstart
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 slow: .venv/.installed-dev
 	$(BIN)/python -m pytest -m slow

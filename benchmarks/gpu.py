@@ -31,9 +31,9 @@ from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.training.timing import one_thread
 
-CHECKED: tuple[
-    tuple[Mapping[str, object], int], ...
-] = (  # models of packs that are compared with their trials alone, and their block sizes
+Model = Mapping[str, object]
+# Packs of these models and block sizes are compared with their trials alone.
+CHECKED: Sequence[tuple[Model, int]] = (
     *(({"variant": "attention", "n_embd": D}, T) for D, T in ((64, 8), (256, 8), (256, 64))),
     ({"variant": "factorized", "n_embd": 384}, 8),
     ({"variant": "bigram"}, 8),
@@ -109,31 +109,19 @@ def agreement(corpus: Corpus, is_quick: bool) -> Iterator[dict[str, object]]:
         started = time.perf_counter()
 
 
-def pack(
-    corpus: Corpus, model: Mapping[str, object], block_size: int, is_quick: bool
-) -> list[TrialConfig]:
+def pack(corpus: Corpus, model: Model, block_size: int, is_quick: bool) -> list[TrialConfig]:
     """Return trials of one shape with several seeds, learning rates and encodings."""
-    training = {
-        "block_size": block_size,
-        "batch_size": BATCH_SIZE,
-        **({"max_steps": 20, **QUICK_TRAINING} if is_quick else {"max_steps": CHECKED_STEPS}),
-    }
-    encoded = model["variant"] == "attention"
-    return [
-        TrialConfig.from_dict(
-            {
-                "model": {
-                    **model,
-                    **({"pe_type": POSITIONS[number % len(POSITIONS)]} if encoded else {}),
-                },
-                "training": {**training, "learning_rate": 1e-2 / (1 + number % 2)},
-                "seed": 1337 + number,
-                "corpus": corpus.name,
-                "corpus_digest": corpus.digest,
-            }
-        )
-        for number in range(2 if is_quick else CHECKED_TRIALS)
-    ]
+    steps = {"max_steps": 20, **QUICK_TRAINING} if is_quick else {"max_steps": CHECKED_STEPS}
+    training = {"block_size": block_size, "batch_size": BATCH_SIZE, **steps}
+    encodings = POSITIONS if model["variant"] == "attention" else ()
+    trials = []
+    for number in range(2 if is_quick else CHECKED_TRIALS):
+        encoding = {"pe_type": encodings[number % len(encodings)]} if encodings else {}
+        rate = {"learning_rate": 1e-2 / (1 + number % 2)}
+        trial = {"model": {**model, **encoding}, "training": {**training, **rate}}
+        where = {"corpus": corpus.name, "corpus_digest": corpus.digest}
+        trials.append(TrialConfig.from_dict({**trial, **where, "seed": 1337 + number}))
+    return trials
 
 
 def sweeps(options: BenchmarkOptions, deadline: float) -> Iterator[dict[str, object]]:

@@ -11,6 +11,7 @@ from benchmarks.measuring import Limits, best_device, print_table
 from benchmarks.operations import attention_operations
 from benchmarks.ours import BATCH_SIZE, MIXED, OurTrials, Shape, trials_of
 from benchmarks.packs import GLANCE, plain_steps
+from sweeps.planning.gpu_memory import PROCESS_BYTES, GpuMemory
 from trainables.data.corpus import Corpus
 from trainables.training.loop import Splits
 
@@ -40,7 +41,8 @@ def print_steps(corpus: Corpus, limits: Limits, is_quick: bool) -> None:
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         beside_gib = (total - free - torch.cuda.memory_reserved()) / 2**30
-        print(f"Of the GPU's memory {beside_gib:.2f} GiB are context and libraries.\n")
+        print(f"Of the GPU's memory {beside_gib:.2f} GiB are context and libraries", end="")
+        print(f" (a sweep expects {PROCESS_BYTES / 2**30:.2f} GiB at most).\n")
 
 
 def rows(
@@ -57,7 +59,7 @@ def rows(
         is_quick: whether to measure little.
         kernels: the kernels of the shapes in `SHOWN` are added.
     """
-    splits = Splits.of(corpus, best_device())
+    splits, memory = Splits.of(corpus, best_device()), GpuMemory(corpus)
     if is_quick:
         splits = Splits(splits.train[:GLANCE], splits.validation[:GLANCE])
     for shape in SHAPES[:1] if is_quick else SHAPES:
@@ -91,6 +93,7 @@ def rows(
                 "kernels": sum(kernel.launches for kernel in timed.kernels) or None,
                 "of kernels, us": sum(kernel.us for kernel in timed.kernels) or None,
                 "peak, GiB": timed.peak_gib,
+                "expected, GiB": expected_gib(memory, shape, members, corpus),
             }
 
 
@@ -120,6 +123,12 @@ class Steps(NamedTuple):
             torch.cuda.max_memory_reserved() / 2**30 if is_gpu else None,
             kernels_of(ours) if is_gpu else [],
         )
+
+
+def expected_gib(memory: GpuMemory, shape: Shape, members: int, corpus: Corpus) -> float | None:
+    """Return the memory that a sweep expects torch's allocator to take for a pack, at most."""
+    member = memory.member(trials_of(shape, corpus, 1, 1)[0])
+    return member.reserved_bytes(members) / 2**30 if member else None
 
 
 def kernels_of(ours: OurTrials) -> list[Kernel]:

@@ -142,9 +142,8 @@ def _activations(model: LanguageModel, B: int, T: int) -> tuple[float, float]:
     if type(model) is AttentionBigram:  # a subclass may compute something else
         V, D = model.embed_VD.shape
         # x, scores and logits, each with its gradient and what it is computed from.
-        token_bytes = FLOAT * (3 * D + 4 * T + 4 * V)
-        # A forward pass copies the weights of the head for each window.
-        return B * T * token_bytes, token_bytes + FLOAT * D * V / T
+        token_bytes = FLOAT * (3 * D + 5 * T + 4 * V)
+        return B * T * token_bytes, token_bytes
     some = min(B, max(1, FORWARD_TOKENS // T))
     ids_BT = torch.zeros((some, T), dtype=torch.int64)
     step_bytes = saved_bytes(lambda: batch_loss(model, ids_BT, ids_BT)) * B / some

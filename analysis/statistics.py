@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-9  # nats; what is closer together than this is the same
@@ -71,7 +70,7 @@ def t_intervals(
     """
     n, mean, spread = _moments(samples, floors)
     with np.errstate(invalid="ignore", divide="ignore"):
-        half = stats.t.ppf((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
+        half = _t_quantile((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
     half = np.where(n > 1, half + (0.0 if rounding is None else np.asarray(rounding)), math.nan)
     columns = (mean, mean - half, mean + half)
     rows = zip(*(column.tolist() for column in columns), n.tolist(), strict=True)
@@ -83,7 +82,7 @@ def prediction_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -
     x = _finite(values)
     half = math.nan
     if len(x) > 1:
-        quantile = stats.t.ppf((1 + confidence) / 2, len(x) - 1)
+        quantile = _t_quantile((1 + confidence) / 2, np.array(len(x) - 1))
         half = float(quantile * x.std(ddof=1) * math.sqrt(1 + 1 / len(x)))
     mean = _mean(x)
     return Interval(mean, mean - half, mean + half, len(x))
@@ -94,6 +93,8 @@ def bca_interval(values: npt.ArrayLike, seed: int = 0, confidence: float = CONFI
 
     NaN with fewer than ten values: resampling so few finds too little spread.
     """
+    from scipy import stats  # imported late, here and below: it takes a second
+
     x = _finite(values)
     low = high = math.nan
     if len(x) >= FEWEST_FOR_BOOTSTRAP and np.ptp(x) <= ROUNDING:
@@ -115,9 +116,11 @@ def below_zero(samples: Sequence[npt.ArrayLike], floors: Sequence[float] | None 
         floors: the least standard deviation of each, as of values that are rounded; None takes
             `ROUNDING`. So a p-value is never 0.
     """
+    from scipy.special import stdtr  # the distribution function of Student's t
+
     n, mean, spread = _moments(samples, floors)
     with np.errstate(invalid="ignore", divide="ignore"):
-        p_values = stats.t.cdf(mean * np.sqrt(n) / np.maximum(spread, ROUNDING), n - 1)
+        p_values = stdtr(n - 1, mean * np.sqrt(n) / np.maximum(spread, ROUNDING))
     return np.where(n > 1, np.maximum(p_values, SMALLEST), 1.0)
 
 
@@ -128,6 +131,8 @@ def sign_flip(differences: npt.ArrayLike, seed: int = 0) -> float:
     of signs while these are few. The smallest possible value is 2^-n, so five pairs are the fewest
     that can show anything at 5 %. It is 1 with fewer than two.
     """
+    from scipy import stats
+
     x = _finite(differences)
     if len(x) < 2:
         return 1.0
@@ -146,6 +151,8 @@ def normality(samples: Sequence[npt.ArrayLike]) -> float:
     somewhat more often than its level says. Those of fewer than three values say nothing; it is 1
     where none says anything.
     """
+    from scipy import stats
+
     tested = [x for x in map(_finite, samples) if len(x) > 2 and np.ptp(x) > ROUNDING]
     if not tested:
         return 1.0
@@ -159,6 +166,8 @@ def page_trend(values_by_block: npt.ArrayLike) -> float:
     Args:
         values_by_block: blocks x levels, the levels in their order.
     """
+    from scipy import stats
+
     falling = -np.asarray(values_by_block, dtype=float)
     if falling.ndim != 2 or falling.shape[0] < 2 or falling.shape[1] < 3:
         return 1.0
@@ -172,6 +181,16 @@ def holm(p_values: npt.ArrayLike) -> list[float]:
     return (
         [float(p) for p in multipletests(p_values, method="holm")[1]] if np.size(p_values) else []
     )
+
+
+def _t_quantile(probability: float, degrees: npt.NDArray[np.int64]) -> Floats:
+    """Return quantiles of Student's t, by its degrees of freedom; NaN where there are none."""
+    if not (degrees > 0).any():
+        return np.full(degrees.shape, math.nan)
+    from scipy.special import stdtrit
+
+    quantiles: Floats = stdtrit(degrees, probability)
+    return quantiles
 
 
 def _moments(

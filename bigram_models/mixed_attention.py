@@ -41,25 +41,20 @@ class MixedAttention(StackedModel):
         """Leave the members' buffers alone: the formulas have what is needed of them."""
 
     def _logits(self, parameters: Mapping[str, Tensor], ids: Tensor) -> Tensor:
-        T = ids.shape[-1]
+        weight_MVD, bias_M1V = parameters["head.weight"], parameters["head.bias"][:, None]
         x_MBTD = self._embedded(parameters["embed_VD"], ids)
+        M, B, T, _ = x_MBTD.shape
         score_BTS, x_BTD = causal_scores(x_MBTD.flatten(0, 1), self._future_TS[:T, :T])
         mixing_BTS = score_BTS.softmax(-1)
+
+        def head(x_BTD: Tensor) -> Tensor:
+            x_MND = x_BTD.reshape(M, B * T, -1)
+            return torch.baddbmm(bias_M1V, x_MND, weight_MVD.mT).view(M * B, T, -1)
+
         # As in a model alone: mix the smaller of D and V channels.
-        if self._D > self._V:
-            logits = mixing_BTS @ self._head(parameters, x_BTD).view(*x_BTD.shape[:2], self._V)
-        else:
-            logits = self._head(parameters, mixing_BTS @ x_BTD)
-        return logits.view(*x_MBTD.shape[:3], self._V)
-
-    def _head(self, parameters: Mapping[str, Tensor], x_BTD: Tensor) -> Tensor:
-        """Return the head of each member on its part of some vectors, (M, N, V).
-
-        With a product for each window, the weights would be copied for each.
-        """
-        x_MND = x_BTD.reshape(len(self.members), -1, self._D)
-        bias_M1V = parameters["head.bias"][:, None]
-        return torch.baddbmm(bias_M1V, x_MND, parameters["head.weight"].mT)
+        is_wide = self._D > self._V
+        logits_BTV = mixing_BTS @ head(x_BTD) if is_wide else head(mixing_BTS @ x_BTD)
+        return logits_BTV.view(M, B, T, -1)
 
     def gradient(self, windows: StepWindows) -> tuple[Tensor, Tensor]:
         """Return the mean losses (M,) and their gradient (M, P), written out.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +20,9 @@ from sweeps.cli.options import (
 )
 from sweeps.process import signals
 from sweeps.process.phases import phase
+
+if TYPE_CHECKING:
+    from sweeps.cluster.ray_start import RayStart
 
 
 @click.command("run")
@@ -51,14 +55,20 @@ def run_command(
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
-    plan = load_plan(file, overrides, state_root, is_here=address is None)
+    from sweeps.spec.sweep_file import load_sweep
+
+    loaded = load_sweep(file)  # reports a mistake in it before Ray starts
+    ray_start = _start_ray(loaded[0].name, state_root) if address is None else None
+    plan = load_plan(file, overrides, state_root, is_here=address is None, loaded=loaded)
     with phase("loading the libraries"):
         from sweeps.cli.outcome import Ending
         from sweeps.execution.run import Options
         from sweeps.execution.service import run_sweep
         from sweeps.records.state import state_at
 
-    options = Options(tracking_uri, address, fail_fast, retry_failed, storage_uri, retire)
+    options = Options(
+        tracking_uri, address, fail_fast, retry_failed, storage_uri, retire, ray_start
+    )
     try:
         outcome = run_sweep(plan, state_at(state_root), options, try_to_say)
     except KeyboardInterrupt:
@@ -68,3 +78,25 @@ def run_command(
     if outcome.stop.is_cut and not ending.is_complete:
         signals.exit_now(ending.exit_code)
     context.exit(ending.exit_code)
+
+
+def _start_ray(sweep: str, state_root: Path) -> RayStart | None:
+    """Begin to start Ray, which goes on while the sweep is planned.
+
+    Returns:
+        None if the sweep is finished, as far as its outbox says, or if this process is not the
+        command's own, whose end is the end of Ray too.
+    """
+    from sweeps.records.outbox_file import OUTBOX
+    from sweeps.records.outbox_reader import last_status
+    from sweeps.records.state import State
+
+    outbox = State(state_root).sweep(sweep) / OUTBOX
+    if not signals.are_watched() or last_status(outbox) == "FINISHED":
+        return None
+    from sweeps.cluster.ray_environment import prepare_ray
+
+    prepare_ray(None)  # Ray is imported after this
+    from sweeps.cluster.ray_start import RayStart
+
+    return RayStart()

@@ -1,6 +1,7 @@
 """Ray clusters.
 
-connection         joining a cluster, or starting Ray on this machine
+ray_start          starting Ray on this machine, or joining a cluster, on a thread
+connection         the connection of a sweep to Ray, from its start to its end
 ray_processes      Ray's processes on this machine: watching and ending them
 ray_environment    the environment variables that Ray reads
 machines           the machines of a cluster: storage checks and reports of GPUs

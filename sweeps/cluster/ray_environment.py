@@ -22,6 +22,7 @@ ALWAYS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # it prints a box and each error at any verbosity
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay where the user's own models are found
+    "PL_DISABLE_FORK": "1",  # as Tune sets it in its actors
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `sweeps.process.signals` handles signals
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # no sweep resumes from Tune's state
@@ -31,8 +32,8 @@ ALWAYS = {
 LOOPBACK = {  # Ray on this machine alone: by default all its ports are open to the network
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds to loopback, as Ray does on those systems
     "RAY_AUTH_MODE": "token",
-    # Tune cannot use workers that Ray starts ahead. Where none can start, the driver would wait for
-    # them for ever inside C++.
+    "RAY_preload_python_modules": "trainables.worker.ray_trial",  # before a worker has its task
+    # Where no worker can start, the driver would wait for one for ever inside C++.
     "RAY_prestart_worker_first_driver": "0",
 }
 

@@ -13,7 +13,6 @@ import psutil
 import ray
 
 from sweeps.process.stopping import Stop
-from sweeps.resources.nodes import check_address
 from trainables.errors import UserError
 
 CHECK_EVERY_S = 0.5  # how often the cluster is checked
@@ -111,6 +110,8 @@ def _watch(address: str | None, gcs: str, stop: Stop, is_over: threading.Event) 
 
 
 def _answers(gcs: str) -> bool:
+    from sweeps.resources.nodes import check_address  # imported late: it needs torch
+
     try:
         check_address(gcs)
     except UserError:

@@ -23,9 +23,12 @@ SEES_GPUS = {"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}}
 HEAD = "node:__internal_head__"  # a resource that only the head has
 
 
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def ping() -> None:
-    """Show that a worker runs."""
+@ray.remote(num_cpus=0, resources={"a worker ahead of trials": 1})  # type: ignore[untyped-decorator]
+def start_worker() -> None:
+    """Never run, as no machine has the resource: Ray starts a worker ahead for it, and waits.
+
+    That worker may train trials. Ray gives no worker to an actor that had a task before.
+    """
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]

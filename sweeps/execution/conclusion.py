@@ -96,8 +96,10 @@ def rank(name: str, outcome: Outcome) -> None:
 
 def _draw(trials: Trials, path: Path) -> None:
     """Write the picture on the page of the sweep's run; there is none of a single trial."""
-    # Imported late: it takes a second.
-    load_matplotlib()
+    if len(trials.finished) < 2:
+        path.unlink(missing_ok=True)
+        return
+    load_matplotlib()  # late, as it takes a second
     from analysis.figures.report_figures import overview_figure
 
     with phase("drawing the results"):

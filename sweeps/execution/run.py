@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from sweeps.planning.plan import Plan
 from sweeps.process.stopping import Stop
 from sweeps.records.outbox import Outbox
@@ -17,6 +15,9 @@ from sweeps.records.state import State
 from trainables.persistence.storage import Storage
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweeps.cluster.ray_start import RayStart
     from sweeps.tracking.delivery import Delivery
 
 Say = Callable[[str], None]  # shows a line to the user
@@ -32,6 +33,7 @@ class Options:
     retry_failed: bool = False  # forget how often trials failed
     storage_uri: str | None = None  # of the trials' files, if not in the state directory
     retire: bool = False  # trials with results that are no longer part of the sweep
+    ray_start: RayStart | None = None  # of Ray on this machine, if it has begun already
 
 
 @dataclass

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.cluster.ray_environment import prepare_ray, scratch_folder
+from sweeps.cluster.ray_environment import prepare_ray
 from sweeps.execution.progress import Before, Progress
 from sweeps.execution.run import RunContext
 from sweeps.planning.earlier import earlier_timings
@@ -39,8 +39,7 @@ def train(run: RunContext, queue: Queue) -> None:
         check_disk(outcome.storage.disk, cost.disk_bytes)
     queue.sort(cost.of)
     with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(scratch_folder())
-        nodes = _connect(run, scratch, stack)
+        scratch, nodes = _connect(run, stack)
         allocation = _allocate(run, queue, nodes)
         if allocation.gpu_packs:
             coming = SearchForecast.of(run.plan, _to_come(run, queue, before.done))
@@ -72,8 +71,8 @@ def _estimate(run: RunContext, queue: Queue, done: int) -> Estimate:
     """Estimate the cost of what is left, of which `done` trials are done."""
     plan = run.plan
     coming = SearchForecast.of(plan, _to_come(run, queue, done))
-    with phase("timing some steps of the trials", run.say):
-        return estimate(queue.waiting, plan.corpus, coming, earlier_timings(run.state))
+    earlier = earlier_timings(run.state)
+    return estimate(queue.waiting, plan.corpus, coming, earlier, times=False)
 
 
 def _to_come(run: RunContext, queue: Queue, done: int) -> int:
@@ -84,22 +83,25 @@ def _to_come(run: RunContext, queue: Queue, done: int) -> int:
     return max(0, len(plan.trials) + plan.to_come - done - len(queue.waiting))
 
 
-def _connect(run: RunContext, scratch: Path, stack: contextlib.ExitStack) -> list[Node]:
+def _connect(run: RunContext, stack: contextlib.ExitStack) -> tuple[Path, list[Node]]:
     """Start Ray on this machine or join the cluster, until the stack is left.
 
     Returns:
-        The machines.
+        A temporary folder, and the machines.
     """
     address = run.options.address
     with phase("starting Ray" if address is None else "joining the cluster", run.say):
         prepare_ray(address)  # Ray is imported late, after this
+        from sweeps.cluster.ray_start import RayStart
+
+        start = run.options.ray_start or RayStart(address)
         from sweeps.cluster.connection import connected
         from sweeps.cluster.machines import check_storage
 
-        nodes = stack.enter_context(connected(address, run.outcome.stop, scratch))
+        nodes = stack.enter_context(connected(start, run.outcome.stop))
     if address is not None:
         check_storage(run.outcome.storage)
-    return nodes
+    return start.scratch, nodes
 
 
 def _allocate(run: RunContext, queue: Queue, nodes: list[Node]) -> Allocation:

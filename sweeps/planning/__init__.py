@@ -14,6 +14,7 @@ forecast       the trials that a search will add
 trial_cost     the cost of trials, and what their evaluations read
 estimate       time, memory and disk that a sweep takes
 probing        times of training steps, measured or predicted
+predicting      the same without timing: from what they compute
 earlier        times of steps, from earlier trials on this machine
 gpu_memory     GPU memory of packs, from shapes
 gpu_time       seconds of packs on a GPU, by a model of its speed

@@ -12,6 +12,7 @@ import torch
 from sweeps.planning.earlier import EarlierTimings, StepTiming
 from sweeps.planning.forecast import SearchForecast
 from sweeps.planning.gpu_time import GpuPacks, gpu_costs
+from sweeps.planning.predicting import count_all
 from sweeps.planning.probing import Probe, Probes, probe_all, shape
 from sweeps.planning.trial_cost import (
     Costs,
@@ -89,6 +90,7 @@ def estimate(
     earlier: EarlierTimings | None = None,
     others: Sequence[TrialConfig] = (),
     gpu_packs: GpuPacks | None = None,
+    times: bool = True,
 ) -> Estimate:
     """Estimate the cost of each trial from earlier trials on this machine, or from timed steps.
 
@@ -103,10 +105,12 @@ def estimate(
         earlier: timings of trials on this machine.
         others: trials that are not to be trained, but whose costs are wanted too.
         gpu_packs: the packs on GPUs; None if the trials train on CPUs.
+        times: whether steps are timed; without, shapes of which there are no earlier timings are
+            predicted from what their steps compute.
     """
     forecast = forecast or SearchForecast()
     known = {trial.key: trial for trial in (*trials, *others, *forecast.examples)}
-    costs = _known_costs(known, corpus, earlier or EarlierTimings(), gpu_packs)
+    costs = _known_costs(known, corpus, earlier or EarlierTimings(), gpu_packs, times)
     given = [costs.by_key[trial.key] for trial in trials]
     examples = [costs.by_key[trial.key] for trial in forecast.examples] or list(
         costs.by_key.values()
@@ -133,13 +137,15 @@ def _known_costs(
     corpus: Corpus,
     earlier: EarlierTimings,
     gpu_packs: GpuPacks | None,
+    times: bool,
 ) -> Costs:
     """Return the costs of trials, by key: from earlier timings, from timed or predicted steps."""
     splits = Splits.of(corpus, torch.device("cpu"))
     if gpu_packs:
         return gpu_costs(known, splits, gpu_packs)
     shapes = {shape(trial): trial for trial in known.values()}
-    probes = probe_all(shapes, corpus.vocab_size, splits)
+    vocab_size = corpus.vocab_size
+    probes = probe_all(shapes, vocab_size, splits) if times else count_all(shapes, vocab_size)
     timings = {key: earlier.of(trial) for key, trial in known.items()}
     remembered = {shape(known[key]) for key, timing in timings.items() if timing}
     predicted = probes.predicted - remembered

@@ -139,10 +139,10 @@ def _member_memory(trial: TrialConfig, corpus: Corpus) -> MemberMemory:
 
 def _activations(model: LanguageModel, B: int, T: int) -> tuple[float, float]:
     """Return the bytes of a step at its peak, and of a token of an evaluation."""
-    if type(model) is AttentionBigram:  # a subclass may compute something else
+    if type(model) is AttentionBigram and model.embed_VD.shape[1] % 2 == 0:  # else by autograd
         V, D = model.embed_VD.shape
         # x, scores and logits, each with its gradient and what it is computed from.
-        token_bytes = FLOAT * (3 * D + 5 * T + 4 * V)
+        token_bytes = FLOAT * (3 * D + 4 * T + 4 * V)
         return B * T * token_bytes, token_bytes
     some = min(B, max(1, FORWARD_TOKENS // T))
     ids_BT = torch.zeros((some, T), dtype=torch.int64)

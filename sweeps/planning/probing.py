@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from random import Random
 
@@ -39,8 +40,8 @@ logger = logging.getLogger(__name__)
 
 TIMED_STEPS = 10
 TIMED_S = 0.05  # of steps, at least one
-PROBING_S = 4.0  # seconds; then the other shapes are predicted
-COUNTING_S = 2.0  # seconds; then the other shapes get the mean of the timed ones
+PROBING_S = 0.7  # seconds; then the other shapes are predicted
+COUNTING_S = 0.4  # seconds; then the other shapes get the mean of those before
 PRODUCTS = {"matmul": 0, "__matmul__": 0, "mm": 0, "bmm": 0, "linear": 0, "addmm": 1, "baddbmm": 1}
 
 
@@ -187,8 +188,7 @@ def _predicted(
             break
         with silenced(), contextlib.suppress(Exception, SystemExit):  # as in `_probe_or_warn`
             counts[name] = _count(shapes[name], vocab_size)
-    columns = zip(*map(astuple, timed.values()), strict=True)
-    mean = Probe(*map(statistics.fmean, columns))
+    mean = mean_probe(timed.values())
     found = dict.fromkeys(unknown, mean)
     known = [name for name in known if name in counts]
     if len(known) < 2:
@@ -204,6 +204,12 @@ def _predicted(
     return found
 
 
+def mean_probe(probes: Collection[Probe]) -> Probe:
+    """Return the mean of each measurement over probes, of which there is at least one."""
+    columns = zip(*map(astuple, probes), strict=True)
+    return Probe(*map(statistics.fmean, columns))
+
+
 def _fit(work: Numbers, seconds: Numbers) -> Numbers:
     """Fit the seconds of each kind of work by non-negative least squares of relative errors.
 
@@ -214,14 +220,29 @@ def _fit(work: Numbers, seconds: Numbers) -> Numbers:
     Returns:
         The seconds of an operation, of a multiplication and of a byte.
     """
-    from scipy.optimize import nnls  # takes a second, and is seldom needed
-
     scale = work.max(axis=0)
     scale[scale == 0] = 1
-    found, _ = nnls(work / scale / seconds[:, None], np.ones(len(seconds)))
+    found = _not_negative(work / scale / seconds[:, None])
     rates: Numbers = found / scale
     rates *= seconds.sum() / (work @ rates).sum()
     return rates
+
+
+def _not_negative(rows: Numbers) -> Numbers:
+    """Return the least-squares solution of rows @ x = 1 without negative numbers.
+
+    There are few columns, so it is the best of all choices of columns that may be positive.
+    """
+    best, best_error = np.zeros(rows.shape[1]), math.inf
+    columns = range(rows.shape[1])
+    for size in range(1, rows.shape[1] + 1):
+        for chosen in map(list, itertools.combinations(columns, size)):
+            found = np.zeros(rows.shape[1])
+            found[chosen] = np.linalg.lstsq(rows[:, chosen], np.ones(len(rows)), rcond=None)[0]
+            error = float(np.square(rows @ found - 1).sum())
+            if (found >= 0).all() and error < best_error:
+                best, best_error = found, error
+    return best
 
 
 def _size(trial: TrialConfig) -> float:
@@ -239,7 +260,12 @@ def _count(trial: TrialConfig, vocab_size: int) -> Numbers:
     """Count the operations, multiplications and bytes of one forward pass."""
     training = trial.training
     model = trial.model.build(vocab_size, training.block_size, initial_stream(trial.seed))
-    ids_BT = torch.zeros((training.batch_size, training.block_size), dtype=torch.int64)
+    return count_of(model, training.batch_size, training.block_size)
+
+
+def count_of(model: LanguageModel, batch_size: int, block_size: int) -> Numbers:
+    """Count the operations, multiplications and bytes of one forward pass of a model."""
+    ids_BT = torch.zeros((batch_size, block_size), dtype=torch.int64)
     with _Counting() as counting, torch.no_grad():
         next_token_loss(model(ids_BT), ids_BT)
     return np.array([counting.operations, counting.multiplications, counting.bytes], dtype=float)

@@ -37,12 +37,14 @@ class _Watch:
     """Waits for the signals of this process; there is one."""
 
     def __init__(self) -> None:
+        self.is_started = False
         self.receiver: Receiver | None = None
         self.last_line = ""
         self.clean_ups: list[Callable[[], object]] = []
         self.ending = threading.Lock()  # held by the thread that ends the process; never released
 
     def start(self) -> None:
+        self.is_started = True
         ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup
         taken = [number for number in TAKEN if number != signal.SIGHUP or not ignored]
         signal.pthread_sigmask(signal.SIG_BLOCK, taken)
@@ -92,6 +94,11 @@ def watch(last_line: str) -> None:
     """
     _watch.last_line = last_line
     _watch.start()
+
+
+def are_watched() -> bool:
+    """Return whether `watch` was called: this is a process of the `sweeps` command."""
+    return _watch.is_started
 
 
 @contextlib.contextmanager

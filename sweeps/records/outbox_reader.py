@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable
@@ -16,6 +17,13 @@ UNSENT = """
     status != 'WAITING'
     AND (revision > sent OR key IN (SELECT key FROM evaluations WHERE NOT sent))
 """
+
+
+def last_status(path: Path) -> str:
+    """Return the status of the sweep that has its outbox at a path; empty if it cannot be read."""
+    with contextlib.suppress(sqlite3.Error, TypeError), opened_to_read(path) as database:
+        return str(database.execute("SELECT status FROM sweep").fetchone()[0])
+    return ""
 
 
 class OutboxReader:

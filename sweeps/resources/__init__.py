@@ -1,5 +1,6 @@
 """How many trials run at once. Knows no Ray.
 
+cpus          the CPUs of this machine
 nodes         the machines, and how many trials fit on them
 gpu_report    the GPUs of this machine and their free memory
 gpus          the share of a GPU that a trial gets

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from sweeps.resources.cpus import usable_cpus
 from sweeps.spec.sweep_file import Resources
 from trainables.errors import UserError
 
@@ -25,8 +25,7 @@ class Node:
 
 def local_node() -> Node:
     """Return the CPUs and GPUs that Ray would find on this machine."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Node(cpus or 1, torch.cuda.device_count())
+    return Node(usable_cpus(), torch.cuda.device_count())
 
 
 def concurrency(resources: Resources, nodes: Sequence[Node]) -> int:

@@ -242,6 +242,7 @@ def test_on_a_gpu_a_pack_takes_no_more_than_the_formula_says(
     taken_bytes = torch.cuda.max_memory_reserved() - before_bytes
     memory = member_memory(trials[0], corpus)
     assert memory is not None
-    blocks_bytes = 64 << 20  # the allocator takes memory in blocks; libraries have workspaces there
+    # The allocator takes memory in blocks, cuBLAS 32 MiB for each stream: parts of a process.
+    blocks_bytes = 192 << 20
     assert memory.reserved_bytes(MEMBERS) + blocks_bytes >= taken_bytes
-    assert memory.reserved_bytes(MEMBERS) <= 2 * taken_bytes
+    assert memory.reserved_bytes(MEMBERS) <= 2 * taken_bytes + blocks_bytes

@@ -37,7 +37,8 @@ def test_rows_are_the_next_steps_of_each_member(make_trial: MakeTrial, is_ahead:
 def test_what_was_drawn_for_other_steps_is_not_used(make_trial: MakeTrial) -> None:
     trials = [make_trial(seed=4, batch_size=3, max_steps=50)]
     table = table_of(trials)
-    table.draw_ahead([7])
+    table.fill([0], 7)
+    table.draw_ahead([7])  # 7 steps
     table.fill([8], 20)
     expected = torch.from_numpy(batch_starts(4, 8, 20, 3, 1_000))
     assert torch.equal(table.starts_SMB[:20, 0], expected)

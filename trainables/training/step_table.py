@@ -52,6 +52,7 @@ class StepTable:
         self.losses_SM = torch.zeros(self.rows, members, dtype=dtype, device=device)
         self._rates: dict[TrainingConfig, npt.NDArray[np.float64]] = {}
         self._ahead: dict[tuple[int, ...], npt.NDArray[np.int64]] = {}
+        self._filled = 0  # rows
 
     def fill(self, first_steps: Sequence[int], rows: int) -> None:
         """Fill the first rows for the next steps of each member.
@@ -61,7 +62,7 @@ class StepTable:
             rows: how many, at most ``self.rows``.
         """
         starts_SMB = self._ahead.pop(tuple(first_steps), None)
-        if starts_SMB is None:
+        if starts_SMB is None or len(starts_SMB) < rows:
             starts_SMB = self._drawn(first_steps, rows)
         factors: dict[tuple[TrainingConfig, int], npt.NDArray[np.float64]] = {}
         for trial, first in zip(self._trials, first_steps, strict=True):
@@ -72,15 +73,16 @@ class StepTable:
             [factors[trial.training, first]
              for trial, first in zip(self._trials, first_steps, strict=True)], axis=-1
         )  # fmt: skip
+        self._filled = rows
         self.row_1.zero_()
         self.starts_SMB[:rows] = torch.from_numpy(starts_SMB[:rows]).to(self.row_1.device)
         self.scalars_S3M[:rows] = torch.from_numpy(scalars_S3M).to(self.scalars_S3M)
 
     def draw_ahead(self, first_steps: Sequence[int]) -> None:
-        """Draw the starts of steps that may follow, while the device is busy."""
+        """Draw the starts of as many steps as were filled last, while the device is busy."""
         self._ahead = {}
         if first_steps[0] < self._trials[0].training.last_step:
-            self._ahead = {tuple(first_steps): self._drawn(first_steps, self.rows)}
+            self._ahead = {tuple(first_steps): self._drawn(first_steps, self._filled)}
 
     def _drawn(self, first_steps: Sequence[int], rows: int) -> npt.NDArray[np.int64]:
         """Return the starts of windows (S, M, B)."""

@@ -79,6 +79,7 @@ HOMES = {
         "sweeps/cluster/jobs.py",
         "sweeps/cluster/machines.py",
         "sweeps/cluster/ray_processes.py",
+        "sweeps/cluster/ray_start.py",
         "sweeps/cluster/remote_tasks.py",
         "sweeps/cluster/slots.py",
         "sweeps/cluster/sweep_job.py",

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 
 ASSUMED_BYTES = 8 << 30  # free memory of a GPU that does not report it
+NOT_INSTALLED = "nvidia-ml-py is not installed"
+# Why the driver does not answer where there is none; any other reason is of one that is broken.
+NO_DRIVER = (NOT_INSTALLED, "NVML Shared Library Not Found", "Driver Not Loaded")
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,10 @@ def gpus_here() -> GpuReport | None:
     """Return the GPUs of this machine, or None if it has none."""
     is_usable, reason = _usable_by_torch()
     found, problem = _from_driver()
-    if problem:  # there is no driver, or it is not one of NVIDIA
-        return GpuReport("", ASSUMED_BYTES, problem) if is_usable else None
+    if problem and is_usable:  # with another driver than NVIDIA's, say
+        return GpuReport("", ASSUMED_BYTES, problem)
+    if problem and problem not in NO_DRIVER:
+        return GpuReport("", 0, problem)
     if not found:
         return None
     name = found[0][0]
@@ -54,7 +59,7 @@ def _from_driver() -> tuple[list[tuple[str, int]], str]:
     try:
         import pynvml  # of nvidia-ml-py; a machine without Ray and MLflow may lack it too
     except ImportError:
-        return [], "nvidia-ml-py is not installed"
+        return [], NOT_INSTALLED
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

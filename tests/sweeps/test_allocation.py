@@ -50,13 +50,13 @@ def test_a_gpu_is_used_and_its_packs_are_as_large_as_fit() -> None:
 
 
 def test_packs_are_smaller_where_less_is_free() -> None:
-    """A member takes 1.2 GiB, and an evaluation and a process 3 GiB together."""
+    """A member takes 1 GiB, and an evaluation and a process 2 GiB together."""
     text = GRID.replace("{variant: factorized, n_embd: 4}", "{variant: attention, n_embd: 64}")
     large = ["training.batch_size=65536"]
-    small = allocated(text, ONE, [GpuReport("NVIDIA T4", 12 * GIB)], *large)
+    small = allocated(text, ONE, [GpuReport("NVIDIA T4", 10 * GIB)], *large)
     assert (small.resources.gpus, small.pack_counts) == (0.5, "4 of 2 trials, 1 of 8 trials")
-    tiny = allocated(text, ONE, [GpuReport("NVIDIA T4", 8 * GIB)], *large)
-    assert (tiny.resources.gpus, tiny.pack_counts) == (1, "2 of 4 trials, 1 of 8 trials")
+    tiny = allocated(text, ONE, [GpuReport("NVIDIA T4", 5 * GIB)], *large)
+    assert (tiny.resources.gpus, tiny.pack_counts) == (1, "4 of 2 trials, 1 of 8 trials")
     assert allocated(text, ONE, [H200], *large).pack_counts == "2 of 8 trials"
 
 

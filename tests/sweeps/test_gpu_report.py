@@ -19,9 +19,10 @@ THREE = [
 
 
 def test_a_machine_without_a_gpu_reports_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    has_gpus(monkeypatch, [], is_usable=False, problem="NVML Shared Library Not Found")
-    assert gpus_here() is None
-    has_gpus(monkeypatch, [], is_usable=False)
+    for problem in ("NVML Shared Library Not Found", "Driver Not Loaded", ""):
+        has_gpus(monkeypatch, [], is_usable=False, problem=problem)
+        assert gpus_here() is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     assert gpus_here() is None
 
 
@@ -74,6 +75,13 @@ def test_a_gpu_that_torch_cannot_use_has_the_reason(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
     report = GpuReport("NVIDIA H100", 0, "CUDA initialization: the driver is too old")
     assert gpus_here() == report
+
+
+def test_a_driver_that_is_broken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_gpus(
+        monkeypatch, [], is_usable=False, problem="RM has detected an NVML/RM version mismatch."
+    )
+    assert gpus_here() == GpuReport("", 0, "RM has detected an NVML/RM version mismatch.")
 
 
 @pytest.mark.parametrize("build", ["12.8", None])

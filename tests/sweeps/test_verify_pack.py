@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from bigram_models.positions import ENCODINGS
 from sweeps.execution.verify_pack import PARAMETERS, compare_packs, verdict
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
-from trainables.training import stack
+from trainables.training import adamw
 
 MakeTrial = Callable[..., TrialConfig]
 
@@ -40,7 +39,7 @@ def test_rounding_that_adamw_enlarges_is_no_difference(
 def test_another_optimizer_is_told(
     make_trial: MakeTrial, embedded: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stack, "adamw_", partial(stack.adamw_, eps=1e-7))
+    monkeypatch.setattr(adamw, "EPS", 1e-7)
     compared = list(compare_packs(embedded, [trials(make_trial, "bigram")]))
     assert compared[0].parameters > PARAMETERS
     assert not verdict(compared)[0]

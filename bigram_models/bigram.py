@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,5 +29,6 @@ class BigramTable(TableModel):
     def forward(self, ids_BT: Tensor) -> Tensor:
         return F.embedding(ids_BT, self.logits_VV)
 
-    def table(self) -> Tensor:
-        return self.logits_VV
+    @staticmethod
+    def table_of(parameters: Mapping[str, Tensor]) -> Tensor:
+        return parameters["logits_VV"]

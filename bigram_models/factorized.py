@@ -5,6 +5,7 @@ Shapes: B batch, T time, D width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,7 @@ class FactorizedBigram(TableModel):
         logits: Tensor = self.head(F.embedding(ids_BT, self.embed_VD))
         return logits
 
-    def table(self) -> Tensor:
-        logits_VV: Tensor = self.head(self.embed_VD)
-        return logits_VV
+    @staticmethod
+    def table_of(parameters: Mapping[str, Tensor]) -> Tensor:
+        embed, weight = parameters["embed_VD"], parameters["head.weight"]
+        return embed @ weight.mT + parameters["head.bias"].unsqueeze(-2)

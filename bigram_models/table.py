@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Self, TypeGuard
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
+from torch.nn import functional as F
 
 from bigram_models.base import LanguageModel
 from bigram_models.generation import Predictor, TablePredictor, quicker_device
@@ -24,9 +24,18 @@ class TableModel(LanguageModel):
     The loss of a text is then exact from the counts of its pairs of neighbouring tokens.
     """
 
+    @staticmethod
     @abstractmethod
+    def table_of(parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits of the next token (..., V, V), a row for each token.
+
+        Args:
+            parameters: by name, of one model, or of several with a leading dimension.
+        """
+
     def table(self) -> Tensor:
         """Return the logits of the next token (V, V), a row for each token."""
+        return self.table_of(dict(self.named_parameters()))
 
     @classmethod
     def stacked(cls, members: Sequence[Self]) -> StackedModel:
@@ -44,9 +53,9 @@ class TableModel(LanguageModel):
 def has_table(model: LanguageModel) -> TypeGuard[TableModel]:
     """Return whether `TableModel.table` holds all logits of a model.
 
-    It need not for a subclass that has changed ``forward`` without ``table``, or the other way.
+    It need not for a subclass that has changed ``forward`` without ``table_of``, or the other way.
     """
-    return isinstance(model, TableModel) and _owner(model, "forward") is _owner(model, "table")
+    return isinstance(model, TableModel) and _owner(model, "forward") is _owner(model, "table_of")
 
 
 def _owner(model: LanguageModel, method: str) -> type:
@@ -61,20 +70,21 @@ def table_loss(model: TableModel, inputs_BT: Tensor, targets_BT: Tensor) -> Tens
     return loss_of_pairs(model.table(), minus_shares(codes_N, V))
 
 
-def minus_shares(codes: Tensor, vocab_size: int) -> Tensor:
+def minus_shares(codes: Tensor, vocab_size: int, one: Tensor | None = None) -> Tensor:
     """Return minus the share of each pair of tokens among some pairs.
 
     Args:
         codes: id * V + next of each pair, (..., N) int64.
         vocab_size: V.
+        one: the number 1 in torch's default dtype on the device; made here if it is not given.
 
     Returns:
         Numbers (..., V, V) of torch's default dtype; those of one text add up to -1.
     """
     V, N = vocab_size, codes.shape[-1]
     counts = torch.zeros(*codes.shape[:-1], V * V, device=codes.device)
-    one = torch.ones((), device=codes.device).expand(codes.shape)
-    shares = counts.scatter_add_(-1, codes, one).div_(-N)
+    one = torch.ones((), device=codes.device) if one is None else one
+    shares = counts.scatter_add_(-1, codes, one.expand(codes.shape)).div_(-N)
     return shares.view(*codes.shape[:-1], V, V)
 
 
@@ -83,32 +93,21 @@ def loss_of_pairs(table: Tensor, minus_share: Tensor) -> Tensor:
     return (table.log_softmax(-1) * minus_share).sum((-2, -1))
 
 
-class _TableOf(nn.Module):
-    """Calls `TableModel.table`, as `functional_call` calls `forward` alone."""
-
-    def __init__(self, model: TableModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self) -> Tensor:
-        return self.model.table()
-
-
 class StackedTables(StackedModel):
     """Table models as one, whose loss comes from the counts of pairs."""
 
     members: Sequence[TableModel]
 
-    def tables(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return the table of each member (M, V, V)."""
-        first = _TableOf(self.members[0])
-        named = {f"model.{name}": t for name, t in {**parameters, **self.buffers}.items()}
-        tables_MVV: Tensor = torch.func.vmap(lambda own: functional_call(first, own, ()))(named)
-        return tables_MVV
+    def _logits(self, parameters: Mapping[str, Tensor], ids: Tensor) -> Tensor:
+        tables_MVV = self.members[0].table_of(parameters)
+        numbers_M11 = torch.arange(len(tables_MVV), device=ids.device)[:, None, None]
+        return F.embedding(ids + tables_MVV.shape[1] * numbers_M11, tables_MVV.flatten(0, 1))
 
     def loss(self, parameters: Mapping[str, Tensor], ids_MBT1: Tensor) -> Tensor:
         V = self.members[0].vocab_size
         if ids_MBT1[0, :, 1:].numel() < V:
             return super().loss(parameters, ids_MBT1)
         codes_MBT = torch.add(ids_MBT1[..., 1:], ids_MBT1[..., :-1], alpha=V)
-        return loss_of_pairs(self.tables(parameters), minus_shares(codes_MBT.flatten(1), V))
+        return loss_of_pairs(
+            self.members[0].table_of(parameters), minus_shares(codes_MBT.flatten(1), V, self._one)
+        )

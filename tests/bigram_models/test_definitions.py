@@ -214,8 +214,9 @@ def test_a_table_is_used_only_where_it_holds_all_logits() -> None:
         def forward(self, ids_BT: Tensor) -> Tensor:
             return super().forward(ids_BT) / 2
 
-        def table(self) -> Tensor:
-            return self.logits_VV
+        @staticmethod
+        def table_of(parameters: Mapping[str, Tensor]) -> Tensor:
+            return parameters["logits_VV"]
 
     chance = torch.Generator().manual_seed(0)
     made = [

@@ -82,8 +82,8 @@ def minus_shares(codes: Tensor, vocab_size: int, one: Tensor | None = None) -> T
         Numbers (..., V, V) of torch's default dtype; those of one text add up to -1.
     """
     V, N = vocab_size, codes.shape[-1]
-    counts = torch.zeros(*codes.shape[:-1], V * V, device=codes.device)
     one = torch.ones((), device=codes.device) if one is None else one
+    counts = one.new_zeros(*codes.shape[:-1], V * V)
     shares = counts.scatter_add_(-1, codes, one.expand(codes.shape)).div_(-N)
     return shares.view(*codes.shape[:-1], V, V)
 

@@ -39,7 +39,7 @@ def copy_code(folder: Path) -> None:
 def own_modules() -> dict[str, str]:
     """Return the files, by name, of imported modules that are neither ours nor installed."""
     standard = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib"))
-    files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
     return {
         name: file
         for name, file in sorted(files.items())

@@ -22,18 +22,16 @@ def connected(start: RayStart, stop: Stop) -> Iterator[list[Node]]:
     """Context manager: be connected to a Ray cluster, or to Ray on this machine.
 
     Args:
-        start: of Ray. Ray on this machine ends with this.
+        start: of Ray, which is ready. Ray on this machine ends with this.
         stop: is interrupted if the cluster is lost.
 
     Yields:
         The machines of the cluster.
 
     Raises:
-        UserError: there is no cluster at the address, it wants a token, or Ray or its first worker
-            does not start.
+        UserError: the first worker on this machine does not start.
     """
     try:
-        start.wait(stop)
         with watched(start.address, stop):
             if start.address is None:  # on a cluster `check_storage` asks each machine
                 _reuse_workers()

@@ -61,13 +61,15 @@ class RayStart:
         self.scratch = self._folder.enter_context(scratch_folder())
         self._others = descendants()  # processes that are not Ray's
         self._is_ready, self._is_over = threading.Event(), threading.Event()
-        self._error: UserError | None = None
+        self._error: Exception | None = None
         if address is None:
             signals.before_exit(lambda: kill_descendants(self._others))
         threading.Thread(target=self._run, name="ray", daemon=True).start()
 
     def wait(self, stop: Stop) -> None:
         """Wait until Ray has started; after `START_S` end this process.
+
+        Nothing of Ray may be imported meanwhile: its modules import each other in circles.
 
         Args:
             stop: of the sweep, which saves what it can at the end of the process.
@@ -79,6 +81,7 @@ class RayStart:
             reason = f"Ray has not started after {START_S:.0f} s{last_error()}"
             signals.end_process(f"sweeps: {reason}", stop.at_deadline, 1)
         if self._error:
+            self.shut_down()
             raise self._error
 
     def wait_for_worker(self, wait_s: float) -> bool:
@@ -107,7 +110,7 @@ class RayStart:
             self._start_with_retry()
             if self.address is None:
                 self._first_worker = start_worker.remote()
-        except UserError as error:
+        except Exception as error:  # `wait` raises it
             self._error = error
         finally:
             self._is_ready.set()

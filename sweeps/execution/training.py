@@ -95,6 +95,7 @@ def _connect(run: RunContext, stack: contextlib.ExitStack) -> tuple[Path, list[N
         from sweeps.cluster.ray_start import RayStart
 
         start = run.options.ray_start or RayStart(address)
+        start.wait(run.outcome.stop)
         from sweeps.cluster.connection import connected
         from sweeps.cluster.machines import check_storage
 

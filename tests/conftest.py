@@ -2,13 +2,14 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.processes import end_started
 from trainables.config import TrainingConfig, TrialConfig
 from trainables.data.corpus import Corpus, load_corpus
 
@@ -26,6 +27,13 @@ def _signals_have_their_effect() -> None:
     ):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_driver_outlives_its_test() -> Iterator[None]:
+    """A test that fails may leave a sweep that would never end."""
+    yield
+    end_started()
 
 
 @pytest.fixture(scope="session", autouse=True)

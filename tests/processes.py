@@ -1,9 +1,26 @@
-"""The processes of this machine, by /proc."""
+"""The processes of this machine, by /proc, and those that tests must not leave behind."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+STARTED: list[subprocess.Popen[bytes]] = []  # to be ended with the test that started them
+
+
+def end_started() -> None:
+    """Kill the started processes that still run, with all that they started."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            for pid in (*(child for child, _ in descendants(process.pid)), process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:

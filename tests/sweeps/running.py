@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from sweeps.planning.plan import Plan
 from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
-from tests.processes import descendants
+from tests.processes import STARTED, descendants
 from trainables.config import TrialConfig
 from trainables.data.verse import write_play
 from trainables.training.loop import Evaluation, Splits, initial_state, train
@@ -88,6 +88,7 @@ class SweepFolder:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        STARTED.append(process)
         return Driver(process, self.path / "driver.txt")
 
     def _environment(self) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""A state directory and an MLflow store that an earlier version wrote are continued.
+"""A state directory and an MLflow store that an earlier version wrote can be used.
 
 `state_before.tar.gz` is the state of a sweep of ten trials whose driver was killed: seven were
 done, two were being trained, one was still to confirm the winner. In the version that wrote it
-`sweeps` had no packages, and evaluations had ``val_nats`` in the place of ``val_loss``.
+`sweeps` had no packages, evaluations had ``val_nats`` in the place of ``val_loss``, and the result
+version was 2: its trials are not those of today.
 """
 
 from __future__ import annotations
@@ -19,16 +20,14 @@ from tests.sweeps.running import SweepFolder
 
 ARCHIVE = Path(__file__).parent / "state_before.tar.gz"
 WRITTEN_IN = "/home/user/sweep"  # where the state directory was
-DONE = "before: 7 done, 2 to continue, then 1 trial to confirm the winners"
-SEARCHED = 0.005888544547677032  # the learning rate of the winner
-LOSSES = {  # of the trials that were not stopped early, as that version trained them, uninterrupted
+REFUSED = "the sweep 'before' has other trials, and 7 that go have results"
+LOSSES = {  # of finished trials, as that version trained them
     (0.01, 1337): 2.7838695117519117,
     (0.01, 1338): 2.778818364936639,
     (0.03, 1337): 2.651704405520304,
     (0.03, 1338): 2.647138068874408,
-    (SEARCHED, 1337): 2.410069456699103,
-    (SEARCHED, 1338): 2.400342514872469,
 }
+VERSION = "result_version"
 
 
 @pytest.fixture
@@ -45,18 +44,38 @@ def folder(tmp_path: Path) -> SweepFolder:
     return SweepFolder(tmp_path, (tmp_path / "before.yaml").read_text(encoding="utf-8"))
 
 
-def test_it_is_continued_and_nothing_is_trained_twice(folder: SweepFolder) -> None:
+def test_its_results_stay_until_they_may_go(folder: SweepFolder) -> None:
     before = times_of_finished(folder)
-    done = folder.run()
+    assert len(before) == 7
+    refused = folder.run()
+    assert refused.returncode == 2
+    assert REFUSED in refused.stderr
+    assert "result_version 2, now 3" in refused.stderr
+    assert times_of_finished(folder) == before
+    found = losses(folder)
+    assert LOSSES.items() <= found.items()
+
+
+def test_with_leave_its_trials_are_trained_anew(folder: SweepFolder) -> None:
+    before, old = times_of_finished(folder), losses(folder)
+    done = folder.run("run", "sweep.yaml", "--retire")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert DONE in done.stdout
-    after = times_of_finished(folder)
-    assert (len(before), len(after)) == (7, 10)
-    assert before.items() <= after.items()
+    assert before.items() <= times_of_finished(folder).items()  # the runs are still there
+    new = losses(folder)
+    assert len(new) >= 5
+    assert all(abs(new[trial] - old[trial]) > 1e-7 for trial in LOSSES)  # of other batches
+    assert all(abs(new[trial] - old[trial]) < 0.05 for trial in LOSSES)
+    assert set(load_trials("before", folder.client.tracking_uri).table[VERSION]) == {"3"}
+
+
+def losses(folder: SweepFolder) -> dict[tuple[float, int], float]:
+    """The val_loss of each trial that was trained to its end, by learning rate and seed."""
     trials = load_trials("before", folder.client.tracking_uri).table
     whole = trials[trials["stopped"] == ""]
-    found = whole.set_index(["learning_rate", "seed"])["val_loss"].to_dict()
-    assert found == pytest.approx(LOSSES, abs=1e-5)
+    found: dict[tuple[float, int], float] = (
+        whole.set_index(["learning_rate", "seed"])["val_loss"].to_dict()
+    )
+    return found
 
 
 def times_of_finished(folder: SweepFolder) -> dict[str, tuple[int, int]]:

@@ -30,6 +30,16 @@ def _signals_have_their_effect() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _settings_of_ray_are_of_one_test() -> Iterator[None]:
+    """`prepare_ray` sets variables that decide how a Ray of a later test would start."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def _no_driver_outlives_its_test() -> Iterator[None]:
     """A test that fails may leave a sweep that would never end."""
     yield

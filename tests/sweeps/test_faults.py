@@ -74,7 +74,7 @@ def test_a_sweep_survives_its_workers_its_driver_and_its_tracking_server(
             with proxy.away():
                 time.sleep(20)
         else:
-            time.sleep(chance.uniform(4, 14))
+            time.sleep(chance.uniform(3, 8))
         assert driver.process.poll() is None, driver.output
         driver.kill()
         worker_kills += killer.stop()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import sqlite3
 import time
 from collections import Counter
 from pathlib import Path
@@ -49,17 +51,31 @@ def told(folder: SweepFolder) -> list[optuna.trial.FrozenTrial]:
     ]
 
 
+def ended_trials(folder: SweepFolder) -> int:
+    """How many trials are finished or stopped, by the outbox."""
+    outbox = folder.folder / "outbox.db"
+    if not outbox.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(outbox)) as box:
+        query = "SELECT COUNT(*) FROM trials WHERE status IN ('FINISHED', 'STOPPED')"
+        try:
+            (count,) = box.execute(query).fetchone()
+        except sqlite3.OperationalError:  # its tables are being made
+            return 0
+    return int(count)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     """A search whose driver was killed at random, and run again each time."""
     made = SweepFolder(tmp_path_factory.mktemp("searched"), SEARCH)
     chance = random.Random(11)
+    ended = 0
     for _ in range(KILLS):
         driver = made.start()
-        outbox = made.folder / "outbox.db"
-        driver.wait_for(outbox.exists)
-        time.sleep(chance.uniform(8, 20))
-        assert driver.process.poll() is None, driver.output
+        ended += chance.randint(5, 14)  # trials, of 48
+        driver.wait_for(lambda least=ended: ended_trials(made) >= least)
+        time.sleep(chance.uniform(0, 0.3))
         driver.kill()
     last = made.run()
     assert last.returncode == 0, last.stdout + last.stderr

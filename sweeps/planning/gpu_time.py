@@ -1,9 +1,9 @@
 """A model of the seconds that packs take on a GPU: nothing is timed.
 
 The constants were fitted to one NVIDIA H200, where steps of 1 to 192 trials were timed at n_embd 64
-and 256 and block_size 8 and 64, and the published sweep was run with 1 and 10 seeds. Two packs
-share a GPU, so each takes twice the seconds of a pack alone. Other GPUs, and other models, differ:
-see `UNCERTAIN_GPU`.
+and 256 and block_size 8 and 64, and the published sweep was run with 1 and 10 seeds. They are of a
+pack that has a GPU to itself: packs that share one slow each other down, which `Allocation.speed`
+counts. Other GPUs, and other models, differ: see `UNCERTAIN_GPU`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from trainables.config import EvaluatingTrain, TrialConfig
 from trainables.training.loop import Splits
 
 UNCERTAIN_GPU = 0.5  # relative error of the seconds
-LAUNCH_S = 1.6e-4  # of a step, however small it is
-STEP_S_PER_BYTE = 3.8e-12  # of `MemberMemory.step_bytes`
-STEP_S_PER_PARAMETER = 2.6e-10  # of the optimizer
-EVALUATION_S_PER_BYTE = 6e-13  # of `MemberMemory.token_bytes` for each token
+LAUNCH_S = 8e-5  # of a step, however small it is
+STEP_S_PER_BYTE = 1.9e-12  # of `MemberMemory.step_bytes`
+STEP_S_PER_PARAMETER = 1.3e-10  # of the optimizer
+EVALUATION_S_PER_BYTE = 3e-13  # of `MemberMemory.token_bytes` for each token
 PACK_S = 1.0  # to set up a pack, and to record its steps
 MEMBER_S = 0.03  # to load, save and describe a trial
 REPORT_S = 0.004  # to save and report an evaluation of a trial

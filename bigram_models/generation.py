@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 from torch.nn import functional as F
 
+from bigram_models.stacked import off_by
+
 if TYPE_CHECKING:
     from bigram_models.base import LanguageModel
 
 # For a token a GPU needs the time of some 20 launches; meanwhile a CPU core computes that of so
 # many bytes of parameters, which 30 models of the largest published shape have.
 CPU_BYTES = 4 << 20
-TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below another model
 
 
 class Predictor(Protocol):
@@ -58,9 +59,7 @@ class ForwardPredictor:
     def _check(self, logits_MBV: Tensor, ids_MBT: Tensor) -> None:
         """Raise `ValueError` if the models differ in more than tensors, so that one is not all."""
         alone = [module(ids_BT) for module, ids_BT in zip(self._modules, ids_MBT, strict=True)]
-        alone_MBV = torch.stack(alone)
-        off = float((logits_MBV - alone_MBV).abs().max())
-        if not off <= TOLERANCE * float(alone_MBV.abs().max()):
+        if off := off_by(logits_MBV, torch.stack(alone)):
             raise ValueError(f"a model gives other logits alone, off by {off:.2g}")
         self._is_checked = True
 

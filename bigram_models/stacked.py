@@ -17,6 +17,8 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from bigram_models.base import LanguageModel
 
+RELATIVE_TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below another model
+
 
 @dataclass(frozen=True)
 class StepWindows:
@@ -111,10 +113,7 @@ class StackedModel:
 
     def loss(self, parameters: Mapping[str, Tensor], ids_MBT1: Tensor) -> Tensor:
         """Return the mean loss of each member (M,) in nats on its windows, for autograd."""
-        logits_MBTV = self._logits(parameters, ids_MBT1[..., :-1])
-        targets_MBT = ids_MBT1[..., 1:]
-        loss = F.cross_entropy(logits_MBTV.flatten(0, -2), targets_MBT.flatten(), reduction="none")
-        return loss.view(len(logits_MBTV), -1).mean(1)
+        return member_losses(self._logits(parameters, ids_MBT1[..., :-1]), ids_MBT1[..., 1:])
 
     def gradient(self, windows: StepWindows) -> tuple[Tensor, Tensor]:
         """Return the mean loss of each member (M,) in nats, and its gradient (M, P)."""
@@ -123,6 +122,28 @@ class StackedModel:
         # With a gradient of loss_M in the place of this sum, autograd would import sympy: seconds.
         (gradient_MP,) = torch.autograd.grad(loss_M.sum(), values_MP)
         return loss_M.detach(), gradient_MP
+
+
+def member_losses(logits_MBTV: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross entropy of each member (M,) in nats.
+
+    Args:
+        logits_MBTV: of the next tokens.
+        targets: the next tokens of each member (M, B, T), or those that all share (B, T).
+    """
+    target_N = targets.expand(logits_MBTV.shape[:-1]).flatten()
+    loss_N = F.cross_entropy(logits_MBTV.flatten(0, -2), target_N, reduction="none")
+    return loss_N.view(len(logits_MBTV), -1).mean(1)
+
+
+def off_by(together: Tensor, alone: Tensor) -> float:
+    """Return how far the logits of a model among others are from its own, 0 if only by rounding.
+
+    Returns:
+        The largest difference if it is above `RELATIVE_TOLERANCE` or not a number.
+    """
+    off = float((together - alone).abs().max())
+    return 0.0 if off <= RELATIVE_TOLERANCE * float(alone.abs().max()) else off
 
 
 class LoopedModel(StackedModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -210,7 +209,7 @@ def _cost(
 ) -> TrialCost:
     """Return the cost of a trial, from `timing` if there is one."""
     step_s = timing.step_s if timing else factor * probe.step_s
-    parts = evaluated_parts(training) if probe.step_s else Counter[EvaluatingTrain](["exact"])
+    parts = evaluated_parts(training, takes_steps=bool(probe.step_s))
 
     def evaluation_s(part: EvaluatingTrain) -> float:
         if timing:

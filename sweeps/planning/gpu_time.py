@@ -8,7 +8,6 @@ counts. Other GPUs, and other models, differ: see `UNCERTAIN_GPU`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from sweeps.planning.trial_cost import (
     evaluated_parts,
     evaluated_tokens,
 )
-from trainables.config import EvaluatingTrain, TrialConfig
+from trainables.config import TrialConfig
 from trainables.training.loop import Splits
 
 UNCERTAIN_GPU = 0.5  # relative error of the seconds
@@ -85,8 +84,8 @@ def gpu_seconds(trial: TrialConfig, members: int, memory: GpuMemory, splits: Spl
     known, training = memory.member(trial), trial.training
     if known is None:  # then the launches alone are counted
         known = MemberMemory(0, 0, 0, 0, training.block_size)
-    is_fitted = issubclass(trial.model.model_class, FittedModel)
-    parts = Counter[EvaluatingTrain](["exact"]) if is_fitted else evaluated_parts(training)
+    takes_steps = not issubclass(trial.model.model_class, FittedModel)
+    parts = evaluated_parts(training, takes_steps)
     tokens = sum(count * evaluated_tokens(training, splits, part) for part, count in parts.items())
-    steps = 0 if is_fitted else training.last_step
+    steps = training.last_step if takes_steps else 0
     return pack_s(known, members, steps, parts.total(), tokens)

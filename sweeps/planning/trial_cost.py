@@ -39,8 +39,10 @@ def bytes_on_disk(weights_bytes: float) -> int:
     return TRIAL_DISK_BYTES + int(WEIGHTS_ON_DISK * weights_bytes)
 
 
-def evaluated_parts(training: TrainingConfig) -> Counter[EvaluatingTrain]:
-    """Return how often each part of the training split is evaluated while a trial takes steps."""
+def evaluated_parts(training: TrainingConfig, takes_steps: bool) -> Counter[EvaluatingTrain]:
+    """Return how often a trial evaluates each part of the training split."""
+    if not takes_steps:
+        return Counter[EvaluatingTrain](["exact"])
     before_last = math.ceil(training.max_steps / training.eval_every) - 1
     before_last += training.evaluation == "published"  # evaluates before the first step
     return Counter({training.train_part: before_last}) + Counter[EvaluatingTrain](["exact"])

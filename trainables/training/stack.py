@@ -17,10 +17,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bigram_models import FittedModel, LanguageModel
-from bigram_models.stacked import LoopedModel, StepWindows
+from bigram_models.stacked import LoopedModel, StepWindows, member_losses, off_by
 from trainables.config import TrialConfig
 from trainables.data.batches import consecutive_windows
 from trainables.precision import computed_in
@@ -38,7 +37,6 @@ from trainables.training.loop import (
 )
 from trainables.training.step_table import StepTable
 
-RELATIVE_TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below another model
 OWN = ("learning_rate", "schedule", "warmup_steps")  # settings that may differ between members
 
 logger = logging.getLogger(__name__)
@@ -185,8 +183,7 @@ class Stack:
             alone_BTV = self.members[i].state.model(ids_BT)
             if alone_BTV.shape != together_MBTV[i].shape:
                 raise NotStackableError("the logits of a stack have another shape")
-            off = float((together_MBTV[i] - alone_BTV).abs().max())
-            if not off <= RELATIVE_TOLERANCE * float(alone_BTV.abs().max()):
+            if off := off_by(together_MBTV[i], alone_BTV):
                 raise NotStackableError(
                     f"a model gives other logits in a stack than alone, off by {off:.2g}"
                 )
@@ -272,10 +269,8 @@ class Stack:
         total_M = torch.zeros(size, dtype=torch.float64, device=tokens_N.device)
         at_once = max(block_size, evaluation_tokens(tokens_N.device) // size)
         for inputs_BT, targets_BT in consecutive_windows(tokens_N, block_size, at_once):
-            logits_MBTV = self._model(inputs_BT)
-            targets_N = targets_BT.flatten().repeat(size)
-            loss = F.cross_entropy(logits_MBTV.flatten(0, -2), targets_N, reduction="none")
-            total_M += loss.view(size, -1).mean(1).double() * targets_BT.numel()
+            loss_M = member_losses(self._model(inputs_BT), targets_BT)
+            total_M += loss_M.double() * targets_BT.numel()
         self._set_training(True)
         losses: list[float] = (total_M / (len(tokens_N) - 1)).tolist()
         return losses

@@ -1,4 +1,4 @@
-"""What the steps of a stack read, and the losses that they leave. Nothing here moves in memory.
+"""Buffers that the steps of a stack read and write; none of them moves in memory.
 
 Shapes: S steps, M members, B batch.
 """
@@ -6,6 +6,7 @@ Shapes: S steps, M members, B batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -64,15 +65,15 @@ class StepTable:
         starts_SMB = self._ahead.pop(tuple(first_steps), None)
         if starts_SMB is None or len(starts_SMB) < rows:
             starts_SMB = self._drawn(first_steps, rows)
-        factors: dict[tuple[TrainingConfig, int], npt.NDArray[np.float64]] = {}
-        for trial, first in zip(self._trials, first_steps, strict=True):
-            rates = self._rates_of(trial.training)[first : first + rows]
-            if (trial.training, first) not in factors:
-                factors[trial.training, first] = adamw_scalars(rates, first)
+        factors_S3 = cache(
+            lambda training, first: adamw_scalars(
+                self._rates_of(training)[first : first + rows], first
+            )
+        )  # of members with equal ones once
+        members = zip(self._trials, first_steps, strict=True)
         scalars_S3M = np.stack(
-            [factors[trial.training, first]
-             for trial, first in zip(self._trials, first_steps, strict=True)], axis=-1
-        )  # fmt: skip
+            [factors_S3(trial.training, first) for trial, first in members], axis=-1
+        )
         self._filled = rows
         self.row_1.zero_()
         self.starts_SMB[:rows] = torch.from_numpy(starts_SMB[:rows]).to(self.row_1.device)

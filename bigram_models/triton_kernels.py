@@ -20,7 +20,7 @@ def window_tokens(tokens, starts, row, m, n, is_row, M, B, T, ahead):
 
 @triton.jit
 def turned(x, turn, sign, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return pairs of channels times unit complex numbers, or their conjugates for sign -1."""
+    """Multiply pairs of channels by unit complex numbers; if sign is -1 by their conjugates."""
     a, b = tl.split(tl.reshape(x, (ROWS, WIDTH // 2, 2)))
     cos, sin = tl.split(tl.reshape(turn, (ROWS, WIDTH // 2, 2)))
     sin *= sign

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveMemory(TorchDispatchMode):
-    """Context manager: count the tensors that operations return, until they are freed."""
+    """Context manager: track the bytes of the tensors that operations made and that still live."""
 
     def __init__(self) -> None:
         super().__init__()

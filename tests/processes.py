@@ -1,4 +1,4 @@
-"""The processes of this machine, by /proc, and those that tests must not leave behind."""
+"""Finds processes of this machine in /proc, and kills those that a test left running."""
 
 from __future__ import annotations
 

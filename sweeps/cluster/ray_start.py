@@ -128,7 +128,7 @@ class RayStart:
 
 
 def _shut_down(others: Set[psutil.Process]) -> None:
-    """Disconnect from Ray, and end the processes that this one started, except for `others`.
+    """Disconnect from Ray, and kill what this process has started, except for `others`.
 
     An object reference that another thread collects while Ray shuts down would end the process, so
     all garbage is collected before.

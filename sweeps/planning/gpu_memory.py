@@ -138,7 +138,7 @@ def _member_memory(trial: TrialConfig, corpus: Corpus) -> MemberMemory:
 
 
 def _activations(model: LanguageModel, B: int, T: int) -> tuple[float, float]:
-    """Return the bytes of a step at its peak, and of a token of an evaluation."""
+    """Return the peak bytes of a training step, and those of an evaluation for each token."""
     if type(model) is AttentionBigram and model.embed_VD.shape[1] % 2 == 0:  # else by autograd
         V, D = model.embed_VD.shape
         # x, scores and logits, each with its gradient and what it is computed from.

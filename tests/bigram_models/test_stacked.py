@@ -82,7 +82,7 @@ def test_gradients_are_those_of_the_members(variant: str, settings: list[dict[st
 def test_a_step_has_the_loss_and_the_gradient_of_each_member(
     variant: str, settings: list[dict[str, Any]], rows: int, dtype: torch.dtype
 ) -> None:
-    """Against the cross entropy of the definition, by autograd."""
+    """Compare with autograd through the cross entropy of each member's own forward pass."""
     alone, together = members(variant, settings), members(variant, settings)
     for model in (*alone, *together):
         if dtype == torch.float64:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from trainables.data.batches import stream
 from trainables.data.corpus import decode, encode
 from trainables.errors import UserError
 from trainables.files import write_atomically
+from trainables.training.evaluation import evaluating
 from trainables.training.loop import initial_state
 
 WEIGHTS = "weights.safetensors"
@@ -119,20 +119,7 @@ def sample_texts(
         raise UserError("the prompt is empty; give at least one character")
     prompt_T = torch.tensor(encode(prompt, vocabulary), device=device_of(models[0]))
     streams = [stream(seed, "sample") for seed in seeds]
-    with _evaluating(models):
+    with evaluating(models):
         prompt_M1T = prompt_T.repeat(len(models), 1, 1)
         ids_M1T = generate_together(models, prompt_M1T, length, streams)
     return [decode(ids, vocabulary) for ids in ids_M1T[:, 0, len(prompt) :].tolist()]
-
-
-@contextlib.contextmanager
-def _evaluating(models: Sequence[LanguageModel]) -> Iterator[None]:
-    """Context manager: the models are not in training, where they might drop activations."""
-    modes = [model.training for model in models]
-    try:
-        for model in models:
-            model.eval()
-        yield
-    finally:
-        for model, mode in zip(models, modes, strict=True):
-            model.train(mode)

@@ -5,7 +5,8 @@ Shapes: M members of a stack, B batch, T time, V vocabulary, N tokens of a split
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TypeGuard
 
 import torch
@@ -19,6 +20,19 @@ from trainables.data.batches import WindowSampler, consecutive_windows
 
 EVALUATION_TOKENS = 2_048  # per forward pass on a CPU: they fit in its caches
 EVALUATION_TOKENS_GPU = 262_144
+
+
+@contextlib.contextmanager
+def evaluating(models: Sequence[LanguageModel]) -> Iterator[None]:
+    """Context manager: the models are not in training, where they might drop activations."""
+    modes = [model.training for model in models]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)
 
 
 def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:

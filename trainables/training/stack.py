@@ -24,7 +24,7 @@ from trainables.config import TrialConfig
 from trainables.data.batches import consecutive_windows
 from trainables.precision import computed_in
 from trainables.training.adamw import adamw_
-from trainables.training.evaluation import are_tables, evaluation_tokens, table_losses
+from trainables.training.evaluation import are_tables, evaluating, evaluation_tokens, table_losses
 from trainables.training.graph import Repeated
 from trainables.training.loop import (
     Evaluation,
@@ -265,16 +265,11 @@ class Stack:
         if are_tables(models):
             return table_losses(models, tokens_N)
         size, block_size = len(self.members), self._training.block_size
-        self._set_training(False)
         total_M = torch.zeros(size, dtype=torch.float64, device=tokens_N.device)
         at_once = max(block_size, evaluation_tokens(tokens_N.device) // size)
-        for inputs_BT, targets_BT in consecutive_windows(tokens_N, block_size, at_once):
-            loss_M = member_losses(self._model(inputs_BT), targets_BT)
-            total_M += loss_M.double() * targets_BT.numel()
-        self._set_training(True)
+        with evaluating(models):
+            for inputs_BT, targets_BT in consecutive_windows(tokens_N, block_size, at_once):
+                loss_M = member_losses(self._model(inputs_BT), targets_BT)
+                total_M += loss_M.double() * targets_BT.numel()
         losses: list[float] = (total_M / (len(tokens_N) - 1)).tolist()
         return losses
-
-    def _set_training(self, is_training: bool) -> None:
-        for member in self.members:
-            member.state.model.train(is_training)

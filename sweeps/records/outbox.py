@@ -167,7 +167,7 @@ class Outbox(OutboxReader):
                 and FAILED.
             reason: why it failed, or was stopped early.
             evaluations: those that the run has, with their times in ms.
-            is_current: whether name, params and role of the run are those of the trial.
+            is_current: whether the run has ended, with name, params and role of the trial.
         """
         ended = status in ("FINISHED", "STOPPED", "FAILED")
         with self._file.transaction() as database:

@@ -65,10 +65,12 @@ def outcome_of(run: Run) -> tuple[str, str]:
 
 
 def is_current(run: Run, record: TrialRecord) -> bool:
-    """Return whether a run has the name, the params and the role of a trial."""
+    """Return whether a run has ended, with the name, the params and the role of a trial."""
     content = record.content
-    return (run.info.run_name, run.data.tags["role"]) == (content["name"], record.role) and (
-        run.data.params.items() >= content["params"].items()
+    return (
+        run.info.status in ("FINISHED", "FAILED")  # one that was stopped has its reason before
+        and (run.info.run_name, run.data.tags["role"]) == (content["name"], record.role)
+        and run.data.params.items() >= content["params"].items()
     )
 
 

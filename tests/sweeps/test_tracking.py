@@ -221,6 +221,72 @@ def test_of_two_runs_of_a_key_the_one_that_is_known_or_older_stays(
     assert [each.info.run_id for each in runs_in(client)] == [run.info.run_id]
 
 
+class DyingClient:
+    """A client of MLflow whose process dies after some requests."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self.client, self.left = client, 1_000
+
+    def __getattr__(self, name: str) -> Any:
+        def request(*args: Any, **options: Any) -> Any:
+            if not self.left:
+                raise SystemExit("killed")
+            self.left -= 1
+            return getattr(self.client, name)(*args, **options)
+
+        return request
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_driver_that_dies_between_two_requests_leaves_no_run_open(
+    is_lost: bool,
+    uri: str,
+    outbox: Outbox,
+    client: MlflowClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requests = range(1, 7)
+    ends = {f"{end}-{n}": end for end in ("finished", "failed", "stopped") for n in requests}
+    trials = {key: content(key) for key in ends}
+    outbox.describe(SWEEP, trials)
+    dying = DyingClient(client)
+    with monkeypatch.context() as patch:
+        patch.setattr("sweeps.tracking.sweep_runs.mlflow_client", lambda *_, **__: dying)
+        runs = connect(uri, outbox)
+    deaths = []
+    for key, end in ends.items():
+        kind: Any = end
+        outbox.record(TrialEvent(key, "started", time_ms=1_000))
+        outbox.record(progressed(key, 2, 4, time_ms=1_010))
+        outbox.record(TrialEvent(key, kind, reason="" if end == "finished" else "why"))
+        record = outbox.trial(key)
+        assert record is not None
+        dying.left = int(key[-1])
+        try:
+            runs.send_trial(record)
+        except SystemExit:
+            deaths.append(key)
+    assert len(ends) > len(deaths) >= len(ends) / 2
+    path = tmp_path / "new.db" if is_lost else outbox.path
+    with closing(Outbox(path, "study")) as new:
+        new.describe(SWEEP, trials)
+        send(uri, new)
+        assert new.unsent() == []
+        undecided = [record.key for record in new.trials() if not record.is_decided]
+        assert undecided if is_lost else not undecided
+        for key in undecided:  # its end had not reached the store: it is trained once more
+            new.record(progressed(key, 2, 4, time_ms=1_010))
+            new.record(TrialEvent(key, "finished"))
+        send(uri, new)
+    found = {run.data.tags["key"]: run for run in runs_in(client)}
+    assert found.keys() == trials.keys()
+    for key, run in found.items():
+        end = "finished" if key in undecided else ends[key]
+        assert run.info.status == ("FAILED" if end == "failed" else "FINISHED")
+        assert points(client, run) == ONCE
+
+
 @pytest.mark.parametrize("retries", ["0", "2"])
 def test_a_request_whose_answer_is_lost_makes_one_run(
     retries: str, outbox: Outbox, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

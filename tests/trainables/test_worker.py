@@ -92,6 +92,15 @@ def test_the_adapter_tells_the_past_and_the_first_evaluation_in_one_call(
     assert steps == [[6]]
 
 
+def test_the_adapter_tells_evaluations_of_the_past_before_it_trains_on(
+    trial: TrialConfig, tmp_path: Path
+) -> None:
+    before = adapter(trial, tmp_path)
+    assert steps_of(before.step()) == [0, 3]  # and dies, before the driver has this
+    after = adapter(trial, tmp_path)
+    assert [steps_of(after.step()) for _ in range(2)] == [[3], [6]]
+
+
 def test_storage_that_takes_nothing_is_no_failure_of_the_trial(
     trial: TrialConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,9 +69,11 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
             ray.actor.exit_actor()
         until_s = time.monotonic() + self.report_s
         report = self.worker.advance(STEP_S)
-        # The report of where they resume takes no call of its own.
-        while not report.done and (self.is_new or time.monotonic() < until_s):
-            self.is_new = False
+        # That trials start takes no call of its own. Evaluations before which they resume do: the
+        # driver, if it has not seen them yet, may stop a trial by them.
+        starts, self.is_new = self.is_new and not report.has_evaluations, False
+        while not report.done and (starts or time.monotonic() < until_s):
+            starts = False
             report = report.followed_by(self.worker.advance(STEP_S))
         return {"report": report, "done": report.done}
 

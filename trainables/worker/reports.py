@@ -86,6 +86,11 @@ class WorkerReport:
     storage_error: str = ""  # their states cannot be stored
     split: PackSplit | None = None
 
+    @property
+    def has_evaluations(self) -> bool:
+        """True if it has an evaluation of any trial."""
+        return any(isinstance(each, TrialReport) and each.evaluations for each in self.trials)
+
     def followed_by(self, later: WorkerReport) -> WorkerReport:
         """Return this report and a later one of the same worker as one."""
         return replace(later, trials=(*self.trials, *later.trials))

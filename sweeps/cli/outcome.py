@@ -59,6 +59,8 @@ class Ending:
         self._show_results()
         self._show_faults()
         self._show_search()
+        for line in self.outcome.claims:
+            say(f"claims  {in_a_line(line)}")
         self._show_unsent()
         if self.is_complete:
             return

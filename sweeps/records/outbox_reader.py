@@ -68,6 +68,10 @@ class OutboxReader:
         rows = self._read(f"SELECT * FROM evaluations WHERE key = ? {which} ORDER BY step", key)
         return [(row["time_ms"], json.loads(row["content"])) for row in rows]
 
+    def history(self, key: str) -> list[EvaluationValues]:
+        """Return the evaluations of a trial by step."""
+        return [evaluation for _, evaluation in self.evaluations(key)]
+
     def unsent(self) -> list[str]:
         """Return the keys of trials whose run in the tracking store is not up to date."""
         return [row["key"] for row in self._read(f"SELECT key FROM trials WHERE {UNSENT}")]

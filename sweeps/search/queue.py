@@ -55,6 +55,15 @@ class TrialSource:
         """A description of what the source will suggest; empty if it suggests nothing."""
         return ""
 
+    @property
+    def progress_in_words(self) -> str:
+        """How far it is, as of the last suggestion; empty if the numbers of trials say it all."""
+        return ""
+
+    def results(self) -> list[str]:
+        """Return what the trials were trained to find out, a line each."""
+        return []
+
     def without_result(self) -> list[str]:
         """Return the labels of studies in which no trial was trained to its end."""
         return []

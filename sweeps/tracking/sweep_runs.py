@@ -20,6 +20,7 @@ from analysis.trials.mlflow_store import PLAN, PLANNED
 from sweeps.records.events import EvaluationValues
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import REMOVED, TRIAL, SweepRecord, TrialRecord
+from sweeps.tracking.evidence import send_evidence
 from sweeps.tracking.experiment import Experiment, RefusedError
 from sweeps.tracking.run_contents import (
     REASONS,
@@ -157,6 +158,10 @@ class SweepRuns:
             title = trial_title(record, self._sweep.name, hosts, ids, artifacts)
             tags["mlflow.note.content"] = trial_note(record, evaluations, title, artifacts)
         return tags
+
+    def send_evidence(self) -> None:
+        """Send the claims that the sweep decides and the looks at them, as far as it lacks them."""
+        send_evidence(self._client, self._parent_id, self._outbox.looks)
 
     def send_sweep(self, record: SweepRecord) -> None:
         """Make the experiment and the sweep's run agree with its record, tables included."""

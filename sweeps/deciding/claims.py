@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from analysis import AnalysisError
 from analysis.claims.claim import Claim
 from analysis.claims.claim_file import SHIPPED
+from analysis.claims.conclusions import Conclusion
 from analysis.trials.table import Trials
 from sweeps.deciding.evidence import Evidence
 from sweeps.deciding.judging import check_claims
@@ -23,6 +24,16 @@ class SweepClaims:
     claims: Sequence[Claim]
     text: str  # of their file
     sha256: str  # of its bytes
+    error: float  # the probability of a wrong verdict
+    limits: str  # at which the sweep stops trying, in words
+
+    def judge(self, trials: Trials) -> list[Conclusion]:
+        """Return the verdicts, which hold however often they are looked at.
+
+        Raises:
+            AnalysisError: the trials cannot be compared as a claim says.
+        """
+        return check_claims(trials, list(self.claims), anytime=True, error=self.error)
 
 
 def read_claims(plan: Plan) -> SweepClaims | None:
@@ -56,7 +67,8 @@ def read_claims(plan: Plan) -> SweepClaims | None:
             "decide.claims: the claims of the published study compare settings that no arm of this"
             " sweep varies; name a file of claims instead of `study`"
         )
-    return SweepClaims(claims, data.decode(), hashlib.sha256(data).hexdigest())
+    sha256 = hashlib.sha256(data).hexdigest()
+    return SweepClaims(claims, data.decode(), sha256, decide.error, decide.in_words)
 
 
 def _fitting(claim: Claim, trials: Trials) -> Claim:

@@ -14,6 +14,7 @@ from analysis import AnalysisError
 from analysis.claims.conclusions import Conclusion
 from analysis.trials.table import Trials
 from sweeps.deciding.evidence import Evidence, Tagged
+from sweeps.deciding.expected import expected_trials
 from sweeps.deciding.further import FURTHER, further_trials
 from sweeps.deciding.results import results, verdicts_in_words
 from sweeps.deciding.steps import OpenPair, Step, next_steps, open_pairs
@@ -110,6 +111,7 @@ class Decider(TrialSource):
 
     def on_event(self, event: TrialEvent, queue: Queue) -> None:
         """Take an event of a trial; its result counts at the next look."""
+        self._start_clock()
         self._inner.on_event(event, queue)
         self._begun.add(event.key)
         self._learn(event.key, event.evaluations)
@@ -130,8 +132,7 @@ class Decider(TrialSource):
 
     def suggest(self) -> list[TrialConfig]:
         """Return the next trials of the inner source; then those of the most useful next seed."""
-        if math.isnan(self._clock_s):
-            self._clock_s = time.monotonic()
+        self._start_clock()
         if trials := self._inner.suggest():
             return trials
         if not self._inner.is_over:
@@ -147,6 +148,10 @@ class Decider(TrialSource):
         self._announce(tagged)
         self._evidence.add(tagged)
         return [trial for trial, _ in tagged]
+
+    def _start_clock(self) -> None:
+        if math.isnan(self._clock_s):
+            self._clock_s = time.monotonic()
 
     def _steps(self) -> list[Step]:
         """Return the steps that the limits allow, the most useful first."""
@@ -188,7 +193,7 @@ class Decider(TrialSource):
             self.problem, self._pairs = str(error), []
             return
         self._pairs = open_pairs(self.conclusions, self._evidence)
-        self._progress = f"{verdicts_in_words(self.conclusions)}{self._next_in_words()}"
+        self._progress = f"{self.verdicts_in_words}{self._next_in_words()}"
         claims = tuple(map(_evidence_of, self.conclusions))
         if self._last_look is None or claims != self._last_look.claims:
             now_ms = time.time_ns() // 1_000_000
@@ -204,6 +209,20 @@ class Decider(TrialSource):
         if not trials:
             return ""
         return f"; next {counted(len(trials), 'trial')} in {counted(len(cells), 'cell')}"
+
+    @property
+    def verdicts_in_words(self) -> str:
+        """How many claims were decided at the last look."""
+        return verdicts_in_words(self.conclusions)
+
+    @property
+    def expected_trials(self) -> int | None:
+        """How many further trials the open claims will take; None while no trial is finished."""
+        if not self._evidence.finished:
+            return None
+        self._look()
+        found = expected_trials(self.conclusions, self._pairs, self._evidence, self._seeds)
+        return int(min(found, max(0, self._trials_left)))
 
     # The inner source.
 

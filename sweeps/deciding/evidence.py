@@ -113,6 +113,7 @@ class Evidence:
     def trials(self) -> Trials:
         """Return the table of the trials; those that have no loss yet are WAITING."""
         rows = [{**row, **self._result(key)} for key, row in self._rows.items()]
+        rows = rows or self._planned  # before a search has found anything
         return trials_of_rows(self._plan.sweep.name, rows, self._about, self._planned)
 
     def _result(self, key: str) -> Row:

@@ -141,10 +141,8 @@ def open_decider(
         say: shows a line to the user.
     """
     from sweeps.deciding.decider import Decider
-    from sweeps.deciding.judging import check_claims
 
-    looks, decide = outbox.looks, plan.sweep.decide
-    assert decide
+    looks = outbox.looks
     finished = sum(record.status == "FINISHED" for record in outbox.trials())
     if looks.keep_claims(claims.text, claims.sha256, finished):
         say(
@@ -161,7 +159,7 @@ def open_decider(
 
     return Decider(
         plan,
-        lambda trials: check_claims(trials, claims.claims, anytime=True, error=decide.error),
+        claims.judge,
         search,
         winners,
         announce,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sweeps.records.events import EvaluationValues
@@ -105,12 +105,22 @@ class OutboxReader:
         return {row["key"]: row["loss"] for row in rows}
 
 
-def read_trials(path: Path) -> list[TrialRecord]:
-    """Return the trials of the sweep whose outbox is at a path, which is not changed.
+@contextlib.contextmanager
+def opened_reader(path: Path) -> Iterator[OutboxReader]:
+    """Context manager: read the outbox at a path, which is not changed.
 
     Raises:
         sqlite3.Error: it cannot be read, or there is none.
     """
     with opened_to_read(path) as database:
-        reader = OutboxReader(lambda query, *values: database.execute(query, values).fetchall())
+        yield OutboxReader(lambda query, *values: database.execute(query, values).fetchall())
+
+
+def read_trials(path: Path) -> list[TrialRecord]:
+    """Return the trials of the sweep whose outbox is at a path.
+
+    Raises:
+        sqlite3.Error: it cannot be read, or there is none.
+    """
+    with opened_reader(path) as reader:
         return reader.trials()

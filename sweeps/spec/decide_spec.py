@@ -42,8 +42,9 @@ class DecideSpec(Frozen):
 
     @property
     def in_words(self) -> str:
-        """The limits, such as ``at most 30 seeds of a configuration, 400 trials``."""
+        """The limits, such as ``at most 30 seeds of a configuration, error 0.05``."""
         parts = [f"at most {self.max_seeds} seeds of a configuration"]
         parts += [f"{self.trials} trials"] if self.trials else []
         parts += [f"{self.hours:g} h"] if self.hours else []
+        parts.append(f"error {self.error:g}")
         return ", ".join(parts)

@@ -8,8 +8,12 @@ pairing         the configurations that agree in all that a claim is not about
 contrast        their differences by seed
 contrasts       the contrasts of a claim
 one_sided       tests of a mean difference
+noise           whether differences look as a t-test wants them
+procedures      how differences are tested: at one look, or at any
 decisions       the tests of all contrasts together, and the verdict
+open_contrasts  which differences need more seeds for a verdict
 power           chances that a test rejects with more seeds
+arrivals        the seeds at which tests that hold at any look would decide
 forecast        how many seeds a verdict would take
 conclusions     all of this together
 tables          conclusions as tables and CSV files

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from analysis.claims.contrast import Contrast
 from analysis.claims.one_sided import OneSided
 from analysis.claims.power import Chance, Level, chance_of_difference
+from analysis.claims.procedures import Procedure
 from analysis.trials.selection import Value
 from analysis.trials.table import Trials
 
@@ -127,7 +128,7 @@ class Claim(BaseModel, ABC):
         margin = 0.0 if self.holds == NEGATED else self.margin
         return [OneSided(-1, contrast.rounding - margin)]
 
-    def further_p_value(self, contrast: Contrast) -> float:
+    def further_p_value(self, contrast: Contrast, procedure: Procedure) -> float:
         """Return the p-value of a further test that has to reject; 0 if there is none."""
         return 0.0
 

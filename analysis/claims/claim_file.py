@@ -3,6 +3,8 @@
 A file is YAML::
 
     margin: 0.002                      # nats; a smaller difference does not matter
+    corrected: true                    # one wrong verdict in all claims counts as one error
+    bound: 0.2                         # nats; no pair differs by more, for anytime verdicts
     claims:
       - claim: rope is better than sinpe, and sinpe than randn
         where: {variant: attention}    # of these trials
@@ -19,6 +21,7 @@ docs/claims.md shows each form. In Python the same is a list of dictionaries.
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -38,6 +41,7 @@ from analysis.text.plain_yaml import Lines, YamlError, read_with_lines
 from analysis.trials.table import Trials
 
 SHIPPED = Path(__file__).parents[1] / "claims.yaml"
+FILE_KEYS = ("claims", "margin", "corrected", "bound")
 EXAMPLE = "{claim: rope is best, factor: pe_type, best: rope}"
 KNOWN = tuple(dict.fromkeys(key for form in FORMS for key in form.model_fields))
 OPTIONAL = {*KNOWN} - {*Claim.model_fields}  # keys that may be there without a value
@@ -83,6 +87,8 @@ class ClaimFile:
     source: str  # empty: from Python
     shipped: bool  # with this package, about the published study
     lines: Lines
+    corrected: bool = False  # whether verdicts are corrected for the number of claims
+    bound: float | None = None  # nats: no pair of trials differs by more, whatever its noise
 
     def place(self, index: int, path: KeyPath = ()) -> str:
         """Return where a part of a claim is: ``claims.yaml: line 12: claims[3].despite``."""
@@ -128,10 +134,22 @@ def _claim_file(data: object, source: str, lines: Lines) -> ClaimFile:
     if not isinstance(data, dict) or not isinstance(data.get("claims"), list):
         expected = f"{source}: expected a list of claims under `claims:`"
         raise AnalysisError(expected if source else "claims: expected a file or a list of claims")
-    if unknown := sorted(data.keys() - {"claims", "margin"}, key=str):
-        line = lines.get((unknown[0],), 1)  # no key is found by .nan
-        place = f"{source}: line {line}: " if source else ""
-        raise AnalysisError(f"{place}unknown {str(unknown[0])!r}; known: claims, margin")
+    if unknown := sorted(data.keys() - {*FILE_KEYS}, key=str):
+        raise AnalysisError(
+            f"{_line(source, lines, unknown[0])}unknown {str(unknown[0])!r};"
+            f" known: {', '.join(FILE_KEYS)}"
+        )
+    is_corrected, bound = data.get("corrected", False), data.get("bound")
+    if not isinstance(is_corrected, bool):
+        raise AnalysisError(
+            f"{_line(source, lines, 'corrected')}`corrected` is true or false, not"
+            f" {reprlib.repr(is_corrected)}"
+        )
+    if bound is not None and not _is_length(bound):
+        raise AnalysisError(
+            f"{_line(source, lines, 'bound')}`bound` is a number of nats above 0, not"
+            f" {reprlib.repr(bound)}"
+        )
     default = {"margin": data["margin"]} if "margin" in data else {}
     claims = []
     for index, part in enumerate(data["claims"]):
@@ -143,7 +161,18 @@ def _claim_file(data: object, source: str, lines: Lines) -> ClaimFile:
                 path = ("margin",)
             place = _place(source, lines, path, wrong.rest)
             raise AnalysisError(f"{place}: {wrong}") from None
-    return ClaimFile(claims, source, False, lines)
+    return ClaimFile(claims, source, False, lines, is_corrected, bound)
+
+
+def _is_length(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value < math.inf
+
+
+def _line(source: str, lines: Lines, key: str) -> str:
+    """Return where a key of the file is, as the start of a message; empty for Python's data."""
+    return f"{source}: line {lines.get((key,), 1)}: " if source else ""  # no key is found by .nan
 
 
 def _plain(value: object, depth: int = 4) -> object:

@@ -17,23 +17,24 @@ from analysis.claims.contrast import Contrast
 from analysis.claims.contrasts import contrasts_of, no_setting
 from analysis.claims.decisions import (
     Decision,
-    Noise,
     Verdict,
     averages,
     decide,
     p_against,
     p_for,
     p_signs,
+    verdict_of,
 )
 from analysis.claims.forecast import Needed, seeds_needed
-from analysis.claims.one_sided import ALPHA, floor
+from analysis.claims.noise import Noise
+from analysis.claims.one_sided import ALPHA
+from analysis.claims.procedures import FIXED_NUMBER, Anytime, Procedure
 from analysis.errors import AnalysisError
-from analysis.statistics import Interval, bca_interval, holm, t_intervals
+from analysis.statistics import Interval, bca_interval, holm
 from analysis.trials.confirmed import confirmation_note, judged
 from analysis.trials.selection import Value
 from analysis.trials.table import Trials, of_trials
 
-CONFIDENCE = 1 - 2 * ALPHA  # of intervals, whose ends are those of the one-sided tests
 NOTHING = Interval(nan, nan, nan, 0)
 
 
@@ -50,6 +51,7 @@ class Conclusion:
     basis: tuple[Contrast, ...]  # those that decide: of the cells, or of averages over cells
     confounded: str = ""  # why nothing was compared
     ranked: tuple[Conclusion, ...] = ()  # `best: any`: one of each level, lowest mean first
+    corrected_for: int = 1  # claims of a file that may have one wrong verdict together (Holm)
 
     @property
     def verdict(self) -> Verdict:
@@ -69,7 +71,12 @@ class Conclusion:
     @property
     def confidence(self) -> float:
         """Confidence of the intervals whose ends agree with the tests that decide."""
-        return 1 - (1 - CONFIDENCE) / self.decision.among
+        return 1 - (1 - self.decision.procedure.confidence) / self.decision.among
+
+    @property
+    def is_anytime(self) -> bool:
+        """True if the verdict holds at any look."""
+        return self.decision.procedure.is_anytime
 
     @property
     def weakest(self) -> Contrast | None:
@@ -101,7 +108,9 @@ class Conclusion:
         return self._interval(family=len(self.basis) * self.decision.among)
 
     def _interval(self, family: int) -> Interval:
-        return intervals([self.weakest], family)[0] if self.weakest else NOTHING
+        if self.weakest is None:
+            return NOTHING
+        return self.decision.procedure.intervals([self.weakest], family)[0]
 
     @cached_property
     def bootstrap(self) -> Interval:
@@ -132,7 +141,8 @@ class Conclusion:
     def holm(self) -> tuple[float, ...]:
         """The p-value of each contrast, adjusted by Holm for the number of contrasts."""
         alone = p_against if self.claim.holds == NEGATED else p_for
-        found = holm(alone(self.claim, self.contrasts, Noise.of(self.contrasts)))
+        noise, procedure = Noise.of(self.contrasts), self.decision.procedure
+        found = holm(alone(self.claim, self.contrasts, noise, procedure))
         return tuple(min(1.0, self.decision.among * p) for p in found)
 
     @property
@@ -157,7 +167,12 @@ class Conclusion:
 
 
 @of_trials
-def check_claims(trials: Trials, claims: Path | str | ClaimData | None = None) -> list[Conclusion]:
+def check_claims(
+    trials: Trials,
+    claims: Path | str | ClaimData | None = None,
+    anytime: bool = False,
+    error: float = ALPHA,
+) -> list[Conclusion]:
     """Test claims on the trials; where there are studies, on their confirmed winners.
 
     Args:
@@ -165,11 +180,18 @@ def check_claims(trials: Trials, claims: Path | str | ClaimData | None = None) -
         claims: a YAML file (see `analysis.claims.claim_file`), or a claim or a list of them, each a
             dictionary as in the file; None takes those claims of the published study that the
             trials can speak of.
+        anytime: whether verdicts hold at any look, so that one may train seeds until a claim is
+            decided; else they hold for one look at a number of seeds that was fixed beforehand.
+        error: the share of sweeps in which a claim may be SUPPORTED though it is false, and the
+            share in which it may be NOT SUPPORTED though it is true. Only `anytime` tests can have
+            another than 5 %.
 
     Raises:
-        AnalysisError: a claim is wrong, or names what no trial has or what was tuned.
+        AnalysisError: a claim is wrong, or names what no trial has or what was tuned; or the file
+            has a bound of differences that a pair exceeds.
     """
     file = load_claims(claims)
+    procedure = Anytime(error, file.bound) if anytime else FIXED_NUMBER
     evidence = judged(trials)
     conclusions = []
     for index, claim in enumerate(file.claims):
@@ -179,17 +201,53 @@ def check_claims(trials: Trials, claims: Path | str | ClaimData | None = None) -
             _check_tuned(claim, set(trials.params) - set(evidence.params))
             contrasts = contrasts_of(claim, evidence)
             claim.check(contrasts)
+            _check_bound(contrasts, file.bound)
         except ClaimError as error:
             if not file.shipped:
                 raise AnalysisError(f"{file.place(index, error.path)}: {error}") from None
             if isinstance(error, ConfoundedError):
-                conclusions.append(replace(conclude(claim, []), confounded=str(error)))
+                nothing = conclude(claim, [], procedure)
+                conclusions.append(replace(nothing, confounded=str(error)))
             continue
         if contrasts:
-            conclusions.append(conclude(claim, contrasts))
+            conclusions.append(conclude(claim, contrasts, procedure))
         elif not file.shipped:
             raise AnalysisError(f"{file.place(index)}: {_nothing_to_compare(trials)}")
-    return conclusions
+    return corrected(conclusions) if file.corrected else conclusions
+
+
+def corrected(conclusions: Sequence[Conclusion]) -> list[Conclusion]:
+    """Return conclusions of which none is wrong, but in the share of sweeps that one may be.
+
+    The p-values that support claims are adjusted by Holm, and so are those that refute them.
+    """
+    supports = holm([each.decision.supports for each in conclusions])
+    refutes = holm([each.decision.refutes for each in conclusions])
+    found = []
+    for each, supported, refuted in zip(conclusions, supports, refutes, strict=True):
+        verdict = verdict_of(supported, refuted, each.decision.procedure.error)
+        decision = replace(each.decision, verdict=verdict, supports=supported, refutes=refuted)
+        found.append(replace(each, decision=decision, corrected_for=len(conclusions)))
+    return found
+
+
+def _check_bound(contrasts: Sequence[Contrast], bound: float | None) -> None:
+    """Refuse pairs that differ by more than the bound of the file.
+
+    Raises:
+        ClaimError: a pair does.
+    """
+    if bound is None:
+        return
+    for contrast in contrasts:
+        largest = max(map(abs, contrast.differences.tolist()), default=0.0)
+        if largest > bound + contrast.rounding:
+            cell = f" in {contrast.cell}" if contrast.cell else ""
+            raise ClaimError(
+                f"a pair{cell} ({contrast.what}) differs by {largest:.4g} nats, more than the"
+                f" bound {bound:g} of this file, so its verdicts would not hold; a larger bound"
+                " has to be chosen before the trials, for a sweep with fresh seeds"
+            )
 
 
 def _nothing_to_compare(trials: Trials) -> str:
@@ -215,17 +273,21 @@ def _check_tuned(claim: Claim, tuned: set[str]) -> None:
         )
 
 
-def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
+def conclude(
+    claim: Claim, contrasts: Sequence[Contrast], procedure: Procedure = FIXED_NUMBER
+) -> Conclusion:
     """Return the conclusion on a claim from its contrasts.
 
     For `best: any` each level is compared with all others. The claim is SUPPORTED if a level passes
     all its tests at 5 % / number of levels, because the losses that choose the level also test it.
     It is NOT SUPPORTED if that is the verdict on every single level.
     """
+    contrasts = [procedure.counted(contrast) for contrast in contrasts]
     alternatives = claim.alternatives(contrasts)
+    among = len(alternatives)
     if not alternatives:
-        return _concluded(claim, contrasts, among=1)
-    found = [_concluded(claim, each, among=len(alternatives)) for each in alternatives]
+        return _concluded(claim, contrasts, 1, procedure)
+    found = [_concluded(claim, each, among, procedure) for each in alternatives]
     found.sort(key=_mean_difference)
     supported = [each for each in found if each.verdict == "SUPPORTED"]
     best = (supported or found)[0]
@@ -240,29 +302,15 @@ def conclude(claim: Claim, contrasts: Sequence[Contrast]) -> Conclusion:
     return replace(best, decision=decision, ranked=ranked)
 
 
-def _concluded(claim: Claim, contrasts: Sequence[Contrast], among: int) -> Conclusion:
+def _concluded(
+    claim: Claim, contrasts: Sequence[Contrast], among: int, procedure: Procedure
+) -> Conclusion:
     basis = averages(contrasts) if claim.holds == "on average" else contrasts
-    return Conclusion(claim, decide(claim, basis, among), tuple(contrasts), tuple(basis))
+    decision = decide(claim, basis, among, procedure)
+    return Conclusion(claim, decision, tuple(contrasts), tuple(basis))
 
 
 def _mean_difference(each: Conclusion) -> tuple[int, float]:
     """Sort key of a level: missing comparisons first, then its mean difference to the others."""
     means = [contrast.mean for contrast in each.basis if len(contrast.seeds)]
     return len(each.basis) - len(means), fmean(means or [inf])
-
-
-def intervals(contrasts: Sequence[Contrast], family: int = 1) -> list[Interval]:
-    """Return Student's intervals of mean differences; each end belongs to a one-sided 5 % test.
-
-    Args:
-        contrasts: whose means the intervals hold.
-        family: number of intervals that all hold at once with 90 % (Bonferroni).
-    """
-    if not contrasts:
-        return []
-    return t_intervals(
-        [contrast.differences for contrast in contrasts],
-        1 - (1 - CONFIDENCE) / family,
-        [contrast.rounding for contrast in contrasts],
-        [floor(contrast) for contrast in contrasts],
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ class Contrast:
     differs: tuple[str, ...] = ()  # other settings and PROVENANCE in which the sides differ
     repeated: int = 0  # seeds left out, as all losses are those of an earlier one
     candidate: Value | None = None  # `best: any`: the level that is tested as the best one
+    before_missing: int | None = None  # seeds before the first that is missing; None: all
 
     @property
     def differences(self) -> Floats:
@@ -52,6 +53,19 @@ class Contrast:
     def levels(self) -> Floats | None:
         """Losses (seeds x levels) that should fall from level to level, of more than two levels."""
         return self.losses[:, ::-1] if self.losses.shape[1] > 2 else None
+
+    def leading(self) -> Contrast:
+        """Return the contrast of the seeds before the first missing one, which has lost no pair."""
+        count = len(self.seeds) if self.before_missing is None else self.before_missing
+        sides = self.losses.shape[1]
+        return replace(
+            self,
+            seeds=self.seeds[:count],
+            losses=self.losses[:count],
+            run_ids=self.run_ids[: count * sides],
+            lost=0,
+            before_missing=None,
+        )
 
     @property
     def has_equal_losses(self) -> bool:
@@ -90,6 +104,8 @@ def measured(
     whole = np.flatnonzero(np.isfinite(losses).all(axis=1))
     _, first = np.unique(losses[whole], axis=0, return_index=True)
     kept = whole[np.sort(first)].tolist()
+    missing_rows = np.flatnonzero(~np.isfinite(losses).all(axis=1))
+    end = missing_rows[0] if len(missing_rows) else len(planned)
     return Contrast(
         cell=cell,
         what=what,
@@ -100,6 +116,7 @@ def measured(
         run_ids=tuple(run.run_id for row in kept for run in runs[row]),
         differs=_provenance([runs[row] for row in kept]),
         repeated=len(whole) - len(kept),
+        before_missing=sum(row < end for row in kept),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,51 +11,12 @@ import numpy as np
 
 from analysis.claims.claim import NEGATED, Claim
 from analysis.claims.contrast import Contrast
-from analysis.claims.one_sided import ALPHA, OneSided, floor, within
-from analysis.statistics import SMALLEST, Floats, below_zero, normality, sign_flip
+from analysis.claims.noise import Noise
+from analysis.claims.one_sided import OneSided, within
+from analysis.claims.procedures import FIXED_NUMBER, Procedure
+from analysis.statistics import SMALLEST, Floats, sign_flip
 
 Verdict = Literal["SUPPORTED", "NOT SUPPORTED", "UNDERPOWERED"]
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Whether differences meet the assumptions of the t-test: a spread, and normality."""
-
-    p_normal: float  # of Shapiro and Wilk's test of all contrasts together
-    flat: tuple[bool, ...]  # contrasts with no more spread than rounding makes
-
-    @staticmethod
-    def of(contrasts: Sequence[Contrast]) -> Noise:
-        """Test the differences.
-
-        Rounded values are never normal, because some of them are equal. So each loss is moved to a
-        random value that would be rounded to it.
-        """
-        chance = np.random.default_rng(0)
-        flat, samples = [], []
-        for contrast in contrasts:
-            spread = contrast.differences.std(ddof=1) if len(contrast.seeds) > 1 else math.inf
-            flat.append(bool(spread <= floor(contrast)))
-            moved = chance.uniform(-0.5, 0.5, contrast.losses.shape) * contrast.resolution
-            samples.append((contrast.losses + moved) @ contrast.weights)
-        return Noise(
-            normality([x for x, no_spread in zip(samples, flat, strict=True) if not no_spread]),
-            tuple(flat),
-        )
-
-    @property
-    def is_normal(self) -> bool:
-        """True if the differences look normal."""
-        return self.p_normal >= ALPHA
-
-    @property
-    def is_good(self) -> bool:
-        """True if the t-test decides alone, everywhere."""
-        return self.is_normal and not any(self.flat)
-
-    def doubted(self, index: int) -> bool:
-        """Return whether the sign-flip test has to agree on a contrast."""
-        return self.flat[index] or not self.is_normal
 
 
 @dataclass(frozen=True)
@@ -69,9 +29,15 @@ class Decision:
     weakest: int | None  # index of the contrast that decides
     noise: Noise
     among: int = 1  # claims of which this one was chosen by the same losses
+    procedure: Procedure = FIXED_NUMBER
 
 
-def decide(claim: Claim, contrasts: Sequence[Contrast], among: int = 1) -> Decision:
+def decide(
+    claim: Claim,
+    contrasts: Sequence[Contrast],
+    among: int = 1,
+    procedure: Procedure = FIXED_NUMBER,
+) -> Decision:
     """Return the verdict on a claim that all contrasts support (or not all: `not in every cell`).
 
     For support by all of them, the largest p-value decides without correction (intersection-union
@@ -83,23 +49,28 @@ def decide(claim: Claim, contrasts: Sequence[Contrast], among: int = 1) -> Decis
         claim: to be judged.
         contrasts: that decide.
         among: number of such claims, of which the one with most support counts. Each has to pass at
-            5 % / among (Bonferroni): `supports` times `among` is compared with 5 %.
+            error / among (Bonferroni): `supports` times `among` is compared with the error.
+        procedure: the tests.
     """
     noise = Noise.of(contrasts)
     if not contrasts:
-        return Decision("UNDERPOWERED", 1.0, 1.0, None, noise)
+        return Decision("UNDERPOWERED", 1.0, 1.0, None, noise, procedure=procedure)
     negated = claim.holds == NEGATED
-    favour, against = p_for(claim, contrasts, noise), p_against(claim, contrasts, noise)
+    favour = p_for(claim, contrasts, noise, procedure)
+    against = p_against(claim, contrasts, noise, procedure)
     all_hold = min(1.0, among * float(favour.max()))
     one_fails = float(min(1, len(contrasts) * against.min()))  # Holm's first step
     supports, refutes = (one_fails, all_hold) if negated else (all_hold, one_fails)
-    verdict: Verdict = "UNDERPOWERED"
-    if refutes < ALPHA:
-        verdict = "NOT SUPPORTED"
-    elif supports < ALPHA:
-        verdict = "SUPPORTED"
+    verdict = verdict_of(supports, refutes, procedure.error)
     weakest = _weakest(claim, contrasts, -against if negated else favour)
-    return Decision(verdict, supports, refutes, weakest, noise, among)
+    return Decision(verdict, supports, refutes, weakest, noise, among, procedure)
+
+
+def verdict_of(supports: float, refutes: float, error: float) -> Verdict:
+    """Return the verdict by two p-values; where there is evidence for both, NOT SUPPORTED."""
+    if refutes < error:
+        return "NOT SUPPORTED"
+    return "SUPPORTED" if supports < error else "UNDERPOWERED"
 
 
 def _weakest(claim: Claim, contrasts: Sequence[Contrast], evidence: Floats) -> int | None:
@@ -109,28 +80,32 @@ def _weakest(claim: Claim, contrasts: Sequence[Contrast], evidence: Floats) -> i
     return max(measured, key=keys.__getitem__, default=None)
 
 
-def p_for(claim: Claim, contrasts: Sequence[Contrast], noise: Noise) -> Floats:
+def p_for(
+    claim: Claim, contrasts: Sequence[Contrast], noise: Noise, procedure: Procedure
+) -> Floats:
     """Return the p-values of the tests whose rejection says that a contrast supports the claim.
 
     A contrast that lost a pair decides nothing, also in `p_against`: trials do not fail by chance.
     """
     tests = [claim.tests_for(contrast) for contrast in contrasts]
-    p_values = np.max(_p_values(contrasts, tests, noise), axis=0)
-    further = [claim.further_p_value(contrast) for contrast in contrasts]
+    p_values = np.max(_p_values(contrasts, tests, noise, procedure), axis=0)
+    further = [claim.further_p_value(contrast, procedure) for contrast in contrasts]
     return _of_whole(contrasts, np.maximum(p_values, further))
 
 
-def p_against(claim: Claim, contrasts: Sequence[Contrast], noise: Noise) -> Floats:
+def p_against(
+    claim: Claim, contrasts: Sequence[Contrast], noise: Noise, procedure: Procedure
+) -> Floats:
     """Return the p-values of the tests whose rejection says that a contrast contradicts a claim."""
     tests = [claim.tests_against(contrast) for contrast in contrasts]
-    p_values = _p_values(contrasts, tests, noise)
+    p_values = _p_values(contrasts, tests, noise, procedure)
     return _of_whole(contrasts, np.minimum(1.0, len(p_values) * np.min(p_values, axis=0)))
 
 
-def p_equal(claim: Claim, contrasts: Sequence[Contrast]) -> Floats:
-    """Return the p-values of the t-tests that a mean difference is less than the margin."""
+def p_equal(claim: Claim, contrasts: Sequence[Contrast], procedure: Procedure) -> Floats:
+    """Return the p-values of the tests that a mean difference is less than the margin."""
     tests = [within(claim.margin, contrast) for contrast in contrasts]
-    return np.asarray(np.max(_p_values(contrasts, tests, noise=None), axis=0))
+    return np.asarray(np.max(_p_values(contrasts, tests, None, procedure), axis=0))
 
 
 def p_signs(claim: Claim, contrast: Contrast) -> float:
@@ -170,26 +145,16 @@ def _average(kind: Sequence[Contrast]) -> Contrast:
 
 
 def _p_values(
-    contrasts: Sequence[Contrast], tests: Sequence[Sequence[OneSided]], noise: Noise | None
+    contrasts: Sequence[Contrast],
+    tests: Sequence[Sequence[OneSided]],
+    noise: Noise | None,
+    procedure: Procedure,
 ) -> Floats:
-    """Return the p-value of each test (test, contrast).
-
-    If the noise may not be normal, it is the larger one of the t-test and the sign-flip test;
-    otherwise it is that of the t-test.
-    """
-    floors = [floor(contrast) for contrast in contrasts]
+    """Return the p-value of each test (test, contrast)."""
     if not contrasts:
         return np.ones((1, 0))
-    rows = []
-    for of_each in zip(*tests, strict=True):
-        pairs = zip(contrasts, of_each, strict=True)
-        samples = [test.sample(contrast.differences) for contrast, test in pairs]
-        p_values = below_zero(samples, floors)
-        for i, sample in enumerate(samples):
-            if noise and noise.doubted(i):
-                p_values[i] = max(p_values[i], sign_flip(sample))
-        rows.append(p_values)
-    return np.array(rows)
+    of_each = zip(*tests, strict=True)
+    return np.array([procedure.p_values(contrasts, each, noise) for each in of_each])
 
 
 def _of_whole(contrasts: Sequence[Contrast], p_values: Floats) -> Floats:

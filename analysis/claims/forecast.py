@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from analysis.claims.arrivals import Arrivals
 from analysis.claims.claim import NEGATED, Claim
 from analysis.claims.contrast import Contrast
 from analysis.claims.decisions import Decision
 from analysis.claims.one_sided import ALPHA
 from analysis.claims.power import Chance, Level, chance_of_difference
+from analysis.claims.procedures import Anytime
 
 WANTED = 0.8  # the chance of a verdict at which so many seeds are enough
 MOST_SEEDS = 1_000
@@ -46,6 +48,9 @@ def seeds_needed(claim: Claim, contrasts: Sequence[Contrast], decision: Decision
     if not contrasts or any(len(contrast.seeds) < 2 for contrast in contrasts):
         return UNKNOWN
     among = decision.among
+    if isinstance(decision.procedure, Anytime):
+        arrivals = Arrivals(claim, contrasts, decision.procedure, among)
+        return Needed(arrivals.fewest(WANTED, True), arrivals.fewest(WANTED, False))
     least = 2 if decision.noise.is_good else _fewest_for_signs(claim, contrasts, among)
 
     def fewest(chance: Callable[[Chances], float]) -> int | None:

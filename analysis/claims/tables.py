@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.claims.conclusions import Conclusion, intervals
+from analysis.claims.conclusions import Conclusion
 from analysis.claims.decisions import p_equal
 from analysis.text.csv_files import csv_text
 
@@ -82,8 +82,9 @@ def contrasts_table(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
     for index, conclusion in enumerate(conclusions, start=1):
         claim, contrasts = conclusion.claim, conclusion.contrasts
         about = (index, conclusion.statement, conclusion.verdict, claim.favoured)
-        found = intervals(contrasts, family=conclusion.decision.among)
-        equal = p_equal(claim, contrasts)
+        procedure = conclusion.decision.procedure
+        found = procedure.intervals(contrasts, family=conclusion.decision.among)
+        equal = p_equal(claim, contrasts, procedure)
         for contrast, interval, p_holm, p_same in zip(
             contrasts, found, conclusion.holm, equal, strict=True
         ):

@@ -10,7 +10,7 @@ import numpy as np
 from analysis.claims.contrast import Contrast
 from analysis.claims.forms.factor import DirectedClaim, Direction, LevelComparison
 from analysis.claims.power import Chance, Level, chance_of_trend
-from analysis.statistics import page_trend
+from analysis.claims.procedures import Procedure
 from analysis.trials.selection import Value
 
 
@@ -40,9 +40,9 @@ class Trend(DirectedClaim):
             weights = -position * (len(levels) - 1) / (position**2).sum()
             yield LevelComparison(f"{levels[0]} - {levels[-1]}, fitted", levels, weights)
 
-    def further_p_value(self, contrast: Contrast) -> float:
-        """Return the p-value of Page's test, where there are more than two levels."""
-        return 0.0 if contrast.levels is None else page_trend(contrast.levels)
+    def further_p_value(self, contrast: Contrast, procedure: Procedure) -> float:
+        """Return the p-value of the test of ranks, where there are more than two levels."""
+        return 0.0 if contrast.levels is None else procedure.p_falling(contrast.levels)
 
     def chance(self, contrast: Contrast, seeds: int, level: Level) -> Chance:
         """Forecast the verdict on a contrast with `seeds` seeds, with Page's test."""

@@ -1,0 +1,179 @@
+"""Tests of differences that hold at every look: one may look after each seed, and stop at any time.
+
+Each test has an e-value after every value of a sample. If its hypothesis is true, the largest of
+them reaches 1 / error in no more than that share of samples, however many values follow (Ville's
+inequality). So 1 / (largest e-value so far) is a p-value at any time, and the values of a mean that
+are not rejected form a confidence sequence.
+
+    t test           the mean is below zero, if values are normal, or symmetric and no wilder
+    bounded test     the mean is below zero, if no value is above a bound: skewed noise as well
+    order test       levels tend to be in a given order
+
+The t test is that of Pérez-Ortiz, Lardy, de Heide and Grünwald (2024, "E-statistics, group
+invariance and anytime-valid testing") and Wang and Ramdas (2024, "Anytime-valid t-tests and
+confidence sequences for Gaussian means with unknown variance"): the ratio of the likelihoods of
+what is left of the values when their scale is unknown. Here the effect, mean / standard deviation,
+has a half-normal prior on the side of the claim, for which the ratio has a closed form with the
+distribution function of Student's t; the average of both sides is the two-sided form of Wang and
+Ramdas. A larger mean makes every e-value smaller, so the bound holds for all means above zero.
+
+The bounded test bets on the next value (Waudby-Smith and Ramdas 2024, "Estimating means of bounded
+random variables by betting"). The order test weighs the orders of the levels by how well they
+agree with the given one, against all orders being equally likely.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special, stats
+
+from analysis.statistics import SMALLEST, Floats
+
+EFFECT = 2.0  # standard deviation of the prior of mean / standard deviation
+BETS = np.array([1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0])  # parts of the wealth per bound
+TILTS = np.array([0.5, 1.0, 2.0, 4.0, 8.0])  # how far orders are weighed by their agreement
+ENUMERATED = 7  # levels, of which all orders are looked at
+STEPS = 60  # of a bisection
+WIDEST = 1e3  # standard deviations from the mean: where a limit is given up
+
+
+def log_e_below_zero(values: npt.ArrayLike, floor: float = 0.0) -> Floats:
+    """Return log e-values against "the mean is zero or more" (t test).
+
+    Args:
+        values: ... x values, in the order in which they count.
+        floor: the least standard deviation, as of values that are rounded.
+
+    Returns:
+        ... x values: the natural logarithm of the e-value after each of them.
+    """
+    x = np.asarray(values, dtype=float)
+    n = np.arange(1, x.shape[-1] + 1)
+    total = np.cumsum(x, axis=-1)
+    squares = np.cumsum(x**2 + floor**2, axis=-1)
+    prior = 1 / EFFECT**2
+    ratio = total / np.sqrt(np.maximum(squares, SMALLEST))
+    rest = 1 - ratio**2 / (n + prior)
+    t = -ratio * np.sqrt(n / ((n + prior) * rest))
+    found: Floats = (
+        0.5 * np.log(prior / (n + prior))
+        - n / 2 * np.log(rest)
+        + math.log(2)
+        + np.log(np.maximum(special.stdtr(n, t), SMALLEST))
+    )
+    return found
+
+
+def log_e_bounded(values: npt.ArrayLike, bound: float) -> Floats:
+    """Return log e-values against "the mean is zero or more", if no value is above a bound.
+
+    They average the wealth of several bets, each a fixed part of it.
+
+    Args:
+        values: ... x values, in the order in which they count.
+        bound: that no value exceeds, above zero.
+
+    Returns:
+        ... x values; minus infinity from a value on that exceeds the bound.
+    """
+    x = np.asarray(values, dtype=float) / bound
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = np.log1p(-np.multiply.outer(BETS, np.minimum(x, 1.0)))
+        wealth = np.cumsum(growth, axis=-1)
+    average = special.logsumexp(wealth, axis=0) - math.log(len(BETS))
+    found: Floats = np.where(np.logical_or.accumulate(x > 1, axis=-1), -np.inf, average)
+    return found
+
+
+def log_e_order(losses: npt.ArrayLike) -> Floats:
+    """Return log e-values against "each order of the levels is equally likely".
+
+    Args:
+        losses: seeds x levels, at least two, in the order in which they should fall.
+
+    Returns:
+        The natural logarithm of the e-value after each seed.
+    """
+    ranks = stats.rankdata(-np.asarray(losses, dtype=float), axis=1)
+    levels = ranks.shape[1]
+    agreement = _agreement(ranks)[:, None] * TILTS  # seeds x tilts
+    expected = _log_expected(levels)
+    evidence: Floats = np.cumsum(agreement - expected, axis=0)
+    found: Floats = special.logsumexp(evidence, axis=1) - math.log(len(TILTS))
+    return found
+
+
+def _agreement(ranks: Floats) -> Floats:
+    """Return how well orders agree with 1, 2, 3, ...: Spearman's correlation, from -1 to 1."""
+    middle = (ranks.shape[-1] + 1) / 2
+    wanted = np.arange(1, ranks.shape[-1] + 1) - middle
+    agreement: Floats = (ranks - middle) @ wanted / (wanted @ wanted)
+    return agreement
+
+
+@lru_cache
+def _log_expected(levels: int) -> Floats:
+    """Return the log of the mean of exp(tilt * agreement) over all orders, or a bound of it.
+
+    Of many levels it is Hoeffding's bound for values from -1 to 1 with mean zero.
+    """
+    if levels > ENUMERATED:
+        bounds: Floats = np.log(np.cosh(TILTS))
+        return bounds
+    orders = np.array(list(itertools.permutations(range(1, levels + 1))), dtype=float)
+    tilted = _agreement(orders)[:, None] * TILTS
+    expected: Floats = special.logsumexp(tilted, axis=0) - math.log(len(orders))
+    return expected
+
+
+def p_value(log_e: Floats) -> float:
+    """Return the p-value that holds at any time: 1 / the largest e-value so far, at most 1."""
+    if not log_e.size:
+        return 1.0
+    return float(np.clip(np.exp(-log_e.max()), SMALLEST, 1.0))
+
+
+def upper_limit(
+    values: npt.ArrayLike, error: float, floor: float = 0.0, bound: float | None = None
+) -> float:
+    """Return a value that the mean is below, at every look but for a share of samples.
+
+    Args:
+        values: in the order in which they count.
+        error: this share.
+        floor: the least standard deviation, as of values that are rounded.
+        bound: that no value exceeds, for the bounded test; None takes the t test.
+
+    Returns:
+        The limit in the unit of the values; infinity if they are too few for one.
+    """
+    x = np.asarray(values, dtype=float)
+
+    def is_rejected(mean: float) -> bool:
+        """Return whether a mean of at least so much is rejected."""
+        if bound is None:
+            log_e = log_e_below_zero(x - mean, floor)
+        elif bound <= mean:
+            return True
+        else:
+            log_e = log_e_bounded(x - mean, bound - mean)
+        return p_value(log_e) <= error
+
+    if not len(x):
+        return math.inf
+    low = float(x.mean())
+    if bound is None:
+        high = low + WIDEST * max(float(x.std()), floor, abs(low) / WIDEST, 1e-9)
+    else:
+        high = max(low, bound)
+    if not is_rejected(high):
+        return math.inf
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_rejected(middle) else (middle, high)
+    return high

@@ -1,0 +1,160 @@
+"""How differences are tested: at one look, or at any.
+
+FixedNumber   tests for one look at a number of seeds that was fixed beforehand
+Anytime       tests that hold however often one looks, and whenever one stops
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from analysis.anytime import (
+    log_e_below_zero,
+    log_e_bounded,
+    log_e_order,
+    p_value,
+    upper_limit,
+)
+from analysis.claims.contrast import Contrast
+from analysis.claims.noise import Noise
+from analysis.claims.one_sided import ALPHA, OneSided, floor
+from analysis.statistics import Floats, Interval, below_zero, page_trend, sign_flip, t_intervals
+
+
+@dataclass(frozen=True)
+class Procedure(ABC):
+    """A kind of tests, with the share of sweeps in which a verdict may be wrong."""
+
+    is_anytime: ClassVar[bool]
+    error: float = ALPHA
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of intervals, whose ends are those of the one-sided tests."""
+        return 1 - 2 * self.error
+
+    @abstractmethod
+    def counted(self, contrast: Contrast) -> Contrast:
+        """Return a contrast with only the pairs that count."""
+
+    @abstractmethod
+    def p_values(
+        self, contrasts: Sequence[Contrast], tests: Sequence[OneSided], noise: Noise | None
+    ) -> Floats:
+        """Return the p-value of a test of each contrast.
+
+        Args:
+            contrasts: whose differences are tested.
+            tests: one of each.
+            noise: of the contrasts; None takes it to be normal.
+        """
+
+    @abstractmethod
+    def p_falling(self, losses: Floats) -> float:
+        """Return the p-value of a test that losses (seeds x levels) fall from level to level."""
+
+    @abstractmethod
+    def intervals(self, contrasts: Sequence[Contrast], family: float) -> list[Interval]:
+        """Return intervals of mean differences.
+
+        Args:
+            contrasts: whose means the intervals hold.
+            family: number of intervals that all hold at once with `confidence` (Bonferroni).
+        """
+
+
+@dataclass(frozen=True)
+class FixedNumber(Procedure):
+    """Student's t-test; where noise looks odd, the sign-flip test has to agree."""
+
+    is_anytime: ClassVar[bool] = False
+
+    def counted(self, contrast: Contrast) -> Contrast:
+        """Return the contrast as it is: one with a lost pair decides nothing."""
+        return contrast
+
+    def p_values(
+        self, contrasts: Sequence[Contrast], tests: Sequence[OneSided], noise: Noise | None
+    ) -> Floats:
+        """Return the p-value of a test of each contrast."""
+        pairs = zip(contrasts, tests, strict=True)
+        samples = [test.sample(contrast.differences) for contrast, test in pairs]
+        p_values = below_zero(samples, [floor(contrast) for contrast in contrasts])
+        for i, sample in enumerate(samples):
+            if noise and noise.doubted(i):
+                p_values[i] = max(p_values[i], sign_flip(sample))
+        return p_values
+
+    def p_falling(self, losses: Floats) -> float:
+        """Return the p-value of Page's test."""
+        return page_trend(losses)
+
+    def intervals(self, contrasts: Sequence[Contrast], family: float) -> list[Interval]:
+        """Return Student's intervals of mean differences."""
+        return t_intervals(
+            [contrast.differences for contrast in contrasts],
+            1 - (1 - self.confidence) / family,
+            [contrast.rounding for contrast in contrasts],
+            [floor(contrast) for contrast in contrasts],
+        )
+
+
+@dataclass(frozen=True)
+class Anytime(Procedure):
+    """E-values: the t test, or where a bound of differences is given, the bounded test.
+
+    The pairs of a contrast count in the order of their seeds, up to the first that is missing: so
+    it makes no difference which trials were quick. The noise plays no part: a test that is chosen
+    by the result would not hold.
+    """
+
+    is_anytime: ClassVar[bool] = True
+    bound: float | None = None  # nats: no difference of a pair is larger
+
+    def counted(self, contrast: Contrast) -> Contrast:
+        """Return the contrast with the pairs before the first missing one."""
+        return contrast.leading()
+
+    def p_values(
+        self, contrasts: Sequence[Contrast], tests: Sequence[OneSided], noise: Noise | None
+    ) -> Floats:
+        """Return the p-value of a test of each contrast, at any time."""
+        pairs = zip(contrasts, tests, strict=True)
+        found = [p_value(self.log_e_values(c.differences, test, c)) for c, test in pairs]
+        return np.array(found, dtype=float)
+
+    def log_e_values(self, differences: Floats, test: OneSided, contrast: Contrast) -> Floats:
+        """Return the log e-value of a test after each seed.
+
+        Args:
+            differences: ... x seeds, in nats.
+            test: of their mean.
+            contrast: for its rounding and least spread.
+        """
+        sample = test.sample(differences)
+        if self.bound is None:
+            return log_e_below_zero(sample, floor(contrast))
+        room = self.bound + contrast.rounding + test.offset
+        return log_e_bounded(sample, room) if room > 0 else np.full(sample.shape, np.inf)
+
+    def p_falling(self, losses: Floats) -> float:
+        """Return the p-value of the order test, at any time."""
+        return p_value(log_e_order(losses)) if len(losses) else 1.0
+
+    def intervals(self, contrasts: Sequence[Contrast], family: float) -> list[Interval]:
+        """Return the present intervals of confidence sequences; infinite with too few seeds."""
+        return [self._interval(contrast, self.error / family) for contrast in contrasts]
+
+    def _interval(self, contrast: Contrast, error: float) -> Interval:
+        x, off = contrast.differences, contrast.rounding
+        high = upper_limit(x, error, floor(contrast), self.bound) + off
+        low = -upper_limit(-x, error, floor(contrast), self.bound) - off
+        return Interval(contrast.mean, low, high, len(x))
+
+
+FIXED_NUMBER = FixedNumber()

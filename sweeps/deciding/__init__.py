@@ -8,5 +8,4 @@ further     the trials with further seeds that a sweep already has
 expected    how many further trials the open claims will take
 results     the verdicts as lines
 outlook     what `sweeps plan` says of the claims
-judging     verdicts that hold at any look, and the contrasts that are open
 """

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from analysis import AnalysisError
 from analysis.claims.claim import Claim
-from analysis.claims.claim_file import SHIPPED
-from analysis.claims.conclusions import Conclusion
+from analysis.claims.claim_file import SHIPPED, load_claims
+from analysis.claims.conclusions import Conclusion, check_claims
 from analysis.trials.table import Trials
 from sweeps.deciding.evidence import Evidence
-from sweeps.deciding.judging import check_claims
 from sweeps.planning.plan import Plan
 from trainables.errors import UserError
 
@@ -22,6 +21,8 @@ class SweepClaims:
     """The claims that a sweep decides."""
 
     claims: Sequence[Claim]
+    corrected: bool  # whether one wrong verdict in all claims counts as one error
+    bound: float | None  # nats: no difference of a pair is larger
     text: str  # of their file
     sha256: str  # of its bytes
     error: float  # the probability of a wrong verdict
@@ -33,7 +34,8 @@ class SweepClaims:
         Raises:
             AnalysisError: the trials cannot be compared as a claim says.
         """
-        return check_claims(trials, list(self.claims), anytime=True, error=self.error)
+        content = {"claims": self.claims, "corrected": self.corrected, "bound": self.bound}
+        return check_claims(trials, content, anytime=True, error=self.error)
 
 
 def read_claims(plan: Plan) -> SweepClaims | None:
@@ -58,6 +60,7 @@ def read_claims(plan: Plan) -> SweepClaims | None:
     evidence.add((trial, {}) for trial in plan.trials)
     trials = evidence.trials()
     try:
+        file = load_claims(path)
         found = check_claims(trials, path, anytime=True, error=decide.error)
     except AnalysisError as error:
         raise UserError(str(error)) from None
@@ -68,7 +71,9 @@ def read_claims(plan: Plan) -> SweepClaims | None:
             " sweep varies; name a file of claims instead of `study`"
         )
     sha256 = hashlib.sha256(data).hexdigest()
-    return SweepClaims(claims, data.decode(), sha256, decide.error, decide.in_words)
+    return SweepClaims(
+        claims, file.corrected, file.bound, data.decode(), sha256, decide.error, decide.in_words
+    )
 
 
 def _fitting(claim: Claim, trials: Trials) -> Claim:

@@ -195,7 +195,8 @@ class Decider(TrialSource):
         self._pairs = open_pairs(self.conclusions, self._evidence)
         self._progress = f"{self.verdicts_in_words}{self._next_in_words()}"
         claims = tuple(map(_evidence_of, self.conclusions))
-        if self._last_look is None or claims != self._last_look.claims:
+        is_new = self._last_look is None or claims != self._last_look.claims
+        if is_new or self._spec.hours is not None:  # a look keeps the time
             now_ms = time.time_ns() // 1_000_000
             self._last_look = Look(now_ms, self._evidence.finished, self.trained_s, claims)
             self._on_look(self._last_look)

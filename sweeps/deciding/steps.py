@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from analysis.claims.conclusions import Conclusion
 from analysis.claims.contrast import Contrast
+from analysis.claims.open_contrasts import open_contrasts
 from sweeps.deciding.evidence import Evidence
-from sweeps.deciding.judging import open_contrasts
 from trainables.config import TrialConfig
 
 

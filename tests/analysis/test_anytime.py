@@ -1,0 +1,166 @@
+"""Tests that hold at every look, held against their definitions and against chance."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from analysis.anytime import (
+    BETS,
+    EFFECT,
+    log_e_below_zero,
+    log_e_bounded,
+    log_e_order,
+    p_value,
+    upper_limit,
+)
+from analysis.statistics import Floats
+
+SWEEPS, LOOKS, ERROR = 4_000, 50, 0.05
+STANDARD_ERROR = (ERROR * (1 - ERROR) / SWEEPS) ** 0.5
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Floats]
+
+
+def ratio_of_likelihoods(x: Floats, effect: float) -> float:
+    """Of the values up to their scale: integrated over it with the right Haar measure."""
+    n, scale = len(x), np.sqrt((x**2).sum())
+
+    def at(u: float, effect: float) -> float:
+        return float(u ** (n - 1) * np.exp(-(((u * x / scale) - effect) ** 2).sum() / 2))
+
+    upper = 10 * math.sqrt(n) + 10 * abs(effect)
+    both = (integrate.quad(at, 0, upper, args=(each,), limit=200)[0] for each in (effect, 0.0))
+    return float(next(both) / next(both))
+
+
+@pytest.mark.parametrize("values", [[-0.3, -0.7, 0.1, -0.9], [0.4, 0.1], [-1.0], [-5.0, -5.1, -5]])
+def test_the_e_value_is_the_mean_ratio_of_likelihoods_over_the_prior(values: list[float]) -> None:
+    x = np.array(values)
+
+    def weighed(effect: float) -> float:
+        prior = 2 * stats.norm.pdf(effect, scale=EFFECT)
+        return float(prior) * ratio_of_likelihoods(x, effect)
+
+    expected = integrate.quad(weighed, -10 * EFFECT, 0, limit=200)[0]
+    assert log_e_below_zero(x)[-1] == pytest.approx(math.log(expected), abs=1e-5)
+
+
+def test_both_sides_together_are_the_two_sided_form_of_wang_and_ramdas() -> None:
+    x = np.random.default_rng(3).normal(-0.4, 1, 30)
+    n, total, squares, c2 = len(x), x.sum(), (x**2).sum(), 1 / EFFECT**2
+    published = math.sqrt(c2 / (n + c2)) * (
+        (n + c2) * squares / ((n + c2) * squares - total**2)
+    ) ** (n / 2)
+    sides = [math.exp(log_e_below_zero(sign * x)[-1]) for sign in (1, -1)]
+    assert sum(sides) / 2 == pytest.approx(published)
+
+
+def test_it_depends_on_no_scale_and_falls_as_the_mean_rises() -> None:
+    x = np.random.default_rng(4).normal(-0.5, 1, (5, 20))
+    assert log_e_below_zero(1e-3 * x) == pytest.approx(log_e_below_zero(x))
+    for higher in (0.01, 0.5, 3):
+        assert (log_e_below_zero(x + higher) <= log_e_below_zero(x)).all()
+        assert (log_e_below_zero(x + higher)[:, 1:] < log_e_below_zero(x)[:, 1:]).all()
+        assert (log_e_bounded(x / 9 + higher / 9, 1) < log_e_bounded(x / 9, 1)).all()
+
+
+def test_values_without_a_spread_show_no_more_than_those_of_rounding() -> None:
+    same = np.full(6, -0.1)
+    assert log_e_below_zero(same, floor=0.05)[-1] < log_e_below_zero(same)[-1]
+    assert log_e_below_zero(same)[1] < math.log(20) < log_e_below_zero(same)[2], "three pairs"
+    assert log_e_below_zero(np.zeros(5))[-1] < 0
+
+
+def test_the_bounded_test_is_the_average_wealth_of_bets() -> None:
+    values, bound = [-0.02, 0.05, -0.1], 0.2
+    wealth = [math.prod(1 - bet * value / bound for value in values) for bet in BETS]
+    assert log_e_bounded(values, bound)[-1] == pytest.approx(math.log(np.mean(wealth)))
+    beyond = log_e_bounded([-0.1, 0.3, -0.1], bound)
+    assert np.isfinite(beyond[0])
+    assert (beyond[1:] == -np.inf).all()
+
+
+@pytest.mark.parametrize("levels", [3, 4, 8])
+def test_the_order_test_is_fair_if_every_order_is_equally_likely(levels: int) -> None:
+    orders = list(itertools.islice(itertools.permutations(range(levels)), 50_000))
+    if levels > 7:
+        orders = [tuple(np.random.default_rng(i).permutation(levels)) for i in range(20_000)]
+    found = [math.exp(log_e_order(np.array([order], float))[0]) for order in orders]
+    assert np.mean(found) == pytest.approx(1, abs=1e-9) if levels < 8 else np.mean(found) < 1
+    falling = np.tile(np.arange(levels, dtype=float)[::-1], (5, 1))
+    assert (np.diff(log_e_order(falling)) > 0).all()
+    assert log_e_order(falling)[-1] > math.log(20)
+    assert log_e_order(falling[:, ::-1])[-1] < 0
+
+
+def normal(chance: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    return chance.normal(0, 1, shape)
+
+
+def heavy(chance: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    return chance.standard_t(3, shape) - chance.standard_t(3, shape)
+
+
+def stuck(chance: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """The arm that looks better gets stuck 0.1 higher in 5 % of its runs; means are equal."""
+    noise = chance.normal(0, 0.005, (2, *shape))
+    return np.asarray(noise[0] - noise[1] + 0.1 * (chance.random(shape) < 0.05) - 0.005)
+
+
+def lognormal(chance: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    drawn = chance.lognormal(0, 1, shape)
+    return np.asarray((drawn - math.exp(0.5)) * 0.005 / math.sqrt((math.e - 1) * math.e))
+
+
+def wrong(log_e: Floats) -> float:
+    """The share of sweeps in which a look after some seed finds a false claim supported."""
+    return float((log_e.max(axis=1) >= -math.log(ERROR)).mean())
+
+
+@pytest.mark.parametrize("draw", [normal, heavy])
+def test_looking_after_each_seed_is_wrong_as_seldom_as_it_says(draw: Draw) -> None:
+    values = draw(np.random.default_rng(5), (SWEEPS, LOOKS))
+    assert wrong(log_e_below_zero(values)) < ERROR + 3 * STANDARD_ERROR
+
+
+@pytest.mark.parametrize("draw", [stuck, lognormal])
+def test_skewed_noise_needs_the_bound(draw: Draw) -> None:
+    values = draw(np.random.default_rng(6), (SWEEPS, LOOKS))
+    assert wrong(log_e_below_zero(values)) > 2 * ERROR
+    assert wrong(log_e_bounded(values, bound=0.2)) < ERROR + 3 * STANDARD_ERROR
+
+
+@pytest.mark.parametrize("bound", [None, 5.0])
+def test_a_limit_is_below_the_mean_at_no_look_but_in_a_share_of_samples(
+    bound: float | None,
+) -> None:
+    chance = np.random.default_rng(7)
+    samples = np.clip(chance.normal(0.3, 1, (60, 8)), -4, 4)
+    missed = [
+        any(upper_limit(x[:n], ERROR, bound=bound) < 0.3 for n in range(2, 9)) for x in samples
+    ]
+    assert np.mean(missed) < 0.1
+    limits = [upper_limit(samples[0][:n], ERROR, bound=bound) for n in (2, 5, 8)]
+    assert limits[0] >= limits[-1] > samples[0].mean()
+
+
+def test_a_limit_belongs_to_the_test() -> None:
+    x = np.random.default_rng(8).normal(-1, 1, 15)
+    limit = upper_limit(x, ERROR)
+    for mean, is_rejected in ((limit + 1e-6, True), (limit - 1e-6, False)):
+        assert (p_value(log_e_below_zero(x - mean)) <= ERROR) == is_rejected
+    assert upper_limit(x[:2], ERROR) == math.inf, "two pairs show nothing"
+    assert upper_limit([], ERROR) == math.inf
+
+
+def test_a_p_value_never_rises() -> None:
+    log_e = np.array([0.1, 4.0, -3.0])
+    assert [p_value(log_e[:n]) for n in (0, 1, 2, 3)] == pytest.approx(
+        [1, math.exp(-0.1), math.exp(-4), math.exp(-4)]
+    )
+    assert p_value(np.array([-2.0])) == 1

@@ -15,14 +15,14 @@ from analysis.claims.conclusions import Conclusion
 from analysis.trials.table import Trials
 from sweeps.deciding.evidence import Evidence, Tagged
 from sweeps.deciding.expected import expected_trials
-from sweeps.deciding.further import FURTHER, further_trials
+from sweeps.deciding.further import further_trials
 from sweeps.deciding.results import results, verdicts_in_words
 from sweeps.deciding.steps import OpenPair, Step, next_steps, open_pairs
 from sweeps.planning.plan import Plan
 from sweeps.process.summary import counted
 from sweeps.records.events import EvaluationValues, History, TrialEvent
 from sweeps.records.look_log import ClaimEvidence, Look
-from sweeps.records.records import TrialRecord
+from sweeps.records.records import FURTHER, TrialRecord
 from sweeps.search.queue import Queue, TrialSource
 from trainables.config import TrialConfig
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from sweeps.records.records import TrialRecord
+from sweeps.records.records import FURTHER, TrialRecord
 from trainables.config import TrialConfig
 
 Tagged = tuple[TrialConfig, Mapping[str, str]]  # a trial with the tags of its run
-FURTHER = {"added_by": "decide"}  # tags of a trial with a further seed
 
 
 def further_trials(
@@ -42,4 +41,4 @@ def _counts(record: TrialRecord, is_deciding: bool) -> bool:
     """Return whether a trial stays part of a sweep that does not begin with it."""
     if is_deciding:
         return record.status != "WAITING"
-    return record.is_done and record.content["tags"].items() >= FURTHER.items()
+    return record.is_done and record.is_further

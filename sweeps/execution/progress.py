@@ -148,7 +148,7 @@ class Progress:
         best, name = self._best or (None, "")
         return Summary(
             done=self._before.done + len(self.finished | self.stopped),
-            total=self._total,
+            total=self._known_total(),
             stopped=self._before.stopped + len(self.stopped),
             running=len(self.running),
             failed=len(self.failed),
@@ -157,6 +157,12 @@ class Progress:
             left=self.time_left(),
             elapsed=duration(time.monotonic() - self._started_s),
         )
+
+    def _known_total(self) -> int | None:
+        """Return how many trials the sweep will have; while it decides claims, those so far."""
+        if self._total is None and self._plan.sweep.decide and not self._plan.studies:
+            return self._before.done + self._queue.size
+        return self._total
 
     def time_left(self) -> str:
         """Return the time left by the cost of what is done and what is not; "?" if unknown."""

@@ -151,6 +151,11 @@ class Queue:
         """The trials that wait, in order."""
         return list(self._waiting)
 
+    @property
+    def size(self) -> int:
+        """How many trials it has ever had."""
+        return len(self._trials)
+
     def trial(self, key: str) -> TrialConfig:
         """Return a trial that is, or was, in the queue."""
         return self._trials[key]

@@ -230,8 +230,8 @@ class SweepRuns:
     ) -> None:
         """Retire the runs of trials that the outbox does not know.
 
-        It was lost, or they come from another machine. The trials of a search need no permission,
-        because the search may suggest them again.
+        It was lost, or they come from another machine. The trials of a search and those with
+        further seeds need no permission, because they may be suggested again.
         """
         trials = {
             key: record_of(key, runs[0])
@@ -239,8 +239,14 @@ class SweepRuns:
             if runs[0].data.tags["role"] == TRIAL
         }
         unknown = [key for key in trials if self._outbox.trial(key) is None]
-        searches = "search" in self._sweep.content.get("tags", {})
-        if any(not (searches and trials[key].content["tags"].get("stage")) for key in unknown):
+        about = self._sweep.content.get("tags", {})
+        needed = [
+            trial
+            for trial in (trials[key] for key in unknown)
+            if not ("search" in about and trial.content["tags"].get("stage"))
+            and not ("decide" in about and trial.is_further)
+        ]
+        if needed:
             may_retire([*reversed(trials.values())])  # oldest first
         for run in [run for key in unknown for run in children[key]]:
             self._client.set_tag(run.info.run_id, "role", REMOVED)

@@ -74,6 +74,11 @@ class Conclusion:
         return 1 - (1 - self.decision.procedure.confidence) / self.decision.among
 
     @property
+    def every_contrast(self) -> list[Contrast]:
+        """The contrasts; for `best: any` those of each level."""
+        return [contrast for each in self.ranked or (self,) for contrast in each.contrasts]
+
+    @property
     def is_anytime(self) -> bool:
         """True if the verdict holds at any look."""
         return self.decision.procedure.is_anytime

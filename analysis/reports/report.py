@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.claims.conclusions import Conclusion
+from analysis.claims.evidence import evidence_table
+from analysis.claims.procedures import Anytime
 from analysis.claims.tables import contrasts_table
 from analysis.figures.report_figures import SEARCH_FIGURES, figures
 from analysis.reports.claim_texts import Link, claim_section, claims_overview
 from analysis.reports.search_texts import basis, search_section
+from analysis.reports.validity_texts import validity
 from analysis.results.published import PROTOCOL, comparison
 from analysis.results.ranking import markdown
 from analysis.text.document import Figure, Report, as_text, in_short, markdown_table
@@ -49,9 +52,28 @@ which cannot be below 1/2^n with n seeds. From ten seeds on the BCa bootstrap in
 for a chance of 80 %, were effects and spreads as they look now. SUPPORTED: the tests above show it.
 NOT SUPPORTED: they show that it fails in some cell, or that the difference there is below the
 margin. UNDERPOWERED: neither. A difference of which a trial is missing, failed, or was stopped
-early decides nothing, and trials that a search picked are no evidence. A verdict is for one look at
-a number of seeds that was fixed beforehand.
+early decides nothing, and trials that a search picked are no evidence.
 """
+ONE_LOOK = "A verdict is for one look at a number of seeds that was fixed beforehand.\n"
+ANY_LOOK = """
+The verdicts of this report hold at any look. In place of the t-test and the sign-flip test, each
+one-sided test has an e-value after each seed: {test}. Under the hypothesis that it tests, the
+largest of them reaches 1/error in at most that share of sweeps, however many seeds follow (Ville's
+inequality), so 1 / (largest e-value so far) takes the place of the p-value in all that is said
+above, and intervals are those of confidence sequences. In place of Page's test the orders of the
+levels are weighed against all orders being equally likely. Pairs count in the order of their seeds,
+up to the first that is missing. Normality is not tested, as a test chosen by the result would not
+hold.
+"""
+T_TEST = (
+    "the ratio of the likelihoods of what is left of the differences when their scale is unknown"
+    " (the right Haar t test: Pérez-Ortiz et al. 2024; Wang and Ramdas 2024), averaged over a"
+    " half-normal prior of mean / standard deviation with the standard deviation 2"
+)
+BOUNDED_TEST = (
+    "the average wealth of bets on the next difference (Waudby-Smith and Ramdas 2024), taking no"
+    " difference to be larger than {bound:g} nats, as the claims file says, whatever its noise"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +95,8 @@ def runs_with_curves(ranking: pd.DataFrame) -> list[str]:
 def report(evidence: Evidence) -> Report:
     """Write the report; the same runs give the same text and figures."""
     trials = evidence.trials
-    drawn = figures(trials, evidence.curves, contrasts_table(evidence.conclusions))
+    found = evidence.conclusions
+    drawn = figures(trials, evidence.curves, contrasts_table(found), evidence_table(found))
     searched = search_section(trials, drawn)
     sections = [
         f"# Sweep {as_text(trials.experiment)}\n",
@@ -87,10 +110,19 @@ def report(evidence: Evidence) -> Report:
         *_provenance(trials),
         *_caveats(evidence),
         "## Methods\n",
-        METHODS,
+        METHODS + (_anytime_methods(found) or ONE_LOOK),
         _libraries(),
     ]
     return Report(f"Sweep {trials.experiment}", "\n".join(sections), drawn)
+
+
+def _anytime_methods(conclusions: Sequence[Conclusion]) -> str:
+    """Return how verdicts of any look are found; empty if they are for one look."""
+    procedure = conclusions[0].decision.procedure if conclusions else None
+    if not isinstance(procedure, Anytime):
+        return ""
+    bound = procedure.bound
+    return ANY_LOOK.format(test=T_TEST if bound is None else BOUNDED_TEST.format(bound=bound))
 
 
 def _summary(evidence: Evidence) -> str:
@@ -139,7 +171,10 @@ def _conclusions(evidence: Evidence, drawn: Mapping[str, Figure]) -> list[str]:
     if not conclusions:
         return []
     link = Link(evidence.tracking_uri, evidence.trials.sweep.get("experiment_id", ""))
-    sections = ["## Conclusions\n", claims_overview(conclusions)]
+    valid = " ".join(validity(conclusions, evidence.trials))
+    sections = ["## Conclusions\n", f"{as_text(valid)}\n", claims_overview(conclusions)]
+    if figure := drawn.get("evidence"):
+        sections.append(figure.markdown)
     if text := basis(evidence.trials):
         sections.insert(1, f"{as_text(text)}\n")
     for index, conclusion in enumerate(conclusions, start=1):
@@ -172,7 +207,7 @@ def _rankings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _figures(drawn: Mapping[str, Figure], configured: int, has_studies: bool) -> list[str]:
-    elsewhere = ("differences_", *SEARCH_FIGURES) if has_studies else "differences_"
+    elsewhere = ("differences_", "evidence", *(SEARCH_FIGURES if has_studies else ()))
     shown = [f.markdown for name, f in drawn.items() if not name.startswith(elsewhere)]
     if shown and configured > MOST_CURVES:
         shown.append(

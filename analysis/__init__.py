@@ -14,6 +14,7 @@ Losses are in nats per character. ``load_trials`` reads an experiment; its docst
     figures            their figures
     comparison         two models against each other
     statistics         intervals and tests
+    moderated          tests of cells that share what they know about the variance
     text               what people read and write
     errors             errors that a user can act on
 """

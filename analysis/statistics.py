@@ -68,7 +68,7 @@ def t_intervals(
         rounding: how far a value of each may be off; None takes 0.
         floors: the least standard deviation of each; None takes 0.
     """
-    n, mean, spread = _moments(samples, floors)
+    n, mean, spread = moments(samples, floors)
     with np.errstate(invalid="ignore", divide="ignore"):
         half = _t_quantile((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
     half = np.where(n > 1, half + (0.0 if rounding is None else np.asarray(rounding)), math.nan)
@@ -118,7 +118,7 @@ def below_zero(samples: Sequence[npt.ArrayLike], floors: Sequence[float] | None 
     """
     from scipy.special import stdtr  # the distribution function of Student's t
 
-    n, mean, spread = _moments(samples, floors)
+    n, mean, spread = moments(samples, floors)
     with np.errstate(invalid="ignore", divide="ignore"):
         p_values = stdtr(n - 1, mean * np.sqrt(n) / np.maximum(spread, ROUNDING))
     return np.where(n > 1, np.maximum(p_values, SMALLEST), 1.0)
@@ -193,7 +193,7 @@ def _t_quantile(probability: float, degrees: npt.NDArray[np.int64]) -> Floats:
     return quantiles
 
 
-def _moments(
+def moments(
     samples: Sequence[npt.ArrayLike], floors: Sequence[float] | None
 ) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
     """Return the number of values, mean and standard deviation (at least its floor) of each."""

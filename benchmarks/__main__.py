@@ -26,6 +26,7 @@ SECTIONS = {  # modules, imported when they run: some need neither Ray nor MLflo
     "overhead": "what a trial costs beyond its training",
     "sweep": "the published sweep, from the command to its end",
     "verdicts": "how often the verdicts on synthetic sweeps are wrong",
+    "moderated": "claims of every cell, with variances borrowed across cells",
 }
 
 

@@ -173,6 +173,7 @@ def _say_conclusions(found: Sequence[Conclusion], trials: Trials, uri: str) -> N
     """Print each verdict with its sentences and runs, and what the trials lack."""
     from analysis.reports.claim_texts import Link, one_seed_note, sentences, weakest_runs
     from analysis.reports.search_texts import basis
+    from analysis.reports.text_intervals import text_sentences
     from analysis.reports.validity_texts import validity
     from analysis.trials.confirmed import not_begun_note
 
@@ -180,9 +181,10 @@ def _say_conclusions(found: Sequence[Conclusion], trials: Trials, uri: str) -> N
     if text := basis(trials):
         say(f"{text}\n")
     link = Link(uri, trials.sweep.get("experiment_id", ""))
-    for conclusion in found:
+    on_text = text_sentences(found, trials, uri)
+    for conclusion, on_other_text in zip(found, on_text, strict=True):
         say(f"{conclusion.verdict:13} {conclusion.statement}")
-        for sentence in sentences(conclusion):
+        for sentence in filter(None, [*sentences(conclusion), on_other_text]):
             say(f"{'':13} {sentence}")
         for run in weakest_runs(conclusion, link.address, MOST_RUNS):
             say(f"{'':13} {run}")
@@ -249,6 +251,7 @@ def report(
     from analysis.claims.tables import write_conclusions
     from analysis.reports.report import Evidence, runs_with_curves
     from analysis.reports.report import report as written
+    from analysis.reports.text_intervals import text_sentences
     from analysis.results.ranking import tables, write_tables
     from analysis.results.studies import study_tables
     from analysis.trials.confirmed import judged
@@ -260,7 +263,8 @@ def report(
     found = _conclude(trials, claims, anytime, error)
     named = tables(trials)
     curves = load_curves(trials, uri, runs_with_curves(named["ranking"]))
-    made = written(Evidence(trials, named, curves, found, uri))
+    on_text = text_sentences(found, trials, uri)
+    made = written(Evidence(trials, named, curves, found, uri, on_text))
     folder = out or state / "reports" / trials.experiment
     paths = made.write(folder)
     write_tables(named | study_tables(trials), folder)

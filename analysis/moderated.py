@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analysis.statistics import ROUNDING, SMALLEST, Floats, moments
+from analysis.statistics import ROUNDING, SMALLEST, Floats, Interval, moments, t_quantile
 
 NEWTON_STEPS = 50  # at most; Smyth's start needs fewer than ten
 CLOSE = 1e-8  # relative step at which Newton's method ends
@@ -76,6 +76,31 @@ def moderated_below_zero(
     return Moderated(p_values, prior)
 
 
+def moderated_intervals(
+    samples: Sequence[npt.ArrayLike],
+    confidence: float,
+    rounding: Sequence[float],
+    floors: Sequence[float],
+) -> list[Interval]:
+    """Return intervals of means whose ends belong to the tests of `moderated_below_zero`.
+
+    Args:
+        samples: differences in nats, one sample for each cell.
+        confidence: of each interval by itself.
+        rounding: how far a value of each may be off.
+        floors: the least standard deviation of each.
+    """
+    n, mean, spread = moments(samples, floors)
+    tested = n > 1
+    prior = fit_prior(np.maximum(spread[tested], ROUNDING) ** 2, n[tested] - 1)
+    half = np.full(len(n), math.nan)
+    variance, total = _borrowed(n[tested], spread[tested], prior, float((n[tested] - 1).sum()))
+    half[tested] = t_quantile((1 + confidence) / 2, total) * np.sqrt(variance / n[tested])
+    half += np.asarray(rounding)
+    rows = zip(mean.tolist(), half.tolist(), n.tolist(), strict=True)
+    return [Interval(middle, middle - off, middle + off, count) for middle, off, count in rows]
+
+
 def moderated_p(
     n: npt.NDArray[np.int64],
     mean: Floats,
@@ -97,13 +122,20 @@ def moderated_p(
     """
     from scipy.special import stdtr  # the distribution function of Student's t; imported late
 
+    variance, total = _borrowed(n, spread, prior, most_degrees)
+    p_values = stdtr(total, mean * np.sqrt(n / variance))
+    return np.asarray(np.maximum(p_values, SMALLEST))
+
+
+def _borrowed(
+    n: npt.NDArray[np.int64], spread: Floats, prior: VariancePrior, most_degrees: float
+) -> tuple[Floats, Floats]:
+    """Return the variance of each sample with what the prior knows, and its degrees of freedom."""
     degrees = n - 1.0
     share = 1.0 if math.isinf(prior.degrees) else prior.degrees / (prior.degrees + degrees)
     borrowed = prior.spread**2 if prior.degrees else 0.0
     variance = share * borrowed + (1 - share) * spread**2
-    total = np.minimum(prior.degrees + degrees, most_degrees)
-    p_values = stdtr(total, mean * np.sqrt(n / variance))
-    return np.asarray(np.maximum(p_values, SMALLEST))
+    return np.asarray(variance), np.asarray(np.minimum(prior.degrees + degrees, most_degrees))
 
 
 def fit_prior(variances: Floats, degrees: npt.NDArray[np.int64]) -> VariancePrior:

@@ -88,8 +88,18 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
     return one_seed_note(conclusions) + text + note
 
 
-def claim_section(index: int, conclusion: Conclusion, link: Link, most_rows: int) -> str:
-    """Return the section of a claim, with all its evidence."""
+def claim_section(
+    index: int, conclusion: Conclusion, link: Link, most_rows: int, on_text: str = ""
+) -> str:
+    """Return the section of a claim, with all its evidence.
+
+    Args:
+        index: of the claim, from 1.
+        conclusion: on it.
+        link: to the pages of runs.
+        most_rows: of its table.
+        on_text: whether its difference would hold on other text, in a sentence.
+    """
     table = contrasts_table([conclusion]).drop(
         columns=["claim_index", "claim", "verdict", "favoured", "confidence", "run_ids"]
     )
@@ -103,7 +113,7 @@ def claim_section(index: int, conclusion: Conclusion, link: Link, most_rows: int
     parts = [
         f"### {index}. {as_text(conclusion.statement)}\n",
         f"**{conclusion.verdict}** ({conclusion.claim.holds}).\n",
-        as_text(" ".join(sentences(conclusion))) + "\n",
+        as_text(" ".join(filter(None, [*sentences(conclusion), on_text]))) + "\n",
         markdown_table(table.head(most_rows), decimals),
     ]
     if len(table) > most_rows:

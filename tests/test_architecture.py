@@ -64,15 +64,18 @@ MAY_IMPORT = {
     " sweeps.records sweeps.planning",
     "sweeps.search": "analysis analysis.errors analysis.text analysis.trials trainables.*"
     " sweeps.process sweeps.records sweeps.spec sweeps.planning sweeps.resources",
+    "sweeps.deciding": "analysis analysis.claims analysis.trials trainables.* sweeps.process"
+    " sweeps.records sweeps.planning sweeps.tracking sweeps.search",
     "sweeps.cluster": "analysis.errors analysis.text trainables.* sweeps.process sweeps.spec"
     " sweeps.planning sweeps.resources sweeps.tracking",
     "sweeps.execution": "analysis analysis.errors analysis.text analysis.trials analysis.results"
     " analysis.figures analysis.reports bigram_models trainables.* sweeps.process sweeps.records"
-    " sweeps.spec sweeps.planning sweeps.resources sweeps.tracking sweeps.search sweeps.cluster",
+    " sweeps.spec sweeps.planning sweeps.resources sweeps.tracking sweeps.search sweeps.deciding"
+    " sweeps.cluster",
     "sweeps.server": "analysis.errors analysis.trials trainables.* sweeps.process",
     "sweeps.cli": "analysis.errors analysis.text analysis.results trainables.*"
     " sweeps.process sweeps.records sweeps.spec sweeps.planning sweeps.resources sweeps.tracking"
-    " sweeps.cluster sweeps.execution sweeps.server",
+    " sweeps.deciding sweeps.cluster sweeps.execution sweeps.server",
     "sweeps.__main__": "sweeps.process sweeps.cli",
 }
 HOMES = {
@@ -89,6 +92,7 @@ HOMES = {
         "sweeps/execution/tune_runner.py",
     },
     "mlflow": {
+        "sweeps/tracking/evidence.py",
         "sweeps/tracking/experiment.py",
         "sweeps/tracking/run_contents.py",
         "sweeps/tracking/store.py",

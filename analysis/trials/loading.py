@@ -174,7 +174,7 @@ def trials_of(
     rows = [_row(run) for run in runs]
     if not rows:
         raise AnalysisError(f"experiment {experiment!r} has no trials")
-    about = {}
+    about: dict[str, str] = {}
     if sweep:
         about = {
             "run_id": sweep.info.run_id,
@@ -182,6 +182,23 @@ def trials_of(
             "status": sweep.info.status,
             **sweep.data.tags,
         }
+    return trials_of_rows(experiment, rows, about, planned)
+
+
+def trials_of_rows(
+    experiment: str,
+    rows: Sequence[Row],
+    about: Mapping[str, str],
+    planned: Sequence[Row] | None = None,
+) -> Trials:
+    """Make the table from rows of trials.
+
+    Args:
+        experiment: its name.
+        rows: of the trials.
+        about: the sweep: tags, run_id and status of its run.
+        planned: a `planned_row` for each trial of its plan; None where that is not known.
+    """
     settings = _settings_in(rows)
     others = _settings_in(planned or ()) - settings  # no run has them
     whole = typed(experiment, pd.DataFrame([*rows, *(planned or ())]), settings | others)

@@ -4,6 +4,7 @@ main           the program: all commands, mistakes and exit codes
 presets        list
 plan           plan
 run            run
+decide         decide
 outcome        what `sweeps run` shows at its end
 verify_pack    verify-pack
 jobs           sweeps on a cluster: submit, status, logs, stop, resume

@@ -8,6 +8,7 @@ import click
 
 from analysis.text.messages import without_password
 from analysis.text.terminal import complain, set_up
+from sweeps.cli.decide import decide_command
 from sweeps.cli.jobs import logs, resume, status, stop, submit
 from sweeps.cli.plan import plan_command
 from sweeps.cli.presets import list_presets
@@ -17,7 +18,7 @@ from sweeps.cli.verify_pack import verify_pack
 from sweeps.process import signals
 from trainables.errors import UserError, reason_of
 
-RUNNING = (list_presets, plan_command, run_command, verify_pack)
+RUNNING = (list_presets, plan_command, run_command, decide_command, verify_pack)
 ON_A_CLUSTER = (submit, status, logs, stop, resume)
 IN_MLFLOW = (sync, ui, sample)
 

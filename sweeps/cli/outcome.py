@@ -59,6 +59,8 @@ class Ending:
         self._show_results()
         self._show_faults()
         self._show_search()
+        for line in self.outcome.claims:
+            say(f"claims  {in_a_line(line)}")
         self._show_unsent()
         if self.is_complete:
             return
@@ -79,7 +81,7 @@ class Ending:
             say(f"tables  there are none: {in_a_line(outcome.unranked)}")
         if not outcome.unsent:
             say(f"browse  {self._browse()}")
-        if outcome.means and outcome.status != "KILLED":
+        if outcome.means and not outcome.claims and outcome.status != "KILLED":
             several = len(self.sweep.seeds) > 1
             question = "is that chance?" if several else "chance? One seed cannot tell"
             say(f"next    {self._command('analysis', 'conclusions')}  # {question}")

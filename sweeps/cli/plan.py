@@ -14,12 +14,14 @@ from analysis.text.terminal import try_to_say as say
 from sweeps.cli.loading import load_plan
 from sweeps.cli.options import overrides_argument, state_option
 from sweeps.process.phases import phase
-from sweeps.process.summary import duration
+from sweeps.process.summary import counted, duration
 
 if TYPE_CHECKING:
+    from sweeps.deciding.claims import SweepClaims
     from sweeps.execution.overview import FinishedTrials
     from sweeps.planning.estimate import Estimate
     from sweeps.planning.plan import Plan
+    from sweeps.records.state import State
     from sweeps.resources.allocation import Allocation
 
 BUSY = 1.3  # ratio of the median step to the shortest, from which a machine counts as busy
@@ -47,7 +49,7 @@ def plan_command(file: str, overrides: Sequence[str], list_trials: bool, state_r
     from sweeps.resources.gpu_report import gpus_here
     from sweeps.resources.nodes import check_this_machine, local_node
 
-    state = state_at(state_root)
+    state, claims = state_at(state_root), _claims(plan)
     done = finished_trials(plan, state)
     check_this_machine(plan.sweep.resources)  # before anything is timed
     reports = [gpus_here()] if plan.sweep.resources.may_use_gpus else []
@@ -58,6 +60,8 @@ def plan_command(file: str, overrides: Sequence[str], list_trials: bool, state_r
         cost = estimate(done.left(plan), plan.corpus, coming, earlier, plan.trials, packs)
     _show_trials(plan, done, allocation)
     _show_cost(plan, cost, allocation)
+    if claims:
+        _show_claims(plan, claims, state, cost.mean_s / allocation.speed)
     if list_trials:
         _list_trials(plan, cost)
 
@@ -126,6 +130,45 @@ def _show_limits(plan: Plan) -> None:
         say(f"confirm the best {search.confirm.top} of each study with {fresh} new seeds")
 
 
+def _claims(plan: Plan) -> SweepClaims | None:
+    """Return the claims that a sweep decides, checked on its trials; None if it decides none."""
+    if plan.sweep.decide is None:
+        return None
+    from sweeps.deciding.claims import read_claims  # it loads the libraries of `analysis`
+
+    return read_claims(plan)
+
+
+def _show_claims(plan: Plan, claims: SweepClaims, state: State, trial_s: float) -> None:
+    """Show how a sweep decides its claims, and what it still takes by the trials that it has.
+
+    Args:
+        plan: of the sweep.
+        claims: that it decides.
+        state: has the trials.
+        trial_s: seconds that a trial adds to the sweep.
+    """
+    from sweeps.deciding.outlook import outlook
+    from sweeps.records.outbox_file import OUTBOX
+
+    seeds = len(plan.sweep.seeds)
+    count = len(plan.trials) // len(plan.sweep.grid_seeds)
+    begins = f"{counted(count, 'configuration')} x {seeds} seeds"
+    if plan.studies:
+        fresh = len(plan.sweep.confirm_seeds)
+        begins = f"the search, its winners x {fresh} seeds"
+        begins += f", {counted(count, 'configuration')} x {seeds + fresh} seeds" if count else ""
+    say(f"begins  {begins}; then further seeds decide {counted(len(claims.claims), 'claim')}")
+    say(f"limits  {claims.limits}")
+    found = outlook(plan, claims, state.sweep(plan.sweep.name) / OUTBOX)
+    if found:
+        takes = f", {duration(found.further * trial_s)}" if found.further else ""
+        say(
+            f"claims  {found.verdicts}; if means and spreads stay as they are, about"
+            f" {counted(found.further, 'further trial')}{takes}"
+        )
+
+
 def _show_cost(plan: Plan, cost: Estimate, allocation: Allocation) -> None:
     """Show what a sweep takes: packs, GPUs, time, memory and disk."""
     if allocation.pack_counts:
@@ -133,7 +176,10 @@ def _show_cost(plan: Plan, cost: Estimate, allocation: Allocation) -> None:
     if allocation.gpu_reason:
         say(f"gpu     {allocation.gpu_reason}")
     is_left = cost.work_s or plan.to_come is None
-    takes = _time(plan, cost, allocation) if is_left else "nothing: all trials are done"
+    nothing = "nothing: all trials are done"
+    if plan.sweep.decide:
+        nothing = "nothing: all trials that the sweep begins with are done"
+    takes = _time(plan, cost, allocation) if is_left else nothing
     say(f"takes   {takes}")
     memory_bytes = cost.memory_bytes(allocation.at_once, allocation.largest_pack)
     say(

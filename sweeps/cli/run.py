@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -20,21 +20,31 @@ from sweeps.cli.options import (
 )
 from sweeps.process import signals
 from sweeps.process.phases import phase
+from trainables.errors import UserError
 
 if TYPE_CHECKING:
     from sweeps.cluster.ray_start import RayStart
 
 
+Command = TypeVar("Command", bound=Callable[..., None])
+OPTIONS = (
+    click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster to use (RAY_ADDRESS)."),
+    click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails."),
+    *(retry_option, retire_option, tracking_option, storage_option, state_option),
+)
+
+
+def run_options(command: Command) -> Command:
+    """Decorator: give a command the options of `sweeps run`."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command("run")
 @click.argument("file")
 @overrides_argument
-@click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster to use (RAY_ADDRESS).")
-@click.option("--fail-fast", is_flag=True, help="Stop at the first trial that fails.")
-@retry_option
-@retire_option
-@tracking_option
-@storage_option
-@state_option
+@run_options
 @click.pass_context
 def run_command(
     context: click.Context,
@@ -55,9 +65,45 @@ def run_command(
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
+    carry_out(
+        context, file, overrides, address, fail_fast, retry_failed, retire,
+        tracking_uri, storage_uri, state_root,
+    )  # fmt: skip
+
+
+def carry_out(
+    context: click.Context,
+    file: str,
+    overrides: Sequence[str],
+    address: str | None,
+    fail_fast: bool,
+    retry_failed: bool,
+    retire: bool,
+    tracking_uri: str | None,
+    storage_uri: str | None,
+    state_root: Path,
+    must_decide: bool = False,
+) -> None:
+    """Run a sweep, show how it ends, and exit.
+
+    Args:
+        context: of the command.
+        file: of the sweep, or a preset.
+        overrides: of its values.
+        address: of a Ray cluster.
+        fail_fast: stop at the first trial that fails.
+        retry_failed: forget how often trials failed.
+        retire: trials with results that are no longer part of the sweep.
+        tracking_uri: of an MLflow store other than the one in the state directory.
+        storage_uri: of the trials' files, if not in the state directory.
+        state_root: the state directory.
+        must_decide: refuse a sweep that names no claims.
+    """
     from sweeps.spec.sweep_file import load_sweep
 
     loaded = load_sweep(file)  # reports a mistake in it before Ray starts
+    if must_decide and loaded[0].decide is None and not any(map(_names_claims, overrides)):
+        raise UserError(f"{loaded[1]} names no claims to decide; give --claims FILE")
     ray_start = _start_ray(loaded[0].name, state_root) if address is None else None
     plan = load_plan(file, overrides, state_root, is_here=address is None, loaded=loaded)
     with phase("loading the libraries"):
@@ -78,6 +124,10 @@ def run_command(
     if outcome.stop.is_cut and not ending.is_complete:
         signals.exit_now(ending.exit_code)
     context.exit(ending.exit_code)
+
+
+def _names_claims(override: str) -> bool:
+    return override.startswith(("decide.claims=", "decide="))
 
 
 def _start_ray(sweep: str, state_root: Path) -> RayStart | None:

@@ -33,6 +33,7 @@ def fill_submission(
     if file is not None:
         shutil.copyfile(file, folder / file.name)
     _copy_corpus(sweep.corpus, folder)
+    _copy_claims(sweep, folder, file)
     command = ["python", "-m", "sweeps", "run", file.name if file else name_or_path]
     script = _script(sweep.name, shlex.join([*command, *arguments]))
     (folder / SCRIPT).write_bytes(os.fsencode(script))
@@ -73,3 +74,15 @@ def _copy_corpus(corpus: str, folder: Path) -> None:
     if kind == "file" and not path.is_absolute() and ".." not in path.parts:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / path)
+
+
+def _copy_claims(sweep: SweepFile, folder: Path, file: Path | None) -> None:
+    """Copy the claims that a sweep decides to where its file, or an override, names them."""
+    path = sweep.decide.path if sweep.decide else None
+    if path is None:
+        return
+    places = [path] if file is None else [path, Path(os.path.relpath(path, file.parent))]
+    for place in places:
+        if not place.is_absolute() and ".." not in place.parts:
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / place)

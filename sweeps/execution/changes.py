@@ -42,14 +42,15 @@ class Change:
 def change(before: Iterable[TrialRecord], now: Mapping[str, Content], plan: Plan) -> Change:
     """Compare the trials that a sweep has with those that it should have.
 
-    Trials that confirm a winner are no change: they come and go with it.
+    Trials that confirm a winner, and those with further seeds, are no change: they come and go with
+    what they confirm or repeat.
 
     Args:
         before: trials of the stored sweep.
         now: trials of the plan and its search, by key.
         plan: has examples of what the search may add.
     """
-    known = {r.key: r for r in before if r.key in now or not r.is_confirming}
+    known = {r.key: r for r in before if r.key in now or not (r.is_confirming or r.is_further)}
     stay, go = known.keys() & now.keys(), known.keys() - now.keys()
     gone = [known[key].content for key in go]
     come = [now[key] for key in now.keys() - known.keys()]

@@ -20,6 +20,7 @@ from sweeps.search.queue import Queue
 if TYPE_CHECKING:
     from sweeps.tracking.delivery import Delivery
 
+GROWING = {"search", "decide"}  # tags of sweeps that add trials while they run
 ABANDON_S = 0.8  # how long the store may take if the end of the process does not wait
 
 
@@ -42,6 +43,8 @@ def conclude(
         outcome.failed = [record for record in trials if record.status == "FAILED"]
         statuses = {record.status for record in trials}
         del trials  # of thousands, while the store's runs are loaded as well
+        if queue:
+            outcome.claims = queue.source.results()
         if queue and queue.is_over:
             outcome.without_result = queue.source.without_result()
             outcome.exhausted = queue.source.exhausted()
@@ -59,7 +62,7 @@ def conclude(
 
 def _final_status(outbox: Outbox, outcome: Outcome, queue: Queue | None, statuses: Set[str]) -> str:
     """Return FINISHED, FAILED or KILLED for a sweep whose trials have these statuses."""
-    if queue is None and "search" in outbox.sweep.content.get("tags", {}):
+    if queue is None and GROWING & outbox.sweep.content.get("tags", {}).keys():
         last = outbox.sweep.status
         return last if last in ("FINISHED", "FAILED") else "KILLED"
     if not (queue.is_over if queue else statuses <= {"FINISHED", "FAILED"}):

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 from analysis.trials.sqlite_store import STORE, artifacts_beside, store_file
+from sweeps.deciding.further import Tagged
 from sweeps.execution.run import Outcome, Say
 from sweeps.planning.plan import Plan
 from sweeps.process.phases import phase
+from sweeps.process.summary import counted
 from sweeps.records.outbox import Outbox
 from sweeps.records.outbox_file import OUTBOX
 from sweeps.records.records import TrialRecord
@@ -21,6 +23,8 @@ from trainables.config import TrialConfig
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
+    from sweeps.deciding.claims import SweepClaims
+    from sweeps.deciding.decider import Decider
     from sweeps.search.search import Search
     from sweeps.search.study import Study
     from sweeps.tracking.delivery import Delivery
@@ -122,6 +126,46 @@ def open_search(plan: Plan, state: State, outbox: Outbox, uri: str, say: Say) ->
 
     limit = sweep.resources.max_failures
     return Search(studies, spec, sweep.confirm_seeds, limit, announce)
+
+
+def open_decider(
+    plan: Plan, claims: SweepClaims, search: Search | None, outbox: Outbox, say: Say
+) -> Decider:
+    """Open the source of further seeds for the claims of a sweep, and keep the claims.
+
+    Args:
+        plan: of the sweep.
+        claims: of the plan.
+        search: of the sweep, if it has one.
+        outbox: of the sweep, which keeps the claims and each look.
+        say: shows a line to the user.
+    """
+    from sweeps.deciding.decider import Decider
+
+    looks = outbox.looks
+    finished = sum(record.status == "FINISHED" for record in outbox.trials())
+    if looks.keep_claims(claims.text, claims.sha256, finished):
+        say(
+            f"claims  other claims than before, now that {counted(finished, 'trial')} of the sweep"
+            " are finished; MLflow keeps both, with the times"
+        )
+
+    def winners() -> list[Tagged]:
+        known = search.known() if search else ()
+        return [(trial, tags) for trial, tags in known if tags.get("stage") == "confirm"]
+
+    def announce(tagged: Sequence[Tagged]) -> None:
+        outbox.add({trial.key: describe_trial(plan, trial, tags) for trial, tags in tagged})
+
+    return Decider(
+        plan,
+        claims.judge,
+        search,
+        winners,
+        announce,
+        looks.add,
+        looks.last,
+    )
 
 
 def _warm_start(studies: Sequence[Study], plan: Plan, keys: Set[str], uri: str, say: Say) -> None:

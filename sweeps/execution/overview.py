@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from analysis.trials.sqlite_store import STORE, is_driven
+from sweeps.deciding.further import further_trials
 from sweeps.execution.changes import change
 from sweeps.execution.service import sweep_names, sync_sweep
 from sweeps.planning.plan import Plan
@@ -45,7 +46,7 @@ def overview(state: State) -> list[LocalSweep]:
 
 @dataclass(frozen=True)
 class FinishedTrials:
-    """The trials of a plan that a state directory has already finished."""
+    """The trials of a plan that a state directory has already finished, without further seeds."""
 
     keys: frozenset[str] = frozenset()
     in_words: str = ""  # empty if there is no such sweep
@@ -69,10 +70,18 @@ def finished_trials(plan: Plan, state: State) -> FinishedTrials:
     labels = {study.label for study in plan.studies}
     now = {r.key: r.content for r in records if r.content["tags"].get("study") in labels}
     now |= {trial.key: describe_trial(plan, trial) for trial in plan.trials}
+    grid = [(trial, dict[str, str]()) for trial in plan.trials]
+    tagged = list(further_trials(grid, records, plan.sweep.decide is not None))
+    further = {trial.key: describe_trial(plan, trial, tags) for trial, tags in tagged}
+    now |= further
     found = change(records, now, plan)
-    total = "?" if plan.to_come is None else len(plan.trials) + plan.to_come
+    total = "?" if plan.to_come is None else len(plan.trials) + plan.to_come + len(further)
     text = f"{found.done} of {total} trials are done in {state.root}"
-    keys = frozenset(record.key for record in records if record.is_done and record.key in now)
+    keys = frozenset(
+        record.key
+        for record in records
+        if record.is_done and record.key in now.keys() - further.keys()
+    )
     if not found.go_done:
         return FinishedTrials(keys, text)
     return FinishedTrials(

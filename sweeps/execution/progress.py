@@ -73,9 +73,11 @@ class Progress:
         self.notes: dict[str, str] = {}  # files that were damaged, by key
         self.restarts = 0  # how often a worker died
         self._best = before.best
+        self._source_words = queue.source.progress_in_words
 
     def on_event(self, event: TrialEvent) -> None:
         """Take an event, before the queue does."""
+        self._show_source()
         trial = self._trials.setdefault(event.key, self._queue.trial(event.key))
         name = self._plan.names.run_name(trial)
         match event.kind:
@@ -108,6 +110,13 @@ class Progress:
                     self._last = f"{name} {event.kind}{self._loss(event.key)}{reason}"
                     self._print(f"{name} {event.kind}{reason}")
 
+    def _show_source(self) -> None:
+        """Print how far the source of trials is, if that has changed."""
+        words = self._queue.source.progress_in_words
+        if words != self._source_words and not self._console.is_terminal:
+            try_to_say(in_a_line(f"claims  {words}"))
+        self._source_words = words
+
     def _loss(self, key: str) -> str:
         return f", val_loss {self._losses[key]:.4f}" if key in self._losses else ""
 
@@ -139,7 +148,7 @@ class Progress:
         best, name = self._best or (None, "")
         return Summary(
             done=self._before.done + len(self.finished | self.stopped),
-            total=self._total,
+            total=self._known_total(),
             stopped=self._before.stopped + len(self.stopped),
             running=len(self.running),
             failed=len(self.failed),
@@ -148,6 +157,12 @@ class Progress:
             left=self.time_left(),
             elapsed=duration(time.monotonic() - self._started_s),
         )
+
+    def _known_total(self) -> int | None:
+        """Return how many trials the sweep will have; while it decides claims, those so far."""
+        if self._total is None and self._plan.sweep.decide and not self._plan.studies:
+            return self._before.done + self._queue.size
+        return self._total
 
     def time_left(self) -> str:
         """Return the time left by the cost of what is done and what is not; "?" if unknown."""
@@ -187,4 +202,5 @@ class Progress:
         if not self._has_trained:
             table.add_row("workers are being started", "", "")
         last = [Text(printable(f"last: {self._last}"))] if self._last else []
-        return Group(title, bar, table, *last)
+        source = [Text(printable(self._source_words))] if self._source_words else []
+        return Group(title, *source, bar, table, *last)

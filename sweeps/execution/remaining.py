@@ -18,17 +18,22 @@ from trainables.errors import UserError
 from trainables.persistence.storage import Storage, StorageError
 
 if TYPE_CHECKING:
+    from sweeps.deciding.decider import Decider
     from sweeps.search.search import Search
 
 
 def remaining_trials(
-    run: RunContext, search: Search | None, before: Sequence[TrialRecord]
+    run: RunContext,
+    search: Search | None,
+    decider: Decider | None,
+    before: Sequence[TrialRecord],
 ) -> Queue:
     """Return the queue of what is left to train, and show how much that is.
 
     Args:
         run: of the sweep.
         search: of the sweep, if it has one.
+        decider: of its claims, if it decides some; it has the search.
         before: the trials that the sweep had when this run began.
 
     Raises:
@@ -36,11 +41,11 @@ def remaining_trials(
     """
     plan, outbox = run.plan, run.outbox
     records = {record.key: record for record in outbox.trials()}
-    queue = Queue(search)
+    queue = Queue(decider or search)
     queue.put(_unfinished(plan, records))
     used, suggested = 0, set[str]()
-    if search:
-        used, suggested = _resume(search, queue, outbox, records)
+    if search or decider:
+        used, suggested = _resume(search, decider, queue, outbox, records)
         records |= {record.key: record for record in outbox.trials()}
     started = _started(run.outcome.storage, queue)
     remaining = Remaining(plan, before, records, queue.waiting, started, suggested)
@@ -49,6 +54,8 @@ def remaining_trials(
         parts += remaining.in_search(used)
     run.say(f"{plan.sweep.name}: {', '.join(parts)}")
     _show_plan(plan, used, run.say)
+    if queue.source.progress_in_words:
+        run.say(f"claims  {queue.source.progress_in_words}")
     return queue
 
 
@@ -59,21 +66,28 @@ def _unfinished(plan: Plan, records: Mapping[str, TrialRecord]) -> list[TrialCon
 
 
 def _resume(
-    search: Search, queue: Queue, outbox: Outbox, records: dict[str, TrialRecord]
+    search: Search | None,
+    decider: Decider | None,
+    queue: Queue,
+    outbox: Outbox,
+    records: dict[str, TrialRecord],
 ) -> tuple[int, set[str]]:
-    """Continue a search from where an earlier run ended.
+    """Continue a search, and the decision of claims, from where an earlier run ended.
 
     Returns:
-        How many suggestions were made before, and the keys of the trials that it adds now.
+        How many suggestions the search made before, and the keys of the trials that are added now.
     """
-    from sweeps.search.search import history_in
-
     # Trials that confirm come back when their study, which was lost, ends again.
-    removed = {record.key: record for record in outbox.removed_trials()}
-    search.resume(removed | records, history_in(outbox), queue)
-    for event in queue.pending_events():
-        outbox.record(event)
-    used, waiting = search.used, {trial.key for trial in queue.waiting}
+    known = {record.key: record for record in outbox.removed_trials()} | records
+    used = 0
+    if search:
+        search.resume(known, outbox.history, queue)
+        for event in queue.pending_events():
+            outbox.record(event)
+        used = search.used
+    if decider:
+        decider.resume(known, outbox.history, queue)
+    waiting = {trial.key for trial in queue.waiting}
     queue.fill()
     return used, {trial.key for trial in queue.waiting} - waiting
 

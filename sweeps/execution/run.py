@@ -50,6 +50,7 @@ class Outcome:
         default_factory=list
     )  # labels of studies without a finished trial
     exhausted: list[str] = field(default_factory=list)  # why studies suggested no more, in words
+    claims: list[str] = field(default_factory=list)  # the verdicts on the sweep's claims, in words
     notes: dict[str, str] = field(
         default_factory=dict
     )  # what trials' files have lost, by trial key

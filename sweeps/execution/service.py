@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from analysis.errors import nearest
+from sweeps.deciding.further import Tagged, further_trials
 from sweeps.execution.changes import Content
 from sweeps.execution.conclusion import abandon, conclude
-from sweeps.execution.opening import open_search, opened_delivery, opened_outbox
+from sweeps.execution.opening import open_decider, open_search, opened_delivery, opened_outbox
 from sweeps.execution.remaining import remaining_trials
 from sweeps.execution.retirement import Retirement
 from sweeps.execution.run import Options, Outcome, RunContext, Say
@@ -27,6 +28,8 @@ from trainables.errors import UserError
 from trainables.persistence.storage import check_from_here, open_storage
 
 if TYPE_CHECKING:
+    from sweeps.deciding.claims import SweepClaims
+    from sweeps.deciding.decider import Decider
     from sweeps.search.search import Search
 
 
@@ -45,6 +48,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         KeyboardInterrupt: it was interrupted before anything was trained.
     """
     name, storage_uri = plan.sweep.name, options.storage_uri or plan.sweep.storage.uri
+    claims = _claims(plan)
     outcome = _prepare(plan, state, options, storage_uri)
     stop = outcome.stop
     with (
@@ -56,16 +60,31 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         stop.may_cut(0)
         search = open_search(plan, state, outbox, outcome.uri, say) if plan.studies else None
         before = outbox.trials()
-        retirement = Retirement(plan, _describe(plan, search), options.retire)
+        everything = [*before, *outbox.removed_trials()]
+        retirement = Retirement(plan, described(plan, search, everything), options.retire)
         retirement.check(before, say)
         outbox.describe({**describe_sweep(plan), "storage": storage_uri}, retirement.trials)
+        decider = open_decider(plan, claims, search, outbox, say) if claims else None
         if options.retry_failed:
             outbox.reset_failures()
         with opened_delivery(outbox, state, outcome, say, retirement.check_runs) as delivery:
             stop.at_deadline = lambda: abandon(outbox, delivery)
             run = RunContext(plan, state, options, outbox, delivery, outcome, say)
-            _carry_out(run, search, before)
+            _carry_out(run, search, decider, before)
     return outcome
+
+
+def _claims(plan: Plan) -> SweepClaims | None:
+    """Return the claims that a sweep decides, checked on its trials; None if it decides none.
+
+    Raises:
+        UserError: they cannot be read, or do not fit the trials.
+    """
+    if plan.sweep.decide is None:
+        return None
+    from sweeps.deciding.claims import read_claims  # it loads the libraries of `analysis`
+
+    return read_claims(plan)
 
 
 def _prepare(plan: Plan, state: State, options: Options, storage_uri: str | None) -> Outcome:
@@ -87,19 +106,34 @@ def _prepare(plan: Plan, state: State, options: Options, storage_uri: str | None
     return Outcome(Stop(), state.reports(name), storage, uri)
 
 
-def _describe(plan: Plan, search: Search | None) -> dict[str, Content]:
-    """Return the descriptions of all trials known so far, which the outbox keeps, by key."""
-    trials: dict[str, Content] = {trial.key: describe_trial(plan, trial) for trial in plan.trials}
-    if search:
-        trials |= {trial.key: describe_trial(plan, trial, tags) for trial, tags in search.known()}
-    return trials
+def described(
+    plan: Plan, search: Search | None, records: Sequence[TrialRecord]
+) -> dict[str, Content]:
+    """Return the descriptions of all trials known so far, which the outbox keeps, by key.
+
+    Args:
+        plan: of the sweep.
+        search: of the sweep, if it has one.
+        records: of trials that the outbox has; further seeds that were trained stay.
+    """
+    tagged: list[Tagged] = [(trial, {}) for trial in plan.trials]
+    tagged += search.known() if search else []
+    is_deciding = plan.sweep.decide is not None
+    bases = [(trial, tags) for trial, tags in tagged if tags.get("stage") != "search"]
+    tagged += list(further_trials(bases, records, is_deciding))
+    return {trial.key: describe_trial(plan, trial, tags) for trial, tags in tagged}
 
 
-def _carry_out(run: RunContext, search: Search | None, before: Sequence[TrialRecord]) -> None:
+def _carry_out(
+    run: RunContext,
+    search: Search | None,
+    decider: Decider | None,
+    before: Sequence[TrialRecord],
+) -> None:
     """Train what is left, and conclude the sweep, also after an error."""
     stop, queue = run.outcome.stop, None
     try:
-        queue = remaining_trials(run, search, before)
+        queue = remaining_trials(run, search, decider, before)
         if not queue.is_over:
             train(run, queue)
         stop.may_cut(NEVER)

@@ -48,7 +48,8 @@ def train(run: RunContext, queue: Queue) -> None:
             queue.sort(cost.of_pack)
         slots = _slots(run, queue, allocation)
         tasks = f"{queue.remaining_in_words}, {allocation.at_once} at once"
-        total = None if run.plan.to_come is None else len(run.plan.trials) + run.plan.to_come
+        is_known = run.plan.to_come is not None and run.plan.sweep.decide is None
+        total = len(run.plan.trials) + (run.plan.to_come or 0) if is_known else None
         progress = Progress(run.plan, queue, cost, total, before, tasks)
         try:
             with progress.shown():

@@ -37,7 +37,8 @@ def check_counts(sweep: SweepFile, source: str) -> None:
     """Refuse a sweep of too many trials, before any of them is made.
 
     Raises:
-        UserError: grids, seeds and the search multiply to more than `MOST_TRIALS`.
+        UserError: grids, seeds and the search multiply to more than `MOST_TRIALS`, or to more
+            trials than `decide` allows.
     """
     seeds, confirming = len(sweep.seeds), len(sweep.confirm_seeds)
     grid_seeds = len(sweep.grid_seeds)
@@ -57,6 +58,11 @@ def check_counts(sweep: SweepFile, source: str) -> None:
         raise UserError(
             f"{source}: these are {trials:,} trials, and a sweep has {MOST_TRIALS:,} at most; give"
             " fewer values or seeds, or several sweeps"
+        )
+    if sweep.decide and sweep.decide.trials and trials > sweep.decide.trials:
+        raise UserError(
+            f"{source}: decide.trials={sweep.decide.trials} is less than the {trials:,} trials"
+            " with which the sweep begins; give more, or fewer `replicates`"
         )
     if examples > MOST_TRIALS:
         raise UserError(

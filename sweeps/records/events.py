@@ -25,6 +25,7 @@ Kind = Literal[
 ]
 # trainables.training.loop.Evaluation by field, with the host and the usage; as JSON in the outbox.
 EvaluationValues = Mapping[str, Any]  # Any: it is computed with, and its fields are trainables' own
+History = Callable[[str], Sequence[EvaluationValues]]  # the evaluations of a trial, by its key
 
 
 class EndCause(StrEnum):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sweeps.records.events import EvaluationValues, TrialEvent, cause_of_reason
+from sweeps.records.look_log import LookLog
 from sweeps.records.outbox_file import OutboxFile
 from sweeps.records.outbox_reader import OutboxReader
 from sweeps.records.records import REMOVED, TRIAL, Content, TrialRecord
@@ -38,6 +39,7 @@ class Outbox(OutboxReader):
         self._file = OutboxFile(path, sweep)
         super().__init__(self._file.read)
         self.path = path
+        self.looks = LookLog(self._file)
         self.lost = self._file.lost
 
     def close(self) -> None:

@@ -55,6 +55,25 @@ CREATE TABLE evaluations (
 ) WITHOUT ROWID;
 CREATE INDEX unsent_evaluations ON evaluations (key) WHERE NOT sent;
 """
+DECIDING = """
+CREATE TABLE IF NOT EXISTS claims (
+    number INTEGER PRIMARY KEY,
+    sha256 TEXT NOT NULL UNIQUE,
+    text TEXT NOT NULL,
+    since_ms INTEGER NOT NULL,
+    finished INTEGER NOT NULL,  -- trials, then
+    looks INTEGER NOT NULL,  -- that were taken before, with other claims
+    sent INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS looks (
+    number INTEGER PRIMARY KEY,
+    time_ms INTEGER NOT NULL,
+    finished INTEGER NOT NULL,  -- trials
+    trained_s REAL NOT NULL,  -- by all runs of the sweep
+    content TEXT NOT NULL,  -- JSON: a list of sweeps.records.look_log.ClaimEvidence
+    sent INTEGER NOT NULL DEFAULT 0
+);
+"""
 Value = str | int | float | None  # of a column
 
 
@@ -134,6 +153,7 @@ def _open(path: Path, sweep: str) -> sqlite3.Connection:
         _check(database, path, sweep)
         _rename_losses(database)
         _add_causes(database)
+        database.executescript(DECIDING)  # a file of an earlier version has no such tables
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.DatabaseError as error:
@@ -153,7 +173,7 @@ def _create(path: Path, sweep: str) -> None:
     partial = partial_of(path)
     keep_private(partial)
     with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as database:
-        database.executescript(SCHEMA)
+        database.executescript(SCHEMA + DECIDING)
         database.execute("INSERT INTO sweep (name) VALUES (?)", (sweep,))
     partial.replace(path)
 

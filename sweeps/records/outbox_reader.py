@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sweeps.records.events import EvaluationValues
@@ -68,6 +68,10 @@ class OutboxReader:
         rows = self._read(f"SELECT * FROM evaluations WHERE key = ? {which} ORDER BY step", key)
         return [(row["time_ms"], json.loads(row["content"])) for row in rows]
 
+    def history(self, key: str) -> list[EvaluationValues]:
+        """Return the evaluations of a trial by step."""
+        return [evaluation for _, evaluation in self.evaluations(key)]
+
     def unsent(self) -> list[str]:
         """Return the keys of trials whose run in the tracking store is not up to date."""
         return [row["key"] for row in self._read(f"SELECT key FROM trials WHERE {UNSENT}")]
@@ -101,12 +105,22 @@ class OutboxReader:
         return {row["key"]: row["loss"] for row in rows}
 
 
-def read_trials(path: Path) -> list[TrialRecord]:
-    """Return the trials of the sweep whose outbox is at a path, which is not changed.
+@contextlib.contextmanager
+def opened_reader(path: Path) -> Iterator[OutboxReader]:
+    """Context manager: read the outbox at a path, which is not changed.
 
     Raises:
         sqlite3.Error: it cannot be read, or there is none.
     """
     with opened_to_read(path) as database:
-        reader = OutboxReader(lambda query, *values: database.execute(query, values).fetchall())
+        yield OutboxReader(lambda query, *values: database.execute(query, values).fetchall())
+
+
+def read_trials(path: Path) -> list[TrialRecord]:
+    """Return the trials of the sweep whose outbox is at a path.
+
+    Raises:
+        sqlite3.Error: it cannot be read, or there is none.
+    """
+    with opened_reader(path) as reader:
         return reader.trials()

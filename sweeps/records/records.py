@@ -10,6 +10,7 @@ from typing import Any
 
 from sweeps.records.events import EndCause, cause_of_reason
 
+FURTHER = {"added_by": "decide"}  # tags of a trial with a further seed, for open claims
 TRIAL, REMOVED = "trial", "removed"  # roles of a run; removed: no longer part of the sweep
 # What the runs in MLflow are made from, as JSON: of a trial its name, params and tags.
 Content = Mapping[str, Any]  # Any: `sweeps.tracking` writes and reads it, the outbox only keeps it
@@ -53,6 +54,11 @@ class TrialRecord:
     def is_confirming(self) -> bool:
         """True if it trains the best configuration of a study once more."""
         return bool(self.content["tags"].get("stage") == "confirm")
+
+    @property
+    def is_further(self) -> bool:
+        """True if it has a further seed, which was added because some claims were open."""
+        return bool(self.content["tags"].items() >= FURTHER.items())
 
     @property
     def is_suggested(self) -> bool:

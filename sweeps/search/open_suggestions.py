@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sweeps.records.events import SEED_FAILED_TEXT, EndCause, EvaluationValues, TrialEvent
+from sweeps.records.events import SEED_FAILED_TEXT, EndCause, History, TrialEvent
 from sweeps.records.records import TrialRecord
 from sweeps.search.queue import Queue
 from sweeps.search.study import Study
 from sweeps.search.suggestion import Suggestion, Tagged
 
-History = Callable[[str], Sequence[EvaluationValues]]  # the evaluations of a trial, by its key
 Announce = Callable[[Sequence[Tagged]], None]
 
 

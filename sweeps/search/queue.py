@@ -55,6 +55,15 @@ class TrialSource:
         """A description of what the source will suggest; empty if it suggests nothing."""
         return ""
 
+    @property
+    def progress_in_words(self) -> str:
+        """How far it is, as of the last suggestion; empty if the numbers of trials say it all."""
+        return ""
+
+    def results(self) -> list[str]:
+        """Return what the trials were trained to find out, a line each."""
+        return []
+
     def without_result(self) -> list[str]:
         """Return the labels of studies in which no trial was trained to its end."""
         return []
@@ -141,6 +150,11 @@ class Queue:
     def waiting(self) -> list[TrialConfig]:
         """The trials that wait, in order."""
         return list(self._waiting)
+
+    @property
+    def size(self) -> int:
+        """How many trials it has ever had."""
+        return len(self._trials)
 
     def trial(self, key: str) -> TrialConfig:
         """Return a trial that is, or was, in the queue."""

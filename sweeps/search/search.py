@@ -16,10 +16,10 @@ from optuna.trial import TrialState
 
 from sweeps.planning.plan import Plan
 from sweeps.process.summary import counted
-from sweeps.records.events import TrialEvent, cause_of_reason
+from sweeps.records.events import History, TrialEvent, cause_of_reason
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import TrialRecord
-from sweeps.search.open_suggestions import Announce, History, OpenSuggestions
+from sweeps.search.open_suggestions import Announce, OpenSuggestions
 from sweeps.search.queue import Queue, TrialSource
 from sweeps.search.replay import learn_again
 from sweeps.search.study import Study, open_studies
@@ -226,10 +226,5 @@ def known_studies(
     studies, taken = open_studies(plan, storage)
     lacked = learn_again(studies, taken, outbox)
     records = {record.key: record for record in outbox.trials()}
-    Search(studies, plan.sweep.search, []).resume(records, history_in(outbox), Queue())
+    Search(studies, plan.sweep.search, []).resume(records, outbox.history, Queue())
     return studies, taken, lacked
-
-
-def history_in(outbox: Outbox) -> History:
-    """Return a function that gives the evaluations of a trial, which the outbox has, by its key."""
-    return lambda key: [evaluation for _, evaluation in outbox.evaluations(key)]

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, mod
 
 from analysis.errors import listed
 from analysis.text.plain_yaml import YamlError, read_yaml
+from sweeps.spec.decide_spec import FIRST_SEEDS, DecideSpec
 from sweeps.spec.passwords import Uri
 from sweeps.spec.search_spec import Parameter, Replicates, SearchSpec
 from trainables.errors import UserError, brief, similar_name, validate
@@ -156,7 +157,8 @@ class SweepFile(Seed):
     """A sweep as its author wrote it. The form is checked here, the values by `make_plan`.
 
     ``replicates`` are the seeds that each configuration is trained with: a number counts up from
-    ``seed``, a list names them. Configurations with the same seed draw the same batches, and the
+    ``seed``, a list names them; by default one, and three of a grid with claims to ``decide``,
+    which adds further seeds. Configurations with the same seed draw the same batches, and the
     same initial values where their shapes agree, so their losses can be compared in pairs.
     """
 
@@ -164,19 +166,22 @@ class SweepFile(Seed):
     description: str = ""
     corpus: str = "tinyshakespeare"
     training: dict[str, object] = Field(default_factory=dict)
-    replicates: Replicates = 1
+    replicates: Replicates | None = None
     arms: Annotated[list[Arm], Field(min_length=1)]
     search: SearchSpec = SearchSpec()
+    decide: DecideSpec | None = None
     resources: Resources = Resources()
     tracking: TrackingSpec = TrackingSpec()
     storage: StorageSpec = StorageSpec()
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of every configuration."""
+        """The seeds of every configuration, but for those that `decide` adds."""
         if isinstance(self.replicates, list):
             return self.replicates
-        return [self.seed + number for number in range(self.replicates)]
+        is_decided = self.decide is not None and not self.is_searched
+        count = self.replicates or (FIRST_SEEDS if is_decided else 1)
+        return [self.seed + number for number in range(count)]
 
     @property
     def confirm_seeds(self) -> list[int]:
@@ -196,6 +201,18 @@ class SweepFile(Seed):
     def grid_seeds(self) -> list[int]:
         """The seeds of each configuration of a grid: those of winners too, to compare them."""
         return self.seeds + (self.confirm_seeds if self.is_searched else [])
+
+    @property
+    def tested_seeds(self) -> list[int]:
+        """The seeds by which claims compare trials, in their order; `decide` adds the later ones.
+
+        Of a sweep with a search these are the seeds that its winners are confirmed with.
+        """
+        first = sorted(self.confirm_seeds if self.is_searched else self.seeds)
+        if self.decide is None:
+            return first
+        start = max(self.grid_seeds) + 1
+        return first + list(range(start, start + self.decide.max_seeds - len(first)))
 
     @field_validator("name")
     @classmethod
@@ -228,6 +245,26 @@ class SweepFile(Seed):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_decide(self) -> SweepFile:
+        if self.decide is None:
+            return self
+        first = self.confirm_seeds if self.is_searched else self.seeds
+        name = "search.confirm.replicates" if self.is_searched else "replicates"
+        if len(first) < 2:
+            raise ValueError(
+                f"decide compares configurations by the spread of their seeds, and {name} has"
+                f" {len(first)}; give 2 or more"
+            )
+        if self.decide.max_seeds < len(first):
+            raise ValueError(
+                f"decide.max_seeds={self.decide.max_seeds} is less than the {len(first)} seeds of"
+                f" {name}, with which each configuration begins"
+            )
+        if max(self.tested_seeds) >= 2**64:
+            raise ValueError("the seeds that decide adds count up to 2**64 or more; lower the seed")
+        return self
+
 
 def load_sweep(name_or_path: str) -> tuple[SweepFile, str]:
     """Read a sweep file, or a preset by its name.
@@ -243,7 +280,10 @@ def load_sweep(name_or_path: str) -> tuple[SweepFile, str]:
         data = read_yaml(path)
     except YamlError as error:
         raise UserError(f"{path}: {error}") from None
-    return validate(SweepFile, data, f"{path.name}: "), path.name
+    sweep = validate(SweepFile, data, f"{path.name}: ")
+    if sweep.decide:
+        sweep = sweep.model_copy(update={"decide": sweep.decide.beside(path.parent)})
+    return sweep, path.name
 
 
 def find_sweep(name_or_path: str) -> Path:

@@ -91,7 +91,8 @@ class Delivery:
         self._thread.join(GATHER_S + 1)
 
     def _left(self) -> int:
-        return len(self._outbox.unsent()) + (not self._outbox.sweep.is_sent)
+        outbox = self._outbox
+        return len(outbox.unsent()) + (not outbox.sweep.is_sent) + (not outbox.looks.is_sent)
 
     def _run(self) -> None:
         runs: SweepRuns | None = None
@@ -126,6 +127,8 @@ class Delivery:
         problems: list[Exception] = []
         if self._outbox.sweep.status == "RUNNING":  # its plan comes before its trials
             _try(lambda: self._send_sweep(runs), problems)
+        if not self._outbox.looks.is_sent:
+            _try(runs.send_evidence, problems)
         self._tried.set()
         for key in self._outbox.unsent():
             record = self._outbox.trial(key)

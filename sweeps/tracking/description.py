@@ -41,6 +41,7 @@ def describe_sweep(plan: Plan) -> dict[str, object]:
             "command": plan.command,
             "versions": versions(),
             **_search(plan),
+            **_decide(plan),
         },
         "views": saved_views(params, SEARCH_TAGS if plan.studies else (), sweep=plan.sweep.name),
         "dataset": {
@@ -107,6 +108,14 @@ def _search(plan: Plan) -> dict[str, str]:
     distinct = [space for n, space in enumerate(spaces) if space and space not in spaces[:n]]
     arms = [distinct.index(space) if space else None for space in spaces]
     return {"search": json.dumps({**about, "spaces": distinct, "arms": arms})}
+
+
+def _decide(plan: Plan) -> dict[str, str]:
+    """Return the tag of the sweep's run that says when it stops to decide its claims."""
+    if plan.sweep.decide is None:
+        return {}
+    about = plan.sweep.decide.model_dump() | {"seeds": plan.sweep.tested_seeds}
+    return {"decide": json.dumps(about)}
 
 
 def _space(plan: Plan, index: int) -> dict[str, object] | None:

@@ -20,6 +20,7 @@ from analysis.trials.mlflow_store import PLAN, PLANNED
 from sweeps.records.events import EvaluationValues
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import REMOVED, TRIAL, SweepRecord, TrialRecord
+from sweeps.tracking.evidence import send_evidence
 from sweeps.tracking.experiment import Experiment, RefusedError
 from sweeps.tracking.run_contents import (
     REASONS,
@@ -158,6 +159,10 @@ class SweepRuns:
             tags["mlflow.note.content"] = trial_note(record, evaluations, title, artifacts)
         return tags
 
+    def send_evidence(self) -> None:
+        """Send the claims that the sweep decides and the looks at them, as far as it lacks them."""
+        send_evidence(self._client, self._parent_id, self._outbox.looks)
+
     def send_sweep(self, record: SweepRecord) -> None:
         """Make the experiment and the sweep's run agree with its record, tables included."""
         losses = self._outbox.last_losses()
@@ -225,8 +230,8 @@ class SweepRuns:
     ) -> None:
         """Retire the runs of trials that the outbox does not know.
 
-        It was lost, or they come from another machine. The trials of a search need no permission,
-        because the search may suggest them again.
+        It was lost, or they come from another machine. The trials of a search and those with
+        further seeds need no permission, because they may be suggested again.
         """
         trials = {
             key: record_of(key, runs[0])
@@ -234,8 +239,14 @@ class SweepRuns:
             if runs[0].data.tags["role"] == TRIAL
         }
         unknown = [key for key in trials if self._outbox.trial(key) is None]
-        searches = "search" in self._sweep.content.get("tags", {})
-        if any(not (searches and trials[key].content["tags"].get("stage")) for key in unknown):
+        about = self._sweep.content.get("tags", {})
+        needed = [
+            trial
+            for trial in (trials[key] for key in unknown)
+            if not ("search" in about and trial.content["tags"].get("stage"))
+            and not ("decide" in about and trial.is_further)
+        ]
+        if needed:
             may_retire([*reversed(trials.values())])  # oldest first
         for run in [run for key in unknown for run in children[key]]:
             self._client.set_tag(run.info.run_id, "role", REMOVED)

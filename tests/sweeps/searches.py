@@ -17,7 +17,7 @@ from sweeps.planning.plan import Plan
 from sweeps.planning.planner import expand
 from sweeps.records.outbox import Outbox
 from sweeps.search.queue import Queue
-from sweeps.search.search import Search, history_in, known_studies
+from sweeps.search.search import Search, known_studies
 from sweeps.search.study import Study, open_studies
 from sweeps.search.study_storage import open_study_storage
 from sweeps.spec.sweep_file import SweepFile
@@ -119,7 +119,7 @@ def resumed(made: Plan, folder: Path, outbox: Outbox) -> tuple[Search, Queue, st
     trials = {t.key: describe_trial(made, t, tags) for t, tags in search.known()}
     removed = outbox.describe({}, trials)
     queue = Queue(search)
-    search.resume({trial.key: trial for trial in outbox.trials()}, history_in(outbox), queue)
+    search.resume({trial.key: trial for trial in outbox.trials()}, outbox.history, queue)
     for event in queue.pending_events():
         outbox.record(event)
     listen = queue.on_event

@@ -15,6 +15,7 @@ Losses are in nats per character. ``load_trials`` reads an experiment; its docst
     comparison         two models against each other
     statistics         intervals and tests
     anytime            tests that hold at every look
+    moderated          tests of cells that share what they know about the variance
     text               what people read and write
     errors             errors that a user can act on
 """

@@ -10,7 +10,9 @@ import click
 
 from analysis.command_options import (
     AnalysisGroup,
+    anytime_option,
     claims_option,
+    error_option,
     experiment_argument,
     out_option,
     state_option,
@@ -125,6 +127,8 @@ def rankings(
 @main.command(help=CLAIMS_HELP)
 @experiment_argument
 @claims_option
+@anytime_option
+@error_option
 @tracking_option
 @state_option
 @out_option
@@ -133,19 +137,20 @@ def conclusions(
     context: click.Context,
     experiment: str,
     claims: Path | None,
+    anytime: bool | None,
+    error: float | None,
     tracking_uri: str | None,
     state: Path,
     out: Path | None,
 ) -> None:
     """Test claims on the trials of an experiment; its help is CLAIMS_HELP."""
-    from analysis.claims.conclusions import check_claims
     from analysis.claims.tables import write_conclusions
     from analysis.trials.confirmed import judged
     from analysis.trials.loading import is_table
     from analysis.trials.trials_csv import write_trials_csv
 
     trials, uri = _load(experiment, tracking_uri, state)
-    found = check_claims(trials, claims)
+    found = _conclude(trials, claims, anytime, error)
     if not found:
         raise AnalysisError(
             f"no claim of the published study is about the trials of {trials.experiment!r};"
@@ -159,6 +164,7 @@ def conclusions(
         write_trials_csv(judged(trials), folder, source),
     ):
         say(str(path))
+    _keep_look(found, trials, uri)
     if any(conclusion.verdict != "SUPPORTED" for conclusion in found):
         context.exit(1)
 
@@ -167,33 +173,70 @@ def _say_conclusions(found: Sequence[Conclusion], trials: Trials, uri: str) -> N
     """Print each verdict with its sentences and runs, and what the trials lack."""
     from analysis.reports.claim_texts import Link, one_seed_note, sentences, weakest_runs
     from analysis.reports.search_texts import basis
+    from analysis.reports.text_intervals import text_sentences
+    from analysis.reports.validity_texts import validity
     from analysis.trials.confirmed import not_begun_note
 
     pass_on(one_seed_note(found))
     if text := basis(trials):
         say(f"{text}\n")
     link = Link(uri, trials.sweep.get("experiment_id", ""))
-    for conclusion in found:
+    on_text = text_sentences(found, trials, uri)
+    for conclusion, on_other_text in zip(found, on_text, strict=True):
         say(f"{conclusion.verdict:13} {conclusion.statement}")
-        for sentence in sentences(conclusion):
+        for sentence in filter(None, [*sentences(conclusion), on_other_text]):
             say(f"{'':13} {sentence}")
         for run in weakest_runs(conclusion, link.address, MOST_RUNS):
             say(f"{'':13} {run}")
+    for sentence in validity(found, trials):
+        say(sentence)
     if text := not_begun_note(trials):
         say(text)
     if trials.status != "FINISHED":
         say(f"the sweep is {trials.status}: this is about its trials so far")
 
 
+def _conclude(
+    trials: Trials, claims: Path | None, anytime: bool | None, error: float | None
+) -> list[Conclusion]:
+    """Test claims: at any look if that is asked for, or if the sweep stopped by its verdicts."""
+    from analysis.claims.conclusions import check_claims
+    from analysis.claims.one_sided import ALPHA
+    from analysis.trials.decided import decided_error
+
+    stopped_at = decided_error(trials)
+    if anytime is None:
+        anytime = stopped_at is not None
+    if error is not None and not anytime:
+        raise AnalysisError("--error is for verdicts that hold at any look; add --anytime")
+    return check_claims(trials, claims, anytime=anytime, error=error or stopped_at or ALPHA)
+
+
+def _keep_look(found: Sequence[Conclusion], trials: Trials, uri: str) -> None:
+    """Write down that verdicts were looked at which hold for one look only."""
+    from analysis.trials.looks import record_look
+
+    if not found or found[0].is_anytime:
+        return
+    try:
+        record_look(trials, uri)
+    except AnalysisError as problem:
+        note(f"this look is not written down: {problem}")
+
+
 @main.command()
 @experiment_argument
 @claims_option
+@anytime_option
+@error_option
 @tracking_option
 @state_option
 @out_option
 def report(
     experiment: str,
     claims: Path | None,
+    anytime: bool | None,
+    error: float | None,
     tracking_uri: str | None,
     state: Path,
     out: Path | None,
@@ -205,10 +248,10 @@ def report(
     report shows in part, and trials.csv with the losses that the tests use.
     """
     load_matplotlib()
-    from analysis.claims.conclusions import check_claims
     from analysis.claims.tables import write_conclusions
     from analysis.reports.report import Evidence, runs_with_curves
     from analysis.reports.report import report as written
+    from analysis.reports.text_intervals import text_sentences
     from analysis.results.ranking import tables, write_tables
     from analysis.results.studies import study_tables
     from analysis.trials.confirmed import judged
@@ -217,10 +260,11 @@ def report(
     from analysis.trials.trials_csv import write_trials_csv
 
     trials, uri = _load(experiment, tracking_uri, state)
-    found = check_claims(trials, claims)
+    found = _conclude(trials, claims, anytime, error)
     named = tables(trials)
     curves = load_curves(trials, uri, runs_with_curves(named["ranking"]))
-    made = written(Evidence(trials, named, curves, found, uri))
+    on_text = text_sentences(found, trials, uri)
+    made = written(Evidence(trials, named, curves, found, uri, on_text))
     folder = out or state / "reports" / trials.experiment
     paths = made.write(folder)
     write_tables(named | study_tables(trials), folder)
@@ -228,6 +272,7 @@ def report(
     write_trials_csv(judged(trials), folder, experiment if is_table(experiment) else "")
     if trials.sweep:
         attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)
+        _keep_look(found, trials, uri)
     for path in paths:
         say(str(path))
 

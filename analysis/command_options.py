@@ -69,3 +69,14 @@ claims_option = click.option(
     type=click.Path(path_type=Path),
     help="A YAML file of claims; by default those of the published study that apply.",
 )
+anytime_option = click.option(
+    "--anytime/--one-look",
+    default=None,
+    help="Whether verdicts hold at any look, or for one look at a number of seeds that was fixed"
+    " beforehand. By default at any look where the sweep stopped by its verdicts, else for one.",
+)
+error_option = click.option(
+    "--error",
+    type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
+    help="The share of sweeps in which a verdict of --anytime may be wrong; 0.05 by default.",
+)

@@ -68,9 +68,9 @@ def t_intervals(
         rounding: how far a value of each may be off; None takes 0.
         floors: the least standard deviation of each; None takes 0.
     """
-    n, mean, spread = _moments(samples, floors)
+    n, mean, spread = moments(samples, floors)
     with np.errstate(invalid="ignore", divide="ignore"):
-        half = _t_quantile((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
+        half = t_quantile((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
     half = np.where(n > 1, half + (0.0 if rounding is None else np.asarray(rounding)), math.nan)
     columns = (mean, mean - half, mean + half)
     rows = zip(*(column.tolist() for column in columns), n.tolist(), strict=True)
@@ -82,7 +82,7 @@ def prediction_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -
     x = _finite(values)
     half = math.nan
     if len(x) > 1:
-        quantile = _t_quantile((1 + confidence) / 2, np.array(len(x) - 1))
+        quantile = t_quantile((1 + confidence) / 2, np.array(len(x) - 1))
         half = float(quantile * x.std(ddof=1) * math.sqrt(1 + 1 / len(x)))
     mean = _mean(x)
     return Interval(mean, mean - half, mean + half, len(x))
@@ -118,7 +118,7 @@ def below_zero(samples: Sequence[npt.ArrayLike], floors: Sequence[float] | None 
     """
     from scipy.special import stdtr  # the distribution function of Student's t
 
-    n, mean, spread = _moments(samples, floors)
+    n, mean, spread = moments(samples, floors)
     with np.errstate(invalid="ignore", divide="ignore"):
         p_values = stdtr(n - 1, mean * np.sqrt(n) / np.maximum(spread, ROUNDING))
     return np.where(n > 1, np.maximum(p_values, SMALLEST), 1.0)
@@ -183,7 +183,7 @@ def holm(p_values: npt.ArrayLike) -> list[float]:
     )
 
 
-def _t_quantile(probability: float, degrees: npt.NDArray[np.int64]) -> Floats:
+def t_quantile(probability: float, degrees: npt.NDArray[np.int64] | Floats) -> Floats:
     """Return quantiles of Student's t, by its degrees of freedom; NaN where there are none."""
     if not (degrees > 0).any():
         return np.full(degrees.shape, math.nan)
@@ -193,7 +193,7 @@ def _t_quantile(probability: float, degrees: npt.NDArray[np.int64]) -> Floats:
     return quantiles
 
 
-def _moments(
+def moments(
     samples: Sequence[npt.ArrayLike], floors: Sequence[float] | None
 ) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
     """Return the number of values, mean and standard deviation (at least its floor) of each."""

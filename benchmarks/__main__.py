@@ -27,6 +27,7 @@ SECTIONS = {  # modules, imported when they run: some need neither Ray nor MLflo
     "sweep": "the published sweep, from the command to its end",
     "verdicts": "how often the verdicts on synthetic sweeps are wrong",
     "anytime": "the same at any look, one after each seed, and what that costs in seeds",
+    "moderated": "claims of every cell, with variances borrowed across cells",
 }
 
 

@@ -19,12 +19,13 @@ MAY_IMPORT = {
     "analysis.errors": "",
     "analysis.statistics": "",
     "analysis.anytime": "analysis.statistics",
+    "analysis.moderated": "analysis.statistics",
     "analysis.folder": "analysis.errors",
     "analysis.text": "analysis.errors",
     "analysis.command_options": "analysis.errors analysis.folder analysis.text",
     "analysis.trials": "analysis.errors analysis.text",
-    "analysis.claims": "analysis.errors analysis.statistics analysis.anytime analysis.text"
-    " analysis.trials",
+    "analysis.claims": "analysis.errors analysis.statistics analysis.anytime analysis.moderated"
+    " analysis.text analysis.trials",
     "analysis.results": "analysis.errors analysis.statistics analysis.text analysis.trials",
     "analysis.figures": "analysis.statistics analysis.text analysis.trials analysis.results",
     "analysis.reports": "analysis.errors analysis.statistics analysis.text analysis.trials"

@@ -19,6 +19,7 @@ from benchmarks import __main__ as command
 from benchmarks import bare, gpu, overhead
 from benchmarks.commands import CommandResult, run_command
 from benchmarks.measuring import Samples
+from benchmarks.moderated import VARIANCES
 from benchmarks.operations import attention_bytes, attention_operations, executed_operations
 from benchmarks.ours import Shape, operations_of
 from benchmarks.parts import CHECKPOINTS, EVALUATION, PARTS, SAMPLES, SET_UP, STEPS, Stopwatch
@@ -339,3 +340,17 @@ def test_rates_of_verdicts_are_tabled_for_each_form_and_noise(
     below = [row for row in forecasts if (row["means"], row["n"]) == ("0.0015, 0", "10")]
     assert [number(row["SUPPORTED, forecast"]) for row in below] == pytest.approx([72.2], abs=1)
     assert {number(row["simultaneous interval"]) for row in coverage} <= {0.0, 100.0}
+
+
+def test_power_and_level_are_tabled_plain_and_with_borrowed_variances(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "moderated", "--sweeps", "50"])
+    monkeypatch.setenv("SWEEPS_CORPORA", "")  # which the command sets: restored after the test
+    command.main()
+    power, level = tables_of(capsys.readouterr().out)
+    assert len(power) == 2 * len(VARIANCES)
+    assert len(level) == 5 * len(VARIANCES)
+    equal = power[0]
+    assert (equal["variances"], equal["n"]) == ("equal", "5")
+    assert number(equal["plain"]) < number(equal["moderated"])

@@ -16,5 +16,6 @@ power           chances that a test rejects with more seeds
 arrivals        the seeds at which tests that hold at any look would decide
 forecast        how many seeds a verdict would take
 conclusions     all of this together
+evidence        how the evidence grew, seed by seed
 tables          conclusions as tables and CSV files
 """

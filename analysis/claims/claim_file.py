@@ -4,7 +4,8 @@ A file is YAML::
 
     margin: 0.002                      # nats; a smaller difference does not matter
     corrected: true                    # one wrong verdict in all claims counts as one error
-    bound: 0.2                         # nats; no pair differs by more, for anytime verdicts
+    borrow: true                       # variances across cells, for verdicts of one look
+    bound: 0.2                         # nats; no pair differs by more, for verdicts of any look
     claims:
       - claim: rope is better than sinpe, and sinpe than randn
         where: {variant: attention}    # of these trials
@@ -41,7 +42,8 @@ from analysis.text.plain_yaml import Lines, YamlError, read_with_lines
 from analysis.trials.table import Trials
 
 SHIPPED = Path(__file__).parents[1] / "claims.yaml"
-FILE_KEYS = ("claims", "margin", "corrected", "bound")
+SWITCHES = ("corrected", "borrow")  # keys of a file that are true or false
+FILE_KEYS = ("claims", "margin", *SWITCHES, "bound")
 EXAMPLE = "{claim: rope is best, factor: pe_type, best: rope}"
 KNOWN = tuple(dict.fromkeys(key for form in FORMS for key in form.model_fields))
 OPTIONAL = {*KNOWN} - {*Claim.model_fields}  # keys that may be there without a value
@@ -88,6 +90,7 @@ class ClaimFile:
     shipped: bool  # with this package, about the published study
     lines: Lines
     corrected: bool = False  # whether verdicts are corrected for the number of claims
+    borrow: bool = False  # whether a difference borrows its variance from those of other cells
     bound: float | None = None  # nats: no pair of trials differs by more, whatever its noise
 
     def place(self, index: int, path: KeyPath = ()) -> str:
@@ -139,12 +142,12 @@ def _claim_file(data: object, source: str, lines: Lines) -> ClaimFile:
             f"{_line(source, lines, unknown[0])}unknown {str(unknown[0])!r};"
             f" known: {', '.join(FILE_KEYS)}"
         )
-    is_corrected, bound = data.get("corrected", False), data.get("bound")
-    if not isinstance(is_corrected, bool):
-        raise AnalysisError(
-            f"{_line(source, lines, 'corrected')}`corrected` is true or false, not"
-            f" {reprlib.repr(is_corrected)}"
-        )
+    for key in SWITCHES:
+        if not isinstance(given := data.get(key, False), bool):
+            raise AnalysisError(
+                f"{_line(source, lines, key)}`{key}` is true or false, not {reprlib.repr(given)}"
+            )
+    bound = data.get("bound")
     if bound is not None and not _is_length(bound):
         raise AnalysisError(
             f"{_line(source, lines, 'bound')}`bound` is a number of nats above 0, not"
@@ -161,7 +164,8 @@ def _claim_file(data: object, source: str, lines: Lines) -> ClaimFile:
                 path = ("margin",)
             place = _place(source, lines, path, wrong.rest)
             raise AnalysisError(f"{place}: {wrong}") from None
-    return ClaimFile(claims, source, False, lines, is_corrected, bound)
+    switches = {key: data.get(key, False) for key in SWITCHES}
+    return ClaimFile(claims, source, False, lines, bound=bound, **switches)
 
 
 def _is_length(value: object) -> bool:

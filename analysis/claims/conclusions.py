@@ -28,7 +28,7 @@ from analysis.claims.decisions import (
 from analysis.claims.forecast import Needed, seeds_needed
 from analysis.claims.noise import Noise
 from analysis.claims.one_sided import ALPHA
-from analysis.claims.procedures import FIXED_NUMBER, Anytime, Procedure
+from analysis.claims.procedures import FIXED_NUMBER, Anytime, FixedNumber, Procedure
 from analysis.errors import AnalysisError
 from analysis.statistics import Interval, bca_interval, holm
 from analysis.trials.confirmed import confirmation_note, judged
@@ -36,6 +36,10 @@ from analysis.trials.selection import Value
 from analysis.trials.table import Trials, of_trials
 
 NOTHING = Interval(nan, nan, nan, 0)
+NO_BORROWING = (
+    "`borrow` is for verdicts of one look; leave it out for those that hold at any look, as their"
+    " tests borrow no variance"
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,11 @@ class Conclusion:
         return 1 - (1 - self.decision.procedure.confidence) / self.decision.among
 
     @property
+    def every_contrast(self) -> list[Contrast]:
+        """The contrasts; for `best: any` those of each level."""
+        return [contrast for each in self.ranked or (self,) for contrast in each.contrasts]
+
+    @property
     def is_anytime(self) -> bool:
         """True if the verdict holds at any look."""
         return self.decision.procedure.is_anytime
@@ -108,9 +117,10 @@ class Conclusion:
         return self._interval(family=len(self.basis) * self.decision.among)
 
     def _interval(self, family: int) -> Interval:
-        if self.weakest is None:
+        index = self.decision.weakest
+        if index is None:
             return NOTHING
-        return self.decision.procedure.intervals([self.weakest], family)[0]
+        return self.decision.procedure.interval(self.basis, index, family)
 
     @cached_property
     def bootstrap(self) -> Interval:
@@ -191,7 +201,9 @@ def check_claims(
             has a bound of differences that a pair exceeds.
     """
     file = load_claims(claims)
-    procedure = Anytime(error, file.bound) if anytime else FIXED_NUMBER
+    if anytime and file.borrow:
+        raise AnalysisError(f"{file.source or 'claims'}: {NO_BORROWING}")
+    procedure = Anytime(error, file.bound) if anytime else FixedNumber(borrows=file.borrow)
     evidence = judged(trials)
     conclusions = []
     for index, claim in enumerate(file.claims):

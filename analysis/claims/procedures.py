@@ -23,6 +23,7 @@ from analysis.anytime import (
 from analysis.claims.contrast import Contrast
 from analysis.claims.noise import Noise
 from analysis.claims.one_sided import ALPHA, OneSided, floor
+from analysis.moderated import moderated_below_zero, moderated_intervals
 from analysis.statistics import Floats, Interval, below_zero, page_trend, sign_flip, t_intervals
 
 
@@ -67,12 +68,21 @@ class Procedure(ABC):
             family: number of intervals that all hold at once with `confidence` (Bonferroni).
         """
 
+    def interval(self, contrasts: Sequence[Contrast], index: int, family: float) -> Interval:
+        """Return one of these intervals."""
+        return self.intervals([contrasts[index]], family)[0]
+
 
 @dataclass(frozen=True)
 class FixedNumber(Procedure):
-    """Student's t-test; where noise looks odd, the sign-flip test has to agree."""
+    """Student's t-test; where noise looks odd, the sign-flip test has to agree.
+
+    It may borrow variances: then each difference of a claim knows something of its variance from
+    the others (Smyth 2004), which holds if no variance is far above the rest.
+    """
 
     is_anytime: ClassVar[bool] = False
+    borrows: bool = False
 
     def counted(self, contrast: Contrast) -> Contrast:
         """Return the contrast as it is: one with a lost pair decides nothing."""
@@ -84,7 +94,11 @@ class FixedNumber(Procedure):
         """Return the p-value of a test of each contrast."""
         pairs = zip(contrasts, tests, strict=True)
         samples = [test.sample(contrast.differences) for contrast, test in pairs]
-        p_values = below_zero(samples, [floor(contrast) for contrast in contrasts])
+        floors = [floor(contrast) for contrast in contrasts]
+        if self.borrows:
+            p_values = moderated_below_zero(samples, floors).p_values
+        else:
+            p_values = below_zero(samples, floors)
         for i, sample in enumerate(samples):
             if noise and noise.doubted(i):
                 p_values[i] = max(p_values[i], sign_flip(sample))
@@ -95,13 +109,18 @@ class FixedNumber(Procedure):
         return page_trend(losses)
 
     def intervals(self, contrasts: Sequence[Contrast], family: float) -> list[Interval]:
-        """Return Student's intervals of mean differences."""
-        return t_intervals(
+        """Return the intervals of the t-tests of mean differences."""
+        intervals = moderated_intervals if self.borrows else t_intervals
+        return intervals(
             [contrast.differences for contrast in contrasts],
             1 - (1 - self.confidence) / family,
             [contrast.rounding for contrast in contrasts],
             [floor(contrast) for contrast in contrasts],
         )
+
+    def interval(self, contrasts: Sequence[Contrast], index: int, family: float) -> Interval:
+        """Return one of these intervals, which may depend on the others."""
+        return self.intervals(contrasts, family)[index]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ settings               losses by setting
 trials                 learning curves, and what a loss costs
 fronts                 Pareto fronts of loss and training time
 contrasts              the differences that a claim is about
+evidence               the evidence for claims as trials are added
 search                 losses of the configurations of a search
 effort                 what a search cost
 importance             which settings mattered

@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis.figures.contrasts import differences
 from analysis.figures.data import configurations_to_draw
+from analysis.figures.evidence import evidence_figure
 from analysis.figures.importance import importance_bars
 from analysis.figures.search import search_figures, slices_of
 from analysis.figures.settings import heatmap, loss_by
@@ -19,7 +20,12 @@ from analysis.trials.table import Trials
 SEARCH_FIGURES = ("importance", "slices", "parallel", "best_so_far", "pareto")
 
 
-def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> dict[str, Figure]:
+def figures(
+    trials: Trials,
+    curves: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    evidence: pd.DataFrame | None = None,
+) -> dict[str, Figure]:
     """Draw what the trials allow: the same data, the same bytes.
 
     Args:
@@ -30,10 +36,12 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
             of what, such as "n_embd=64" and "rope - sinpe"), ``mean``, ``low`` and ``high`` (nats
             per character; the bounds are NaN where there is one seed), ``n`` (pairs), ``verdict``,
             ``favoured`` and ``confidence`` (as in `contrasts_table`).
+        evidence: from `evidence_table`; None or empty for verdicts of one look.
 
     Returns:
-        By name, in the order of reading: ``loss_by_...``, ``heatmap``, ``differences_1`` and so on,
-        ``curves``, ``cost``; and of a search those of `figures_of_search`.
+        By name, in the order of reading: ``loss_by_...``, ``heatmap``, ``evidence``,
+        ``differences_1`` and so on, ``curves``, ``cost``; and of a search those of
+        `figures_of_search`.
     """
     shown = configurations_to_draw(trials)
     if shown is None:
@@ -42,6 +50,7 @@ def figures(trials: Trials, curves: pd.DataFrame, contrasts: pd.DataFrame) -> di
         drawn = [
             loss_by(shown),
             heatmap(shown),
+            None if evidence is None else evidence_figure(evidence),
             *differences(contrasts),
             curve_panels(shown, curves),
             cost(shown),

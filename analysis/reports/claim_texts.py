@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.claims.claim import NEGATED
 from analysis.claims.conclusions import Conclusion
 from analysis.claims.forecast import fewest_for_signs
+from analysis.claims.one_sided import ALPHA
 from analysis.claims.tables import contrasts_table
 from analysis.statistics import FEWEST_FOR_BOOTSTRAP, Interval
 from analysis.text.document import as_code, as_text, in_short, markdown_table
@@ -73,11 +74,13 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
         for index, conclusion in enumerate(conclusions, start=1)
     ]
     text = markdown_table(pd.DataFrame(rows), marked_up=["verdict"])
+    error = conclusions[0].decision.procedure.error if conclusions else ALPHA
     note = (
         '\n"cells" counts those in which every mean difference agrees with the comparison; a claim'
         ' of "not in every cell" is supported by the others. The effect is the'
-        " difference in the weakest cell, negative in favour of what is compared, with its 90 %"
-        " interval, whose ends are those of the one-sided tests at 5 % (a wider one where the claim"
+        " difference in the weakest cell, negative in favour of what is compared, with its"
+        f" {100 - 200 * error:.3g} % interval, whose ends are those of the one-sided tests at"
+        f" {100 * error:.2g} % (a wider one where the claim"
         " asks which level is best). Below, p_holm is for the"
         " statement that this one difference supports the claim, corrected for all differences of"
         " the claim, and p_equal that it is less than the margin.\n"
@@ -85,8 +88,18 @@ def claims_overview(conclusions: Sequence[Conclusion]) -> str:
     return one_seed_note(conclusions) + text + note
 
 
-def claim_section(index: int, conclusion: Conclusion, link: Link, most_rows: int) -> str:
-    """Return the section of a claim, with all its evidence."""
+def claim_section(
+    index: int, conclusion: Conclusion, link: Link, most_rows: int, on_text: str = ""
+) -> str:
+    """Return the section of a claim, with all its evidence.
+
+    Args:
+        index: of the claim, from 1.
+        conclusion: on it.
+        link: to the pages of runs.
+        most_rows: of its table.
+        on_text: whether its difference would hold on other text, in a sentence.
+    """
     table = contrasts_table([conclusion]).drop(
         columns=["claim_index", "claim", "verdict", "favoured", "confidence", "run_ids"]
     )
@@ -100,7 +113,7 @@ def claim_section(index: int, conclusion: Conclusion, link: Link, most_rows: int
     parts = [
         f"### {index}. {as_text(conclusion.statement)}\n",
         f"**{conclusion.verdict}** ({conclusion.claim.holds}).\n",
-        as_text(" ".join(sentences(conclusion))) + "\n",
+        as_text(" ".join(filter(None, [*sentences(conclusion), on_text]))) + "\n",
         markdown_table(table.head(most_rows), decimals),
     ]
     if len(table) > most_rows:
@@ -152,15 +165,24 @@ def sentences(conclusion: Conclusion) -> Iterable[str]:
 
 
 def _evidence(conclusion: Conclusion) -> Iterable[str]:
+    procedure = conclusion.decision.procedure
     if len(conclusion.basis) > 1:
         text = (
             f"It is one of {len(conclusion.basis)} that decide: intervals that hold for all of them"
-            f" at once with 90 % give it {_between(conclusion.simultaneous)}."
+            f" at once with {100 * procedure.confidence:.3g} % give it"
+            f" {_between(conclusion.simultaneous)}."
         )
         together = conclusion.simultaneous
         if conclusion.verdict == "SUPPORTED" and together.low <= 0 <= together.high:
             text += " It may contain zero: each of them is tested by itself, and all have to pass."
         yield text
+    if conclusion.is_anytime:
+        supports, refutes = conclusion.decision.supports, conclusion.decision.refutes
+        yield (
+            f"The e-value for the claim is {_large(1 / supports)}, that against it"
+            f" {_large(1 / refutes)}; {1 / procedure.error:g} decides, at any look."
+        )
+        return
     if conclusion.bootstrap.n >= FEWEST_FOR_BOOTSTRAP:
         yield f"Its 95 % bootstrap interval is {_between(conclusion.bootstrap)}."
     yield (
@@ -182,6 +204,11 @@ def _evidence(conclusion: Conclusion) -> Iterable[str]:
     fewest = fewest_for_signs(conclusion.decision.among)
     if not noise.is_good and conclusion.seeds < fewest:
         yield f"With fewer than {fewest} seeds it cannot."
+
+
+def _large(e_value: float) -> str:
+    """Return an e-value in a few digits, such as 0.4, 37 or 2e+06."""
+    return f"{e_value:.2g}" if e_value < 100 or e_value >= 1e5 else f"{e_value:.0f}"
 
 
 def needed_in_short(conclusion: Conclusion) -> str:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.claims.conclusions import Conclusion
+from analysis.claims.evidence import evidence_table
 from analysis.claims.tables import contrasts_table
 from analysis.figures.report_figures import SEARCH_FIGURES, figures
 from analysis.reports.claim_texts import Link, claim_section, claims_overview
+from analysis.reports.methods_text import methods
 from analysis.reports.search_texts import basis, search_section
+from analysis.reports.validity_texts import validity
 from analysis.results.published import PROTOCOL, comparison
 from analysis.results.ranking import markdown
 from analysis.text.document import Figure, Report, as_text, in_short, markdown_table
@@ -26,32 +29,6 @@ STAGES = {  # titles
     "": "Plain trials",
     "search": "Suggested by the search (optimistic: chosen by these losses)",
 }
-METHODS = """\
-A loss is the mean over a split of -ln p of the next character, in nats. Training losses are those
-after the last step, of the whole split; those before, which MLflow charts, are by default of its
-first characters, as many as the validation split has. Each difference is taken
-between trials of the same seed, which drew the same batches where their block_size agrees and
-started from the same values where their shapes do. A claim rests on one-sided paired t-tests at 5 %
-(scipy); the interval of a difference is that of the same test (two-sided 90 %), and where several
-differences decide, intervals that hold for all of them at once (Bonferroni) stand beside it. A
-claim that asks which level is best chooses it by the losses that test it, so each level is held to
-5 % divided by their number, and intervals are as much wider. "In every cell" is an
-intersection-union test: each cell has to pass by itself, without correction. Statements about
-single cells, and that some cell contradicts, are corrected by Holm's procedure (statsmodels).
-"Equal" takes two one-sided tests against the margin. A trend stated beforehand takes Page's test
-over seeds (scipy), and a paired t-test of the line through its levels. Losses that are rounded may
-be off by half of their last digit: each test takes the worst, and no spread is taken to be less
-than that of rounding. Whether the differences are normal, as the t-test wants, is asked of all
-differences of a claim together (Shapiro and Wilk's test, combined by Fisher's method; scipy); where
-they do not look so, or have no spread, the exact sign-flip permutation test (scipy) has to agree,
-which cannot be below 1/2^n with n seeds. From ten seeds on the BCa bootstrap interval (scipy, 95 %,
-9,999 resamples, fixed seed) is shown too. The number of seeds that would be needed is a forecast
-for a chance of 80 %, were effects and spreads as they look now. SUPPORTED: the tests above show it.
-NOT SUPPORTED: they show that it fails in some cell, or that the difference there is below the
-margin. UNDERPOWERED: neither. A difference of which a trial is missing, failed, or was stopped
-early decides nothing, and trials that a search picked are no evidence. A verdict is for one look at
-a number of seeds that was fixed beforehand.
-"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +40,7 @@ class Evidence:
     curves: pd.DataFrame  # from `load_curves`
     conclusions: Sequence[Conclusion]
     tracking_uri: str = ""  # of a server, for links to its run pages
+    on_text: Sequence[str] = ()  # of each conclusion: whether it would hold on other text
 
 
 def runs_with_curves(ranking: pd.DataFrame) -> list[str]:
@@ -73,7 +51,8 @@ def runs_with_curves(ranking: pd.DataFrame) -> list[str]:
 def report(evidence: Evidence) -> Report:
     """Write the report; the same runs give the same text and figures."""
     trials = evidence.trials
-    drawn = figures(trials, evidence.curves, contrasts_table(evidence.conclusions))
+    found = evidence.conclusions
+    drawn = figures(trials, evidence.curves, contrasts_table(found), evidence_table(found))
     searched = search_section(trials, drawn)
     sections = [
         f"# Sweep {as_text(trials.experiment)}\n",
@@ -87,7 +66,7 @@ def report(evidence: Evidence) -> Report:
         *_provenance(trials),
         *_caveats(evidence),
         "## Methods\n",
-        METHODS,
+        methods(found),
         _libraries(),
     ]
     return Report(f"Sweep {trials.experiment}", "\n".join(sections), drawn)
@@ -139,11 +118,15 @@ def _conclusions(evidence: Evidence, drawn: Mapping[str, Figure]) -> list[str]:
     if not conclusions:
         return []
     link = Link(evidence.tracking_uri, evidence.trials.sweep.get("experiment_id", ""))
-    sections = ["## Conclusions\n", claims_overview(conclusions)]
+    valid = " ".join(validity(conclusions, evidence.trials))
+    sections = ["## Conclusions\n", f"{as_text(valid)}\n", claims_overview(conclusions)]
+    if figure := drawn.get("evidence"):
+        sections.append(figure.markdown)
     if text := basis(evidence.trials):
         sections.insert(1, f"{as_text(text)}\n")
     for index, conclusion in enumerate(conclusions, start=1):
-        sections.append(claim_section(index, conclusion, link, MOST_ROWS))
+        on_text = evidence.on_text[index - 1] if evidence.on_text else ""
+        sections.append(claim_section(index, conclusion, link, MOST_ROWS, on_text))
         if figure := drawn.get(f"differences_{index}"):
             sections.append(figure.markdown)
     return sections
@@ -172,7 +155,7 @@ def _rankings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _figures(drawn: Mapping[str, Figure], configured: int, has_studies: bool) -> list[str]:
-    elsewhere = ("differences_", *SEARCH_FIGURES) if has_studies else "differences_"
+    elsewhere = ("differences_", "evidence", *(SEARCH_FIGURES if has_studies else ()))
     shown = [f.markdown for name, f in drawn.items() if not name.startswith(elsewhere)]
     if shown and configured > MOST_CURVES:
         shown.append(

@@ -4,4 +4,5 @@ ranking        configurations by their loss, and pivots of them
 published      published losses compared with ours
 studies        suggestions and winners of a search
 importances    which settings mattered
+text_blocks    whether a difference would hold on other text
 """

@@ -7,6 +7,8 @@ sqlite_store     MLflow stores in a file: paths, URIs, locks
 trials_csv       CSV files of trials
 table            the table and the meaning of its columns
 selection        rows by the values of their settings
+looks            the looks that were taken at a sweep's verdicts
+decided          sweeps that trained seeds until their claims were decided
 search_record    the search of a sweep, as its run records it
 confirmed        the trials that are evidence: all planned ones, and confirmed winners
 """

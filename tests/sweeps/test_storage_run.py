@@ -37,7 +37,7 @@ def test_a_sweep_goes_on_from_the_files_at_its_uri(tmp_path: Path) -> None:
         kept = {path.name for path in (bucket / "stored" / "trials" / key).iterdir()}
         assert kept == {"checkpoint.safetensors", "artifacts"}
         sent = {each.path for each in folder.client.list_artifacts(run.info.run_id)}
-        assert sent == {"weights.safetensors", "model.json", "sample.txt", "log.txt"}
+        assert sent == {"weights.safetensors", "model.json", "sample.txt", "blocks.csv", "log.txt"}
         assert "Text that it writes" in run.data.tags["mlflow.note.content"]
     assert not (folder.folder / "trials").exists()
     assert not list(bucket.rglob(".marker*"))

@@ -16,7 +16,14 @@ from tests.model_cases import every_model
 from trainables.config import TrialConfig
 from trainables.data.batches import stream
 from trainables.errors import UserError
-from trainables.persistence.artifacts import load_model, sample_text, sample_texts, write_artifacts
+from trainables.persistence.artifacts import (
+    load_model,
+    sample_text,
+    sample_texts,
+    write_artifacts,
+    write_blocks,
+)
+from trainables.training.evaluation import block_losses
 from trainables.training.loop import Splits, initial_state, train
 
 MakeTrial = Callable[..., TrialConfig]
@@ -177,3 +184,14 @@ def test_weights_may_be_tied(make_trial: MakeTrial, tmp_path: Path) -> None:
     write_artifacts(tmp_path, trial, model, VOCABULARY)
     saved = safetensors.torch.load_file(tmp_path / "weights.safetensors")
     assert torch.equal(saved["tied"], table)
+
+
+def test_the_losses_of_blocks_are_a_small_table(trial: TrialConfig, tmp_path: Path) -> None:
+    model, text = trained(trial), torch.arange(1_000, dtype=torch.int32) % V
+    write_blocks(tmp_path, model, text, trial.training.block_size)
+    first, *rows = (tmp_path / "blocks.csv").read_text().splitlines()
+    assert first == "predictions,val_loss"
+    expected = block_losses(model, text, trial.training.block_size)
+    counts, losses = zip(*(row.split(",") for row in rows), strict=True)
+    assert [int(count) for count in counts] == expected[0] == [333, 333, 333]
+    assert [float(loss) for loss in losses] == pytest.approx(expected[1], rel=1e-8)

@@ -14,6 +14,8 @@ from trainables.data.batches import WindowSampler, stream
 from trainables.training import evaluation
 from trainables.training.evaluation import (
     are_tables,
+    block_count,
+    block_losses,
     exact_loss,
     next_token_loss,
     sampled_loss,
@@ -153,3 +155,40 @@ def test_sampled_losses_do_not_depend_on_how_often_one_looks(make_trial: MakeTri
         return end.train_loss, end.val_loss
 
     assert last(3) == last(4) == last(12)
+
+
+@every_trained_model
+@pytest.mark.parametrize("length", [2, 90, 3_000])
+def test_losses_by_block_are_those_of_the_split(
+    variant: str,
+    settings: dict[str, object],
+    length: int,
+    make_trial: MakeTrial,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "EVALUATION_TOKENS", 100)  # which end in the middle of blocks
+    model = initial_state(make_trial(variant, block_size=6, **settings), V).model
+    tokens = text_of(length)
+    counts, losses = block_losses(model, tokens, 6)
+    assert len(counts) == len(losses) == max(1, (length - 1) // 256)
+    assert sum(counts) == length - 1
+    assert max(counts) - min(counts) <= 1
+    mean = sum(count * loss for count, loss in zip(counts, losses, strict=True)) / (length - 1)
+    assert mean == pytest.approx(exact_loss(model, tokens, 6), rel=1e-5)
+
+
+def test_a_block_has_the_losses_of_its_own_part_of_the_text(
+    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "EVALUATION_TOKENS", 100)
+    model = initial_state(make_trial("attention", block_size=7, n_embd=4), V).model
+    tokens = text_of(1_100)  # 1,099 predictions in four blocks
+    counts, losses = block_losses(model, tokens, 7)
+    assert counts == [275, 275, 275, 274]
+    before = naive_loss(model, tokens[: 275 + 1], 7) * 275
+    both = naive_loss(model, tokens[: 550 + 1], 7) * 550
+    assert losses[:2] == pytest.approx([before / 275, (both - before) / 275], rel=1e-5)
+
+
+def test_long_splits_have_a_few_hundred_blocks() -> None:
+    assert [block_count(n) for n in (2, 512, 513, 111_540, 10**8)] == [1, 1, 2, 400, 400]

@@ -1,4 +1,4 @@
-"""Artifacts of a finished trial: its weights, its configuration and a sample of its text."""
+"""Artifacts of a finished trial: weights, configuration, a sample of its text, losses by block."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from bigram_models import LanguageModel
 from bigram_models.generation import device_of, generate_together
@@ -17,13 +18,14 @@ from trainables.data.batches import stream
 from trainables.data.corpus import decode, encode
 from trainables.errors import UserError
 from trainables.files import write_atomically
-from trainables.training.evaluation import evaluating
+from trainables.training.evaluation import block_losses, evaluating
 from trainables.training.loop import initial_state
 
 WEIGHTS = "weights.safetensors"
 CONFIGURATION = "model.json"
 SAMPLE = "sample.txt"
 SAMPLE_CHARACTERS = 500
+BLOCKS = "blocks.csv"  # the name that analysis.results.text_blocks reads
 
 
 def write_artifacts(
@@ -52,6 +54,23 @@ def write_artifacts(
     if sample is None:
         (sample,) = first_samples([model], vocabulary, [trial.seed])
     write_atomically(folder / SAMPLE, sample.encode())
+
+
+def write_blocks(folder: Path, model: LanguageModel, validation_N: Tensor, block_size: int) -> None:
+    """Write the validation losses of the blocks of a text: how uncertain a loss is of the text.
+
+    The file is a CSV with a row for each block, in the order of the text: ``predictions``, and
+    their mean ``val_loss`` in nats per character.
+
+    Args:
+        folder: made if it is missing.
+        model: the trained model.
+        validation_N: its validation split, on its device.
+        block_size: T of the windows of an evaluation.
+    """
+    rows = zip(*block_losses(model, validation_N, block_size), strict=True)
+    lines = ["predictions,val_loss", *(f"{count},{loss:.9g}" for count, loss in rows)]
+    write_atomically(folder / BLOCKS, "\n".join([*lines, ""]).encode())
 
 
 def load_model(folder: Path) -> tuple[LanguageModel, str, TrialConfig]:

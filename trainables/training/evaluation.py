@@ -1,11 +1,13 @@
 """The loss of a model on a split, in nats per character.
 
-Shapes: M members of a stack, B batch, T time, V vocabulary, N tokens of a split, P distinct pairs.
+Shapes: M members of a stack, B batch, T time, V vocabulary, N tokens of a split, P distinct pairs,
+K blocks of a split.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TypeGuard
 
@@ -20,6 +22,8 @@ from trainables.data.batches import WindowSampler, consecutive_windows
 
 EVALUATION_TOKENS = 2_048  # per forward pass on a CPU: they fit in its caches
 EVALUATION_TOKENS_GPU = 262_144
+MOST_BLOCKS = 400  # of a split whose losses are kept by block
+BLOCK_TOKENS = 256  # that a block has at least
 
 
 @contextlib.contextmanager
@@ -96,3 +100,46 @@ def sampled_loss(
         inputs_BT, targets_BT = sampler.draw(generator)
         total += next_token_loss(model(inputs_BT), targets_BT)
     return float(total) / batches
+
+
+def block_count(tokens: int) -> int:
+    """Return the number of contiguous blocks of a split, of about equal length."""
+    return max(1, min(MOST_BLOCKS, (tokens - 1) // BLOCK_TOKENS))
+
+
+@torch.inference_mode()
+def block_losses(
+    model: LanguageModel, tokens_N: Tensor, block_size: int
+) -> tuple[list[int], list[float]]:
+    """Return the mean loss of each block of a split, from the predictions of `exact_loss`.
+
+    The blocks depend on the length of the split alone, so those of two models have the same text.
+
+    Returns:
+        The number of predictions of each block (K), and their mean loss in nats.
+    """
+    predicted, blocks = len(tokens_N) - 1, block_count(len(tokens_N))
+    total_K = torch.zeros(blocks, dtype=torch.float64, device=tokens_N.device)
+    start = 0
+    with evaluating([model]):
+        for loss_n in _losses_in_order(model, tokens_N, block_size):
+            position_n = torch.arange(start, start + len(loss_n), device=tokens_N.device)
+            total_K.index_add_(0, position_n * blocks // predicted, loss_n.double())
+            start += len(loss_n)
+    # Block k begins at the first position with position * K // N = k.
+    starts = [-(-k * predicted // blocks) for k in range(blocks + 1)]
+    counts = [end - start for start, end in itertools.pairwise(starts)]
+    return counts, (total_K / torch.tensor(counts).to(total_K)).tolist()
+
+
+def _losses_in_order(model: LanguageModel, tokens_N: Tensor, block_size: int) -> Iterator[Tensor]:
+    """Yield the loss of every token of a split but the first, in order, in pieces."""
+    batch_tokens, models = evaluation_tokens(tokens_N.device), [model]
+    if are_tables(models):
+        loss_VV = -models[0].table().log_softmax(-1)
+        for start in range(0, len(tokens_N) - 1, batch_tokens):
+            piece_n = tokens_N[start : start + batch_tokens + 1].long()
+            yield loss_VV[piece_n[:-1], piece_n[1:]]
+        return
+    for inputs_BT, targets_BT in consecutive_windows(tokens_N, block_size, batch_tokens):
+        yield next_token_loss(model(inputs_BT), targets_BT, reduction="none")

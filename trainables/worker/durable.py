@@ -6,7 +6,8 @@ if the other is damaged:
     checkpoint.safetensors   the newest
     previous.safetensors     the one before it, until the trial is finished
     starts.json              the step at which the trial started last, and how often in a row
-    artifacts/               weights, configuration and sample at the end; log.txt from the start
+    artifacts/               weights, configuration, sample and losses by block at the end; log.txt
+                             from the start
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from trainables.config import TrialConfig
 from trainables.data.corpus import Corpus
 from trainables.files import remove_partials, set_aside, write_atomically
-from trainables.persistence.artifacts import first_samples, write_artifacts
+from trainables.persistence.artifacts import first_samples, write_artifacts, write_blocks
 from trainables.persistence.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainables.persistence.storage import CHECKPOINTS, StorageError, TrialFiles
 from trainables.training.loop import Evaluation, Splits, TrainingState, advance, initial_state
@@ -233,7 +234,9 @@ class DurableTrial:
         with self._storing():
             folder = self._folder / "artifacts"
             remove_partials(folder)
-            write_artifacts(folder, self._trial, self._state.model, self.vocabulary, sample)
+            model, training = self._state.model, self._trial.training
+            write_artifacts(folder, self._trial, model, self.vocabulary, sample)
+            write_blocks(folder, model, self._splits.validation, training.block_size)
             self._previous.unlink(missing_ok=True)
             self._starts.unlink(missing_ok=True)
 

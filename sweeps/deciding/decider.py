@@ -71,6 +71,8 @@ class Decider(TrialSource):
         self.conclusions: list[Conclusion] = []  # at the last look
         self.problem = ""  # why the claims cannot be judged any more
         self._pairs: list[OpenPair] = []
+        self._next: list[Step] = []
+        self._steps_at = -1, -1  # trials that had ended and were known when these were found
         self._progress = ""
         self.storage_errors = self._inner.storage_errors
 
@@ -89,8 +91,7 @@ class Decider(TrialSource):
             if record.status == "WAITING":
                 continue
             self._begun.add(key)
-            if not record.is_suggested:
-                self._learn(key, history(key))
+            self._learn(key, history(key))
             if record.status == "FINISHED":
                 self._finish(key)
             elif record.status == "FAILED" and not record.is_left(self._max_failures):
@@ -158,8 +159,12 @@ class Decider(TrialSource):
         self._look()
         if self.is_out_of_time:
             return []
-        found = next_steps(self._pairs, self._evidence, self._seeds, self._evidence.is_known)
-        return [step for step in found if len(step.trials) <= self._trials_left]
+        evidence, known = self._evidence, (self._seen, len(self._evidence.keys))
+        if known != self._steps_at:  # Ray asks many times a second
+            self._steps_at = known
+            found = next_steps(self._pairs, evidence, self._seeds, evidence.is_known)
+            self._next = [step for step in found if len(step.trials) <= self._trials_left]
+        return self._next
 
     @property
     def _trials_left(self) -> float:

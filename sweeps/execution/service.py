@@ -118,10 +118,14 @@ def described(
     """
     tagged: list[Tagged] = [(trial, {}) for trial in plan.trials]
     tagged += search.known() if search else []
-    is_deciding = plan.sweep.decide is not None
+    trials: dict[str, Content] = {t.key: describe_trial(plan, t, tags) for t, tags in tagged}
     bases = [(trial, tags) for trial, tags in tagged if tags.get("stage") != "search"]
-    tagged += list(further_trials(bases, records, is_deciding))
-    return {trial.key: describe_trial(plan, trial, tags) for trial, tags in tagged}
+    is_deciding = plan.sweep.decide is not None
+    contents = {record.key: record.content for record in records}
+    for trial, tags in further_trials(bases, records, is_deciding):
+        content = describe_trial(plan, trial, tags) if is_deciding else contents[trial.key]
+        trials[trial.key] = content
+    return trials
 
 
 def _carry_out(

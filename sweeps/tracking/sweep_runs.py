@@ -230,26 +230,30 @@ class SweepRuns:
     ) -> None:
         """Retire the runs of trials that the outbox does not know.
 
-        It was lost, or they come from another machine. The trials of a search and those with
-        further seeds need no permission, because they may be suggested again.
+        It was lost, or they come from another machine. The trials of a search need no permission,
+        because the search may suggest them again.
         """
         trials = {
             key: record_of(key, runs[0])
             for key, runs in children.items()
             if runs[0].data.tags["role"] == TRIAL
         }
+        self._bring_back(trials)
         unknown = [key for key in trials if self._outbox.trial(key) is None]
-        about = self._sweep.content.get("tags", {})
-        needed = [
-            trial
-            for trial in (trials[key] for key in unknown)
-            if not ("search" in about and trial.content["tags"].get("stage"))
-            and not ("decide" in about and trial.is_further)
-        ]
-        if needed:
+        searches = "search" in self._sweep.content.get("tags", {})
+        if any(not (searches and trials[key].content["tags"].get("stage")) for key in unknown):
             may_retire([*reversed(trials.values())])  # oldest first
         for run in [run for key in unknown for run in children[key]]:
             self._client.set_tag(run.info.run_id, "role", REMOVED)
+
+    def _bring_back(self, trials: Mapping[str, TrialRecord]) -> None:
+        """Add the trials with further seeds that the outbox has lost, where it has other seeds."""
+        if "decide" not in self._sweep.content.get("tags", {}):
+            return
+        known = {_settings(record) for record in self._outbox.trials()}
+        for key, record in trials.items():
+            if record.is_further and not self._outbox.trial(key) and _settings(record) in known:
+                self._outbox.add({key: record.content})
 
     def _compare(self, key: str, found: Sequence[Run]) -> StoredRun:
         """Keep one run of a key; if the outbox does not know that run, add what the run has."""
@@ -298,6 +302,11 @@ def _dataset(about: Mapping[str, object]) -> DatasetInput:
     name, digest, source = about["name"], str(about["digest"]), {"corpus": about["name"]}
     dataset = Dataset(name, digest[:36], "text", json.dumps(source), profile=json.dumps(profile))
     return DatasetInput(dataset)
+
+
+def _settings(record: TrialRecord) -> frozenset[tuple[str, str]]:
+    """Return the settings of a trial without its seed."""
+    return frozenset(item for item in record.content["params"].items() if item[0] != "seed")
 
 
 def _best(trials: Iterable[TrialRecord], losses: Mapping[str, float]) -> TrialRecord | None:

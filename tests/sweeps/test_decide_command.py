@@ -215,6 +215,7 @@ def test_a_lost_outbox_does_not_change_when_the_claims_were_made(sweeps: Sweeps)
     Path("state/sweeps/made-up/outbox.db").unlink()
     done = sweeps("run")
     assert done.exit_code == 0, done.output
+    assert f"made-up: {sum(counts.values())} done\n" in done.output
     assert sweep_run().data.tags["claims_history"] == first
     assert seeds() == counts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -173,6 +174,17 @@ def test_wrong_overrides_are_named() -> None:
     sweep = validate(SweepFile, {"name": "x", "arms": [{"model": {"variant": "bigram"}}]}, "")
     with pytest.raises(UserError, match=r"override 'decide.max_seeds=4': decide.claims"):
         override(sweep, ["decide.max_seeds=4"])
+
+
+def test_the_example_of_the_documentation_is_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deciding.md").read_text(encoding="utf-8")
+    claims, sweep = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    Path("my_claims.yaml").write_text(claims)
+    Path("sweep.yaml").write_text(sweep)
+    done = CliRunner().invoke(main, ["plan", "sweep.yaml"])
+    assert done.exit_code == 0, done.output
+    assert "begins  4 configurations x 3 seeds; then further seeds decide 1 claim" in done.output
+    assert "at most 30 seeds of a configuration, 400 trials, 8 h, error 0.05" in done.output
 
 
 def refused(result: Result, *parts: str) -> None:

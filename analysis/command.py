@@ -25,6 +25,7 @@ from analysis.text.terminal import note, pass_on, say, set_up
 
 if TYPE_CHECKING:
     from analysis.claims.conclusions import Conclusion
+    from analysis.reports.verdicts import Verdicts
     from analysis.trials.table import Trials
 
 
@@ -145,18 +146,20 @@ def conclusions(
 ) -> None:
     """Test claims on the trials of an experiment; its help is CLAIMS_HELP."""
     from analysis.claims.tables import write_conclusions
+    from analysis.reports.verdicts import verdicts_on
     from analysis.trials.confirmed import judged
     from analysis.trials.loading import is_table
     from analysis.trials.trials_csv import write_trials_csv
 
     trials, uri = _load(experiment, tracking_uri, state)
-    found = _conclude(trials, claims, anytime, error)
+    verdicts = verdicts_on(trials, uri, claims, anytime, error)
+    found = verdicts.conclusions
     if not found:
         raise AnalysisError(
             f"no claim of the published study is about the trials of {trials.experiment!r};"
             " write your own and name the file with --claims"
         )
-    _say_conclusions(found, trials, uri)
+    _say_conclusions(verdicts, trials, uri)
     folder = out or state / "reports" / trials.experiment
     source = experiment if is_table(experiment) else ""
     for path in (
@@ -169,47 +172,28 @@ def conclusions(
         context.exit(1)
 
 
-def _say_conclusions(found: Sequence[Conclusion], trials: Trials, uri: str) -> None:
+def _say_conclusions(verdicts: Verdicts, trials: Trials, uri: str) -> None:
     """Print each verdict with its sentences and runs, and what the trials lack."""
     from analysis.reports.claim_texts import Link, one_seed_note, sentences, weakest_runs
     from analysis.reports.search_texts import basis
-    from analysis.reports.text_intervals import text_sentences
-    from analysis.reports.validity_texts import validity
     from analysis.trials.confirmed import not_begun_note
 
-    pass_on(one_seed_note(found))
+    pass_on(one_seed_note(verdicts.conclusions))
     if text := basis(trials):
         say(f"{text}\n")
     link = Link(uri, trials.sweep.get("experiment_id", ""))
-    on_text = text_sentences(found, trials, uri)
-    for conclusion, on_other_text in zip(found, on_text, strict=True):
+    for conclusion, on_other_text in zip(verdicts.conclusions, verdicts.on_text, strict=True):
         say(f"{conclusion.verdict:13} {conclusion.statement}")
         for sentence in filter(None, [*sentences(conclusion), on_other_text]):
             say(f"{'':13} {sentence}")
         for run in weakest_runs(conclusion, link.address, MOST_RUNS):
             say(f"{'':13} {run}")
-    for sentence in validity(found, trials):
+    for sentence in verdicts.valid:
         say(sentence)
     if text := not_begun_note(trials):
         say(text)
     if trials.status != "FINISHED":
         say(f"the sweep is {trials.status}: this is about its trials so far")
-
-
-def _conclude(
-    trials: Trials, claims: Path | None, anytime: bool | None, error: float | None
-) -> list[Conclusion]:
-    """Test claims: at any look if that is asked for, or if the sweep stopped by its verdicts."""
-    from analysis.claims.conclusions import check_claims
-    from analysis.claims.one_sided import ALPHA
-    from analysis.trials.decided import decided_error
-
-    stopped_at = decided_error(trials)
-    if anytime is None:
-        anytime = stopped_at is not None
-    if error is not None and not anytime:
-        raise AnalysisError("--error is for verdicts that hold at any look; add --anytime")
-    return check_claims(trials, claims, anytime=anytime, error=error or stopped_at or ALPHA)
 
 
 def _keep_look(found: Sequence[Conclusion], trials: Trials, uri: str) -> None:
@@ -251,7 +235,7 @@ def report(
     from analysis.claims.tables import write_conclusions
     from analysis.reports.report import Evidence, runs_with_curves
     from analysis.reports.report import report as written
-    from analysis.reports.text_intervals import text_sentences
+    from analysis.reports.verdicts import verdicts_on
     from analysis.results.ranking import tables, write_tables
     from analysis.results.studies import study_tables
     from analysis.trials.confirmed import judged
@@ -260,11 +244,11 @@ def report(
     from analysis.trials.trials_csv import write_trials_csv
 
     trials, uri = _load(experiment, tracking_uri, state)
-    found = _conclude(trials, claims, anytime, error)
+    verdicts = verdicts_on(trials, uri, claims, anytime, error)
+    found = verdicts.conclusions
     named = tables(trials)
     curves = load_curves(trials, uri, runs_with_curves(named["ranking"]))
-    on_text = text_sentences(found, trials, uri)
-    made = written(Evidence(trials, named, curves, found, uri, on_text))
+    made = written(Evidence(trials, named, curves, found, uri, verdicts.valid, verdicts.on_text))
     folder = out or state / "reports" / trials.experiment
     paths = made.write(folder)
     write_tables(named | study_tables(trials), folder)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -96,14 +96,17 @@ class TrainingConfig(Frozen):
         return self.model_dump(exclude=idle)
 
 
-RESERVED = {"variant", "seed", "corpus", *TrainingConfig.model_fields}  # not for model settings
+# Names of settings that no model may have.
+RESERVED = {"variant", "seed", "corpus", "corpus_test", *TrainingConfig.model_fields}
 
 
 @dataclass(frozen=True)
 class TrialConfig:
     """The configuration of a trial: model, training, seed and corpus.
 
-    ``corpus_digest`` is the sha256 of the text; ``corpus`` is only its name.
+    ``corpus_digest`` is the sha256 of the text; ``corpus`` is only its name. ``corpus_test`` is the
+    share of the text that is its test split. A trial that is tested has the loss on it as well, by
+    its final weights; that decides nothing.
     """
 
     model: ModelConfig
@@ -111,6 +114,8 @@ class TrialConfig:
     seed: int
     corpus: str
     corpus_digest: str
+    corpus_test: float = 0.0
+    is_tested: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -126,9 +131,15 @@ class TrialConfig:
             "training": self.training.deciding(issubclass(self.model.model_class, FittedModel)),
             "seed": self.seed,
             "corpus": self.corpus_digest,
+            **self._split,
         }
         canonical = json.dumps(deciding, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def _split(self) -> dict[str, object]:
+        """The share of the test split, where there is one: keys without it are older."""
+        return {"corpus_test": self.corpus_test} if self.corpus_test else {}
 
     @cached_property
     def flat(self) -> dict[str, object]:
@@ -142,6 +153,7 @@ class TrialConfig:
             **self.training.model_dump(exclude={"evaluate_train"}),
             "seed": self.seed,
             "corpus": self.corpus,
+            **self._split,
         }
 
     def with_seed(self, seed: int, where: str = "trial") -> TrialConfig:
@@ -151,7 +163,7 @@ class TrialConfig:
             UserError: the seed is negative or too large.
         """
         seed = validate(Seed, {"seed": seed}, where).seed
-        return TrialConfig(self.model, self.training, seed, self.corpus, self.corpus_digest)
+        return replace(self, seed=seed)
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data that `from_dict` reads, for an artifact or a worker."""
@@ -161,6 +173,8 @@ class TrialConfig:
             "seed": self.seed,
             "corpus": self.corpus,
             "corpus_digest": self.corpus_digest,
+            **self._split,
+            **({"is_tested": True} if self.is_tested else {}),
         }
 
     @staticmethod
@@ -180,6 +194,8 @@ class TrialConfig:
             seed=validate(Seed, {"seed": data["seed"]}, where).seed,
             corpus=data["corpus"],
             corpus_digest=data["corpus_digest"],
+            corpus_test=data.get("corpus_test", 0.0),
+            is_tested=data.get("is_tested", False),
         )
 
 

@@ -225,8 +225,13 @@ def _corpus(trials: Trials, corpora: Path) -> Corpus:
             f" ({', '.join(sorted(names))}); a comparison wants one"
         )
     (name,), (digest,) = names, digests
+    tests = set(rows["corpus_test"]) if "corpus_test" in rows else {0.0}
+    if len(tests) != 1:
+        raise AnalysisError(
+            f"the trials of {trials.experiment!r} have several test splits; a comparison wants one"
+        )
     try:
-        corpus = load_corpus(name, corpora)
+        corpus = load_corpus(name, corpora, float(tests.pop()))
     except UserError as error:
         raise AnalysisError(
             f"{error}\nThe text of the runs is needed; run this in the directory of `sweeps run`"

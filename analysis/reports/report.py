@@ -15,7 +15,6 @@ from analysis.figures.report_figures import SEARCH_FIGURES, figures
 from analysis.reports.claim_texts import Link, claim_section, claims_overview
 from analysis.reports.methods_text import methods
 from analysis.reports.search_texts import basis, search_section
-from analysis.reports.validity_texts import validity
 from analysis.results.published import PROTOCOL, comparison
 from analysis.results.ranking import markdown
 from analysis.text.document import Figure, Report, as_text, in_short, markdown_table
@@ -40,6 +39,7 @@ class Evidence:
     curves: pd.DataFrame  # from `load_curves`
     conclusions: Sequence[Conclusion]
     tracking_uri: str = ""  # of a server, for links to its run pages
+    valid: Sequence[str] = ()  # for which looks and claims the conclusions hold, in sentences
     on_text: Sequence[str] = ()  # of each conclusion: whether it would hold on other text
 
 
@@ -118,8 +118,8 @@ def _conclusions(evidence: Evidence, drawn: Mapping[str, Figure]) -> list[str]:
     if not conclusions:
         return []
     link = Link(evidence.tracking_uri, evidence.trials.sweep.get("experiment_id", ""))
-    valid = " ".join(validity(conclusions, evidence.trials))
-    sections = ["## Conclusions\n", f"{as_text(valid)}\n", claims_overview(conclusions)]
+    valid = as_text(" ".join(evidence.valid))
+    sections = ["## Conclusions\n", f"{valid}\n", claims_overview(conclusions)]
     if figure := drawn.get("evidence"):
         sections.append(figure.markdown)
     if text := basis(evidence.trials):

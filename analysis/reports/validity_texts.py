@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from analysis.claims.conclusions import Conclusion
+from analysis.trials.decided import history_in_words
 from analysis.trials.looks import looks_with_fewer
 from analysis.trials.table import Trials
 
 
-def validity(conclusions: Sequence[Conclusion], trials: Trials) -> list[str]:
+def validity(
+    conclusions: Sequence[Conclusion], trials: Trials, claims: Path | None = None
+) -> list[str]:
     """Return sentences on the looks and claims for which verdicts hold.
 
     Args:
         conclusions: with these verdicts.
         trials: that they are about.
+        claims: their file; None if there is none, or if the sweep states none.
     """
     if not conclusions:
         return []
-    return [*_looks(conclusions[0], trials), *_claims(conclusions)]
+    stated = history_in_words(trials, claims) if claims else ""
+    found = [*_looks(conclusions[0], trials), *_claims(conclusions), stated]
+    return list(filter(None, found))
 
 
 def _looks(conclusion: Conclusion, trials: Trials) -> Iterator[str]:

@@ -18,7 +18,7 @@ from analysis.trials.table import Trials, of_trials
 
 RANKING_TABLE = "ranking.json"
 MOST_BYTES = 200  # of the name of a file
-LOSSES = ["train_loss", "val_loss", "best_val_loss"]
+LOSSES = ["train_loss", "val_loss", "best_val_loss", "test_loss"]
 INTERVAL = ["low", "high"]
 DECIMALS = {
     **dict.fromkeys([*LOSSES, *INTERVAL, "search_loss", "last_loss", "best"], 5),
@@ -39,6 +39,8 @@ def configurations(trials: Trials) -> pd.DataFrame:
         `Trials` (suggested and confirmed trials are never taken together); ``n``: finished trials,
         each with its own seed; ``train_loss``, ``val_loss``: means, nats per character; ``low``,
         ``high``: the 95 % interval of the mean val_loss (Student), missing if n is 1;
+        ``test_loss``: where there is a test split, the mean of the n trials, missing for trials of
+        a search;
         ``best_val_loss``: the mean of the lowest val_loss of each trial; ``training_seconds``:
         mean, without evaluation; ``left_out``: trials that failed, were stopped early, or did not
         finish; ``run_ids``: of the n runs in MLflow, by seed.
@@ -66,7 +68,8 @@ def configurations(trials: Trials) -> pd.DataFrame:
         _row(names, same, interval, int(planned[number]) - len(same))
         for (number, same), interval in zip(groups, intervals, strict=True)
     ]
-    return pd.DataFrame(rows).astype({name: trials.table[name].dtype for name in names})
+    found = pd.DataFrame(rows).astype({name: trials.table[name].dtype for name in names})
+    return found.drop(columns="test_loss") if found["test_loss"].isna().all() else found
 
 
 def _told_apart_by(trials: Trials) -> list[str]:
@@ -88,6 +91,7 @@ def _row(
         "val_loss": interval.mean,
         "low": interval.low,
         "high": interval.high,
+        "test_loss": same["test_loss"].mean(skipna=False),
         "best_val_loss": same["best_val_loss"].mean(),
         "training_seconds": same["training_seconds"].mean(),
         "left_out": left_out,

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from analysis.trials.mlflow_store import opened
 from analysis.trials.table import Trials
 
 DECIDE = "decide"  # tag of a sweep's run: JSON, how it decides its claims
+HISTORY = "claims_history"  # its tag: JSON, an entry for each text of claims, the first one first
+
+
+@dataclass(frozen=True)
+class KeptClaims:
+    """Claims that a sweep was run with, which its run keeps."""
+
+    file: str  # the artifact
+    sha256: str  # of its bytes
+    since: str  # when a run first had them, in UTC
+    finished: int  # trials that were finished then
+    looks: int  # that were taken before, at other claims
 
 
 def decided_error(trials: Trials) -> float | None:
@@ -19,3 +38,60 @@ def decided_error(trials: Trials) -> float | None:
     except (ValueError, KeyError, TypeError):
         return None
     return float(error) if isinstance(error, int | float) and 0 < error < 1 else None
+
+
+def kept_claims(trials: Trials) -> list[KeptClaims]:
+    """Return the claims that a sweep was run with, oldest first; none if it decides none."""
+    try:
+        entries = json.loads(trials.sweep.get(HISTORY, "[]"))
+        return [KeptClaims(**{name: entry[name] for name in KEPT}) for entry in entries]
+    except (ValueError, KeyError, TypeError):  # somebody has changed the tag
+        return []
+
+
+KEPT = tuple(KeptClaims.__dataclass_fields__)
+
+
+@contextlib.contextmanager
+def claims_of(trials: Trials, tracking_uri: str) -> Iterator[Path | None]:
+    """Context manager: the file of the claims that a sweep was run with last; None if none.
+
+    Raises:
+        AnalysisError: the store does not answer.
+    """
+    kept = kept_claims(trials)
+    if not kept:
+        yield None
+        return
+    run_id = trials.sweep["run_id"]
+    with TemporaryDirectory() as folder:
+        with opened(tracking_uri, trials.experiment) as (client, _):
+            path = client.download_artifacts(run_id, kept[-1].file, folder)
+        yield Path(path)
+
+
+def history_in_words(trials: Trials, claims: Path) -> str:
+    """Return when a sweep was given a file of claims; empty if it decides none.
+
+    Args:
+        trials: of the sweep.
+        claims: the file, which can be read.
+    """
+    kept = kept_claims(trials)
+    if not kept:
+        return ""
+    sha256 = hashlib.sha256(claims.read_bytes()).hexdigest()
+    found = next((each for each in kept if each.sha256 == sha256), None)
+    if found is None:
+        return (
+            "Warning: the sweep was not run with these claims, so they were written after looking:"
+            " its verdicts hold for claims that were stated before."
+        )
+    stated = f"These claims (sha256 {sha256[:12]}) were stated on {found.since}"
+    if not found.finished and not found.looks:
+        return f"{stated}, before the first trial."
+    looks = "1 look was" if found.looks == 1 else f"{found.looks} looks were"
+    return (
+        f"Warning: {stated[0].lower()}{stated[1:]}, when {found.finished} trials were finished"
+        f" and {looks} taken: verdicts hold for claims that were stated before."
+    )

@@ -20,7 +20,10 @@ Result = TypeVar("Result")
 WAITING = "WAITING"  # the status of a trial that was planned and has no run
 STOPPED = "stopped early"
 LARGEST = 1e100  # of a number: powers of larger ones overflow
-METRICS = ("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds")
+METRICS = (
+    *("train_loss", "val_loss", "best_val_loss", "tokens_per_second", "training_seconds"),
+    "test_loss",
+)
 IDENTITY = ("run_id", "name", "key")
 TAGS = (
     *("failure", "stage", "stopped", "study", "hardware"),
@@ -68,7 +71,8 @@ class Trials:
       0 where it is not known, and a setting with the name of another column is NAME_setting;
     * the metrics of the last step: ``train_loss``, ``val_loss``, ``best_val_loss`` in nats per
       character, ``tokens_per_second``, ``training_seconds`` (without evaluation). Before its end a
-      trial may have no ``train_loss``, or that of a part of the training split.
+      trial may have no ``train_loss``, or that of a part of the training split. ``test_loss`` is
+      that of a split that nothing else reads, of a trial that is tested; else missing.
 
     ``planned`` has a row for each trial that the sweep planned, with or without a run. For a study
     these are the trials that will confirm its winner, without the tuned settings. It has the

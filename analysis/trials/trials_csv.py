@@ -86,6 +86,8 @@ def write_trials_csv(trials: Trials, folder: Path, source: str = "") -> Path:
     table = trials.table.drop(columns=PLANNED, errors="ignore")
     if trials.plan_known:
         table = table.assign(**{PLANNED: len(table)})
+    if "test_loss" in table and table["test_loss"].isna().all():
+        table = table.drop(columns="test_loss")
     names = [name for name in OURS if name in table]
     table = table.sort_values([*trials.params, "run_id", "key"], kind="stable")
     table = table[[*trials.params, *names]]

@@ -73,6 +73,7 @@ def _show_trials(plan: Plan, done: FinishedTrials, allocation: Allocation) -> No
     say(
         f"corpus  {corpus.name}: {len(corpus.train) + len(corpus.validation):,} characters,"
         f" {corpus.vocab_size} distinct, sha256 {corpus.digest[:12]}"
+        f"{f', {len(corpus.test):,} more for the test' if len(corpus.test) else ''}"
     )
     for warning in plan.warnings:
         say(f"warning {in_a_line(warning)}")

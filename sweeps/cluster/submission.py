@@ -32,7 +32,7 @@ def fill_submission(
     copy_code(folder)
     if file is not None:
         shutil.copyfile(file, folder / file.name)
-    _copy_corpus(sweep.corpus, folder)
+    _copy_corpus(sweep.corpus.name, folder)
     _copy_claims(sweep, folder, file)
     command = ["python", "-m", "sweeps", "run", file.name if file else name_or_path]
     script = _script(sweep.name, shlex.join([*command, *arguments]))

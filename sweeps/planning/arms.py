@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from pydantic.fields import FieldInfo
 
@@ -29,6 +29,8 @@ class TrialSettings(TypedDict):
     training: dict[str, object]
     corpus: str
     corpus_digest: str
+    corpus_test: NotRequired[float]  # where there is a test split, as is the next one
+    is_tested: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -145,17 +147,20 @@ def _resolve(index: int, arm: Arm, sweep: SweepFile, corpus: Corpus, where: str)
     grid, training = dict(arm.grid), {**sweep.training, **arm.training}
     for value in grid.pop(EVALUATE_TRAIN, ()):
         training["evaluate_train"] = value
+    fixed: TrialSettings = {
+        "model": dict(arm.model),
+        "training": training,
+        "corpus": corpus.name,
+        "corpus_digest": corpus.digest,
+    }
+    if sweep.corpus.test:
+        fixed |= {"corpus_test": sweep.corpus.test, "is_tested": not arm.search}
     return ResolvedArm(
         index=index,
         where=where,
         variant=str(arm.model["variant"]),
         fields=fields,
-        fixed={
-            "model": dict(arm.model),
-            "training": training,
-            "corpus": corpus.name,
-            "corpus_digest": corpus.digest,
-        },
+        fixed=fixed,
         grid=grid,
         space=_space(arm.search, fields, f"{where}.search"),
     )

@@ -89,7 +89,9 @@ class GpuMemory:
     @property
     def process_bytes(self) -> int:
         """Bytes of a process that trains on a GPU, without its trials."""
-        return PROCESS_BYTES + FLOAT * (len(self._corpus.train) + len(self._corpus.validation))
+        corpus = self._corpus
+        tokens = len(corpus.train) + len(corpus.validation) + len(corpus.test)
+        return PROCESS_BYTES + FLOAT * tokens
 
     def member(self, trial: TrialConfig) -> MemberMemory | None:
         """Return what a trial adds to a pack, or None if that is unknown."""

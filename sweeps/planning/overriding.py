@@ -39,6 +39,8 @@ def _apply(sweep: SweepFile, assignment: str) -> SweepFile:
         raise UserError("write it as path=value, such as training.max_steps=100")
     if path == "seed" and "," in text:
         path, text = "replicates", f"[{text.removeprefix('[').removesuffix(']')}]"
+    if path == "corpus" and not text.startswith("{"):
+        path = "corpus.name"
     data = sweep.model_dump()
     if path.partition(".")[0] in SweepFile.model_fields and not path.startswith("training."):
         _assign(data, path.split("."), read_value(text, path))

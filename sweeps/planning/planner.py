@@ -42,7 +42,7 @@ def make_plan(
     """
     sweep, source = loaded or load_sweep(name_or_path)
     sweep = override(sweep, overrides)
-    corpus = load_corpus(sweep.corpus, state.corpora)
+    corpus = load_corpus(sweep.corpus.name, state.corpora, sweep.corpus.test)
     try:
         plan = expand(sweep, corpus, source, is_here)
     except UserError as error:

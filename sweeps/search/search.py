@@ -195,7 +195,8 @@ class Search(TrialSource):
         for rank, best in enumerate(study.best(self._spec.confirm.top), 1):
             tags = {**best.tags, "stage": "confirm", "rank": str(rank)}
             for seed in self._confirm_seeds:
-                yield replace(best.trials[0], seed=seed), tags
+                trial = best.trials[0]
+                yield replace(trial, seed=seed, is_tested=trial.corpus_test > 0), tags
 
     def _keep_time(self) -> None:
         """Count the time while suggestions are trained; that of a grid alone does not count."""

@@ -22,6 +22,7 @@ from trainables.settings import LARGEST, Count, Frozen, Seed
 
 PRESETS = resources.files("sweeps") / "presets"
 AUTO, OFF = "auto", "off"
+MOST_TEST = 0.5  # of a text
 SMALLEST_SHARE = 0.0001  # of a CPU or GPU, that Ray knows
 SUFFIXES = (".yaml", ".yml")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -131,6 +132,30 @@ class Resources(Frozen):
         return self.model_copy(update={"gpus_per_trial": float(gpus)}) if self.is_auto else self
 
 
+class CorpusSpec(Frozen):
+    """The text: its name, and the share of it that is a test split, at its end.
+
+    ``corpus: NAME`` is short for ``corpus: {name: NAME}``. Only trials that no search suggested get
+    a test_loss, once, at their end.
+    """
+
+    name: str = "tinyshakespeare"
+    test: float = Field(default=0.0, ge=0, le=MOST_TEST)
+
+
+def read_corpus(given: object) -> object:
+    """Return the settings of a corpus, of which its name may stand for all.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(given, str):
+        return {"name": given}
+    if isinstance(given, dict | CorpusSpec):
+        return given
+    raise ValueError(f"give a name, or {{name: NAME, test: 0.05}}, not {brief(given)}")
+
+
 class TrackingSpec(Frozen):
     """Where runs are stored: an MLflow tracking URI, or by default the state directory."""
 
@@ -164,7 +189,7 @@ class SweepFile(Seed):
 
     name: str
     description: str = ""
-    corpus: str = "tinyshakespeare"
+    corpus: Annotated[CorpusSpec, BeforeValidator(read_corpus)] = CorpusSpec()
     training: dict[str, object] = Field(default_factory=dict)
     replicates: Replicates | None = None
     arms: Annotated[list[Arm], Field(min_length=1)]

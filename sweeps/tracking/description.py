@@ -50,6 +50,7 @@ def describe_sweep(plan: Plan) -> dict[str, object]:
             "vocabulary": corpus.vocab_size,
             "train_tokens": len(corpus.train),
             "validation_tokens": len(corpus.validation),
+            **({"test_tokens": len(corpus.test)} if len(corpus.test) else {}),
         },
         "studies": _studies(plan),
     }

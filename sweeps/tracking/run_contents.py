@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SOURCES = dict(  # names of the metrics in MLflow, to their names in an evaluation
     zip(
         METRICS,
-        ("train_loss", "val_loss", "best_val_loss", "tokens_per_s", "training_s"),
+        ("train_loss", "val_loss", "best_val_loss", "tokens_per_s", "training_s", "test_loss"),
         strict=True,
     )
 )

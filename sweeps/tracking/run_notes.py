@@ -37,7 +37,7 @@ def trial_note(
         last = evaluations[-1]
         lines += [
             f"Validation loss **{last['val_loss']:.5f}** nats per character"
-            f"{_training_loss(last)} after {last['step']} steps.",
+            f"{_training_loss(last)} after {last['step']} steps.{_test_loss(last)}",
             "",
         ]
     if any(evaluation.get("train_part") == "slice" for evaluation in evaluations):
@@ -55,6 +55,12 @@ def _training_loss(evaluation: EvaluationValues) -> str:
     """Return the training loss of an evaluation in brackets, if there is one."""
     loss = evaluation.get("train_loss")
     return "" if loss is None else f" (training {loss:.5f})"
+
+
+def _test_loss(evaluation: EvaluationValues) -> str:
+    """Return a sentence with the test loss of an evaluation, if there is one."""
+    loss = evaluation.get("test_loss")
+    return "" if loss is None else f" Test loss **{loss:.5f}**."
 
 
 def trial_title(

@@ -363,3 +363,21 @@ def test_csv_and_markdown_are_refused_together(by: list[str], tmp_path: Path) ->
         )
         assert (done.exit_code, done.stdout) == (2, "")
         assert "give --csv or --markdown, not both" in done.stderr
+
+
+def test_test_losses_stand_beside_validation_losses_where_there_are_some() -> None:
+    runs = [run(seed, val_loss=2.5 + seed / 10, lr=0.1, seed=seed) for seed in (1, 2)]
+    runs += [run(3, val_loss=2.9, lr=0.2, seed=1)]
+    assert "test_loss" not in rankings(trials_of("study", runs))
+    for each, loss in zip(runs, (2.6, 2.8), strict=False):
+        each.data.metrics["test_loss"] = loss
+    table = rankings(trials_of("study", runs))
+    names = list(table.columns)
+    assert names[names.index("val_loss") :][:4] == ["val_loss", "low", "high", "test_loss"]
+    assert table["test_loss"].tolist()[:1] == [pytest.approx(2.7)]
+    assert table["test_loss"].isna().tolist() == [False, True]
+    assert "2.70000" in ranking_text({"ranking": table})
+    del runs[1].data.metrics["test_loss"]
+    runs[2].data.metrics["test_loss"] = 3.0
+    table = rankings(trials_of("study", runs))
+    assert table["test_loss"].isna().tolist() == [True, False]  # a mean of fewer than n says less

@@ -18,6 +18,7 @@ from analysis import check_claims, load_trials, rankings, tables, trials_of
 from analysis.command import main
 from analysis.reports.claim_texts import Link, claim_section, weakest_runs
 from analysis.reports.report import Evidence, report
+from analysis.reports.verdicts import verdicts_on
 from analysis.results.published import PUBLISHED, comparison
 from analysis.text.document import Figure, Report
 from analysis.trials.loading import load_curves
@@ -44,7 +45,9 @@ def replicated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evidence(path: Path) -> Evidence:
     trials = load_trials(str(path))
-    return Evidence(trials, tables(trials), load_curves(trials), check_claims(trials))
+    found = verdicts_on(trials, "")
+    curves, on_text = load_curves(trials), found.on_text
+    return Evidence(trials, tables(trials), curves, found.conclusions, "", found.valid, on_text)
 
 
 @pytest.fixture(scope="module")

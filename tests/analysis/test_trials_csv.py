@@ -22,7 +22,7 @@ from analysis import (
 )
 from analysis.command import main
 from analysis.trials.loading import planned_row
-from analysis.trials.trials_csv import write_trials_csv
+from analysis.trials.trials_csv import read_trials_csv, write_trials_csv
 from tests.analysis.test_tuned import cell, claims_file, study, whole
 from tests.analysis.tuned import confirmed, run, scattered, sweep
 
@@ -311,3 +311,15 @@ def test_a_loss_that_is_out_of_all_proportion_is_left_out_and_not_printed(
     assert not [text for text in (done.output, *pages) if "0" * 50 in text or "9" * 50 in text]
     if command == "conclusions":
         assert "UNDERPOWERED" in done.output
+
+
+def test_test_losses_are_kept_where_there_are_some(tmp_path: Path) -> None:
+    path = tmp_path / "given.csv"
+    path.write_text("size,seed,val_loss,test_loss\n1,1,2.5,2.6\n2,1,2.4,\n")
+    tested = read_trials_csv(path)
+    again = read_trials_csv(write_trials_csv(tested, tmp_path / "tested"))
+    assert again.table["test_loss"].dropna().tolist() == [2.6]
+    assert again.params == tested.params == ("seed", "size")
+    path.write_text("size,seed,val_loss\n1,1,2.5\n2,1,2.4\n")
+    written = write_trials_csv(read_trials_csv(path), tmp_path / "plain")
+    assert "test_loss" not in written.read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,28 @@ def test_a_sweep_that_stopped_by_its_verdicts_is_judged_so(
     assert "for one look" in conclude(sweep, claims, tmp_path, "--one-look")[1]
     code, text = conclude(sweep, claims, tmp_path, "--one-look", "--error", "0.1")
     assert (code, "add --anytime" in text) == (2, True)
+
+
+def test_claims_that_were_changed_after_looking_are_told_apart(
+    sweep: Sweep, claims: Path, tmp_path: Path
+) -> None:
+    sweep.train(3)
+    stated = {"sha256": sha256(claims.read_bytes()).hexdigest(), "since": "2026-01-02T03:04:05"}
+    first = {"file": "claims.yaml", "finished": 0, "looks": 0, **stated}
+    sweep.tag(claims_history=json.dumps([first]), decide=json.dumps({"error": 0.05}))
+    sweep.client.log_artifact(sweep.parent, str(claims))
+    code, text = conclude(sweep, claims, tmp_path)
+    assert code == 0
+    assert "were stated on 2026-01-02T03:04:05, before the first trial." in text
+    given = ["conclusions", "study", "--tracking-uri", sweep.uri, "--out", str(tmp_path)]
+    assert "a wide one is better" in CliRunner().invoke(main, given).output, "those it keeps"
+    later = {**first, "finished": 4, "looks": 1}
+    sweep.tag(claims_history=json.dumps([{**first, "sha256": "other"}, later]))
+    _, text = conclude(sweep, claims, tmp_path)
+    assert "Warning: these claims" in text
+    assert "when 4 trials were finished and 1 look was taken" in text
+    claims.write_text(json.dumps({"claims": [{**WIDE, "claim": "now it is so"}]}))
+    assert "written after looking" in conclude(sweep, claims, tmp_path)[1]
 
 
 def test_a_tag_that_somebody_changed_is_no_look(sweep: Sweep) -> None:

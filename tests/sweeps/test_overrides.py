@@ -10,8 +10,8 @@ import pytest
 from sweeps.planning.overriding import override
 from sweeps.planning.planner import make_plan
 from sweeps.records.state import State
-from sweeps.spec.sweep_file import SweepFile, load_sweep
-from trainables.errors import UserError
+from sweeps.spec.sweep_file import CorpusSpec, SweepFile, load_sweep
+from trainables.errors import UserError, validate
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,8 @@ def at(sweep: SweepFile, path: str) -> Any:
         ("description=null", "null"),
         ("description=", ""),
         ("description=a=b", "a=b"),
-        ("corpus=file:a #b.txt", "file:a #b.txt"),
-        ("corpus=file:a, b.txt", "file:a, b.txt"),
-        ("corpus=0042", "0042"),
+        ("corpus.name=file:a #b.txt", "file:a #b.txt"),
+        ("corpus.name=0042", "0042"),
         ("name=2024-01-01", "2024-01-01"),
         ("name=1e3", "1e3"),
         ("tracking.uri=sqlite:///a #b.db", "sqlite:///a #b.db"),
@@ -142,3 +141,38 @@ def test_what_an_override_does_to_an_arm_names_the_override(tmp_path: Path) -> N
             make_plan("quickstart", ["corpus=embedded", given], State(tmp_path))
         assert part in str(refused.value)
         assert str(refused.value).endswith(f"(by the override {given!r})")
+
+
+@pytest.mark.parametrize("name", ["file:a #b.txt", "file:a, b.txt", "0042"])
+def test_the_name_of_a_corpus_stands_for_it_and_leaves_its_test_split(
+    sweep: SweepFile, name: str
+) -> None:
+    assert override(sweep, [f"corpus={name}"]).corpus == CorpusSpec(name=name)
+    tested = override(sweep, ["corpus.test=0.05", f"corpus={name}"])
+    assert tested.corpus == CorpusSpec(name=name, test=0.05)
+    whole = override(tested, ["corpus={name: embedded}"])
+    assert whole.corpus == CorpusSpec(name="embedded", test=0.0)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("corpus.test=0.6", "corpus.test: should be less than or equal to 0.5, not 0.6"),
+        ("corpus.test=-1", "corpus.test: should be greater than or equal to 0, not -1"),
+        ("corpus.tset=0.1", "corpus.tset: unknown setting 'tset'; did you mean 'test'?"),
+        ("corpus.test=yes", "corpus.test: should be a valid number, not 'yes'"),
+    ],
+)
+def test_a_wrong_test_split_is_refused(sweep: SweepFile, assignment: str, message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        override(sweep, [assignment])
+    assert str(refused.value).endswith(message)
+
+
+def test_a_corpus_is_a_name_or_its_settings() -> None:
+    arms = [{"model": {"variant": "bigram"}}]
+    for given in ("embedded", {"name": "embedded"}):
+        read = validate(SweepFile, {"name": "x", "corpus": given, "arms": arms}, "")
+        assert read.corpus == CorpusSpec(name="embedded")
+    with pytest.raises(UserError, match=r"^corpus: give a name, or \{name: NAME, .*\}, not 3$"):
+        validate(SweepFile, {"name": "x", "corpus": 3, "arms": arms}, "")

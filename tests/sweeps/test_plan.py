@@ -20,7 +20,7 @@ from sweeps.planning.overriding import override
 from sweeps.planning.plan import Plan
 from sweeps.planning.planner import expand, make_plan
 from sweeps.records.state import State
-from sweeps.spec.sweep_file import SweepFile, load_sweep, preset_files
+from sweeps.spec.sweep_file import CorpusSpec, SweepFile, load_sweep, preset_files
 from sweeps.tracking.description import describe_trial
 from tests.sweeps.fake_nvml import Gpu, has_gpus
 from trainables.data.corpus import Corpus, tokenise
@@ -85,7 +85,7 @@ def test_the_presets_are_the_38_published_configurations_at_their_widths(
 def test_the_published_preset_is_the_published_protocol(corpus: Corpus) -> None:
     sweep, _ = load_sweep("published")
     training = expand(sweep, corpus, "published").trials[0].training
-    assert sweep.corpus == "tinyshakespeare"
+    assert sweep.corpus == CorpusSpec(name="tinyshakespeare", test=0.0)
     assert sweep.seed == 1337
     assert (training.max_steps, training.eval_every, training.batch_size) == (5000, 500, 64)
     assert (training.learning_rate, training.evaluation) == (1e-2, "exact")

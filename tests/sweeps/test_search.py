@@ -469,3 +469,20 @@ def test_a_database_keeps_studies_as_well(tmp_path: Path) -> None:
     again = search(plan(SWEEP, "search.trials=8"), storage)
     Simulation(continued(again), valley).run()
     assert by_state(again) == {"COMPLETE": 8}
+
+
+def test_only_what_no_search_suggested_is_tested() -> None:
+    grid = "arms:\n  - model: {variant: bigram}\n"
+    text = SWEEP.replace("arms:\n", grid)
+    options = ("search.trials=3", "search.confirm={top: 1, replicates: 2}")
+    plain, tested = plan(text, *options), plan(text, *options, "corpus.test=0.05")
+    assert {trial.corpus_test for trial in (*tested.trials, *tested.examples)} == {0.05}
+    assert all(trial.is_tested for trial in tested.trials)
+    assert not any(trial.is_tested for trial in (*plain.trials, *plain.examples, *tested.examples))
+    digests = {made.studies[0].digest() for made in (plain, tested)}
+    assert len(digests) == 2
+    for made, is_tested in ((plain, False), (tested, True)):
+        searching = search(made)
+        Simulation(Queue(searching), valley).run()
+        stages = Counter((tags["stage"], trial.is_tested) for trial, tags in searching.known())
+        assert stages == {("search", False): 3, ("confirm", is_tested): 2}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -213,3 +214,17 @@ def test_the_cosine_schedule_is_that_of_torch(warmup_steps: int) -> None:
 def test_a_warm_up_ends_within_the_training() -> None:
     with pytest.raises(UserError, match="warmup_steps=10 must be less than max_steps=10"):
         validate(TrainingConfig, {"warmup_steps": 10, "max_steps": 10}, "training")
+
+
+def test_a_test_split_is_part_of_the_key_only_where_it_is_given(make_trial: MakeTrial) -> None:
+    plain = make_trial("attention")
+    tested = replace(plain, corpus_test=0.05)
+    assert replace(plain, corpus_test=0.0, is_tested=True).key == plain.key
+    assert replace(tested, is_tested=True).key == tested.key
+    assert len({plain.key, tested.key, replace(plain, corpus_test=0.1).key}) == 3
+    assert tested.flat == plain.flat | {"corpus_test": 0.05}
+    assert "corpus_test" not in plain.to_dict()
+    for trial in (tested, replace(tested, is_tested=True)):
+        again = TrialConfig.from_dict(json.loads(json.dumps(trial.to_dict())))
+        assert again == trial
+        assert again.with_seed(5) == replace(trial, seed=5)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import trainables.data.corpus
-from trainables.data.corpus import MOST_BYTES, Corpus, decode, load_corpus
+from trainables.data.corpus import MOST_BYTES, Corpus, decode, load_corpus, tokenise
 from trainables.errors import UserError, brief
 
 TEXT = "to be or not to be, that is the question\n" * 5
@@ -240,3 +240,34 @@ def test_tinyshakespeare_has_its_known_size(tinyshakespeare: Corpus) -> None:
     assert tinyshakespeare.digest == (
         "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
     )
+
+
+def test_the_test_split_is_the_end_and_the_rest_is_split_as_a_whole_text_is(
+    tmp_path: Path,
+) -> None:
+    text = "".join(map(chr, range(100, 300)))
+    whole, tested = (tokenise("text", text, test) for test in (0.0, 0.05))
+    shorter = tokenise("text", text[:190])
+    assert len(whole.test) == 0
+    assert [len(tested.train), len(tested.validation), len(tested.test)] == [171, 19, 10]
+    assert decode(tested.test.tolist(), tested.vocabulary) == text[190:]
+    assert text_of(tested) == text_of(shorter) == text[:190]
+    assert (tested.digest, tested.vocabulary) == (whole.digest, whole.vocabulary)
+    file = tmp_path / "text.txt"
+    file.write_text(text)
+    loaded = load_corpus(f"file:{file}", tmp_path, 0.05)
+    assert loaded.test.tolist() == tested.test.tolist()
+    assert len(load_corpus("embedded", tmp_path, 0.05).test) > 1_000
+
+
+def test_characters_of_the_test_split_alone_are_no_warning_about_validation() -> None:
+    tested = tokenise("text", "ab" * 90 + "c" * 20, 0.1)
+    assert len(tested.test) == 20
+    assert (tested.unseen, tested.unseen_tokens, tested.warning) == ("", 0, "")
+    assert tokenise("text", "ab" * 90 + "c" * 20).unseen == "c"
+
+
+def test_a_text_without_room_for_a_test_is_refused() -> None:
+    message = "20 characters leave 17 for training and 2 for validation, and 1 for the test, and"
+    with pytest.raises(UserError, match=message):
+        tokenise("text", "ab" * 10, 0.05)

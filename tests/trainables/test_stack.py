@@ -23,6 +23,7 @@ from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler
 from trainables.data.corpus import tokenise
 from trainables.training.adamw import adamw_, adamw_scalars
+from trainables.training.evaluation import exact_loss
 from trainables.training.loop import (
     Splits,
     TrainingDivergedError,
@@ -429,3 +430,27 @@ def test_a_step_takes_few_operations(
     with Operations() as counted:
         stack._step()
     assert 10 < len(counted.names) <= most, counted.names
+
+
+@pytest.mark.parametrize("evaluation", ["exact", "sampled"])
+def test_members_are_tested_as_alone(make_trial: MakeTrial, evaluation: str) -> None:
+    trials = [
+        make_trial("attention", n_embd=4, seed=seed, batch_size=4, max_steps=6, eval_every=3,
+                   evaluation=evaluation, eval_batches=2)
+        for seed in range(3)
+    ]  # fmt: skip
+    states = [state_of(trial) for trial in trials]
+    splits = replace(SPLITS, test=SPLITS.train[:50])
+    stack = Stack([Member(*pair) for pair in zip(trials, states, strict=True)], splits)
+    while stack.members:
+        stack.advance()
+    for state in states:
+        first, last = state.history
+        assert first.test_loss is None
+        expected = exact_loss(state.model.eval(), SPLITS.train[:50], 8)
+        assert last.test_loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_trials_that_are_all_tested_are_stacked(make_trial: MakeTrial) -> None:
+    trial = make_trial("attention", n_embd=4)
+    assert stack_shape(replace(trial, is_tested=True)) != stack_shape(trial)

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from bigram_models import conditional_entropy, count_pairs
+from bigram_models import LanguageModel, conditional_entropy, count_pairs
 from bigram_models.positions import ENCODINGS
 from tests.model_cases import NAMES, every_trained_model, models
 from trainables.config import TrialConfig
 from trainables.data.batches import WindowSampler, stream
-from trainables.data.corpus import Corpus
+from trainables.data.corpus import Corpus, tokenise
 from trainables.training.evaluation import exact_loss
 from trainables.training.loop import (
     Evaluation,
@@ -341,3 +342,50 @@ def test_published_evaluation_draws_in_the_order_of_the_study(make_trial: MakeTr
         (step, pytest.approx(train_loss, rel=1e-6), pytest.approx(val_loss, rel=1e-6))
         for step, train_loss, val_loss in expected
     ]
+
+
+TEST = torch.randint(V, (50,), generator=stream(50, "text"), dtype=torch.int32)
+
+
+@pytest.mark.parametrize("evaluation", ["exact", "sampled", "published"])
+@pytest.mark.parametrize("variant", ["attention", "factorized", "count"])
+def test_the_test_loss_is_that_of_the_final_weights_and_changes_nothing(
+    variant: str, evaluation: str, make_trial: MakeTrial
+) -> None:
+    trial = make_trial(variant, max_steps=9, eval_every=3, evaluation=evaluation, batch_size=4)
+    _, plain = begin(trial)
+    state, splits = initial_state(trial, V), replace(SPLITS, test=TEST)
+    tested = list(train(state, splits, trial.training, trial.seed))
+    assert losses(plain) == losses(iter(tested))
+    assert [each.test_loss for each in tested[:-1]] == [None] * (len(tested) - 1)
+    expected = exact_loss(state.model.eval(), TEST, trial.training.block_size)
+    assert tested[-1].test_loss == expected
+    assert tested[-1].test_loss != tested[-1].val_loss
+
+
+def test_the_test_split_is_read_once(
+    make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def watched(model: LanguageModel, tokens: Tensor, block_size: int) -> float:
+        read.append(len(tokens))
+        return exact_loss(model, tokens, block_size)
+
+    monkeypatch.setattr("trainables.training.loop.exact_loss", watched)
+    trial = make_trial("attention", n_embd=4, max_steps=9, eval_every=3, batch_size=4)
+    state, splits = initial_state(trial, V), replace(SPLITS, test=TEST)
+    list(train(state, splits, trial.training, trial.seed))
+    assert read.count(len(TEST)) == 1
+    assert read.count(len(SPLITS.validation)) >= 3
+
+
+def test_what_is_not_tested_has_no_test_split() -> None:
+    corpus = tokenise("text", "ab" * 100, 0.1)
+    cpu = torch.device("cpu")
+    assert Splits.of(corpus, cpu).test is None
+    with_test = Splits.of(corpus, cpu, with_test=True)
+    assert with_test.test is not None
+    assert with_test.test.tolist() == corpus.test.tolist()
+    assert with_test.without_test.test is None
+    assert Splits.of(tokenise("text", "ab" * 100), cpu, with_test=True).test is None

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ import torch
 from trainables.config import TrialConfig
 from trainables.data.corpus import tokenise
 from trainables.files import trial_folder
+from trainables.persistence.artifacts import load_model
 from trainables.persistence.storage import SharedFolder, StorageError
+from trainables.training.evaluation import exact_loss
+from trainables.training.loop import Splits
 from trainables.worker.ray_trial import RayTrial, RayTrialConfig, RayTrialResult
 from trainables.worker.reports import FailureKind, TrialFailure, TrialReport
 from trainables.worker.trial_log import log_of
@@ -139,7 +143,7 @@ def test_a_trial_that_fails_says_why_and_the_worker_takes_the_next(
 def test_a_gpu_without_room_is_a_failure_that_is_told_apart(
     trial: TrialConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     made = worker(trial, tmp_path)
@@ -314,3 +318,28 @@ def test_a_report_gathers_the_evaluations_of_some_seconds(
     result = made.step()
     assert steps_of(result) == [1, 2, 3, 4, 5, 6]
     assert result["done"]
+
+
+def test_trials_that_are_tested_and_others_share_a_worker(
+    trial: TrialConfig, tmp_path: Path
+) -> None:
+    corpus = tokenise("verse", "to be or not to be\n" * 30, 0.1)
+    made = Worker(corpus, SharedFolder(tmp_path), threads=1, gpu=False)
+    with_split = replace(trial, corpus_test=0.1)
+    losses = []
+    for seed, is_tested in enumerate([False, True, False]):
+        one = replace(with_split, seed=seed, is_tested=is_tested)
+        made.assign([one.to_dict()])
+        *_, last = [step(made) for _ in range(3)]
+        losses.append(last.evaluations[-1].test_loss)
+        folder = trial_folder(tmp_path, one.key) / "artifacts"
+        model, _, again = load_model(folder)
+        assert again == one
+        if is_tested:
+            test = Splits.of(corpus, torch.device("cpu"), with_test=True).test
+            assert test is not None
+            expected = exact_loss(model, test, one.training.block_size)
+            assert losses[-1] == pytest.approx(expected, abs=1e-6)
+            assert f"test_loss {expected:.5f} nats" in log_of(folder.parent).read_text()
+    assert losses[0] is None
+    assert losses[2] is None

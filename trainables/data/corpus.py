@@ -11,7 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ TINYSHAKESPEARE_URL = (
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 DOWNLOAD_TIMEOUT_S = 30
 NAMES = ("tinyshakespeare", "embedded")  # of corpora that are no files of users
-TRAIN_SHARE = 0.9
+TRAIN_SHARE = 0.9  # of the text before the test split
 MOST_BYTES = 1 << 30  # of a text; its tokens take up to five times as much memory
 PIECE_BYTES = 1 << 20
 SHORTER = "train on a part of it, such as its first 100 MB (head -c 100M)"
@@ -39,6 +39,9 @@ Tokens = npt.NDArray[np.int32]
 class Corpus:
     """A tokenised text: the first 90 % for training, the rest for validation.
 
+    A test split, if there is one, is cut off the end of the text before; nothing reads it but the
+    last evaluation of the trials that are tested.
+
     A token is a character, and its id the rank of the character among the sorted characters of
     the whole text, as in the published study.
     """
@@ -48,8 +51,9 @@ class Corpus:
     vocabulary: str  # the V distinct characters, sorted
     train: Tokens
     validation: Tokens
-    unseen: str = ""  # the characters that training never sees, sorted
+    unseen: str = ""  # the characters of the validation split that training never sees, sorted
     unseen_tokens: int = 0  # how many tokens of the validation split they are
+    test: Tokens = field(default_factory=lambda: np.empty(0, np.int32))  # empty if there is none
 
     @property
     def warning(self) -> str:
@@ -111,36 +115,37 @@ def decode(ids: list[int], vocabulary: str) -> str:
     return "".join(vocabulary[id] for id in ids)
 
 
-def load_corpus(name: str, cache: Path) -> Corpus:
+def load_corpus(name: str, cache: Path, test: float = 0.0) -> Corpus:
     """Read and tokenise a corpus.
 
     Args:
         name: ``tinyshakespeare``, ``embedded`` or ``file:PATH``.
         cache: the folder of downloaded corpora; ``NAME/input.txt`` in it is used if it exists.
+        test: the share of the text that is its test split, at its end.
 
     Raises:
         UserError: the corpus does not exist, cannot be read or downloaded, or is too short.
     """
     if name == "embedded":
-        return tokenise(name, write_play())
+        return tokenise(name, write_play(), test)
     try:
-        return _tokenise_utf8(name, _content(name, cache).removeprefix(codecs.BOM_UTF8))
+        return _tokenise_utf8(name, _content(name, cache).removeprefix(codecs.BOM_UTF8), test)
     except MemoryError:
         raise UserError(
             f"corpus {name!r} does not fit into the memory of this machine; {SHORTER}"
         ) from None
 
 
-def tokenise(name: str, text: str) -> Corpus:
-    """Split a text into training and validation tokens.
+def tokenise(name: str, text: str, test: float = 0.0) -> Corpus:
+    """Split a text into training and validation tokens, and those of a share for the test.
 
     Raises:
         UserError: the text is too short.
     """
-    return _tokenise_utf8(name, text.encode())
+    return _tokenise_utf8(name, text.encode(), test)
 
 
-def _tokenise_utf8(name: str, content: bytes) -> Corpus:
+def _tokenise_utf8(name: str, content: bytes, test: float) -> Corpus:
     """Do the same as `tokenise` for a large text: piece by piece, without sorting it."""
     if not content:
         raise UserError(f"corpus {name!r} is empty")
@@ -160,16 +165,17 @@ def _tokenise_utf8(name: str, content: bytes) -> Corpus:
     for points in _code_points(content):
         id_of_point.take(points, out=tokens[start : start + len(points)], mode="clip")
         start += len(points)
-    train, validation = np.split(tokens, [int(TRAIN_SHARE * length)])
-    if len(train) < 2 or len(validation) < 2:
+    rest = length - round(test * length)
+    train, validation, tested = np.split(tokens, [int(TRAIN_SHARE * rest), rest])
+    if len(train) < 2 or len(validation) < 2 or (test and len(tested) < 2):
         raise UserError(
             f"corpus {name!r} is too short: {length} characters leave"
             f" {len(train)} for training and {len(validation)} for validation,"
-            " and each needs 2"
+            f"{f' and {len(tested)} for the test,' if test else ''} and each needs 2"
         )
     is_seen = np.zeros(len(vocabulary), dtype=bool)
     is_seen[train] = True
-    unseen = np.flatnonzero(~is_seen)  # so they are in the validation split
+    unseen = np.unique(validation[~is_seen[validation]])
     return Corpus(
         name=name,
         digest=hashlib.sha256(content).hexdigest(),
@@ -178,6 +184,7 @@ def _tokenise_utf8(name: str, content: bytes) -> Corpus:
         validation=validation,
         unseen="".join(map(chr, vocabulary[unseen])),
         unseen_tokens=int((~is_seen)[validation].sum()),
+        test=tested,
     )
 
 

@@ -22,7 +22,7 @@ from trainables.config import EvaluatingTrain, TrainingConfig, TrialConfig
 from trainables.data.batches import WindowSampler, initial_stream, stream
 from trainables.data.corpus import Corpus
 from trainables.precision import computed_in
-from trainables.training.evaluation import batch_loss, exact_loss, sampled_loss
+from trainables.training.evaluation import batch_loss, evaluating, exact_loss, sampled_loss
 from trainables.training.optimizer import AdamW
 
 
@@ -32,15 +32,23 @@ class TrainingDivergedError(ArithmeticError):
 
 @dataclass(frozen=True)
 class Splits:
-    """The token ids of both splits, (N,) int32, on the device that trains."""
+    """The token ids of the splits, (N,) int32, on the device that trains."""
 
     train: Tensor
     validation: Tensor
+    test: Tensor | None = None  # read by the last evaluation alone; None for what is not tested
 
     @staticmethod
-    def of(corpus: Corpus, device: torch.device) -> Splits:
+    def of(corpus: Corpus, device: torch.device, with_test: bool = False) -> Splits:
         """Return the splits of a corpus as tensors; on a CPU they share its memory."""
-        return Splits(*(_shared(split).to(device) for split in (corpus.train, corpus.validation)))
+        splits = [corpus.train, corpus.validation]
+        splits += [corpus.test] if with_test and len(corpus.test) else []
+        return Splits(*(_shared(split).to(device) for split in splits))
+
+    @property
+    def without_test(self) -> Splits:
+        """The same splits for trials that are not tested."""
+        return Splits(self.train, self.validation)
 
     def train_part(self, part: EvaluatingTrain) -> Tensor | None:
         """Return the tokens of a part of the training split, (N,) int32, or None if it has none."""
@@ -60,6 +68,7 @@ class Evaluation:
     training_s: float  # spent in steps so far
     tokens_per_s: float  # in these seconds
     train_part: EvaluatingTrain = "exact"  # of the training split
+    test_loss: float | None = None  # exact, of the final weights of a trial that is tested
 
 
 @dataclass
@@ -280,7 +289,16 @@ def evaluate(
             for split in (splits.train, splits.validation)
         )
     state.model.train()
-    return record(state, training, (train_loss, val_loss), tokens)
+    test_loss = final_test_loss(state, splits, training)
+    return record(state, training, (train_loss, val_loss), tokens, test_loss)
+
+
+def final_test_loss(state: TrainingState, splits: Splits, training: TrainingConfig) -> float | None:
+    """Return the exact loss on the test split; None before the end, or without such a split."""
+    if splits.test is None or not state.is_at_end(training):
+        return None
+    with evaluating([state.model]):
+        return exact_loss(state.model, splits.test, training.block_size)
 
 
 def record(
@@ -288,6 +306,7 @@ def record(
     training: TrainingConfig,
     losses: tuple[float | None, float],
     tokens: int,
+    test_loss: float | None = None,
 ) -> Evaluation:
     """Add losses to the history of a state.
 
@@ -297,12 +316,14 @@ def record(
         losses: of `TrainingState.train_part`, None if that has no tokens, and of the validation
             split, in nats per character.
         tokens: how many it was trained on so far.
+        test_loss: from `final_test_loss`.
 
     Raises:
         TrainingDivergedError: a loss is not finite.
     """
     train_loss, val_loss = losses
-    for split_name, loss in (("training", train_loss), ("validation", val_loss)):
+    named = {"training": train_loss, "validation": val_loss, "test": test_loss}
+    for split_name, loss in named.items():
         if loss is not None and not math.isfinite(loss):
             raise TrainingDivergedError(f"the {split_name} loss is {loss} at step {state.step}")
     evaluation = Evaluation(
@@ -313,6 +334,7 @@ def record(
         training_s=state.training_s,
         tokens_per_s=tokens / state.training_s if state.training_s else 0.0,
         train_part=state.train_part(training),
+        test_loss=test_loss,
     )
     state.history.append(evaluation)
     return evaluation

@@ -32,6 +32,7 @@ from trainables.training.loop import (
     TrainingDivergedError,
     TrainingState,
     evaluate,
+    final_test_loss,
     next_evaluation,
     record,
 )
@@ -66,7 +67,7 @@ def stack_shape(trial: TrialConfig) -> Hashable | None:
         return None
     kind = model.model_class.stack_kind(model.settings)
     shared = training.model_dump(exclude=set(OWN))
-    return (model.variant, kind, *shared.values(), trial.corpus_digest)
+    return (model.variant, kind, *shared.values(), trial.corpus_digest, trial.is_tested)
 
 
 class Stack:
@@ -251,7 +252,8 @@ class Stack:
             tokens = state.step * training.batch_size * training.block_size
             try:
                 if together:
-                    results[i] = record(state, training, together[i], tokens)
+                    test_loss = final_test_loss(state, self._splits, training)
+                    results[i] = record(state, training, together[i], tokens, test_loss)
                 else:
                     results[i] = evaluate(state, self._splits, training, trial.seed, tokens)
             except TrainingDivergedError as error:

@@ -58,6 +58,8 @@ class TrialLog:
                 losses = f"val_loss {each.val_loss:.5f}"
                 if each.train_loss is not None:
                     losses = f"train_loss {each.train_loss:.5f}, {losses}"
+                if each.test_loss is not None:
+                    losses += f", test_loss {each.test_loss:.5f}"
                 self.write(self._line(f"step {each.step}: {losses} nats per character"))
         for note in progress.notes:
             self.mark(f"lost: {note}")

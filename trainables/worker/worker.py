@@ -125,7 +125,9 @@ class Worker:
         forget_warnings()
         self._usage = Usage(self._device)
         # Here, where too little memory for the corpus is a failure of the trial.
-        self._splits = self._splits or Splits.of(self._corpus, self._device)
+        self._splits = self._splits or Splits.of(self._corpus, self._device, with_test=True)
+        is_tested = all(trial.is_tested for trial in self._assigned)
+        splits = self._splits if is_tested else self._splits.without_test
         failures = []
         beside = f", in a pack of {len(self._assigned)}" if len(self._assigned) > 1 else ""
         for session in self._sessions.values():
@@ -133,7 +135,7 @@ class Worker:
             session.log.mark(f"started by {place}: {hardware_tag(self._device)}")
             try:
                 session.durable = DurableTrial(
-                    session.trial, self._corpus, self._splits, session.files, self._device
+                    session.trial, self._corpus, splits, session.files, self._device
                 )
             except StorageError:
                 raise
@@ -142,7 +144,7 @@ class Worker:
                     raise
                 failures.append(session.on_failure(CaughtError.of(error)))
         if trials := [session.durable for session in self._unfinished if session.durable]:
-            self._pack = Pack(trials, self._splits)
+            self._pack = Pack(trials, splits)
         return failures
 
     @property

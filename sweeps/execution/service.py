@@ -63,7 +63,9 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         everything = [*before, *outbox.removed_trials()]
         retirement = Retirement(plan, described(plan, search, everything), options.retire)
         retirement.check(before, say)
-        outbox.describe({**describe_sweep(plan), "storage": storage_uri}, retirement.trials)
+        tags = {"claims_sha256": claims.sha256} if claims else {}
+        content = {**describe_sweep(plan, tags), "storage": storage_uri}
+        outbox.describe(content, retirement.trials)
         decider = open_decider(plan, claims, search, outbox, say) if claims else None
         if options.retry_failed:
             outbox.reset_failures()

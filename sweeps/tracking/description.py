@@ -26,8 +26,8 @@ COLOURS = (  # of lines, distinct to colour-blind readers (Okabe and Ito 2008) a
 LIBRARIES = ("torch", "numpy", "ray", "mlflow", "optuna")
 
 
-def describe_sweep(plan: Plan) -> dict[str, object]:
-    """Return plain data for the experiment of a sweep and the sweep's own run."""
+def describe_sweep(plan: Plan, tags: Mapping[str, str] | None = None) -> dict[str, object]:
+    """Return plain data for the experiment of a sweep and the sweep's own run, with these tags."""
     params = list(plan.varying) or ["variant"]
     if plan.studies and "seed" not in params:  # the trials that confirm winners have other seeds
         params.append("seed")
@@ -42,6 +42,7 @@ def describe_sweep(plan: Plan) -> dict[str, object]:
             "versions": versions(),
             **_search(plan),
             **_decide(plan),
+            **(tags or {}),
         },
         "views": saved_views(params, SEARCH_TAGS if plan.studies else (), sweep=plan.sweep.name),
         "dataset": {

@@ -124,6 +124,7 @@ def test_a_sweep_ends_with_its_claims_decided_and_mlflow_has_the_evidence(sweeps
     (history,) = json.loads(run.data.tags["claims_history"])
     assert history["sha256"] == hashlib.sha256(ROPE.encode()).hexdigest()
     assert (history["file"], history["finished"], history["looks"]) == ("claims.yaml", 0, 0)
+    assert run.data.tags["claims_sha256"] == history["sha256"]
     assert artifact("claims.yaml").read_text() == ROPE
     client = MlflowClient(f"sqlite:///{Path.cwd()}/state/mlflow.db")
     evidence = client.get_metric_history(run.info.run_id, "evidence/claim 1")

@@ -7,12 +7,13 @@ import itertools
 from analysis.claims.claim import Claim
 from analysis.claims.claim_errors import ClaimError
 from analysis.claims.contrast import Contrast
-from analysis.claims.pairing import LOSS
+from analysis.claims.pairing import LOSS, PROVENANCE
 from analysis.errors import listed
 from analysis.trials.selection import as_in, select
 from analysis.trials.table import Trials
 
 MOST_CONTRASTS = 20_000
+COLUMNS = ("seed", "stage", "run_id")  # of trials, besides their settings
 
 
 def contrasts_of(claim: Claim, trials: Trials) -> list[Contrast]:
@@ -26,7 +27,10 @@ def contrasts_of(claim: Claim, trials: Trials) -> list[Contrast]:
             it says, or there are two where only one can be.
     """
     _check_names(claim, trials)
-    table = trials.table.assign(**{LOSS: trials.comparable["val_loss"]})  # NaN for what is left out
+    # Few columns: pandas takes its time for each, whenever it selects rows.
+    needed = {*trials.settings, *claim.names, *COLUMNS, *PROVENANCE}
+    table = trials.table[[name for name in trials.table if name in needed]]
+    table = table.assign(**{LOSS: trials.comparable["val_loss"]})  # NaN for what is left out
     table = select(table[table["stage"] == ""], claim.where)
     found = list(itertools.islice(claim.contrasts(trials, table), MOST_CONTRASTS + 1))
     if len(found) > MOST_CONTRASTS:

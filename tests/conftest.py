@@ -16,6 +16,12 @@ from trainables.data.corpus import Corpus, load_corpus
 SHARED_CORPORA = Path(__file__).parents[2] / "shared" / "corpora"
 
 MakeTrial = Callable[..., TrialConfig]
+RUNNERS = {"SweepFolder", "WaitingFolder", "run_command"}  # they run whole sweeps and benchmarks
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the files that take minutes come first, so that at the end no one runs alone."""
+    items.sort(key=lambda item: RUNNERS.isdisjoint(vars(getattr(item, "module", None) or object)))
 
 
 @pytest.fixture(scope="session", autouse=True)

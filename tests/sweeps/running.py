@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from mlflow import MlflowClient
 
 from sweeps.planning.plan import Plan
@@ -62,12 +64,32 @@ class SweepFolder:
 
     @property
     def name(self) -> str:
-        return self.plan.sweep.name
+        return str(yaml.safe_load(self.sweep)["name"])
 
     @property
     def folder(self) -> Path:
         """Where the sweep keeps its outbox and its trials."""
         return self.path / "state" / "sweeps" / self.name
+
+    @property
+    def steps(self) -> int:
+        """The steps that the outbox knows of, all trials together."""
+        return self._count("SELECT sum(step) FROM trials")
+
+    @property
+    def ended(self) -> int:
+        """How many trials are finished or stopped, by the outbox."""
+        return self._count("SELECT count(*) FROM trials WHERE status IN ('FINISHED', 'STOPPED')")
+
+    def _count(self, query: str) -> int:
+        outbox = self.folder / "outbox.db"
+        if not outbox.exists():
+            return 0
+        with contextlib.closing(sqlite3.connect(outbox)) as database:
+            try:
+                return int(database.execute(query).fetchone()[0] or 0)
+            except sqlite3.OperationalError:  # its tables are being made
+                return 0
 
     def run(self, *arguments: str, name: str = "sweeps") -> subprocess.CompletedProcess[str]:
         """Run a command to its end; without arguments, the sweep."""

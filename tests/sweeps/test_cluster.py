@@ -15,6 +15,8 @@ from ray.cluster_utils import Cluster
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import TrialRecord
 from tests.sweeps.running import SweepFolder
+from tests.sweeps.waiting import SWEEP as WAITING
+from tests.sweeps.waiting import WaitingFolder, waiting_environment
 
 SWEEP = """
 name: shared
@@ -63,10 +65,13 @@ class Hungry(LanguageModel):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """One machine with 1 CPU and a logical GPU, and one with 2 CPUs."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1})
-    cluster.add_node(num_cpus=2)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One machine with 1 CPU and a logical GPU, and one with 2 CPUs; a model that waits does."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in waiting_environment(tmp_path_factory.mktemp("waits")).items():
+            patch.setenv(name, value)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1})
+        cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     yield cluster
     cluster.shutdown()
@@ -129,18 +134,10 @@ def test_an_address_where_no_cluster_answers_is_refused(tmp_path: Path) -> None:
     assert "no Ray cluster answers at 127.0.0.1:9" in result.stderr
 
 
-LONG = """
-name: long
-corpus: file:play.txt
-training: {max_steps: 1000000, eval_every: 5000, batch_size: 4}
-replicates: 3
-arms: [{model: {variant: bigram}}]
-"""
-
-
 def test_a_sweep_makes_room_for_another(cluster: Cluster, tmp_path: Path) -> None:
     """One that has all three CPUs lets the other have its share, and goes on with what it left."""
-    long = SweepFolder(tmp_path / "long", LONG)
+    endless = WAITING.replace("[1, 2]", "3").replace("max_steps: 1500", "max_steps: 1000000")
+    long = WaitingFolder(tmp_path / "long", endless)
     driver = long.start("--address", cluster.address)
     driver.wait_for(lambda: [one.status for one in trials(long)] == ["RUNNING"] * 3)
     short = run(tmp_path / "short", cluster.address, "resources.gpus_per_trial=0", "name=short")

@@ -22,6 +22,7 @@ from sweeps.records.outbox import Outbox
 from sweeps.records.outbox_file import OUTBOX
 from tests.processes import descendants
 from tests.sweeps.running import BIN, SweepFolder
+from tests.sweeps.waiting import SWEEP, WaitingFolder
 from trainables.errors import UserError
 from trainables.persistence.scratch import FRESH_S, SCRATCH, ScratchFolder
 
@@ -29,13 +30,7 @@ SMALL = """
 name: small
 corpus: file:play.txt
 training: {max_steps: 4, eval_every: 2, batch_size: 4}
-arms: [{model: {variant: bigram}}, {model: {variant: "net:Net"}}]
-"""
-LONG = """
-name: long
-corpus: file:play.txt
-training: {max_steps: 900000, eval_every: 300}
-arms: [{model: {variant: attention, n_embd: 64}}]
+arms: [{model: {variant: bigram}}]
 """
 NET = """
 from dataclasses import dataclass
@@ -70,7 +65,7 @@ import sys
 from sweeps.cluster.ray_environment import prepare_ray
 prepare_ray(None)
 from sweeps.cluster import connection as cluster
-cluster.WORKER_S = 20.0
+cluster.WORKER_S = 10.0
 from sweeps.__main__ import main
 main()
 """
@@ -97,7 +92,7 @@ main()
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("times", [1, 2])
 def test_ray_that_is_slow_to_start_is_started_once_more(times: int, tmp_path: Path) -> None:
-    folder = SweepFolder(tmp_path, SMALL.replace(', {model: {variant: "net:Net"}}', ""))
+    folder = SweepFolder(tmp_path, SMALL)
     done = subprocess.run(
         [sys.executable, "-P", "-c", SLOW.format(times=times), "run", "sweep.yaml"],
         cwd=folder.path, env={**os.environ}, capture_output=True, text=True, timeout=250,
@@ -125,7 +120,8 @@ def test_a_space_in_every_path_and_modules_named_like_libraries_change_nothing(
     packages.symlink_to(sysconfig.get_path("purelib"))
     script = environment / "bin/sweeps"
     script.write_text((BIN / "sweeps").read_text())
-    folder = SweepFolder(tmp_path / "a folder", SMALL)
+    sweep = SMALL.replace("]", ', {model: {variant: "net:Net"}}]')
+    folder = SweepFolder(tmp_path / "a folder", sweep)
     (folder.path / "net.py").write_text(NET)
     for part in ("part_of_net", "another_part"):
         (folder.path / f"{part}.py").touch()
@@ -148,7 +144,7 @@ def test_a_space_in_every_path_and_modules_named_like_libraries_change_nothing(
 
 @pytest.mark.timeout(300)
 def test_workers_that_cannot_start_end_the_sweep_with_the_reason(tmp_path: Path) -> None:
-    folder = SweepFolder(tmp_path, LONG)
+    folder = SweepFolder(tmp_path, SMALL)
     (tmp_path / "sitecustomize.py").write_text(NO_WORKER)
     done = subprocess.run(
         [sys.executable, "-P", "-c", IMPATIENT, "run", "sweep.yaml"],
@@ -156,7 +152,7 @@ def test_workers_that_cannot_start_end_the_sweep_with_the_reason(tmp_path: Path)
         text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "no worker of Ray answered within 20 s; raylet.err ends with: no worker" in done.stderr
+    assert "no worker of Ray answered within 10 s; raylet.err ends with: no worker" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -164,7 +160,7 @@ def test_workers_that_cannot_start_end_the_sweep_with_the_reason(tmp_path: Path)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("daemon", ["gcs_server", "raylet"])
 def test_a_process_of_ray_that_dies_ends_the_sweep_soon(daemon: str, tmp_path: Path) -> None:
-    folder = SweepFolder(tmp_path, LONG)
+    folder = WaitingFolder(tmp_path, SWEEP.replace("[1, 2]", "[1]"))
     driver = folder.start()
     driver.wait_for(lambda: bool(driver.workers) and len(folder.runs()) == 1)
     running = descendants(driver.process.pid)

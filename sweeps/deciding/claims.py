@@ -65,8 +65,6 @@ def read_claims(plan: Plan) -> SweepClaims | None:
     except AnalysisError as error:
         raise UserError(str(error)) from None
     claims = [_fitting(each.claim, trials) for each in found if not each.confounded]
-    if not claims and path:
-        raise UserError(f"decide.claims: {path} has no claims")
     if not claims:
         raise UserError(
             "decide.claims: the claims of the published study compare settings that no arm of this"

@@ -167,6 +167,16 @@ def test_trials_that_fail_keep_their_claims_open_and_the_others_go_on() -> None:
     assert verdicts(sweep.run()) == TRUE
 
 
+def test_seeds_after_a_failed_one_would_not_count() -> None:
+    def fails(trial: TrialConfig) -> bool:
+        return recorded_name(trial.flat)[1:] == ("rope", "8", "4", "1341")
+
+    sweep = DecidedSweep(normal(means=NULL), claims=[ROPE], workers=1, fails=fails)
+    assert sweep.run().is_over
+    assert (sweep.seeds()["rope 4"], sweep.seeds()["sinpe 4"]) == (5, 5)
+    assert sweep.seeds()["rope 8"] > 5
+
+
 def test_a_decided_sweep_trains_nothing_more() -> None:
     sweep = DecidedSweep(normal())
     sweep.run()

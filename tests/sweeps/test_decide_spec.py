@@ -146,7 +146,7 @@ def test_a_wrong_section_is_refused(content: str, parts: list[str], command: str
         ("claims:\n  - claim: x\n    factor: pe_type\n    where: {n_embd: 64}\n"
          "    order: [rope, sinpe]\n",
          ["claims.yaml: line 4: claims[0].where.n_embd: no trial of 'study' has n_embd=64"]),
-        ("claims: []\n", ["decide.claims: claims.yaml has no claims"]),
+        ("claims: []\n", ["claims.yaml: no claims given"]),
         ("claims: 3\n", ["claims.yaml: expected a list of claims"]),
         ("claims: [\n", ["claims.yaml: line 2"]),
     ],

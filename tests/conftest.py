@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +87,14 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     open_store(store_uri(file))
     return file
+
+
+@pytest.fixture
+def no_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let our Ray actor be a plain object: to ask Ray where it runs would start a Ray here."""
+    here = SimpleNamespace(get_node_id=lambda: "here")
+    monkeypatch.setattr("ray.get_runtime_context", lambda: here)
+    monkeypatch.setattr("ray._private.state.state.get_draining_nodes", dict)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ LOSSES = {  # of finished trials, as that version trained them
     (0.03, 1338): 2.647138068874408,
 }
 VERSION = "result_version"
+SHORTER = ("training.max_steps=300", "training.eval_every=100")  # of the search; its study is new
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_its_results_stay_until_they_may_go(folder: SweepFolder) -> None:
 
 def test_with_retire_its_trials_are_trained_anew(folder: SweepFolder) -> None:
     before, old = times_of_finished(folder), losses(folder)
-    done = folder.run("run", "sweep.yaml", "--retire")
+    done = folder.run("run", "sweep.yaml", "--retire", *SHORTER)
     assert done.returncode == 0, done.stdout + done.stderr
     assert times_of_finished(folder, "removed") == before  # the runs are still there
     new = losses(folder)

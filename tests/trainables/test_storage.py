@@ -254,6 +254,7 @@ def test_a_damaged_checkpoint_is_set_aside_there_and_the_one_before_it_is_used(
     assert_ended_as_undisturbed(trial, storage)
 
 
+@pytest.mark.usefixtures("no_ray_starts")
 def test_a_trial_that_fails_leaves_its_traceback_there(
     storage: Storage, make_trial: Callable[..., TrialConfig], tmp_path: Path
 ) -> None:

@@ -26,6 +26,8 @@ from trainables.worker.reports import FailureKind, TrialFailure, TrialReport
 from trainables.worker.trial_log import log_of
 from trainables.worker.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("no_ray_starts")
+
 CORPUS = tokenise("verse", "to be or not to be\n" * 30)
 
 

@@ -6,11 +6,17 @@ variances are taken as draws of a scaled inverse chi-square distribution, which 
 determine; it counts in the test of each cell like further degrees of freedom.
 
 The level of a test holds for variances that come from such a distribution, and on average over the
-cells. It does not hold for a cell whose variance is far above all others, because the test takes
-that for chance: `python -m benchmarks moderated` measures how far.
+cells. A cell whose variance is far above all others is taken for chance, and tested too boldly. So
+a cell that is plainly no part of the others (an F test against the distribution of the others, at
+5 % for all cells together) is tested by itself, and adds nothing to the distribution. Where one of
+twelve cells has 4 or 16 times the variance of the others, and no difference, its test at 5 %
+rejects in 11 or 7 % of sweeps; without that rule it would be 14 % in both. More is measured by
+`python -m benchmarks moderated`.
 
 Source: G. K. Smyth, "Linear models and empirical Bayes methods for assessing differential
-expression in microarray experiments", Stat. Appl. Genet. Mol. Biol. 3(1), 2004, section 6.2.
+expression in microarray experiments", Stat. Appl. Genet. Mol. Biol. 3(1), 2004, section 6.2. To
+leave out what does not belong is in the spirit of Phipson et al., "Robust hyperparameter estimation
+protects against hypervariable genes", Ann. Appl. Stat. 10(2), 2016, but simpler.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ import numpy.typing as npt
 from analysis.statistics import ROUNDING, SMALLEST, Floats, Interval, moments, t_quantile
 
 NEWTON_STEPS = 50  # at most; Smyth's start needs fewer than ten
+ODD = 0.05  # level at which some cell is found not to belong to the others, though all do
 CLOSE = 1e-8  # relative step at which Newton's method ends
 
 
@@ -49,6 +56,7 @@ class Moderated:
 
     p_values: Floats
     prior: VariancePrior
+    odd: npt.NDArray[np.bool_]  # cells that are tested by themselves: their variance is too large
 
 
 def moderated_below_zero(
@@ -67,13 +75,33 @@ def moderated_below_zero(
         ValueError: a value is not finite.
     """
     n, mean, spread = moments(samples, floors)
-    tested = n > 1
     spread = np.maximum(spread, ROUNDING)
-    prior = fit_prior(spread[tested] ** 2, n[tested] - 1)
-    most = float((n[tested] - 1).sum())
+    odd, tested = np.zeros(len(n), dtype=bool), n > 1
+    odd[tested] = _too_large(spread[tested] ** 2, n[tested] - 1)
+    shared = tested & ~odd
+    prior = fit_prior(spread[shared] ** 2, n[shared] - 1)
+    most = float((n[shared] - 1).sum())
     p_values = np.ones(len(n))
-    p_values[tested] = moderated_p(n[tested], mean[tested], spread[tested], prior, most)
-    return Moderated(p_values, prior)
+    p_values[odd] = moderated_p(n[odd], mean[odd], spread[odd], NOTHING_KNOWN)
+    p_values[shared] = moderated_p(n[shared], mean[shared], spread[shared], prior, most)
+    return Moderated(p_values, prior, odd)
+
+
+def _too_large(variances: Floats, degrees: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which variances are too large for the distribution of the others.
+
+    If a variance comes from it, s^2 / s0^2 has an F distribution with d and d0 degrees of freedom.
+    """
+    from scipy.special import fdtrc  # the upper tail of the F distribution
+
+    cells = len(variances)
+    p_values = np.ones(cells)
+    for cell in np.flatnonzero(variances > np.median(variances)) if cells > 2 else ():
+        others = np.arange(cells) != cell
+        prior = fit_prior(variances[others], degrees[others])
+        known = min(prior.degrees, float(degrees[others].sum()))
+        p_values[cell] = fdtrc(degrees[cell], known, variances[cell] / prior.spread**2)
+    return np.asarray(p_values < ODD / max(1, cells))
 
 
 def moderated_intervals(

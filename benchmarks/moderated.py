@@ -16,7 +16,7 @@ from analysis.statistics import Floats, below_zero
 from benchmarks.measuring import BenchmarkOptions, print_section, print_table
 from benchmarks.verdicts import percent
 
-SWEEPS, SWEEPS_QUICK = 10_000, 20
+SWEEPS, SWEEPS_QUICK = 2_000, 20
 CHANCE = 23  # seed of all random numbers
 LEVEL = 0.05
 SEEDS, MORE_SEEDS = 5, 10
@@ -29,7 +29,7 @@ Shares of {sweeps} sweeps in percent (and their standard errors) in which the te
 reject at 5 %; n seeds. Power: all cells are better by 0.010 nats, with paired differences that
 spread by 0.007. Level: the first cell has no difference, the others are clear. Variances of cells:
 equal; drawn from a scaled inverse chi-square distribution with 4 degrees of freedom; equal but for
-the first cell, whose variance is a multiple of the others' (the method takes that for chance)."""
+the first cell, whose variance is a multiple of that of the others."""
 
 Variances = Callable[[np.random.Generator, int], Floats]  # of cells, by their number
 

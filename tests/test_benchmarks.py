@@ -345,7 +345,7 @@ def test_rates_of_verdicts_are_tabled_for_each_form_and_noise(
 def test_power_and_level_are_tabled_plain_and_with_borrowed_variances(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "moderated", "--sweeps", "50"])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "moderated", "--sweeps", "20"])
     monkeypatch.setenv("SWEEPS_CORPORA", "")  # which the command sets: restored after the test
     command.main()
     power, level = tables_of(capsys.readouterr().out)

@@ -114,15 +114,31 @@ def test_a_prior_is_found_again() -> None:
 @pytest.mark.parametrize("name", ["equal", "inverse chi-square, 4 df"])
 def test_power_rises_and_the_level_is_kept(name: str) -> None:
     chance, cells = np.random.default_rng(2), 12
-    plain, moderated = all_reject(np.full(cells, -0.01), VARIANCES[name], 5, 400, chance)
+    plain, moderated = all_reject(np.full(cells, -0.01), VARIANCES[name], 5, 150, chance)
     assert moderated > 2 * plain
     one_is_null = np.array([0.0] + [-CLEAR] * (cells - 1))
-    _, wrong = all_reject(one_is_null, VARIANCES[name], 5, 600, chance)
-    assert 0.02 < wrong < 0.055 + 3 * math.sqrt(0.05 * 0.95 / 600)
+    _, wrong = all_reject(one_is_null, VARIANCES[name], 5, 250, chance)
+    assert 0.01 < wrong < 0.055 + 3 * math.sqrt(0.05 * 0.95 / 250)
 
 
-def test_the_level_is_not_kept_in_a_cell_that_spreads_more_than_all_others() -> None:
+def test_a_cell_that_is_no_part_of_the_others_is_tested_by_itself() -> None:
+    variances = np.array([4.0, 4.1, 3.9, 4.0, 400.0])
+    found = moderated_below_zero(samples_of(variances, -2.0))
+    assert found.odd.tolist() == [False] * 4 + [True]
+    assert found.prior == VariancePrior(math.inf, pytest.approx(2.0))
+    assert found.p_values[:4] == pytest.approx([stdtr(16, -math.sqrt(5))] * 4)
+    assert found.p_values[4] == pytest.approx(stdtr(4, -math.sqrt(5) / 10))
+    # For five cells the limit is the 1 % of F(4, 16), which tables give as 4.77.
+    for factor, is_odd in ((4.7, False), (4.85, True)):
+        ratios = np.array([1.0, 1.0, 1.0, 1.0, factor])
+        assert moderated_below_zero(samples_of(ratios, -1.0)).odd[4] == is_odd
+
+
+def test_the_level_in_a_cell_that_spreads_more_than_all_others_is_a_known_one() -> None:
     one_is_null = np.array([0.0] + [-CLEAR] * 11)
-    wide = VARIANCES["one 4 times as large"]
-    plain, moderated = all_reject(one_is_null, wide, 5, 600, np.random.default_rng(3))
-    assert plain < 0.08 < 0.1 < moderated < 0.2
+    for name, most in (("one 4 times as large", 0.18), ("one 16 times as large", 0.12)):
+        plain, moderated = all_reject(
+            one_is_null, VARIANCES[name], 5, 250, np.random.default_rng(3)
+        )
+        assert plain < 0.1
+        assert moderated < most

@@ -75,16 +75,37 @@ def moderated_below_zero(
         ValueError: a value is not finite.
     """
     n, mean, spread = moments(samples, floors)
-    spread = np.maximum(spread, ROUNDING)
+    found = _shared(n, np.maximum(spread, ROUNDING))
+    tested = n > 1
+    p_values = np.ones(len(n))
+    p_values[tested] = _p_values(n[tested], mean[tested], *found.of(tested))
+    return Moderated(p_values, found.prior, found.odd)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """The variance and the degrees of freedom with which each sample is tested."""
+
+    variance: Floats
+    degrees: Floats
+    prior: VariancePrior
+    odd: npt.NDArray[np.bool_]
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """Return those of some samples."""
+        return self.variance[chosen], self.degrees[chosen]
+
+
+def _shared(n: npt.NDArray[np.int64], spread: Floats) -> _Shared:
+    """Share what samples of at least two values know of their variances, but for odd ones."""
     odd, tested = np.zeros(len(n), dtype=bool), n > 1
     odd[tested] = _too_large(spread[tested] ** 2, n[tested] - 1)
     shared = tested & ~odd
     prior = fit_prior(spread[shared] ** 2, n[shared] - 1)
     most = float((n[shared] - 1).sum())
-    p_values = np.ones(len(n))
-    p_values[odd] = moderated_p(n[odd], mean[odd], spread[odd], NOTHING_KNOWN)
-    p_values[shared] = moderated_p(n[shared], mean[shared], spread[shared], prior, most)
-    return Moderated(p_values, prior, odd)
+    variance, degrees = spread**2, (n - 1).astype(float)
+    variance[shared], degrees[shared] = _borrowed(n[shared], spread[shared], prior, most)
+    return _Shared(variance, degrees, prior, odd)
 
 
 def _too_large(variances: Floats, degrees: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -119,11 +140,9 @@ def moderated_intervals(
         floors: the least standard deviation of each.
     """
     n, mean, spread = moments(samples, floors)
-    tested = n > 1
-    prior = fit_prior(np.maximum(spread[tested], ROUNDING) ** 2, n[tested] - 1)
+    variance, degrees = _shared(n, np.maximum(spread, ROUNDING)).of(n > 1)
     half = np.full(len(n), math.nan)
-    variance, total = _borrowed(n[tested], spread[tested], prior, float((n[tested] - 1).sum()))
-    half[tested] = t_quantile((1 + confidence) / 2, total) * np.sqrt(variance / n[tested])
+    half[n > 1] = t_quantile((1 + confidence) / 2, degrees) * np.sqrt(variance / n[n > 1])
     half += np.asarray(rounding)
     rows = zip(mean.tolist(), half.tolist(), n.tolist(), strict=True)
     return [Interval(middle, middle - off, middle + off, count) for middle, off, count in rows]
@@ -148,11 +167,13 @@ def moderated_p(
             are z-tests with its spread.
         most_degrees: of a test; a prior that was estimated knows no more than all samples.
     """
+    return _p_values(n, mean, *_borrowed(n, spread, prior, most_degrees))
+
+
+def _p_values(n: npt.NDArray[np.int64], mean: Floats, variance: Floats, degrees: Floats) -> Floats:
     from scipy.special import stdtr  # the distribution function of Student's t; imported late
 
-    variance, total = _borrowed(n, spread, prior, most_degrees)
-    p_values = stdtr(total, mean * np.sqrt(n / variance))
-    return np.asarray(np.maximum(p_values, SMALLEST))
+    return np.asarray(np.maximum(stdtr(degrees, mean * np.sqrt(n / variance)), SMALLEST))
 
 
 def _borrowed(

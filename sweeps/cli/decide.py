@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Unpack
 
 import click
 
 from sweeps.cli.options import overrides_argument
-from sweeps.cli.run import carry_out, run_options
+from sweeps.cli.run import RunOptions, carry_out, run_options
 from sweeps.spec.decide_spec import STUDY
 
 
@@ -37,13 +37,7 @@ def decide_command(
     trials: int | None,
     hours: float | None,
     error: float | None,
-    address: str | None,
-    fail_fast: bool,
-    retry_failed: bool,
-    retire: bool,
-    tracking_uri: str | None,
-    storage_uri: str | None,
-    state_root: Path,
+    **options: Unpack[RunOptions],
 ) -> None:
     """Train further seeds of a sweep until its claims are decided.
 
@@ -61,7 +55,4 @@ def decide_command(
         "error": error,
     }
     given = [f"decide.{name}={value}" for name, value in limits.items() if value is not None]
-    carry_out(
-        context, file, [*given, *overrides], address, fail_fast, retry_failed, retire,
-        tracking_uri, storage_uri, state_root, must_decide=True,
-    )  # fmt: skip
+    carry_out(context, file, [*given, *overrides], options, must_decide=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -34,6 +34,18 @@ OPTIONS = (
 )
 
 
+class RunOptions(TypedDict):
+    """The values of these options."""
+
+    address: str | None  # of a Ray cluster
+    fail_fast: bool  # stop at the first trial that fails
+    retry_failed: bool  # forget how often trials failed
+    retire: bool  # trials with results that are no longer part of the sweep
+    tracking_uri: str | None  # of an MLflow store other than the one in the state directory
+    storage_uri: str | None  # of the trials' files, if not in the state directory
+    state_root: Path  # the state directory
+
+
 def run_options(command: Command) -> Command:
     """Decorator: give a command the options of `sweeps run`."""
     for option in reversed(OPTIONS):
@@ -47,16 +59,7 @@ def run_options(command: Command) -> Command:
 @run_options
 @click.pass_context
 def run_command(
-    context: click.Context,
-    file: str,
-    overrides: Sequence[str],
-    address: str | None,
-    fail_fast: bool,
-    retry_failed: bool,
-    retire: bool,
-    tracking_uri: str | None,
-    storage_uri: str | None,
-    state_root: Path,
+    context: click.Context, file: str, overrides: Sequence[str], **options: Unpack[RunOptions]
 ) -> None:
     """Train the unfinished trials of a sweep, and rank all of them.
 
@@ -65,23 +68,14 @@ def run_command(
 
     OVERRIDES are path=value, or path=a,b to try both: training.max_steps=100 model.n_embd=64,128
     """
-    carry_out(
-        context, file, overrides, address, fail_fast, retry_failed, retire,
-        tracking_uri, storage_uri, state_root,
-    )  # fmt: skip
+    carry_out(context, file, overrides, options)
 
 
 def carry_out(
     context: click.Context,
     file: str,
     overrides: Sequence[str],
-    address: str | None,
-    fail_fast: bool,
-    retry_failed: bool,
-    retire: bool,
-    tracking_uri: str | None,
-    storage_uri: str | None,
-    state_root: Path,
+    given: RunOptions,
     must_decide: bool = False,
 ) -> None:
     """Run a sweep, show how it ends, and exit.
@@ -90,13 +84,7 @@ def carry_out(
         context: of the command.
         file: of the sweep, or a preset.
         overrides: of its values.
-        address: of a Ray cluster.
-        fail_fast: stop at the first trial that fails.
-        retry_failed: forget how often trials failed.
-        retire: trials with results that are no longer part of the sweep.
-        tracking_uri: of an MLflow store other than the one in the state directory.
-        storage_uri: of the trials' files, if not in the state directory.
-        state_root: the state directory.
+        given: the options of the command.
         must_decide: refuse a sweep that names no claims.
     """
     from sweeps.spec.sweep_file import load_sweep
@@ -104,6 +92,7 @@ def carry_out(
     loaded = load_sweep(file)  # reports a mistake in it before Ray starts
     if must_decide and loaded[0].decide is None and not any(map(_names_claims, overrides)):
         raise UserError(f"{loaded[1]} names no claims to decide; give --claims FILE")
+    address, state_root = given["address"], given["state_root"]
     ray_start = _start_ray(loaded[0].name, state_root) if address is None else None
     plan = load_plan(file, overrides, state_root, is_here=address is None, loaded=loaded)
     with phase("loading the libraries"):
@@ -113,13 +102,14 @@ def carry_out(
         from sweeps.records.state import state_at
 
     options = Options(
-        tracking_uri, address, fail_fast, retry_failed, storage_uri, retire, ray_start
-    )
+        given["tracking_uri"], address, given["fail_fast"], given["retry_failed"],
+        given["storage_uri"], given["retire"], ray_start,
+    )  # fmt: skip
     try:
         outcome = run_sweep(plan, state_at(state_root), options, try_to_say)
     except KeyboardInterrupt:
         signals.end_process()
-    ending = Ending(outcome, plan.sweep, state_root, is_retrying=retry_failed)
+    ending = Ending(outcome, plan.sweep, state_root, is_retrying=given["retry_failed"])
     ending.show()
     if outcome.stop.is_cut and not ending.is_complete:
         signals.exit_now(ending.exit_code)

@@ -11,7 +11,9 @@ from tests.sweeps.deciding import CLAIMS, MEANS, DecidedSweep, normal, verdicts
 
 pytestmark = pytest.mark.slow
 REPETITIONS = 200
-FIXED = 7 * 8  # trials of the design with eight seeds of everything, of about the same power
+# Trials of the design with eight seeds of everything. At one look its t-tests show that rope is
+# better than sinpe in both cells, by 1.41 standard deviations, in 95 % of sweeps.
+FIXED = 7 * 8
 
 
 def test_verdicts_are_right_and_take_fewer_trials_than_a_fixed_design() -> None:

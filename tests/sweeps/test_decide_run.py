@@ -25,7 +25,7 @@ arms:
     grid: {model.pe_type: [rope, sinpe]}
   - model: {variant: bigram}
     grid: {training.block_size: [8, 9]}
-resources: {gpus_per_trial: 0}
+resources: {gpus_per_trial: 0, max_concurrent: 1}
 decide: {claims: claims.yaml, max_seeds: 4}
 """
 CLAIMS = """
@@ -54,10 +54,10 @@ def test_a_decided_sweep_goes_on_after_a_kill_and_with_larger_limits(tmp_path: P
         return sum(r.status == "FINISHED" for r in read_trials(outbox)) if outbox.exists() else 0
 
     driver = folder.start()
-    driver.wait_for(lambda: "claims  3 claims:" in driver.output or finished() >= 13)
+    driver.wait_for(lambda: finished() >= 8)
     driver.kill()
     killed_at = finished()
-    assert killed_at < 16
+    assert killed_at < 14
 
     second = folder.run()
     assert second.returncode == 0, second.stdout + second.stderr

@@ -238,7 +238,9 @@ def report(
     from analysis.reports.verdicts import verdicts_on
     from analysis.results.ranking import tables, write_tables
     from analysis.results.studies import study_tables
+    from analysis.text.csv_files import csv_text
     from analysis.trials.confirmed import judged
+    from analysis.trials.decided import LOOKS, load_looks
     from analysis.trials.loading import is_table, load_curves
     from analysis.trials.mlflow_store import attach
     from analysis.trials.trials_csv import write_trials_csv
@@ -248,12 +250,17 @@ def report(
     found = verdicts.conclusions
     named = tables(trials)
     curves = load_curves(trials, uri, runs_with_curves(named["ranking"]))
-    made = written(Evidence(trials, named, curves, found, uri, verdicts.valid, verdicts.on_text))
+    looks = load_looks(trials, uri)
+    made = written(
+        Evidence(trials, named, curves, found, uri, verdicts.valid, verdicts.on_text, looks)
+    )
     folder = out or state / "reports" / trials.experiment
     paths = made.write(folder)
     write_tables(named | study_tables(trials), folder)
     write_conclusions(found, folder)
     write_trials_csv(judged(trials), folder, experiment if is_table(experiment) else "")
+    if len(looks):
+        (folder / LOOKS).write_bytes(csv_text(looks).encode())
     if trials.sweep:
         attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)
         _keep_look(found, trials, uri)

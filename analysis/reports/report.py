@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -13,6 +13,7 @@ from analysis.claims.evidence import evidence_table
 from analysis.claims.tables import contrasts_table
 from analysis.figures.report_figures import SEARCH_FIGURES, figures
 from analysis.reports.claim_texts import Link, claim_section, claims_overview
+from analysis.reports.looks_text import looks_section
 from analysis.reports.methods_text import methods
 from analysis.reports.search_texts import basis, search_section
 from analysis.results.published import PROTOCOL, comparison
@@ -41,6 +42,7 @@ class Evidence:
     tracking_uri: str = ""  # of a server, for links to its run pages
     valid: Sequence[str] = ()  # for which looks and claims the conclusions hold, in sentences
     on_text: Sequence[str] = ()  # of each conclusion: whether it would hold on other text
+    looks: pd.DataFrame = field(default_factory=pd.DataFrame)  # of a sweep that stops by them
 
 
 def runs_with_curves(ranking: pd.DataFrame) -> list[str]:
@@ -120,6 +122,7 @@ def _conclusions(evidence: Evidence, drawn: Mapping[str, Figure]) -> list[str]:
     link = Link(evidence.tracking_uri, evidence.trials.sweep.get("experiment_id", ""))
     valid = as_text(" ".join(evidence.valid))
     sections = ["## Conclusions\n", f"{valid}\n", claims_overview(conclusions)]
+    sections += looks_section(evidence.looks)
     if figure := drawn.get("evidence"):
         sections.append(figure.markdown)
     if text := basis(evidence.trials):

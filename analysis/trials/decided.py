@@ -10,10 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandas as pd
+
+from analysis.errors import AnalysisError
+from analysis.text.csv_files import read_csv
 from analysis.trials.mlflow_store import opened
 from analysis.trials.table import Trials
 
 DECIDE = "decide"  # tag of a sweep's run: JSON, how it decides its claims
+LOOKS = "looks.csv"  # artifact of its run: a row for each look and claim
+LOOK_COLUMNS = (
+    *("look", "time", "finished", "trained_s", "claim_index", "claim", "verdict"),
+    *("evidence", "evidence_against"),
+)
 HISTORY = "claims_history"  # its tag: JSON, an entry for each text of claims, the first one first
 
 
@@ -68,6 +77,33 @@ def claims_of(trials: Trials, tracking_uri: str) -> Iterator[Path | None]:
         with opened(tracking_uri, trials.experiment) as (client, _):
             path = client.download_artifacts(run_id, kept[-1].file, folder)
         yield Path(path)
+
+
+def load_looks(trials: Trials, tracking_uri: str) -> pd.DataFrame:
+    """Return the looks at which a sweep judged its claims, as its run keeps them.
+
+    Returns:
+        A row for each look and claim; empty if there were none. Columns ``look`` (its number),
+        ``time`` (UTC), ``finished`` (trials then), ``trained_s`` (seconds), ``claim_index`` (from
+        1), ``claim``, ``verdict``, ``evidence`` and ``evidence_against`` (log10 of the e-values).
+
+    Raises:
+        AnalysisError: the store does not answer, or the file is damaged.
+    """
+    nothing = pd.DataFrame(columns=list(LOOK_COLUMNS))
+    if not kept_claims(trials):
+        return nothing
+    run_id = trials.sweep["run_id"]
+    with opened(tracking_uri, trials.experiment) as (client, _), TemporaryDirectory() as folder:
+        if all(file.path != LOOKS for file in client.list_artifacts(run_id)):
+            return nothing
+        table = read_csv(Path(client.download_artifacts(run_id, LOOKS, folder)))
+    whole = dict.fromkeys(["look", "finished", "claim_index"], int)
+    numbers = dict.fromkeys(["trained_s", "evidence", "evidence_against"], float)
+    try:
+        return table[list(LOOK_COLUMNS)].astype({**whole, **numbers})
+    except (KeyError, ValueError):
+        raise AnalysisError(f"{LOOKS} of run {run_id} is damaged") from None
 
 
 def history_in_words(trials: Trials, claims: Path) -> str:

@@ -21,6 +21,7 @@ from analysis.claims.procedures import FixedNumber
 from analysis.command import main
 from analysis.figures.report_figures import figures
 from analysis.reports.validity_texts import validity
+from analysis.trials.decided import LOOKS
 from analysis.trials.loading import load_curves
 from analysis.trials.looks import looks_of, looks_with_fewer, record_look
 
@@ -145,6 +146,38 @@ def test_claims_that_were_changed_after_looking_are_told_apart(
     assert "when 4 trials were finished and 1 look was taken" in text
     claims.write_text(json.dumps({"claims": [{**WIDE, "claim": "now it is so"}]}))
     assert "written after looking" in conclude(sweep, claims, tmp_path)[1]
+
+
+def test_a_report_says_at_which_look_each_claim_was_decided(
+    sweep: Sweep, claims: Path, tmp_path: Path
+) -> None:
+    sweep.train(3)
+    stated = {"sha256": "kept", "since": "2026-01-02T03:04:05", "finished": 0, "looks": 0}
+    sweep.tag(
+        claims_history=json.dumps([{"file": "claims.yaml", **stated}]),
+        decide=json.dumps({"error": 0.05}),
+    )
+    rows = ["look,time,finished,trained_s,claim_index,claim,verdict,evidence,evidence_against"]
+    for look, (finished, verdict) in enumerate([(4, "UNDERPOWERED"), (6, "SUPPORTED")], start=1):
+        rows.append(f"{look},at {look},{finished},9.5,1,it is so,{verdict},1.5,0")
+        rows.append(f"{look},at {look},{finished},9.5,2,it is not,UNDERPOWERED,0.3,0")
+    looks = tmp_path / LOOKS
+    looks.write_text("\n".join(rows) + "\n")
+    for file in (claims, looks):
+        sweep.client.log_artifact(sweep.parent, str(file))
+    given = ["report", "study", "--tracking-uri", sweep.uri, "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(main, given).exit_code == 0
+    assert (tmp_path / "out" / LOOKS).read_text() == looks.read_text().replace(",0\n", ",0.0\n")
+    text = (tmp_path / "out" / "report.md").read_text()
+    section = text.partition("### Looks")[2].partition("![")[0]
+    assert "2 times at which the evidence had changed, from at 1 with 4 finished" in section
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in section.splitlines()]
+    assert ["1", "it is so", "SUPPORTED", "6", "at 2", "31.6", "1"] in cells
+    assert ["2", "it is not", "open", "6", "at 2", "2", "1"] in cells
+    looks.write_text("look,time\n1,now\n")
+    sweep.client.log_artifact(sweep.parent, str(looks))
+    again = CliRunner().invoke(main, given)
+    assert (again.exit_code, "looks.csv of run" in again.output) == (2, True)
 
 
 def test_a_tag_that_somebody_changed_is_no_look(sweep: Sweep) -> None:

@@ -18,6 +18,7 @@ from analysis.trials.mlflow_store import opened
 from analysis.trials.table import Trials
 
 DECIDE = "decide"  # tag of a sweep's run: JSON, how it decides its claims
+IN_FORCE = "claims_sha256"  # its tag: of the claims that it was run with last
 LOOKS = "looks.csv"  # artifact of its run: a row for each look and claim
 LOOK_COLUMNS = (
     *("look", "time", "finished", "trained_s", "claim_index", "claim", "verdict"),
@@ -72,10 +73,11 @@ def claims_of(trials: Trials, tracking_uri: str) -> Iterator[Path | None]:
     if not kept:
         yield None
         return
+    in_force = {each.sha256: each for each in kept}.get(trials.sweep.get(IN_FORCE, ""), kept[-1])
     run_id = trials.sweep["run_id"]
     with TemporaryDirectory() as folder:
         with opened(tracking_uri, trials.experiment) as (client, _):
-            path = client.download_artifacts(run_id, kept[-1].file, folder)
+            path = client.download_artifacts(run_id, in_force.file, folder)
         yield Path(path)
 
 

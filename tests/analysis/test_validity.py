@@ -139,6 +139,14 @@ def test_claims_that_were_changed_after_looking_are_told_apart(
     assert "were stated on 2026-01-02T03:04:05, before the first trial." in text
     given = ["conclusions", "study", "--tracking-uri", sweep.uri, "--out", str(tmp_path)]
     assert "a wide one is better" in CliRunner().invoke(main, given).output, "those it keeps"
+    other = tmp_path / "claims-2.yaml"
+    other.write_text(json.dumps({"claims": [{**WIDE, "claim": "another one"}]}))
+    sweep.client.log_artifact(sweep.parent, str(other))
+    second = {**first, "file": "claims-2.yaml", "sha256": "of the second"}
+    sweep.tag(claims_history=json.dumps([first, second]))
+    assert "another one" in CliRunner().invoke(main, given).output
+    sweep.tag(claims_sha256=first["sha256"])  # and back again
+    assert "a wide one is better" in CliRunner().invoke(main, given).output
     later = {**first, "finished": 4, "looks": 1}
     sweep.tag(claims_history=json.dumps([{**first, "sha256": "other"}, later]))
     _, text = conclude(sweep, claims, tmp_path)

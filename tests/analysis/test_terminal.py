@@ -24,6 +24,7 @@ from sweeps.cluster import jobs as client
 from sweeps.execution.progress import Before, Progress
 from sweeps.process.summary import Summary
 from sweeps.records.events import TrialEvent
+from sweeps.search.queue import TrialSource
 from trainables.data.verse import write_play
 
 HOSTILE = ["[/red]x", "[x](y)", "a[/b].txt", ":smile:", "[link=http://x]y[/link]", "a\x1b[31mb"]
@@ -262,7 +263,8 @@ def shown_progress(name: str) -> Progress:
     training = SimpleNamespace(max_steps=10)
     names = SimpleNamespace(run_name=lambda trial: name)
     plan = SimpleNamespace(sweep=SimpleNamespace(name=name), names=names)
-    queue = SimpleNamespace(trial=lambda key: SimpleNamespace(training=training))
+    trial = SimpleNamespace(training=training)
+    queue = SimpleNamespace(trial=lambda key: trial, source=TrialSource())
     cost = SimpleNamespace(of=lambda key: 1.0, work_s=1.0)
     return Progress(plan, queue, cost, 1, Before(), "1 trial")  # type: ignore[arg-type]
 

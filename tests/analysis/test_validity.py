@@ -26,7 +26,7 @@ from analysis.trials.loading import load_curves
 from analysis.trials.looks import looks_of, looks_with_fewer, record_look
 
 REPLICATED = "docs/results/replicated/trials.csv"
-FILES = 15  # of claims, all false
+FILES = 8  # of claims, all false
 WIDE = {"claim": "a wide one is better", "factor": "width", "order": [16, 8]}
 
 

@@ -108,7 +108,8 @@ def test_progress_has_the_rows_of_evaluations_and_the_last_one_finishes(run: Run
     (row,) = run.events[0].evaluations
     assert row == {
         "step": 3, "train_loss": 2.5, "val_loss": 2.75, "best_val_loss": 2.75, "training_s": 1.0,
-        "tokens_per_s": 96.0, "train_part": "exact", "host": "here", "usage": {"cpu": 97.0},
+        "tokens_per_s": 96.0, "train_part": "exact", "test_loss": None, "host": "here",
+        "usage": {"cpu": 97.0},
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from sweeps.execution.progress import Before, Progress
 from sweeps.process.phases import phase
 from sweeps.process.summary import WANTS_JSON, last_summary, without_json
 from sweeps.records.events import TrialEvent
+from sweeps.search.queue import TrialSource
 from tests.analysis.test_terminal import Stream
 from tests.sweeps.searches import SWEEP, plan, search
 from tests.sweeps.test_tracking import evaluation
@@ -25,7 +26,7 @@ def progress(total: int | None = 2) -> Progress:
         sweep=SimpleNamespace(name="study"),
         names=SimpleNamespace(run_name=lambda trial: f"rope {trial.key}"),
     )
-    queue: Any = SimpleNamespace(trial=trials.get)
+    queue: Any = SimpleNamespace(trial=trials.get, source=TrialSource())
     cost: Any = SimpleNamespace(of=lambda key: 1.0, work_s=2.0)
     return Progress(made, queue, cost, total, Before(), "60 suggestions in 1 study, 2 at once")
 

@@ -1,8 +1,8 @@
 """Analysis of results: from MLflow to tables, conclusions and reports.
 
 Losses are in nats per character. ``load_trials`` reads an experiment; its docstring and those of
-`configurations`, `conclusions_table`, `contrasts_table`, `importance`, `winners`, `suggestions` and
-`best_so_far` name the columns of the tables.
+`configurations`, `conclusions_table`, `contrasts_table`, `evidence_table`, `importance`, `winners`,
+`suggestions` and `best_so_far` name the columns of the tables.
 
     command            the `analysis` command
     command_options    its options, and how it shows mistakes
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis.claims.claim_file import load_claims
     from analysis.claims.conclusions import Conclusion, check_claims
+    from analysis.claims.evidence import evidence_table
     from analysis.claims.tables import conclusions_table, contrasts_table
     from analysis.errors import AnalysisError
     from analysis.results.importances import importance
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 HOMES = {  # imported when they are first used: `--help` need not wait for pandas and scipy
     "claims.claim_file": ("load_claims",),
     "claims.conclusions": ("Conclusion", "check_claims"),
+    "claims.evidence": ("evidence_table",),
     "claims.tables": ("conclusions_table", "contrasts_table"),
     "trials.confirmed": ("judged",),
     "errors": ("AnalysisError",),
@@ -73,6 +75,7 @@ __all__ = [
     "conclusions_table",
     "configurations",
     "contrasts_table",
+    "evidence_table",
     "importance",
     "judged",
     "load_claims",

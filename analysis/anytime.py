@@ -38,6 +38,7 @@ EFFECT = 2.0  # standard deviation of the prior of mean / standard deviation
 BETS = np.array([1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0])  # parts of the wealth per bound
 TILTS = np.array([0.5, 1.0, 2.0, 4.0, 8.0])  # how far orders are weighed by their agreement
 ENUMERATED = 7  # levels, of which all orders are looked at
+TINY = 1e-280  # a tail that is less is bounded instead
 STEPS = 60  # of a bisection
 WIDEST = 1e3  # standard deviations from the mean: where a limit is given up
 
@@ -60,11 +61,14 @@ def log_e_below_zero(values: npt.ArrayLike, floor: float = 0.0) -> Floats:
     ratio = total / np.sqrt(np.maximum(squares, SMALLEST))
     rest = 1 - ratio**2 / (n + prior)
     t = -ratio * np.sqrt(n / ((n + prior) * rest))
+    tail = special.stdtr(n, t)
+    with np.errstate(divide="ignore"):
+        log_tail = np.log(tail) - n / 2 * np.log(rest)
+        # Far from the claim the tail is less than the least number. As n / (n + t^2) is `rest`,
+        # a bound of it (from its series, a geometric one) has no power of `rest` left.
+        bound = -0.5 * np.log(1 - rest) - np.log(n / 2) - special.betaln(n / 2, 0.5) - math.log(2)
     found: Floats = (
-        0.5 * np.log(prior / (n + prior))
-        - n / 2 * np.log(rest)
-        + math.log(2)
-        + np.log(np.maximum(special.stdtr(n, t), SMALLEST))
+        0.5 * np.log(prior / (n + prior)) + math.log(2) + np.where(tail < TINY, bound, log_tail)
     )
     return found
 

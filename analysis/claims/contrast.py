@@ -38,6 +38,7 @@ class Contrast:
     repeated: int = 0  # seeds left out, as all losses are those of an earlier one
     candidate: Value | None = None  # `best: any`: the level that is tested as the best one
     before_missing: int | None = None  # seeds before the first that is missing; None: all
+    after_missing: int = 0  # finished pairs that do not count, because they come after it
 
     @property
     def differences(self) -> Floats:
@@ -65,6 +66,7 @@ class Contrast:
             run_ids=self.run_ids[: count * sides],
             lost=0,
             before_missing=None,
+            after_missing=self.after_missing + len(self.seeds) - count,
         )
 
     @property

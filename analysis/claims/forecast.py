@@ -33,6 +33,13 @@ class Needed:
     to_show: int | None
     to_refute: int | None
 
+    @property
+    def is_refuted_first(self) -> bool:
+        """True if fewer seeds would refute the claim than show it."""
+        if self.to_show is None or self.to_refute is None:
+            return False
+        return self.to_refute < self.to_show
+
 
 UNKNOWN = Needed(None, None)
 

@@ -159,6 +159,11 @@ def sentences(conclusion: Conclusion) -> Iterable[str]:
         yield from _evidence(conclusion)
     if conclusion.lost:
         yield _lost(conclusion)
+    if late := sum(contrast.after_missing for contrast in conclusion.contrasts):
+        yield (
+            f"Finished pairs that do not count: {late}; pairs count in the order of their seeds, up"
+            " to the first that is missing or did not finish."
+        )
     yield from _differing(conclusion)
     if conclusion.verdict == "UNDERPOWERED":
         yield needed_in_words(conclusion)
@@ -215,10 +220,11 @@ def needed_in_short(conclusion: Conclusion) -> str:
     """Return the number of seeds that would show a claim, or why there is none."""
     if conclusion.lost or conclusion.seeds < 2:
         return "unknown"
-    if conclusion.needed.to_show is not None:
+    if conclusion.needed.to_show is not None and not conclusion.needed.is_refuted_first:
         return str(max(conclusion.needed.to_show, conclusion.seeds + 1))
     if conclusion.needed.to_refute is not None:
-        return f"none; {max(conclusion.needed.to_refute, conclusion.seeds + 1)} to refute"
+        more = "" if conclusion.needed.to_show is not None else "none; "
+        return f"{more}{max(conclusion.needed.to_refute, conclusion.seeds + 1)} to refute"
     return "no number"
 
 
@@ -229,13 +235,15 @@ def needed_in_words(conclusion: Conclusion) -> str:
     if conclusion.seeds < 2:
         return "One seed tells nothing about the spread between seeds; train at least two."
     needed = conclusion.needed
-    if needed.to_show is not None:
+    if needed.to_show is not None and not needed.is_refuted_first:
         if needed.to_show <= conclusion.seeds:  # p-values vary from sample to sample
             return "Judging by these losses, a few more seeds would show it."
         return f"Judging by these losses, about {needed.to_show} seeds would show it."
     if needed.to_refute is not None:
         few = needed.to_refute <= conclusion.seeds
         refute = "a few more" if few else f"about {needed.to_refute}"
+        if needed.to_show is not None:
+            return f"Judging by these losses, {refute} seeds would refute it."
         return (
             f"Judging by these losses, no number of seeds would show it; {refute} would refute it."
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from analysis.claims.conclusions import Conclusion
-from analysis.trials.decided import history_in_words
+from analysis.trials.decided import decided_error, history_in_words
 from analysis.trials.looks import looks_with_fewer
 from analysis.trials.table import Trials
 
@@ -40,6 +40,11 @@ def _looks(conclusion: Conclusion, trials: Trials) -> Iterator[str]:
         f"These verdicts are for one look ({error} % of sweeps are wrong) at a number of seeds that"
         " was fixed beforehand; to look again with more seeds, use --anytime."
     )
+    if decided_error(trials) is not None:
+        yield (
+            "Warning: this sweep chose its numbers of seeds by its verdicts: only those of"
+            " --anytime hold for it."
+        )
     if before := looks_with_fewer(trials):
         first = before[0]
         times = "once" if len(before) == 1 else f"{len(before)} times"

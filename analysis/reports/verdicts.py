@@ -48,6 +48,8 @@ def verdicts_on(
         anytime = stopped_at is not None
     if error is not None and not anytime:
         raise AnalysisError("--error is for verdicts that hold at any look; add --anytime")
+    if error is not None and not 0 < error < 0.5:  # nan as well
+        raise AnalysisError(f"--error is above 0 and below 0.5, not {error:g}")
     with claims_of(trials, tracking_uri) as stated:
         file = claims or stated
         found = check_claims(trials, file, anytime=anytime, error=error or stopped_at or ALPHA)

@@ -126,8 +126,10 @@ def history_in_words(trials: Trials, claims: Path) -> str:
             " its verdicts hold for claims that were stated before."
         )
     stated = f"These claims (sha256 {sha256[:12]}) were stated on {found.since}"
-    if not found.finished and not found.looks:
+    if found == kept[0] and not found.finished and not found.looks:
         return f"{stated}, before the first trial."
+    if not found.finished:  # as far as an outbox that was lost has known
+        return f"Warning: {stated[0].lower()}{stated[1:]}, after others of {kept[0].since}."
     looks = "1 look was" if found.looks == 1 else f"{found.looks} looks were"
     return (
         f"Warning: {stated[0].lower()}{stated[1:]}, when {found.finished} trials were finished"

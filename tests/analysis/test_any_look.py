@@ -12,6 +12,7 @@ import pytest
 from analysis import AnalysisError, Conclusion, check_claims, load_trials
 from analysis.claims.claim_file import read_claim
 from analysis.claims.open_contrasts import open_contrasts
+from analysis.reports.claim_texts import sentences
 from benchmarks.anytime import wrong_at_any_look
 from benchmarks.edges import EDGES, EVERY, SUPPORTED
 from benchmarks.synthetic import SYMMETRIC
@@ -66,6 +67,7 @@ def test_three_clear_pairs_decide_and_two_do_not(write: Path) -> None:
 def test_pairs_count_in_the_order_of_their_seeds_up_to_the_first_missing_one(write: Path) -> None:
     found = judge(write, pairs("a", [*CLEAR[:2], None, *CLEAR[2:]]))
     assert (found.verdict, found.seeds) == ("UNDERPOWERED", 2)
+    assert "Finished pairs that do not count: 3;" in " ".join(sentences(found))
     late = judge(write, [row for row in pairs("a", CLEAR) if row[:3] != (16, "a", 3)])
     assert (late.verdict, late.seeds) == ("UNDERPOWERED", 2), "one that is still to come"
     assert judge(write, pairs("a", [*CLEAR[:3], None])).verdict == "SUPPORTED", "no lost pair"

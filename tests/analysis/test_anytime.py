@@ -69,6 +69,16 @@ def test_it_depends_on_no_scale_and_falls_as_the_mean_rises() -> None:
         assert (log_e_bounded(x / 9 + higher / 9, 1) < log_e_bounded(x / 9, 1)).all()
 
 
+@pytest.mark.parametrize("effect", [0.5, 2, 20])
+def test_a_mean_far_above_zero_never_looks_below_it(effect: float) -> None:
+    x = np.random.default_rng(1).normal(effect, 1, 3_000)
+    log_e = log_e_below_zero(x)
+    assert np.isfinite(log_e).all()
+    assert log_e.max() < math.log(20)
+    assert (log_e[100:] < 0).all()
+    assert log_e_below_zero(-x)[-1] > math.log(20)
+
+
 def test_values_without_a_spread_show_no_more_than_those_of_rounding() -> None:
     same = np.full(6, -0.1)
     assert log_e_below_zero(same, floor=0.05)[-1] < log_e_below_zero(same)[-1]

@@ -121,7 +121,11 @@ def test_a_sweep_that_stopped_by_its_verdicts_is_judged_so(
     assert code == 1, "three pairs do not decide at 1 %"
     assert "wrong in at most 1 % of sweeps" in text
     assert conclude(sweep, claims, tmp_path, "--error", "0.05")[0] == 0
-    assert "for one look" in conclude(sweep, claims, tmp_path, "--one-look")[1]
+    text = conclude(sweep, claims, tmp_path, "--one-look")[1]
+    assert "for one look" in text
+    assert "Warning: this sweep chose its numbers of seeds by its verdicts" in text
+    for error in ("nan", "0", "0.5"):
+        assert conclude(sweep, claims, tmp_path, "--error", error)[0] == 2
     code, text = conclude(sweep, claims, tmp_path, "--one-look", "--error", "0.1")
     assert (code, "add --anytime" in text) == (2, True)
 
@@ -152,6 +156,8 @@ def test_claims_that_were_changed_after_looking_are_told_apart(
     _, text = conclude(sweep, claims, tmp_path)
     assert "Warning: these claims" in text
     assert "when 4 trials were finished and 1 look was taken" in text
+    sweep.tag(claims_history=json.dumps([{**first, "sha256": "other"}, {**later, "finished": 0}]))
+    assert ", after others of 2026-01-02T03:04:05." in conclude(sweep, claims, tmp_path)[1]
     claims.write_text(json.dumps({"claims": [{**WIDE, "claim": "now it is so"}]}))
     assert "written after looking" in conclude(sweep, claims, tmp_path)[1]
 

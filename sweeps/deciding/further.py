@@ -21,9 +21,15 @@ def further_trials(
     Args:
         tagged: trials that the sweep begins with.
         records: of all trials that the outbox has, removed ones included.
-        is_deciding: whether the sweep decides claims; if not, only what is done counts.
+        is_deciding: whether the sweep decides claims; if not, only what is done counts, of a sweep
+            to which `decide` has added seeds.
     """
-    begun = {record.key: record for record in records if _counts(record, is_deciding)}
+    records = list(records)
+    has_decided = any(record.is_further and record.is_done for record in records)
+    if is_deciding:
+        begun = {record.key: record for record in records if record.status != "WAITING"}
+    else:  # the first seeds of a sweep that decides may be more than its file says without that
+        begun = {record.key: record for record in records if record.is_done and has_decided}
     if not begun:
         return
     seeds = sorted({int(record.content["tags"]["seed"]) for record in begun.values()})
@@ -35,10 +41,3 @@ def further_trials(
             other = trial.with_seed(seed)
             if other.key in begun and other.key not in known:
                 yield other, {**tags, **FURTHER}
-
-
-def _counts(record: TrialRecord, is_deciding: bool) -> bool:
-    """Return whether a trial stays part of a sweep that does not begin with it."""
-    if is_deciding:
-        return record.status != "WAITING"
-    return record.is_done and record.is_further

@@ -15,6 +15,7 @@ import pytest
 
 from analysis.claims.claim_file import SHIPPED, load_claims
 from sweeps.deciding.decider import Decider
+from sweeps.deciding.further import further_trials
 from sweeps.planning.overriding import override
 from sweeps.planning.planner import expand
 from sweeps.records.events import TrialEvent
@@ -248,3 +249,16 @@ def finish(queue: Queue, losses: Losses) -> None:
         evaluation = {"step": 1, "val_loss": losses(trial)}
         queue.on_event(TrialEvent(trial.key, "progressed", 1, [evaluation]))
         queue.on_event(TrialEvent(trial.key, "finished"))
+
+
+def test_all_its_seeds_stay_when_a_sweep_decides_no_longer() -> None:
+    sweep = DecidedSweep(normal())
+    sweep.run()
+    alone = [(trial, {}) for trial in sweep.plan.trials if trial.seed == 1337]
+    kept = list(further_trials(alone, sweep.records().values(), is_deciding=False))
+    assert {trial.key for trial, _ in (*alone, *kept)} == sweep.trials.keys()
+    clear = normal(means={**NULL, "bigram": 4.0})
+    decided_at_once = DecidedSweep(clear, claims=[CLEAR], workers=1)
+    decided_at_once.run()
+    records = decided_at_once.records().values()
+    assert list(further_trials(alone, records, is_deciding=False)) == []

@@ -10,6 +10,10 @@ from sweeps.deciding.expected import price
 from sweeps.deciding.steps import OpenPair, is_blocked
 from sweeps.process.summary import counted
 
+FAILED = (
+    "a trial that it compares has failed, so pairs with later seeds do not count; --retry-failed"
+    " tries it again"
+)
 OPEN = "UNDERPOWERED"  # the verdict of a claim that is not decided
 
 
@@ -48,8 +52,9 @@ def results(
             blocked = any(
                 is_blocked(pair, evidence, seeds) for pair in pairs if pair.claim == index
             )
-            failed = "; a trial that it compares has failed" if blocked else ""
-            yield f"  {price(each)}{failed}"
+            if not any(len(contrast.seeds) for contrast in each.contrasts):
+                blocked = evidence.ended > evidence.finished  # else it was only begun
+            yield f"  {FAILED if blocked else price(each)}"
     if any(each.verdict == OPEN for each in conclusions):
         yield f"larger limits continue from here; they are: {limits}"
 

@@ -178,6 +178,18 @@ def test_seeds_after_a_failed_one_would_not_count() -> None:
     assert sweep.seeds()["rope 8"] > 5
 
 
+def test_a_side_that_always_fails_is_named_as_the_reason() -> None:
+    sweep = DecidedSweep(
+        normal(), claims=[ROPE], fails=lambda trial: trial.flat.get("pe_type") == "rope"
+    )
+    decider = sweep.run()
+    assert verdicts(decider) == ["UNDERPOWERED"]
+    assert any("has failed" in line for line in decider.results())
+    begun, _ = DecidedSweep(normal(), claims=[ROPE]).open()
+    begun.suggest()
+    assert not any("has failed" in line for line in begun.results())
+
+
 def test_a_decided_sweep_trains_nothing_more() -> None:
     sweep = DecidedSweep(normal())
     sweep.run()

@@ -44,7 +44,7 @@ WIDEST = 1e3  # standard deviations from the mean: where a limit is given up
 
 
 def log_e_below_zero(values: npt.ArrayLike, floor: float = 0.0) -> Floats:
-    """Return log e-values against "the mean is zero or more" (t test).
+    """Return log e-values of the t test: large ones are evidence that the mean is below zero.
 
     Args:
         values: ... x values, in the order in which they count.
@@ -74,7 +74,7 @@ def log_e_below_zero(values: npt.ArrayLike, floor: float = 0.0) -> Floats:
 
 
 def log_e_bounded(values: npt.ArrayLike, bound: float) -> Floats:
-    """Return log e-values against "the mean is zero or more", if no value is above a bound.
+    """Return log e-values of the bounded test: large ones say that the mean is below zero.
 
     They average the wealth of several bets, each a fixed part of it.
 
@@ -95,7 +95,7 @@ def log_e_bounded(values: npt.ArrayLike, bound: float) -> Floats:
 
 
 def log_e_order(losses: npt.ArrayLike) -> Floats:
-    """Return log e-values against "each order of the levels is equally likely".
+    """Return log e-values of the order test: large ones say that losses fall in the given order.
 
     Args:
         losses: seeds x levels, at least two, in the order in which they should fall.

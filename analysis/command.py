@@ -197,7 +197,7 @@ def _say_conclusions(verdicts: Verdicts, trials: Trials, uri: str) -> None:
 
 
 def _keep_look(found: Sequence[Conclusion], trials: Trials, uri: str) -> None:
-    """Write down that verdicts were looked at which hold for one look only."""
+    """Record this look at verdicts in the sweep's run, if they hold for one look only."""
     from analysis.trials.looks import record_look
 
     if not found or found[0].is_anytime:
@@ -240,9 +240,9 @@ def report(
     from analysis.results.studies import study_tables
     from analysis.text.csv_files import csv_text
     from analysis.trials.confirmed import judged
-    from analysis.trials.decided import LOOKS, load_looks
+    from analysis.trials.decided import load_looks
     from analysis.trials.loading import is_table, load_curves
-    from analysis.trials.mlflow_store import attach
+    from analysis.trials.mlflow_store import LOOKS_TABLE, attach
     from analysis.trials.trials_csv import write_trials_csv
 
     trials, uri = _load(experiment, tracking_uri, state)
@@ -260,7 +260,7 @@ def report(
     write_conclusions(found, folder)
     write_trials_csv(judged(trials), folder, experiment if is_table(experiment) else "")
     if len(looks):
-        (folder / LOOKS).write_bytes(csv_text(looks).encode())
+        (folder / LOOKS_TABLE).write_bytes(csv_text(looks).encode())
     if trials.sweep:
         attach(trials, folder, [*paths, *made.figure_paths(folder)], uri)
         _keep_look(found, trials, uri)

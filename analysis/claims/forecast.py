@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from analysis.claims.arrivals import Arrivals
+from analysis.claims.arrivals import MOST_SEEDS, Arrivals
 from analysis.claims.claim import NEGATED, Claim
 from analysis.claims.contrast import Contrast
 from analysis.claims.decisions import Decision
@@ -15,7 +15,6 @@ from analysis.claims.power import Chance, Level, chance_of_difference
 from analysis.claims.procedures import Anytime
 
 WANTED = 0.8  # the chance of a verdict at which so many seeds are enough
-MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from analysis.claims.claim import NEGATED
@@ -40,8 +38,3 @@ def open_contrasts(conclusion: Conclusion) -> list[Contrast]:
 def _distance(conclusion: Conclusion, index: int) -> float:
     """Return how far a mean difference is from supporting that the claim holds in its cell."""
     return conclusion.claim.distance(conclusion.basis[index])
-
-
-def claims_decided(conclusions: Sequence[Conclusion]) -> int:
-    """Return how many claims have a verdict."""
-    return sum(conclusion.verdict != "UNDERPOWERED" for conclusion in conclusions)

@@ -47,11 +47,11 @@ class Procedure(ABC):
     def p_values(
         self, contrasts: Sequence[Contrast], tests: Sequence[OneSided], noise: Noise | None
     ) -> Floats:
-        """Return the p-value of a test of each contrast.
+        """Test the mean difference of each contrast; return a p-value for each.
 
         Args:
             contrasts: whose differences are tested.
-            tests: one of each.
+            tests: one for each contrast.
             noise: of the contrasts; None takes it to be normal.
         """
 
@@ -91,7 +91,7 @@ class FixedNumber(Procedure):
     def p_values(
         self, contrasts: Sequence[Contrast], tests: Sequence[OneSided], noise: Noise | None
     ) -> Floats:
-        """Return the p-value of a test of each contrast."""
+        """Return the p-value of the t-test of each contrast."""
         pairs = zip(contrasts, tests, strict=True)
         samples = [test.sample(contrast.differences) for contrast, test in pairs]
         floors = [floor(contrast) for contrast in contrasts]
@@ -142,7 +142,7 @@ class Anytime(Procedure):
     def p_values(
         self, contrasts: Sequence[Contrast], tests: Sequence[OneSided], noise: Noise | None
     ) -> Floats:
-        """Return the p-value of a test of each contrast, at any time."""
+        """Return the p-value of each contrast from its e-values: it holds at any look."""
         pairs = zip(contrasts, tests, strict=True)
         found = [p_value(self.log_e_values(c.differences, test, c)) for c, test in pairs]
         return np.array(found, dtype=float)

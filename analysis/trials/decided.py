@@ -14,17 +14,19 @@ import pandas as pd
 
 from analysis.errors import AnalysisError
 from analysis.text.csv_files import read_csv
-from analysis.trials.mlflow_store import opened
+from analysis.trials.mlflow_store import (
+    CLAIMS_HISTORY,
+    CLAIMS_IN_FORCE,
+    DECIDE,
+    LOOKS_TABLE,
+    opened,
+)
 from analysis.trials.table import Trials
 
-DECIDE = "decide"  # tag of a sweep's run: JSON, how it decides its claims
-IN_FORCE = "claims_sha256"  # its tag: of the claims that it was run with last
-LOOKS = "looks.csv"  # artifact of its run: a row for each look and claim
 LOOK_COLUMNS = (
     *("look", "time", "finished", "trained_s", "claim_index", "claim", "verdict"),
     *("evidence", "evidence_against"),
 )
-HISTORY = "claims_history"  # its tag: JSON, an entry for each text of claims, the first one first
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def decided_error(trials: Trials) -> float | None:
 def kept_claims(trials: Trials) -> list[KeptClaims]:
     """Return the claims that a sweep was run with, oldest first; none if it decides none."""
     try:
-        entries = json.loads(trials.sweep.get(HISTORY, "[]"))
+        entries = json.loads(trials.sweep.get(CLAIMS_HISTORY, "[]"))
         return [KeptClaims(**{name: entry[name] for name in KEPT}) for entry in entries]
     except (ValueError, KeyError, TypeError):  # somebody has changed the tag
         return []
@@ -73,7 +75,9 @@ def claims_of(trials: Trials, tracking_uri: str) -> Iterator[Path | None]:
     if not kept:
         yield None
         return
-    in_force = {each.sha256: each for each in kept}.get(trials.sweep.get(IN_FORCE, ""), kept[-1])
+    in_force = {each.sha256: each for each in kept}.get(
+        trials.sweep.get(CLAIMS_IN_FORCE, ""), kept[-1]
+    )
     run_id = trials.sweep["run_id"]
     with TemporaryDirectory() as folder:
         with opened(tracking_uri, trials.experiment) as (client, _):
@@ -97,15 +101,15 @@ def load_looks(trials: Trials, tracking_uri: str) -> pd.DataFrame:
         return nothing
     run_id = trials.sweep["run_id"]
     with opened(tracking_uri, trials.experiment) as (client, _), TemporaryDirectory() as folder:
-        if all(file.path != LOOKS for file in client.list_artifacts(run_id)):
+        if all(file.path != LOOKS_TABLE for file in client.list_artifacts(run_id)):
             return nothing
-        table = read_csv(Path(client.download_artifacts(run_id, LOOKS, folder)))
+        table = read_csv(Path(client.download_artifacts(run_id, LOOKS_TABLE, folder)))
     whole = dict.fromkeys(["look", "finished", "claim_index"], int)
     numbers = dict.fromkeys(["trained_s", "evidence", "evidence_against"], float)
     try:
         return table[list(LOOK_COLUMNS)].astype({**whole, **numbers})
     except (KeyError, ValueError):
-        raise AnalysisError(f"{LOOKS} of run {run_id} is damaged") from None
+        raise AnalysisError(f"{LOOKS_TABLE} of run {run_id} is damaged") from None
 
 
 def history_in_words(trials: Trials, claims: Path) -> str:

@@ -27,6 +27,12 @@ PLAN = "plan.json"  # artifact of a sweep's run: a list of the trials that it pl
 PLANNED = "planned"  # its tag: how many they are
 PICTURE = "overview.png"  # artifact of a sweep's run, which its page shows
 REPORT = "report.html"  # artifact of a sweep's run
+DECIDE = "decide"  # its tag, if it stops when its claims are decided: JSON, how it does
+CLAIMS_HISTORY = (
+    "claims_history"  # its tag: JSON, an entry for each text of claims, first one first
+)
+CLAIMS_IN_FORCE = "claims_sha256"  # its tag: of the claims that it was run with last
+LOOKS_TABLE = "looks.csv"  # its artifact: a row for each look and claim
 NOTE = "mlflow.note.content"  # tag: Markdown that the page of a run shows
 DEFAULTS = {  # settings of MLflow, unless the user has set them
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from analysis import AnalysisError
 from analysis.claims.conclusions import Conclusion
 from analysis.trials.table import Trials
-from sweeps.deciding.evidence import Evidence, Tagged
+from sweeps.deciding.evidence import Evidence
 from sweeps.deciding.expected import expected_trials
-from sweeps.deciding.further import further_trials
+from sweeps.deciding.further import Tagged, further_trials
 from sweeps.deciding.results import results, verdicts_in_words
 from sweeps.deciding.steps import OpenPair, Step, next_steps, open_pairs
 from sweeps.planning.plan import Plan

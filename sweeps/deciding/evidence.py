@@ -8,12 +8,12 @@ from typing import Any, cast
 
 from analysis.trials.loading import PlannedTrial, Row, planned_row, trials_of_rows
 from analysis.trials.table import Trials
+from sweeps.deciding.further import Tagged
 from sweeps.planning.plan import Plan
 from sweeps.tracking.description import describe_sweep, describe_trial
 from trainables.config import TrialConfig
 
 NO_SEARCH: Mapping[str, Any] = {"tags": {}, "studies": []}
-Tagged = tuple[TrialConfig, Mapping[str, str]]  # a trial with the tags of its run
 
 
 class Evidence:
@@ -38,7 +38,7 @@ class Evidence:
     # The trials.
 
     def add(self, tagged: Iterable[Tagged]) -> None:
-        """Add trials, each once, that are finished, being trained, or to be trained."""
+        """Add trials in any state: finished, in training or waiting. Known ones change nothing."""
         for trial, tags in tagged:
             if trial.key in self._rows:
                 continue
@@ -79,7 +79,7 @@ class Evidence:
         self._failed.add(key)
 
     def is_finished(self, trial: TrialConfig) -> bool:
-        """Return whether a trial has a loss."""
+        """Return whether a trial has finished, so that its val_loss is known."""
         return trial.key in self._losses
 
     def has_failed(self, trial: TrialConfig) -> bool:

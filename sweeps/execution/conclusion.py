@@ -11,7 +11,7 @@ from analysis import AnalysisError, Trials, load_trials, tables, write_ranking, 
 from analysis.figures.matplotlib_settings import load_matplotlib
 from analysis.reports.ranking_texts import means_in_words
 from analysis.results.ranking import level_means
-from analysis.trials.mlflow_store import PICTURE
+from analysis.trials.mlflow_store import DECIDE, PICTURE
 from sweeps.execution.run import Outcome
 from sweeps.process.phases import phase
 from sweeps.records.outbox import Outbox
@@ -20,7 +20,7 @@ from sweeps.search.queue import Queue
 if TYPE_CHECKING:
     from sweeps.tracking.delivery import Delivery
 
-GROWING = {"search", "decide"}  # tags of sweeps that add trials while they run
+GROWING = {"search", DECIDE}  # tags of sweeps that add trials while they run
 ABANDON_S = 0.8  # how long the store may take if the end of the process does not wait
 
 

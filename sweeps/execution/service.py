@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from analysis.errors import nearest
+from analysis.trials.mlflow_store import CLAIMS_IN_FORCE
 from sweeps.deciding.further import Tagged, further_trials
 from sweeps.execution.changes import Content
 from sweeps.execution.conclusion import abandon, conclude
@@ -63,7 +64,7 @@ def run_sweep(plan: Plan, state: State, options: Options, say: Say) -> Outcome:
         everything = [*before, *outbox.removed_trials()]
         retirement = Retirement(plan, described(plan, search, everything), options.retire)
         retirement.check(before, say)
-        tags = {"claims_sha256": claims.sha256} if claims else {}
+        tags = {CLAIMS_IN_FORCE: claims.sha256} if claims else {}
         content = {**describe_sweep(plan, tags), "storage": storage_uri}
         outbox.describe(content, retirement.trials)
         decider = open_decider(plan, claims, search, outbox, say) if claims else None

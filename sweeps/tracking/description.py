@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from analysis.trials.mlflow_store import DECIDE
 from sweeps.planning.plan import Plan
 from sweeps.planning.study_spec import SearchedArm, short_name
 from sweeps.tracking.views import saved_views
@@ -117,7 +118,7 @@ def _decide(plan: Plan) -> dict[str, str]:
     if plan.sweep.decide is None:
         return {}
     about = plan.sweep.decide.model_dump() | {"seeds": plan.sweep.tested_seeds}
-    return {"decide": json.dumps(about)}
+    return {DECIDE: json.dumps(about)}
 
 
 def _space(plan: Plan, index: int) -> dict[str, object] | None:

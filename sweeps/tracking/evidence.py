@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis.text.csv_files import csv_text
+from analysis.trials.mlflow_store import CLAIMS_HISTORY, LOOKS_TABLE
 from sweeps.records.look_log import KnownClaims, Look, LookLog
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 CLAIMS = "claims{}.yaml"  # artifacts: the first claims, then claims-2.yaml if they change, ...
-HISTORY = "claims_history"  # a tag: JSON, an entry for each text of claims, the first one first
-LOOKS = "looks.csv"  # an artifact
 FOR, AGAINST = "evidence/claim {}", "evidence_against/claim {}"  # metrics: log10 of e-values
 MOST_METRICS = 1_000  # in one request to MLflow
 
@@ -28,19 +27,19 @@ def send_evidence(client: MlflowClient, run_id: str, log: LookLog) -> None:
     if log.is_sent:
         return
     claims, looks = log.claims(), log.unsent()
-    before = client.get_run(run_id).data.tags.get(HISTORY, "[]")
+    before = client.get_run(run_id).data.tags.get(CLAIMS_HISTORY, "[]")
     history = claims_history(claims, json.loads(before))
     if json.dumps(history) != before:
         texts = {each.sha256: each.text for each in claims}
         for entry in history:
             if (sha256 := entry["sha256"]) in texts:
                 client.log_text(run_id, texts[sha256], entry["file"])
-        client.set_tag(run_id, HISTORY, json.dumps(history))
+        client.set_tag(run_id, CLAIMS_HISTORY, json.dumps(history))
     metrics = [metric for look in looks.values() for metric in _metrics(look)]
     for start in range(0, len(metrics), MOST_METRICS):
         client.log_batch(run_id, metrics[start : start + MOST_METRICS])
     if looks:
-        client.log_text(run_id, looks_csv(log.looks()), LOOKS)
+        client.log_text(run_id, looks_csv(log.looks()), LOOKS_TABLE)
     log.sent(claims, max(looks, default=0))
 
 

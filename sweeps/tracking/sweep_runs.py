@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis import RANKING_TABLE
 from analysis.text.messages import without_password
-from analysis.trials.mlflow_store import PLAN, PLANNED
+from analysis.trials.mlflow_store import DECIDE, PLAN, PLANNED
 from sweeps.records.events import EvaluationValues
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import REMOVED, TRIAL, SweepRecord, TrialRecord
@@ -248,7 +248,7 @@ class SweepRuns:
 
     def _bring_back(self, trials: Mapping[str, TrialRecord]) -> None:
         """Add the trials with further seeds that the outbox has lost, where it has other seeds."""
-        if "decide" not in self._sweep.content.get("tags", {}):
+        if DECIDE not in self._sweep.content.get("tags", {}):
             return
         known = {_settings(record) for record in self._outbox.trials()}
         for key, record in trials.items():

@@ -1,4 +1,4 @@
-"""Verdicts that hold at any look: which pairs count, what is open, and how long it will take."""
+"""Claims tested with e-values: which pairs count, which claims are open, what is forecast."""
 
 from __future__ import annotations
 

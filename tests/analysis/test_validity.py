@@ -21,9 +21,9 @@ from analysis.claims.procedures import FixedNumber
 from analysis.command import main
 from analysis.figures.report_figures import figures
 from analysis.reports.validity_texts import validity
-from analysis.trials.decided import LOOKS
 from analysis.trials.loading import load_curves
 from analysis.trials.looks import looks_of, looks_with_fewer, record_look
+from analysis.trials.mlflow_store import LOOKS_TABLE
 
 REPLICATED = "docs/results/replicated/trials.csv"
 FILES = 8  # of claims, all false
@@ -175,13 +175,15 @@ def test_a_report_says_at_which_look_each_claim_was_decided(
     for look, (finished, verdict) in enumerate([(4, "UNDERPOWERED"), (6, "SUPPORTED")], start=1):
         rows.append(f"{look},at {look},{finished},9.5,1,it is so,{verdict},1.5,0")
         rows.append(f"{look},at {look},{finished},9.5,2,it is not,UNDERPOWERED,0.3,0")
-    looks = tmp_path / LOOKS
+    looks = tmp_path / LOOKS_TABLE
     looks.write_text("\n".join(rows) + "\n")
     for file in (claims, looks):
         sweep.client.log_artifact(sweep.parent, str(file))
     given = ["report", "study", "--tracking-uri", sweep.uri, "--out", str(tmp_path / "out")]
     assert CliRunner().invoke(main, given).exit_code == 0
-    assert (tmp_path / "out" / LOOKS).read_text() == looks.read_text().replace(",0\n", ",0.0\n")
+    assert (tmp_path / "out" / LOOKS_TABLE).read_text() == looks.read_text().replace(
+        ",0\n", ",0.0\n"
+    )
     text = (tmp_path / "out" / "report.md").read_text()
     section = text.partition("### Looks")[2].partition("![")[0]
     assert "2 times at which the evidence had changed, from at 1 with 4 finished" in section

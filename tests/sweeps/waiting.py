@@ -30,7 +30,7 @@ arms: [{model: {variant: "tests.sweeps.waiting:Waiting"}}]
 
 
 class Waiting(LanguageModel):
-    """A bigram table; each step of its training waits while the file exists."""
+    """A bigram table that trains slowly while a file exists: time for a test to disturb it."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

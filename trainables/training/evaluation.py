@@ -111,7 +111,7 @@ def block_count(tokens: int) -> int:
 def block_losses(
     model: LanguageModel, tokens_N: Tensor, block_size: int
 ) -> tuple[list[int], list[float]]:
-    """Return the mean loss of each block of a split, from the predictions of `exact_loss`.
+    """Cut a split into consecutive blocks; return the mean loss of each, as `exact_loss` has it.
 
     The blocks depend on the length of the split alone, so those of two models have the same text.
 

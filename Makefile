@@ -5,16 +5,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test slow lint types bench clean
+.PHONY: sweep test slow containers lint types bench clean
 
 sweep: .venv/.installed
 	$(BIN)/sweeps run quickstart
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow and not containers" -n 3 --dist loadfile --no-loadscope-reorder
 
 slow: .venv/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# BUILD_ARGS: for docker build, such as --build-arg PIP_INDEX_URL=...
+containers: export BUILD_ARGS := $(BUILD_ARGS)
+containers: .venv/.installed-dev
+	$(BIN)/python -m pytest -m containers --log-cli-level=INFO tests/docker/test_containers.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .

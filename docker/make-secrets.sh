@@ -67,6 +67,7 @@ else
     if [ -n "$address" ]; then
         setting SWEEPS_HOST "$address"
         setting SWEEPS_HEAD "$head"
+        setting EXTRAS service,s3
         setting SWEEPS_STORAGE_URI s3://sweeps/checkpoints
         setting AWS_ENDPOINT_URL_S3 "http://$head:9000"
         setting S3_PUBLISH_HOST "$head"

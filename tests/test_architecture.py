@@ -84,6 +84,7 @@ HOMES = {
         "sweeps/cluster/connection.py",
         "sweeps/cluster/jobs.py",
         "sweeps/cluster/machines.py",
+        "sweeps/cluster/notices.py",
         "sweeps/cluster/ray_processes.py",
         "sweeps/cluster/ray_start.py",
         "sweeps/cluster/remote_tasks.py",

@@ -134,6 +134,9 @@ class Ending:
         """Return a command about this sweep, to be pasted into a shell."""
         words = [program, command, self.sweep.name]
         uri = self.outcome.uri
+        if program == "analysis" and (address := os.environ.get("SWEEPS_UI_ADDRESS")):
+            # A container: its own name of the server and its folders mean nothing outside.
+            return shlex.join([*words, "--tracking-uri", address])
         has_password = without_password(uri) != uri  # then it comes from the environment
         if uri != state_at(self.state_root).tracking_uri and not has_password:
             words += ["--tracking-uri", uri]

@@ -5,6 +5,7 @@ connection         the connection of a sweep to Ray, from its start to its end
 ray_processes      Ray's processes on this machine: watching and ending them
 ray_environment    the environment variables that Ray reads
 machines           the machines of a cluster: storage checks and reports of GPUs
+notices            what Ray says of its machines meanwhile, in a line each
 remote_tasks       the tasks that run on these machines besides trials
 slots              how many trials of a sweep may run at once
 jobs               sweeps as Ray jobs

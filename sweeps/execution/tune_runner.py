@@ -20,6 +20,7 @@ from typing import Protocol
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
+from sweeps.cluster.notices import Places, notices
 from sweeps.execution.pack_events import DriverContext, PackEvents
 from sweeps.execution.slots import SlotLimit
 from sweeps.process.stopping import FORCE_S, Stop
@@ -70,12 +71,16 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # events report all failures
     shares, slots = GpuShares(resources.gpus), SlotLimit(limit)
     context = DriverContext(queue, packs, shares, slots, stop, storage, listeners)
-    tuner = _tuner(_trainable(corpus, resources, storage), context, scratch)
+    places = Places()
+    tuner = _tuner(_trainable(corpus, resources, storage), context, places, scratch)
     stop.may_cut(FORCE_S)
-    tuner.fit()
+    with notices(places):
+        tuner.fit()
 
 
-def _tuner(trainable: type[RayTrial], context: DriverContext, scratch: Path) -> tune.Tuner:
+def _tuner(
+    trainable: type[RayTrial], context: DriverContext, places: Places, scratch: Path
+) -> tune.Tuner:
     events = PackEvents(context)
     return tune.Tuner(
         trainable,
@@ -88,8 +93,8 @@ def _tuner(trainable: type[RayTrial], context: DriverContext, scratch: Path) -> 
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),
-            stop=Stopper(events, context.stop),
-            callbacks=[TuneCallback(events)],
+            stop=Stopper(events, places, context.stop),
+            callbacks=[TuneCallback(events, places)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             verbose=0,
@@ -118,6 +123,7 @@ class TuneResult(RayTrialResult):
     """A result with the part that is used here of what Tune adds to it."""
 
     config: RayTrialConfig
+    node_ip: str
 
 
 class RunMetadata(Protocol):
@@ -222,11 +228,14 @@ class Scheduler(Unpickled, FIFOScheduler):  # type: ignore[misc]
 class Stopper(Unpickled, tune.Stopper):  # type: ignore[misc]
     """Records each result, and tells Tune which trials to stop."""
 
-    def __init__(self, events: PackEvents, stop: Stop) -> None:
+    def __init__(self, events: PackEvents, places: Places, stop: Stop) -> None:
         self._events = events
+        self._places = places
         self._stop = stop
 
     def __call__(self, trial_id: str, result: TuneResult) -> bool:
+        keys = result["config"]["pack"]["keys"]
+        self._places.add(keys[0], result["node_ip"], len(keys))
         return self._events.on_report(result["config"]["pack"], result["report"])
 
     def stop_all(self) -> bool:
@@ -237,8 +246,9 @@ class Stopper(Unpickled, tune.Stopper):  # type: ignore[misc]
 class TuneCallback(Unpickled, tune.Callback):  # type: ignore[misc]
     """Passes the other events of Tune's trials on, each of which carries a pack."""
 
-    def __init__(self, events: PackEvents) -> None:
+    def __init__(self, events: PackEvents, places: Places) -> None:
         self._events = events
+        self._places = places
 
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
@@ -248,11 +258,13 @@ class TuneCallback(Unpickled, tune.Callback):  # type: ignore[misc]
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
+        self._leave(trial)
         self._events.on_restart(trial.config["pack"])
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
+        self._leave(trial)
         trial.run_metadata.metric_analysis.clear()  # 15 KB of statistics, which Tune keeps
         trial.run_metadata.metric_n_steps.clear()
         self._events.on_end(trial.config["pack"], trial.last_result.get("report"))
@@ -260,5 +272,9 @@ class TuneCallback(Unpickled, tune.Callback):  # type: ignore[misc]
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
+        self._leave(trial)
         error = trial.get_pickled_error() or trial.get_error() or "the worker died"
         self._events.on_drop(trial.config["pack"], str(error).strip())
+
+    def _leave(self, trial: TuneTrial) -> None:
+        self._places.discard(trial.config["pack"]["keys"][0])

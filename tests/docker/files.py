@@ -38,9 +38,11 @@ def variables(path: Path) -> list[tuple[str, str | None]]:
     found = [m for m in VARIABLE.finditer(path.read_text(encoding="utf-8")) if m["name"]]
     asked = [(m["name"], m["rest"] if "-" in (m["sign"] or "") else None) for m in found]
     services = yaml.safe_load(path.read_text(encoding="utf-8")).get("services", {}).values()
-    passed = [
-        name for each in services for name, to in each.get("environment", {}).items() if to is None
-    ]
+    given = [
+        names for each in services
+        for names in (each.get("environment", {}), each.get("build", {}).get("args", {}))
+    ]  # fmt: skip
+    passed = [name for names in given for name, value in names.items() if value is None]
     return asked + [(name, None) for name in passed]
 
 

@@ -198,8 +198,11 @@ def test_people_may_know_the_server_by_another_address(
     ended: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SWEEPS_UI_ADDRESS", "http://127.0.0.1:5000")
-    done = ended("http://mlflow:5000", status="FINISHED")
-    assert said(done)["browse"] == "http://127.0.0.1:5000"
+    done = ended("http://mlflow:5000", status="FINISHED", means=["pe_type: rope 2.0"])
+    lines = said(done)
+    assert lines["browse"] == "http://127.0.0.1:5000"
+    command = lines["next"].partition("  #")[0]
+    assert command == "analysis conclusions study --tracking-uri http://127.0.0.1:5000"
 
 
 def test_a_job_of_a_cluster_goes_on_by_its_own_command(

@@ -1,0 +1,60 @@
+"""What Ray says of its machines while a sweep runs, in a line each."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+
+import ray._private.worker
+
+from analysis.text.terminal import in_a_line, try_to_say
+
+DEATH = re.compile(r"node with node id:.*?address: (?P<address>\S+).*marked dead", re.DOTALL)
+
+
+class Places:
+    """On which machines the packs of trials run, as far as they have reported."""
+
+    def __init__(self) -> None:
+        self._packs: dict[str, tuple[str, int]] = {}  # address and number of trials by pack
+
+    def add(self, pack: str, address: str, trials: int) -> None:
+        """Take that so many trials of a pack run on the machine with an address."""
+        self._packs[pack] = (address, trials)
+
+    def discard(self, pack: str) -> None:
+        """Take that a pack runs no more, or that it is not known where."""
+        self._packs.pop(pack, None)
+
+    def trials_at(self, address: str) -> int:
+        """Return how many trials run on the machine with an address."""
+        return sum(trials for where, trials in list(self._packs.values()) if where == address)
+
+
+@contextlib.contextmanager
+def notices(places: Places) -> Iterator[None]:
+    """Context manager: say in one line what Ray would print in several, and in colour."""
+
+    def show(data: Mapping[str, object], ignore_prefix: bool) -> None:
+        lines = data["lines"]
+        assert isinstance(lines, list)
+        for text in lines:
+            try_to_say(in_a_line(_in_our_words(str(text), places)))
+
+    before = ray._private.worker.print_to_stdstream  # which its thread calls; there is no option
+    ray._private.worker.print_to_stdstream = show
+    try:
+        yield
+    finally:
+        ray._private.worker.print_to_stdstream = before
+
+
+def _in_our_words(text: str, places: Places) -> str:
+    death = DEATH.search(text)
+    if death is None:
+        return f"ray     {text.strip()}"
+    address = death["address"].rstrip(",")
+    trials = places.trials_at(address)
+    fate = f", {trials} {'trial continues' if trials == 1 else 'trials continue'} elsewhere"
+    return f"lost    machine {address} died{fate if trials else ''}"

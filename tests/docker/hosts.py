@@ -62,7 +62,7 @@ class Network:
     """
 
     hosts: dict[str, Host] = field(default_factory=dict)
-    wires: list[subprocess.Popen[bytes]] = field(default_factory=list)  # slow ones
+    wires: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)  # the slow ones
     added: int = 0
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class Network:
              near, far, str(delay_s), str(loss)],
             stdout=subprocess.PIPE,
         )  # fmt: skip
-        self.wires.append(wire)
+        self.wires[name] = wire
         assert wire.stdout is not None
         assert wire.stdout.readline() == b"ready\n"
         apart = f"{name}-apart"
@@ -113,27 +113,37 @@ class Network:
             self._at_switch("link", "set", port, "master", bridge, "up")
         self._at_switch("link", "set", apart, "up")
 
+    def speed_up(self, name: str) -> None:
+        """Undo `slow_down`."""
+        self._at_switch("link", "set", name, "master", "bridge")
+        self._at_switch("link", "del", f"{name}-apart")
+        self._end_wire(name)
+
     def remove(self, name: str) -> None:
         """Remove a host as if it had burnt down: nothing that it runs says goodbye."""
         self._at_switch("link", "del", name)
-        self._end(name)
+        remove_namespace(self.prefix + name)
+        if name in self.wires:
+            self._at_switch("link", "del", f"{name}-apart")
+            self._end_wire(name)
         del self.hosts[name]
 
     def close(self) -> None:
         """End all that runs in the namespaces, and remove them."""
-        for wire in self.wires:
-            wire.kill()
-            wire.wait()
+        for name in list(self.wires):
+            self._end_wire(name)
         for name in [*self.hosts, "switch"]:
             with contextlib.suppress(subprocess.CalledProcessError):
-                self._end(name)
+                remove_namespace(self.prefix + name)
 
     def _make(self, name: str) -> None:
         _ip("netns", "add", self.prefix + name)
         _ip("-n", self.prefix + name, "link", "set", "lo", "up")
 
-    def _end(self, name: str) -> None:
-        remove_namespace(self.prefix + name)
+    def _end_wire(self, name: str) -> None:
+        wire = self.wires.pop(name)
+        wire.kill()
+        wire.wait()
 
     def _at_switch(self, *arguments: str) -> None:
         _ip("-n", f"{self.prefix}switch", *arguments)

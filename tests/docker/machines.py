@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.docker.hosts import Host, Loopback, Network
+from tests.docker.hosts import Loopback, Network
 from tests.docker.running import secret_file
 from tests.processes import descendants
 
@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 ENTRY = ROOT / "docker/entry/ray_node.py"
 START_S = 120.0
 RESTARTS = 3
+TRIAL = ("ray::ResourceTrainable", "ray::RayTrial")  # at work, and while it waits for the driver
 
 
 def wait_for(condition: Callable[[], bool], wait_s: float, what: str, every_s: float = 0.2) -> None:
@@ -35,15 +36,29 @@ def wait_for(condition: Callable[[], bool], wait_s: float, what: str, every_s: f
 class Machine:
     """One machine: the entry script and all that it started."""
 
-    host: Host
-    process: subprocess.Popen[bytes]
+    name: str  # of its host in the network
+    run: Callable[[], subprocess.Popen[bytes]]  # starts the entry script
     log: Path
     files: Path  # Ray's own: machines that share them disturb each other
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Start it, as Compose does each time that it has ended."""
+        self.log.touch()
+        self.begin = self.log.stat().st_size
+        self.process = self.run()
 
     @property
     def is_up(self) -> bool:
         """Whether Ray has started here."""
-        return "will now block forever" in self.log.read_text()
+        return "will now block forever" in self.log.read_text()[self.begin :]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether Ray has ended here."""
+        return self.process.poll() is not None
 
     def pids(self) -> list[int]:
         return [self.process.pid, *(pid for pid, _ in descendants(self.process.pid))]
@@ -51,7 +66,7 @@ class Machine:
     def trials(self) -> list[int]:
         """The processes that carry trials."""
         found = descendants(self.process.pid)
-        return [pid for pid, title in found if title.startswith("ray::") and "Trainable" in title]
+        return [pid for pid, title in found if title.startswith(TRIAL)]
 
     def kill(self) -> None:
         """As when the power goes: nothing of it says goodbye."""
@@ -88,7 +103,8 @@ class Cluster:
         """Start one more machine; the first one is the head."""
         number = len(self.machines)
         role = "worker" if number else "head"
-        host = self.network.add(f"worker-{number}") if number else self.head_host
+        name = f"{role}-{number}" if number else role
+        host = self.network.add(name) if number else self.head_host
         settings = {
             "SWEEPS_HOST": host.address,
             "RAY_HEAD": f"{self.head_host.address}:{self.port}",
@@ -103,7 +119,7 @@ class Cluster:
             **self.environment,
             **environment,
         }
-        log = self.folder / f"{role}-{number}.log"
+        log = self.folder / f"{name}.log"
         # Not in pytest's folders: the path of a socket has to be short.
         settings["RAY_TEMP_DIR"] = tempfile.mkdtemp(prefix="ray-")
         os.chmod(settings["RAY_TEMP_DIR"], 0o755)  # open to others, as /tmp is
@@ -118,13 +134,13 @@ class Cluster:
                     stderr=subprocess.STDOUT,
                 )
 
-        machine = Machine(host, run(), log, Path(settings["RAY_TEMP_DIR"]))
+        machine = Machine(name, run, log, Path(settings["RAY_TEMP_DIR"]))
         self.machines.append(machine)
-        for _ in range(RESTARTS):  # Ray gives up after 30 s; so Compose would start it again
-            wait_for(lambda: machine.is_up or machine.process.poll() is not None, START_S, "Ray")
+        for _ in range(RESTARTS):  # Ray gives up after 30 s
+            wait_for(lambda: machine.is_up or machine.has_ended, START_S, "Ray")
             if machine.is_up:
                 break
-            machine.process = run()
+            machine.start()
         return machine
 
     def joined(self) -> int:

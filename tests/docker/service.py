@@ -33,18 +33,21 @@ class Service:
 
     def sweeps(self, *arguments: str, name: str = "sweeps") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self.client.command, BIN / name, *arguments],
-            cwd=self.folder,
-            env={
+            **self.command(*arguments, name=name), capture_output=True, text=True, timeout=SWEEP_S
+        )
+
+    def command(self, *arguments: str, name: str = "sweeps") -> dict[str, Any]:
+        """What `subprocess` needs for a command of the one outside."""
+        return {
+            "args": [*self.client.command, BIN / name, *arguments],
+            "cwd": self.folder,
+            "env": {
                 **os.environ,
                 **self.cluster.client,
                 **self.tracking,
                 "RAY_API_SERVER_ADDRESS": self.cluster.dashboard,
             },
-            capture_output=True,
-            text=True,
-            timeout=SWEEP_S,
-        )
+        }
 
     def status(self, sweep: str) -> dict[str, Any]:
         """The newest submission of a sweep."""

@@ -14,9 +14,13 @@ It becomes `ray start --block`, which answers only to who has the token.
     RAY_METRICS_PORT       for Prometheus; any free one
     RAY_AGENT_PORT         for health checks and jobs; 52365
     RAY_NUM_CPUS, RAY_NUM_GPUS, RAY_OBJECT_STORE_BYTES    as many as Ray finds
-    RAY_TEMP_DIR           where Ray keeps its own files; /tmp/ray
+    RAY_TEMP_DIR           where Ray's own files go, into a private folder; TMPDIR or /tmp
+    SWEEPS_STATE           of a head: the state directory, which no other head may have
     MLFLOW_TRACKING_PASSWORD_FILE    for the sweeps' drivers, which run on the head
     RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S    seconds; 30
+
+Other users can read none of Ray's files (sockets, logs, the code of jobs). A start removes those of
+nodes that are over. The server of Ray Client, which nothing here uses, is not started.
 
 SIGTERM is the notice that the machine goes, as a spot instance does: Ray gives it no more work, its
 trials save themselves and go on elsewhere, and then it ends.
@@ -32,6 +36,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from sweeps.cluster.ray_environment import INNER, make_ray_scratch
+from sweeps.records.lock import locked_file
 from sweeps.server.secret_file import read_secret
 from trainables.errors import UserError
 
@@ -45,18 +51,27 @@ OPTIONS = {
     "--object-store-memory": "RAY_OBJECT_STORE_BYTES",
     "--metrics-export-port": "RAY_METRICS_PORT",
     "--dashboard-agent-listen-port": "RAY_AGENT_PORT",
-    "--temp-dir": "RAY_TEMP_DIR",
 }
 HEAD_OPTIONS = {
     "--port": "RAY_PORT",
     "--dashboard-port": "RAY_DASHBOARD_PORT",
 }
 DEFAULTS = {"RAY_PORT": "6379", "RAY_DASHBOARD_PORT": "8265"}
+# `ray start --head` opens the port of Ray Client unless its dependencies are missing, and has no
+# option against it: so this says that they are.
+START_RAY = """
+from ray.scripts import scripts
+scripts.get_ray_client_dependency_error = lambda: ImportError("the server of Ray Client is off")
+scripts.main()
+"""
 
 
 def main() -> NoReturn:
     try:
         command, secrets = prepare(sys.argv[1:], os.environ)
+        if "--head" in command:
+            hold_state(os.environ)
+        command += ["--temp-dir", private_folder(os.environ)]
     except UserError as error:
         print(f"ray_node: {error}", file=sys.stderr)
         sys.exit(REFUSED)
@@ -89,7 +104,7 @@ def prepare(
     address = _address(socket.gethostname() if host == "auto" else host)
     if address == LOOPBACK:
         besides["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else Ray takes another address
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    command = [sys.executable, "-P", "-c", START_RAY, "start", "--block"]
     command += ["--disable-usage-stats", "--node-ip-address", address]
     command += _options(OPTIONS, environment)
     if arguments == ["head"]:
@@ -101,6 +116,32 @@ def prepare(
     else:
         command += ["--address", _head(environment)]
     return command, besides
+
+
+def hold_state(environment: Mapping[str, str]) -> None:
+    """Lock the state directory, if there is one, for as long as this process and Ray live.
+
+    Raises:
+        UserError: it is that of another head, or it cannot be locked.
+    """
+    if state := environment.get("SWEEPS_STATE"):
+        file = locked_file(
+            Path(state) / "head.json",
+            f"the state directory {state}, which belongs to one head,",
+            "stop that head, or give this one another directory by SWEEPS_STATE",
+        )
+        os.set_inheritable(os.dup(file.fileno()), True)  # `file` itself is closed now
+
+
+def private_folder(environment: Mapping[str, str]) -> str:
+    """Make the folder of Ray's own files, which is kept for as long as this process and Ray live.
+
+    Raises:
+        UserError: it cannot be where the environment says, or its path is too long for sockets.
+    """
+    scratch = make_ray_scratch(environment.get("RAY_TEMP_DIR") or None)
+    scratch.keep_over_exec()
+    return str(scratch.path / INNER)
 
 
 def _options(names: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:

@@ -34,12 +34,20 @@ if TYPE_CHECKING:
     from sweeps.planning.plan import Plan
 
 STOP_S = 60  # how long a sweep may take to save its trials and end
+REQUEST_S = 120.0  # how long a request may take to be sent, and then to be answered
 ENDING_S = 30.0  # how long Ray may take to report that a job has ended
 CHANGES_NOTHING = "the sweep itself goes on, see `sweeps status`"
 
 
 class NotThereError(UserError):
     """No cluster answers at the address, or the cluster does not have the sweep."""
+
+
+class JobClient(JobSubmissionClient):  # type: ignore[misc]
+    """Ray's client, which by itself waits for ever if the network or the head is lost."""
+
+    def _do_request(self, method: str, endpoint: str, **options: object) -> object:
+        return super()._do_request(method, endpoint, timeout=REQUEST_S, **options)
 
 
 class Cluster:
@@ -62,7 +70,7 @@ class Cluster:
         for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
             os.environ.pop(name, None)  # Ray prefers them to the address that is passed
         with self._request():
-            self._client = JobSubmissionClient(self._address)
+            self._client = JobClient(self._address)
 
     @contextlib.contextmanager
     def _request(self, then: str = "") -> Iterator[None]:

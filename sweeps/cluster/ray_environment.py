@@ -16,6 +16,7 @@ from trainables.persistence.scratch import ScratchFolder
 SOCKET_BYTES = 107  # the longest path of a socket
 RAY_BYTES = 82  # what Ray adds to the base: our folder, a session and `sockets/plasma_store`
 BASES = ("/tmp", "/var/tmp", "/dev/shm")  # if TMPDIR is not usable
+INNER = "r"  # Ray makes its folder writable for every user, so it gets one inside a private one
 
 ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -62,23 +63,38 @@ def scratch_folder() -> Iterator[Path]:
     Raises:
         UserError: no such folder can be created.
     """
-    scratch = _make_scratch()
+    scratch = make_ray_scratch()
     signals.before_exit(scratch.remove)
-    inner = scratch.path / "r"  # Ray makes its folder writable for every user
-    inner.mkdir()
     try:
-        yield inner
+        yield scratch.path / INNER
     finally:
         scratch.remove()
 
 
-def _make_scratch() -> ScratchFolder:
-    with contextlib.suppress(OSError):  # no folder at all is writable
-        for base in dict.fromkeys((tempfile.gettempdir(), *BASES)):
-            if len(os.fsencode(base)) + RAY_BYTES <= SOCKET_BYTES:
-                with contextlib.suppress(OSError):
-                    return ScratchFolder(Path(base))
+def make_ray_scratch(base: str | None = None) -> ScratchFolder:
+    """Make a private temporary folder, with a folder for Ray, `INNER`, in it.
+
+    Args:
+        base: the folder that it is made in; None takes the first of TMPDIR and `BASES` that is
+            writable and has a short path.
+
+    Raises:
+        UserError: no such folder can be created.
+    """
+    for folder in _bases() if base is None else [base]:
+        if len(os.fsencode(folder)) + RAY_BYTES <= SOCKET_BYTES:
+            with contextlib.suppress(OSError):
+                scratch = ScratchFolder(Path(folder))
+                (scratch.path / INNER).mkdir()
+                return scratch
     raise UserError(
         "Ray needs a temporary folder that is writable and has a path of at most"
-        f" {SOCKET_BYTES - RAY_BYTES} characters; name one by TMPDIR"
+        f" {SOCKET_BYTES - RAY_BYTES} characters; name one by"
+        f" {'TMPDIR' if base is None else 'RAY_TEMP_DIR'}"
     )
+
+
+def _bases() -> list[str]:
+    with contextlib.suppress(FileNotFoundError):  # no folder at all is writable
+        return [tempfile.gettempdir(), *BASES]
+    return list(BASES)

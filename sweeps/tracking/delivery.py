@@ -22,7 +22,8 @@ RETRY_S = 5.0
 MAX_PROBLEMS = 2  # in a row: then the store counts as unavailable
 MAX_REASON = 300  # characters
 POLL_S = 0.05
-NO_PROGRESS_S = 10.0  # how long the end of a sweep waits for a store that takes nothing
+NO_PROGRESS_S = 10.0  # how long the end of a sweep waits for a store that takes nothing,
+SLOW_S = 120.0  # and for one that has not refused either: a run is many requests
 
 
 class Delivery:
@@ -64,7 +65,8 @@ class Delivery:
     def flush(self, wait_s: float = float("inf")) -> int:
         """Wait until everything is sent, but no longer than `wait_s`.
 
-        It also ends when the store has taken nothing for `NO_PROGRESS_S`.
+        It also ends when the store has taken no run for `NO_PROGRESS_S`, or for `SLOW_S` if
+        nothing has failed, as on a slow network.
 
         Returns:
             The number of runs that are not up to date.
@@ -76,7 +78,8 @@ class Delivery:
         while left and self._thread.is_alive():
             time.sleep(POLL_S * (1 + left / 500))  # asking takes longer the more there is
             now_s = time.monotonic()
-            if now_s > min(end_s, moved_s + NO_PROGRESS_S):
+            if now_s > min(end_s, moved_s + (NO_PROGRESS_S if self.problem else SLOW_S)):
+                self.problem = self.problem or "it has not taken them in time"
                 break
             before, left = left, self._left()
             if left < before:

@@ -1,4 +1,4 @@
-"""Machines of a Ray cluster on loopback, each started by the containers' own entry script."""
+"""Machines of a Ray cluster, each started by the containers' own entry script on a host."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.docker.running import free_port, secret_file
+from tests.docker.hosts import Loopback, Network
+from tests.docker.running import secret_file
 from tests.processes import descendants
 
 ROOT = Path(__file__).parents[2]
 ENTRY = ROOT / "docker/entry/ray_node.py"
 START_S = 120.0
 RESTARTS = 3
+TRIAL = ("ray::ResourceTrainable", "ray::RayTrial")  # at work, and while it waits for the driver
 
 
 def wait_for(condition: Callable[[], bool], wait_s: float, what: str, every_s: float = 0.2) -> None:
@@ -34,14 +36,29 @@ def wait_for(condition: Callable[[], bool], wait_s: float, what: str, every_s: f
 class Machine:
     """One machine: the entry script and all that it started."""
 
-    process: subprocess.Popen[bytes]
+    name: str  # of its host in the network
+    run: Callable[[], subprocess.Popen[bytes]]  # starts the entry script
     log: Path
     files: Path  # Ray's own: machines that share them disturb each other
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Start it, as Compose does each time that it has ended."""
+        self.log.touch()
+        self.begin = self.log.stat().st_size
+        self.process = self.run()
 
     @property
     def is_up(self) -> bool:
         """Whether Ray has started here."""
-        return "will now block forever" in self.log.read_text()
+        return "will now block forever" in self.log.read_text()[self.begin :]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether Ray has ended here."""
+        return self.process.poll() is not None
 
     def pids(self) -> list[int]:
         return [self.process.pid, *(pid for pid, _ in descendants(self.process.pid))]
@@ -49,7 +66,7 @@ class Machine:
     def trials(self) -> list[int]:
         """The processes that carry trials."""
         found = descendants(self.process.pid)
-        return [pid for pid, title in found if title.startswith("ray::") and "Trainable" in title]
+        return [pid for pid, title in found if title.startswith(TRIAL)]
 
     def kill(self) -> None:
         """As when the power goes: nothing of it says goodbye."""
@@ -60,21 +77,22 @@ class Machine:
 
 
 @dataclass
-class LoopbackCluster:
-    """A head and its workers; the head listens on 127.0.0.2, the others above."""
+class Cluster:
+    """A head and its workers, each on a host of its own."""
 
     folder: Path
+    network: Loopback | Network = field(default_factory=Loopback)
     environment: dict[str, str] = field(default_factory=dict)  # of the head, besides
     machines: list[Machine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.token = Path(secret_file(self.folder, "token"))
-        self.head_host = "127.0.0.2"
-        self.port, self.dashboard_port = free_port(self.head_host), free_port(self.head_host)
+        self.head_host = self.network.add("head")
+        self.port, self.dashboard_port = self.head_host.port(6379), self.head_host.port(8265)
 
     @property
     def dashboard(self) -> str:
-        return f"http://{self.head_host}:{self.dashboard_port}"
+        return f"http://{self.head_host.address}:{self.dashboard_port}"
 
     @property
     def client(self) -> dict[str, str]:
@@ -83,14 +101,16 @@ class LoopbackCluster:
 
     def start(self, cpus: int = 1, gpus: int = 0, **environment: str) -> Machine:
         """Start one more machine; the first one is the head."""
-        host = f"127.0.0.{len(self.machines) + 2}"
-        role = "worker" if self.machines else "head"
+        number = len(self.machines)
+        role = "worker" if number else "head"
+        name = f"{role}-{number}" if number else role
+        host = self.network.add(name) if number else self.head_host
         settings = {
-            "SWEEPS_HOST": host,
-            "RAY_HEAD": f"{self.head_host}:{self.port}",
+            "SWEEPS_HOST": host.address,
+            "RAY_HEAD": f"{self.head_host.address}:{self.port}",
             "RAY_PORT": str(self.port),
             "RAY_DASHBOARD_PORT": str(self.dashboard_port),
-            "RAY_AGENT_PORT": str(free_port(host)),
+            "RAY_AGENT_PORT": str(host.port(52365)),
             "RAY_AUTH_TOKEN_PATH": str(self.token),
             "RAY_NUM_CPUS": str(cpus),
             "RAY_NUM_GPUS": str(gpus),
@@ -99,27 +119,28 @@ class LoopbackCluster:
             **self.environment,
             **environment,
         }
-        log = self.folder / f"{role}-{len(self.machines)}.log"
+        log = self.folder / f"{name}.log"
         # Not in pytest's folders: the path of a socket has to be short.
         settings["RAY_TEMP_DIR"] = tempfile.mkdtemp(prefix="ray-")
+        os.chmod(settings["RAY_TEMP_DIR"], 0o755)  # open to others, as /tmp is
 
         def run() -> subprocess.Popen[bytes]:
             with log.open("ab") as output:
                 return subprocess.Popen(
-                    [sys.executable, str(ENTRY), role],
+                    [*host.command, sys.executable, str(ENTRY), role],
                     env={**os.environ, **settings},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                 )
 
-        machine = Machine(run(), log, Path(settings["RAY_TEMP_DIR"]))
+        machine = Machine(name, run, log, Path(settings["RAY_TEMP_DIR"]))
         self.machines.append(machine)
-        for _ in range(RESTARTS):  # Ray gives up after 30 s; so Compose would start it again
-            wait_for(lambda: machine.is_up or machine.process.poll() is not None, START_S, "Ray")
+        for _ in range(RESTARTS):  # Ray gives up after 30 s
+            wait_for(lambda: machine.is_up or machine.has_ended, START_S, "Ray")
             if machine.is_up:
                 break
-            machine.process = run()
+            machine.start()
         return machine
 
     def joined(self) -> int:
@@ -135,10 +156,10 @@ class LoopbackCluster:
         return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
 
     def python(self, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run Python that connects to the cluster as one that has the token."""
-        address = {"RAY_ADDRESS": f"{self.head_host}:{self.port}"}
+        """Run Python on the head that connects to the cluster as one that has the token."""
+        address = {"RAY_ADDRESS": f"{self.head_host.address}:{self.port}"}
         return subprocess.run(
-            [sys.executable, "-c", code],
+            [*self.head_host.command, sys.executable, "-c", code],
             env={**os.environ, **self.client, **address, **environment},
             capture_output=True,
             text=True,
@@ -147,15 +168,25 @@ class LoopbackCluster:
 
 
 @contextlib.contextmanager
-def loopback_cluster(
-    folder: Path, machines: int, environment: dict[str, str] | None = None
-) -> Iterator[LoopbackCluster]:
-    """A cluster of machines with one CPU and a logical GPU each; all ends with the block."""
-    cluster = LoopbackCluster(folder, environment or {})
+def ray_cluster(
+    folder: Path,
+    sizes: Sequence[tuple[int, int]],
+    environment: dict[str, str] | None = None,
+    network: Network | None = None,
+) -> Iterator[Cluster]:
+    """Context manager: a cluster; all ends with the block.
+
+    Args:
+        folder: for logs, the token and the state directory, which all machines share.
+        sizes: the CPUs and logical GPUs of each machine, the head first.
+        environment: of the head, besides.
+        network: which gets a host for each machine; None for addresses of loopback.
+    """
+    cluster = Cluster(folder, network or Loopback(), environment or {})
     try:
-        for _ in range(machines):
-            cluster.start(gpus=1)
-        wait_for(lambda: cluster.joined() == machines, START_S, "the cluster")
+        for cpus, gpus in sizes:
+            cluster.start(cpus, gpus)
+        wait_for(lambda: cluster.joined() == len(sizes), START_S, "the cluster")
         yield cluster
     finally:
         pids = [pid for machine in cluster.machines for pid in machine.pids()]

@@ -9,7 +9,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,10 +21,13 @@ from typing import Any
 import pytest
 
 from sweeps.server.ui import is_healthy
+from tests.docker.hosts import Host, free_port
 
 ROOT = Path(__file__).parents[2]
 MLFLOW_ENTRY = ROOT / "docker" / "entry" / "mlflow_server.py"
 LOOPBACK = "127.0.0.1"
+LOCAL = Host(LOOPBACK)
+HEALTH = "import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=5)"
 START_LIMIT_S = 150.0  # it takes 10 s where nothing else runs
 STOP_LIMIT_S = 15.0
 FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")  # a test may lose it all
@@ -106,30 +108,43 @@ def postgres(*, is_safe: bool = False) -> Iterator[Database]:
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def mlflow_server(
+    folder: Path, environment: Mapping[str, str], host: Host = LOCAL
+) -> Iterator[str]:
     """The MLflow server by the entry script of its container; yields its base URL.
 
     Args:
         folder: for its log (`mlflow.log`), its temporary files, and its artifacts if need be.
-        environment: its settings; by default it listens on a free port of loopback.
+        environment: its settings; by default it listens on a free port of its host.
+        host: of a network; by default loopback.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port = int(environment.get("MLFLOW_PORT") or free_port())
+    port = int(environment.get("MLFLOW_PORT") or host.port(5000))
+    url = f"http://{host.address}:{port}"
     log_file = folder / "mlflow.log"
     with log_file.open("ab") as log:
         server = subprocess.Popen(
-            [sys.executable, str(MLFLOW_ENTRY)],
+            [*host.command, sys.executable, str(MLFLOW_ENTRY)],
             cwd=folder,
-            env=mlflow_environment(folder, {"MLFLOW_PORT": str(port), **environment}),
+            env=mlflow_environment(
+                folder, {"MLFLOW_HOST": host.address, "MLFLOW_PORT": str(port), **environment}
+            ),
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
     try:
-        wait_until(lambda: is_healthy(port), server, log_file)
-        yield f"http://{LOOPBACK}:{port}"
+        wait_until(lambda: _is_healthy(host, port), server, log_file)
+        yield url
     finally:
         end(server, signal.SIGTERM)  # what a container is sent
+
+
+def _is_healthy(host: Host, port: int) -> bool:
+    if host is LOCAL:
+        return is_healthy(port)
+    ask = [*host.command, sys.executable, "-c", HEALTH, f"http://{host.address}:{port}/health"]
+    return subprocess.run(ask, capture_output=True).returncode == 0
 
 
 def mlflow_environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
@@ -172,11 +187,6 @@ def end(server: subprocess.Popen[bytes], number: signal.Signals) -> None:
         server.kill()
         server.wait()
         raise
-
-
-def free_port(host: str = LOOPBACK) -> int:
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _postgres_programs() -> Path:

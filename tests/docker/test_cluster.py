@@ -7,88 +7,23 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import mlflow
 import pytest
 
-from tests.docker.machines import LoopbackCluster, loopback_cluster, wait_for
+from tests.docker.machines import ray_cluster, wait_for
 from tests.docker.running import mlflow_server, postgres, secret_file
+from tests.docker.service import BIN, SWEEP_S, Service
 from trainables.data.verse import write_play
 
-BIN = Path(sys.executable).parent
-SWEEP_S = 200.0
 ASK_S = 3.0  # between two questions: each starts a process that costs the sweep a second of a CPU
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]  # some minutes, on two cores
-
-
-@dataclass
-class Service:
-    """The servers, and somebody outside who may use them."""
-
-    cluster: LoopbackCluster
-    tracking: dict[str, str]  # environment
-    folder: Path  # of the one outside
-
-    def sweeps(self, *arguments: str, name: str = "sweeps") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [BIN / name, *arguments],
-            cwd=self.folder,
-            env={
-                **os.environ,
-                **self.cluster.client,
-                **self.tracking,
-                "RAY_API_SERVER_ADDRESS": self.cluster.dashboard,
-            },
-            capture_output=True,
-            text=True,
-            timeout=SWEEP_S,
-        )
-
-    def status(self, sweep: str) -> dict[str, Any]:
-        """The newest submission of a sweep."""
-        done = self.sweeps("status", sweep, "--json")
-        assert done.returncode == 0, done.stderr
-        newest: dict[str, Any] = json.loads(done.stdout)[0]
-        return newest
-
-    def done(self, sweep: str) -> int:
-        progress = self.status(sweep)["progress"]
-        return progress["done"] if progress else 0
-
-    @property
-    def client(self) -> mlflow.MlflowClient:
-        """Of the MLflow server, for whose calls `login` lasts."""
-        return mlflow.MlflowClient(self.tracking["MLFLOW_TRACKING_URI"])
-
-    def runs(self, sweep: str) -> list[Any]:
-        """The runs of a sweep's trials, as the MLflow server has them."""
-        with pytest.MonkeyPatch.context() as patch:
-            self.login(patch)
-            experiment = self.client.get_experiment_by_name(sweep)
-            assert experiment
-            found = self.client.search_runs([experiment.experiment_id], "tags.role = 'trial'")
-            return list(found)
-
-    def steps(self, runs: list[Any]) -> list[list[int]]:
-        """The steps at which each run has its val_loss."""
-        with pytest.MonkeyPatch.context() as patch:
-            self.login(patch)
-            history = self.client.get_metric_history
-            return [[one.step for one in history(run.info.run_id, "val_loss")] for run in runs]
-
-    def login(self, patch: pytest.MonkeyPatch) -> None:
-        for name, value in self.tracking.items():
-            patch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +45,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     ):
         login = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_TRACKING_USERNAME": "admin"}
         on_head = {**login, "MLFLOW_TRACKING_PASSWORD_FILE": password}
-        with loopback_cluster(folder, 3, on_head) as cluster:
+        with ray_cluster(folder, [(1, 1)] * 3, on_head) as cluster:
             (folder / "laptop").mkdir()
             secret = Path(password).read_text().strip()
             tracking = {**login, "MLFLOW_TRACKING_PASSWORD": secret}

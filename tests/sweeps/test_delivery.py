@@ -160,6 +160,20 @@ def test_a_store_that_hangs_does_not_hold_up_the_end(outbox: Outbox, store: Stor
     released.set()
 
 
+@pytest.mark.parametrize(("slow_s", "left"), [(10.0, 0), (0.2, 4)])
+def test_a_store_that_is_slow_gets_more_time_than_one_that_refuses(
+    slow_s: float, left: int, outbox: Outbox, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.tracking.delivery.NO_PROGRESS_S", 0.1)
+    monkeypatch.setattr("sweeps.tracking.delivery.SLOW_S", slow_s)
+    released = threading.Event()
+    store.refuse = lambda key: not released.wait(1.0)
+    threading.Timer(0.8, released.set).start()
+    with deliver(outbox, store.connect) as delivery:
+        assert delivery.flush() == left
+        assert bool(delivery.problem) == (left > 0)
+
+
 def test_what_the_thread_was_told_before_it_connected_is_not_lost(
     outbox: Outbox, store: Store
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,19 @@ def test_a_cluster_that_does_not_answer_is_said(
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_cluster_that_is_silent_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "REQUEST_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        result = CliRunner().invoke(main, ["status", "--address", address])
+    refused(result, f"sweeps: no Ray cluster answers at {address}")
+
+
 def test_status_without_a_cluster_and_without_sweeps_says_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
-    monkeypatch.setattr(client, "JobSubmissionClient", unreachable)
+    monkeypatch.setattr(client, "JobClient", unreachable)
     result = CliRunner().invoke(main, ["status", "--state", str(tmp_path / "state")])
     refused(
         result,
@@ -76,7 +85,7 @@ def test_what_is_no_address_of_a_dashboard_is_refused(address: str) -> None:
 
 def test_an_address_needs_no_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(client, "JobSubmissionClient", asked.append)
+    monkeypatch.setattr(client, "JobClient", asked.append)
     client.Cluster("host:8265")
     assert asked == ["http://host:8265"]
 
@@ -115,7 +124,7 @@ class RecordingClient:
 
 
 def test_a_job_knows_the_command_that_lets_it_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "JobSubmissionClient", RecordingClient)
+    monkeypatch.setattr(client, "JobClient", RecordingClient)
     cluster = client.Cluster("http://127.0.0.1:8265")
     cluster.resume("study", [])
     environment = cluster._client.submitted["runtime_env"]["env_vars"]
@@ -127,7 +136,7 @@ def test_a_job_knows_the_command_that_lets_it_go_on(monkeypatch: pytest.MonkeyPa
 def test_the_progress_of_a_job_is_read_and_people_do_not_see_its_json(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "JobSubmissionClient", RecordingClient)
+    monkeypatch.setattr(client, "JobClient", RecordingClient)
     cluster = client.Cluster("http://127.0.0.1:8265")
     job = cluster.newest("study")
     assert job.progress is None

@@ -171,7 +171,7 @@ def test_what_is_asked_of_a_cluster_tells_of_the_sweep_here(
         def list_jobs(self) -> list[Any]:
             return []
 
-    monkeypatch.setattr("sweeps.cluster.jobs.JobSubmissionClient", Client)
+    monkeypatch.setattr("sweeps.cluster.jobs.JobClient", Client)
     done = CliRunner().invoke(main, [command, "study"])
     assert done.exit_code == 2
     here = "sweeps: study is a sweep of this machine, in state: KILLED, 1 of 3 trials done"

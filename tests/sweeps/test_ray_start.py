@@ -230,6 +230,10 @@ def test_temporary_files_go_where_sockets_have_room(
         with scratch_folder() as folder:
             assert folder.parents[1] == short
             assert folder.parent.stat().st_mode & 0o077 == 0
+            short.chmod(0o755)
+            if os.getuid() == 0:
+                listing = subprocess.run(["ls", folder], user="nobody", capture_output=True)
+                assert b"Permission denied" in listing.stderr
             assert (
                 len(str(folder))
                 + len("/session_2026-01-01_00-00-00_000000_4194304")

@@ -36,6 +36,10 @@ class ScratchFolder:
         self._lock = os.open(self.path, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
+    def keep_over_exec(self) -> None:
+        """Let the program that replaces this one by `exec` hold the lock as long as it lives."""
+        os.set_inheritable(self._lock, True)
+
     def remove(self) -> None:
         """Remove the folder with its content; a second call does nothing."""
         for _ in range(TRIES):  # a process that was killed just now may have made a file meanwhile

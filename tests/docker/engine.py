@@ -38,24 +38,27 @@ def missing() -> str | None:
     return None
 
 
-def build() -> tuple[float, int]:
-    """Make the image from this checkout; return seconds and bytes.
+@dataclass(frozen=True)
+class Image:
+    size: int  # bytes
+    commit: str
+    built_s: float
+
+
+def build() -> Image:
+    """Make the image from this checkout.
 
     BUILD_ARGS has further arguments for `docker build`, such as an index of packages.
     """
     arguments = os.environ.get("BUILD_ARGS", "").split()
-    began = time.monotonic()
+    began, commit = time.monotonic(), run(["git", "describe", "--always", "--dirty"], cwd=ROOT)
     run(
         ["docker", "build", *arguments, "--file", "docker/Dockerfile", "--target", "service",
-         "--build-arg", f"COMMIT={commit()}", "--tag", IMAGE, "."],
+         "--build-arg", f"COMMIT={commit.strip()}", "--tag", IMAGE, "."],
         cwd=ROOT, limit_s=1800.0,
     )  # fmt: skip
     size = run(["docker", "image", "inspect", "--format", "{{.Size}}", IMAGE])
-    return time.monotonic() - began, int(size)
-
-
-def commit() -> str:
-    return run(["git", "describe", "--always", "--dirty"], cwd=ROOT).strip()
+    return Image(int(size), commit.strip(), time.monotonic() - began)
 
 
 def run(command: Sequence[str], *, cwd: Path | None = None, limit_s: float = LIMIT_S) -> str:
@@ -90,7 +93,10 @@ class Stack:
         most = min(
             65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         )  # an engine here has it too
-        self.set(PUBLISH_HOST=HOST, NOFILE=str(most), SWEEPS_UI_ADDRESS=self.mlflow)
+        self.set(
+            PUBLISH_HOST=HOST, NOFILE=str(most), SWEEPS_UI_ADDRESS=self.mlflow,
+            MLFLOW_ALLOWED_HOSTS=f"mlflow,{HOST}",
+        )  # fmt: skip
 
     def set(self, **settings: str) -> None:
         path = self.folder / ".env"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.docker import engine
-from tests.docker.engine import HOST, IMAGE, JOBS, TRIALS, Curves, Stack, run
+from tests.docker.engine import HOST, IMAGE, JOBS, TRIALS, Curves, Image, Stack, run
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 logger = logging.getLogger(__name__)
@@ -86,17 +86,16 @@ def started(stack: Stack) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def image() -> int:
-    """The size of the image in bytes."""
+def image() -> Image:
     if reason := engine.missing():
         pytest.exit(f"make containers needs a Docker engine with Compose: {reason}", returncode=2)
-    seconds, size = engine.build()
-    logger.info("built in %.0f s: %.2f GB", seconds, size / 1e9)
-    return size
+    built = engine.build()
+    logger.info("built in %.0f s: %.2f GB", built.built_s, built.size / 1e9)
+    return built
 
 
 @pytest.fixture(scope="module")
-def reference(image: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
+def reference(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
     with started(Stack(tmp_path_factory.mktemp("stack") / "docker", "sweeps-test")) as stack:
         began = time.monotonic()
         stack.submit("undisturbed")
@@ -105,16 +104,15 @@ def reference(image: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield Reference(stack, stack.curves("undisturbed"))
 
 
-def test_the_image_is_small_and_names_its_commit(image: int) -> None:
-    assert image <= MOST_BYTES
+def test_the_image_is_small_and_names_its_commit(image: Image) -> None:
+    assert image.size <= MOST_BYTES
     label = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
-    assert run(["docker", "image", "inspect", "--format", label, IMAGE]).strip() == engine.commit()
+    assert run(["docker", "image", "inspect", "--format", label, IMAGE]).strip() == image.commit
 
 
-def test_each_run_names_the_commit(reference: Reference) -> None:
+def test_each_run_names_the_commit(image: Image, reference: Reference) -> None:
     runs = reference.stack.runs("undisturbed")
-    expected = f"0.1.0+{engine.commit()}"
-    assert {each.data.tags["code_version"] for each in runs} == {expected}
+    assert {each.data.tags["code_version"] for each in runs} == {f"0.1.0+{image.commit}"}
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -18,13 +18,22 @@ from analysis.anytime import (
     log_e_bounded,
     log_e_order,
     p_value,
+    p_values,
     upper_limit,
 )
 from analysis.claims.contrast import Contrast
 from analysis.claims.noise import Noise
 from analysis.claims.one_sided import ALPHA, OneSided, floor
 from analysis.moderated import moderated_below_zero, moderated_intervals
-from analysis.statistics import Floats, Interval, below_zero, page_trend, sign_flip, t_intervals
+from analysis.statistics import (
+    SMALLEST,
+    Floats,
+    Interval,
+    below_zero,
+    page_trend,
+    sign_flip,
+    t_intervals,
+)
 
 
 @dataclass(frozen=True)
@@ -143,9 +152,13 @@ class Anytime(Procedure):
         self, contrasts: Sequence[Contrast], tests: Sequence[OneSided], noise: Noise | None
     ) -> Floats:
         """Return the p-value of each contrast from its e-values: it holds at any look."""
-        pairs = zip(contrasts, tests, strict=True)
-        found = [p_value(self.log_e_values(c.differences, test, c)) for c, test in pairs]
-        return np.array(found, dtype=float)
+        seeds = np.array([len(contrast.seeds) for contrast in contrasts], dtype=int)
+        samples = np.zeros((len(seeds), seeds.max(initial=0)))  # all at once: a sweep looks often
+        for row, contrast, test in zip(samples, contrasts, tests, strict=True):
+            row[: len(contrast.seeds)] = test.sample(contrast.differences)
+        log_e = self._log_e(samples, contrasts, [test.offset for test in tests])
+        is_there = np.arange(samples.shape[1]) < seeds[:, None]
+        return p_values(np.where(is_there, log_e, -np.inf))
 
     def log_e_values(self, differences: Floats, test: OneSided, contrast: Contrast) -> Floats:
         """Return the log e-value of a test after each seed.
@@ -155,11 +168,18 @@ class Anytime(Procedure):
             test: of their mean.
             contrast: for its rounding and least spread.
         """
-        sample = test.sample(differences)
+        return self._log_e(test.sample(differences), [contrast], [test.offset])
+
+    def _log_e(
+        self, samples: Floats, contrasts: Sequence[Contrast], offsets: Sequence[float]
+    ) -> Floats:
+        """Return the log e-values of samples (... x seeds), of one contrast or one of each."""
         if self.bound is None:
-            return log_e_below_zero(sample, floor(contrast))
-        room = self.bound + contrast.rounding + test.offset
-        return log_e_bounded(sample, room) if room > 0 else np.full(sample.shape, np.inf)
+            return log_e_below_zero(samples, np.array([[floor(each)] for each in contrasts]))
+        rounding = np.array([each.rounding for each in contrasts])
+        room = (self.bound + rounding + offsets)[:, None]
+        log_e = log_e_bounded(samples, np.maximum(room, SMALLEST))
+        return np.where(room > 0, log_e, np.inf)
 
     def p_falling(self, losses: Floats) -> float:
         """Return the p-value of the order test, at any time."""

@@ -38,6 +38,7 @@ from __future__ import annotations
 import itertools
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -57,46 +58,64 @@ STEPS = 60  # of a bisection
 WIDEST = 1e3  # standard deviations from the mean: where a limit is given up
 
 
-def log_e_below_zero(values: npt.ArrayLike, floor: npt.ArrayLike = 0.0) -> Floats:
+class Residuals(NamedTuple):
+    """What other samples, with the same variance, tell of it; ... x 1, or numbers."""
+
+    squares: npt.ArrayLike  # the sum of the squares around their means
+    degrees: npt.ArrayLike  # its degrees of freedom
+
+
+NOTHING = Residuals(0.0, 0.0)
+
+
+def log_e_below_zero(
+    values: npt.ArrayLike, floor: npt.ArrayLike = 0.0, others: Residuals = NOTHING
+) -> Floats:
     """Return log e-values of the t test: large ones are evidence that the mean is below zero.
 
     Args:
         values: ... x values, in the order in which they count.
         floor: the least standard deviation, as of values that are rounded; ... x 1, or a number.
+        others: residuals of other samples, which have the same variance.
 
     Returns:
         ... x values: the natural logarithm of the e-value after each of them, less the overshoot.
     """
     x = np.asarray(values, dtype=float)
     total = np.cumsum(x, axis=-1)
-    squares = np.cumsum(x**2 + np.asarray(floor) ** 2, axis=-1)
+    squares = np.cumsum(x**2 + np.asarray(floor) ** 2, axis=-1) + np.asarray(others.squares)
     parts = [
-        log_e_of_prior(total, squares, effect) + math.log(weight)
+        log_e_of_prior(total, squares, effect, others.degrees) + math.log(weight)
         for effect, weight in zip(EFFECTS, WEIGHTS, strict=True)
     ]
     log_e: Floats = np.logaddexp(*parts)
     return log_e - np.where(log_e >= math.log(LEAST), math.log(OVERSHOOT), 0.0)
 
 
-def log_e_of_prior(total: Floats, squares: Floats, effect: float) -> Floats:
+def log_e_of_prior(
+    total: Floats, squares: Floats, effect: float, further_degrees: npt.ArrayLike = 0.0
+) -> Floats:
     """Return log e-values of the t test with a half-normal prior of mean / standard deviation.
 
     Args:
         total: ... x values: the sum of the values up to each.
-        squares: the sum of their squares.
+        squares: the sum of their squares, and of those of residuals.
         effect: standard deviation of the prior.
+        further_degrees: of freedom, of the residuals; ... x 1, or a number.
     """
     n = np.arange(1, total.shape[-1] + 1)
+    degrees = n + np.asarray(further_degrees)
     prior = 1 / effect**2
     ratio = total / np.sqrt(np.maximum(squares, SMALLEST))
     rest = 1 - ratio**2 / (n + prior)
-    t = -ratio * np.sqrt(n / ((n + prior) * rest))
-    tail = special.stdtr(n, t)
+    t = -ratio * np.sqrt(degrees / ((n + prior) * rest))
+    tail = special.stdtr(degrees, t)
+    half = degrees / 2
     with np.errstate(divide="ignore"):
-        log_tail = np.log(tail) - n / 2 * np.log(rest)
-        # Far from the claim the tail is less than the least number. As n / (n + t^2) is `rest`,
-        # a bound of it (from its series, a geometric one) has no power of `rest` left.
-        bound = -0.5 * np.log(1 - rest) - np.log(n / 2) - special.betaln(n / 2, 0.5) - math.log(2)
+        log_tail = np.log(tail) - half * np.log(rest)
+        # Far from the claim the tail is less than the least number. As d / (d + t^2) is `rest`, for
+        # d degrees, a bound of it (from its series, a geometric one) has no power of `rest` left.
+        bound = -0.5 * np.log(1 - rest) - np.log(half) - special.betaln(half, 0.5) - math.log(2)
     found: Floats = (
         0.5 * np.log(prior / (n + prior)) + math.log(2) + np.where(tail < TINY, bound, log_tail)
     )
@@ -176,7 +195,11 @@ def p_values(log_e: Floats) -> Floats:
 
 
 def upper_limit(
-    values: npt.ArrayLike, error: float, floor: float = 0.0, bound: float | None = None
+    values: npt.ArrayLike,
+    error: float,
+    floor: float = 0.0,
+    bound: float | None = None,
+    others: Residuals = NOTHING,
 ) -> float:
     """Return a value that the mean is below, at every look but for a share of samples.
 
@@ -185,6 +208,7 @@ def upper_limit(
         error: this share.
         floor: the least standard deviation, as of values that are rounded.
         bound: that no value exceeds, for the bounded test; None takes the t test.
+        others: residuals of other samples with the same variance, for the t test.
 
     Returns:
         The limit in the unit of the values; infinity if they are too few for one.
@@ -194,7 +218,7 @@ def upper_limit(
     def is_rejected(mean: float) -> bool:
         """Return whether a mean of at least so much is rejected."""
         if bound is None:
-            log_e = log_e_below_zero(x - mean, floor)
+            log_e = log_e_below_zero(x - mean, floor, others)
         elif bound <= mean:
             return True
         else:

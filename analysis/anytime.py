@@ -13,9 +13,20 @@ The t test is that of Pérez-Ortiz, Lardy, de Heide and Grünwald (2024, "E-stat
 invariance and anytime-valid testing") and Wang and Ramdas (2024, "Anytime-valid t-tests and
 confidence sequences for Gaussian means with unknown variance"): the ratio of the likelihoods of
 what is left of the values when their scale is unknown. Here the effect, mean / standard deviation,
-has a half-normal prior on the side of the claim, for which the ratio has a closed form with the
+has a prior on the side of the claim: a mixture of two half-normal distributions, of which one is
+for large effects, so that two values may decide. For each the ratio has a closed form with the
 distribution function of Student's t; the average of both sides is the two-sided form of Wang and
-Ramdas. A larger mean makes every e-value smaller, so the bound holds for all means above zero.
+Ramdas, and a mixture over all scales the default Bayes factor of Rouder et al. (2009). A larger
+mean makes every e-value smaller, so the bound holds for all means above zero.
+
+An e-value jumps past a limit, so Ville's inequality leaves a part of the error unused. For the t
+test it is known which, as under the hypothesis the e-values depend on no parameter: their largest
+reaches c with a probability of at most `OVERSHOOT` / c, for each c of at least 2. So those of at
+least 2 are divided by `OVERSHOOT`, and the largest still reaches 1 / error in no more than this
+share of samples. (Siegmund 1985, "Sequential analysis", chapter 8, on the overshoot; Fischer and
+Ramdas 2024, "Improving the (approximate) sequential probability ratio test by avoiding overshoot".)
+That probability is the mean of 1 / (e-value at the crossing) over samples whose effects are drawn
+from the prior; tests/analysis/test_anytime.py holds the number against it.
 
 The bounded test bets on the next value (Waudby-Smith and Ramdas 2024, "Estimating means of bounded
 random variables by betting"). The order test weighs the orders of the levels by how well they
@@ -27,6 +38,7 @@ from __future__ import annotations
 import itertools
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +46,10 @@ from scipy import special, stats
 
 from analysis.statistics import SMALLEST, Floats
 
-EFFECT = 2.0  # standard deviation of the prior of mean / standard deviation
+EFFECTS = np.array([2.5, 25.0])  # standard deviations of the prior of mean / standard deviation
+WEIGHTS = np.array([0.7, 0.3])  # of these in the prior
+OVERSHOOT = 0.64  # chance that the largest e-value of the t test reaches c, as a part of 1 / c
+LEAST = 2.0  # c, from which on that holds
 BETS = np.array([1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0])  # parts of the wealth per bound
 TILTS = np.array([0.5, 1.0, 2.0, 4.0, 8.0])  # how far orders are weighed by their agreement
 ENUMERATED = 7  # levels, of which all orders are looked at
@@ -43,49 +58,83 @@ STEPS = 60  # of a bisection
 WIDEST = 1e3  # standard deviations from the mean: where a limit is given up
 
 
-def log_e_below_zero(values: npt.ArrayLike, floor: float = 0.0) -> Floats:
+class Residuals(NamedTuple):
+    """What other samples, with the same variance, tell of it; ... x 1, or numbers."""
+
+    squares: npt.ArrayLike  # the sum of the squares around their means
+    degrees: npt.ArrayLike  # its degrees of freedom
+
+
+NOTHING = Residuals(0.0, 0.0)
+
+
+def log_e_below_zero(
+    values: npt.ArrayLike, floor: npt.ArrayLike = 0.0, others: Residuals = NOTHING
+) -> Floats:
     """Return log e-values of the t test: large ones are evidence that the mean is below zero.
 
     Args:
         values: ... x values, in the order in which they count.
-        floor: the least standard deviation, as of values that are rounded.
+        floor: the least standard deviation, as of values that are rounded; ... x 1, or a number.
+        others: residuals of other samples, which have the same variance.
 
     Returns:
-        ... x values: the natural logarithm of the e-value after each of them.
+        ... x values: the natural logarithm of the e-value after each of them, less the overshoot.
     """
     x = np.asarray(values, dtype=float)
-    n = np.arange(1, x.shape[-1] + 1)
     total = np.cumsum(x, axis=-1)
-    squares = np.cumsum(x**2 + floor**2, axis=-1)
-    prior = 1 / EFFECT**2
+    squares = np.cumsum(x**2 + np.asarray(floor) ** 2, axis=-1) + np.asarray(others.squares)
+    parts = [
+        log_e_of_prior(total, squares, effect, others.degrees) + math.log(weight)
+        for effect, weight in zip(EFFECTS, WEIGHTS, strict=True)
+    ]
+    log_e: Floats = np.logaddexp(*parts)
+    return log_e - np.where(log_e >= math.log(LEAST), math.log(OVERSHOOT), 0.0)
+
+
+def log_e_of_prior(
+    total: Floats, squares: Floats, effect: float, further_degrees: npt.ArrayLike = 0.0
+) -> Floats:
+    """Return log e-values of the t test with a half-normal prior of mean / standard deviation.
+
+    Args:
+        total: ... x values: the sum of the values up to each.
+        squares: the sum of their squares, and of those of residuals.
+        effect: standard deviation of the prior.
+        further_degrees: of freedom, of the residuals; ... x 1, or a number.
+    """
+    n = np.arange(1, total.shape[-1] + 1)
+    degrees = n + np.asarray(further_degrees)
+    prior = 1 / effect**2
     ratio = total / np.sqrt(np.maximum(squares, SMALLEST))
     rest = 1 - ratio**2 / (n + prior)
-    t = -ratio * np.sqrt(n / ((n + prior) * rest))
-    tail = special.stdtr(n, t)
+    t = -ratio * np.sqrt(degrees / ((n + prior) * rest))
+    tail = special.stdtr(degrees, t)
+    half = degrees / 2
     with np.errstate(divide="ignore"):
-        log_tail = np.log(tail) - n / 2 * np.log(rest)
-        # Far from the claim the tail is less than the least number. As n / (n + t^2) is `rest`,
-        # a bound of it (from its series, a geometric one) has no power of `rest` left.
-        bound = -0.5 * np.log(1 - rest) - np.log(n / 2) - special.betaln(n / 2, 0.5) - math.log(2)
+        log_tail = np.log(tail) - half * np.log(rest)
+        # Far from the claim the tail is less than the least number. As d / (d + t^2) is `rest`, for
+        # d degrees, a bound of it (from its series, a geometric one) has no power of `rest` left.
+        bound = -0.5 * np.log(1 - rest) - np.log(half) - special.betaln(half, 0.5) - math.log(2)
     found: Floats = (
         0.5 * np.log(prior / (n + prior)) + math.log(2) + np.where(tail < TINY, bound, log_tail)
     )
     return found
 
 
-def log_e_bounded(values: npt.ArrayLike, bound: float) -> Floats:
+def log_e_bounded(values: npt.ArrayLike, bound: npt.ArrayLike) -> Floats:
     """Return log e-values of the bounded test: large ones say that the mean is below zero.
 
     They average the wealth of several bets, each a fixed part of it.
 
     Args:
         values: ... x values, in the order in which they count.
-        bound: that no value exceeds, above zero.
+        bound: that no value exceeds, above zero; ... x 1, or a number.
 
     Returns:
         ... x values; minus infinity from a value on that exceeds the bound.
     """
-    x = np.asarray(values, dtype=float) / bound
+    x = np.asarray(values, dtype=float) / np.asarray(bound)
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.log1p(-np.multiply.outer(BETS, np.minimum(x, 1.0)))
         wealth = np.cumsum(growth, axis=-1)
@@ -137,13 +186,20 @@ def _log_expected(levels: int) -> Floats:
 
 def p_value(log_e: Floats) -> float:
     """Return the p-value that holds at any time: 1 / the largest e-value so far, at most 1."""
-    if not log_e.size:
-        return 1.0
-    return float(np.clip(np.exp(-log_e.max()), SMALLEST, 1.0))
+    return float(p_values(log_e[None])[0])
+
+
+def p_values(log_e: Floats) -> Floats:
+    """Return such a p-value of each row of log e-values."""
+    return np.asarray(np.maximum(np.exp(-log_e.max(axis=-1, initial=0.0)), SMALLEST))
 
 
 def upper_limit(
-    values: npt.ArrayLike, error: float, floor: float = 0.0, bound: float | None = None
+    values: npt.ArrayLike,
+    error: float,
+    floor: float = 0.0,
+    bound: float | None = None,
+    others: Residuals = NOTHING,
 ) -> float:
     """Return a value that the mean is below, at every look but for a share of samples.
 
@@ -152,6 +208,7 @@ def upper_limit(
         error: this share.
         floor: the least standard deviation, as of values that are rounded.
         bound: that no value exceeds, for the bounded test; None takes the t test.
+        others: residuals of other samples with the same variance, for the t test.
 
     Returns:
         The limit in the unit of the values; infinity if they are too few for one.
@@ -161,7 +218,7 @@ def upper_limit(
     def is_rejected(mean: float) -> bool:
         """Return whether a mean of at least so much is rejected."""
         if bound is None:
-            log_e = log_e_below_zero(x - mean, floor)
+            log_e = log_e_below_zero(x - mean, floor, others)
         elif bound <= mean:
             return True
         else:
@@ -170,11 +227,11 @@ def upper_limit(
 
     if not len(x):
         return math.inf
-    low = float(x.mean())
+    low, mean = float(x.min()), float(x.mean())  # the least value is no mean to reject
     if bound is None:
-        high = low + WIDEST * max(float(x.std()), floor, abs(low) / WIDEST, 1e-9)
+        high = mean + WIDEST * max(float(x.std()), floor, abs(mean) / WIDEST, 1e-9)
     else:
-        high = max(low, bound)
+        high = max(mean, bound)
     if not is_rejected(high):
         return math.inf
     for _ in range(STEPS):

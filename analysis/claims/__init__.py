@@ -9,6 +9,7 @@ contrast        their differences by seed
 contrasts       the contrasts of a claim
 one_sided       tests of a mean difference
 noise           whether differences look as a t-test wants them
+borrowing       what differences know of each other's variance, at any look
 procedures      how differences are tested: at one look, or at any
 decisions       the tests of all contrasts together, and the verdict
 open_contrasts  which differences need more seeds for a verdict

@@ -4,7 +4,7 @@ A file is YAML::
 
     margin: 0.002                      # nats; a smaller difference does not matter
     corrected: true                    # one wrong verdict in all claims counts as one error
-    borrow: true                       # variances across cells, for verdicts of one look
+    borrow: true                       # variances across cells
     bound: 0.2                         # nats; no pair differs by more, for verdicts of any look
     claims:
       - claim: rope is better than sinpe, and sinpe than randn

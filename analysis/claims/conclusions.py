@@ -37,8 +37,8 @@ from analysis.trials.table import Trials, of_trials
 
 NOTHING = Interval(nan, nan, nan, 0)
 NO_BORROWING = (
-    "`borrow` is for verdicts of one look; leave it out for those that hold at any look, as their"
-    " tests borrow no variance"
+    "at any look `bound` asks for a test that knows no variance, so there is nothing to `borrow`;"
+    " leave one of them out"
 )
 
 
@@ -201,9 +201,11 @@ def check_claims(
             has a bound of differences that a pair exceeds.
     """
     file = load_claims(claims)
-    if anytime and file.borrow:
+    if anytime and file.borrow and file.bound is not None:
         raise AnalysisError(f"{file.source or 'claims'}: {NO_BORROWING}")
-    procedure = Anytime(error, file.bound) if anytime else FixedNumber(borrows=file.borrow)
+    procedure = (
+        Anytime(error, file.bound, file.borrow) if anytime else FixedNumber(borrows=file.borrow)
+    )
     evidence = judged(trials)
     conclusions = []
     for index, claim in enumerate(file.claims):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -15,29 +15,40 @@ from analysis.statistics import normality
 
 @dataclass(frozen=True)
 class Noise:
-    """Whether differences meet the assumptions of the t-test: a spread, and normality."""
+    """Whether differences meet the assumptions of the t-test: a spread, and normality.
 
-    p_normal: float  # of Shapiro and Wilk's test of all contrasts together
-    flat: tuple[bool, ...]  # contrasts with no more spread than rounding makes
+    It is found at the first use: tests that hold at any look do not ask.
+    """
+
+    contrasts: tuple[Contrast, ...] = field(repr=False, compare=False)
 
     @staticmethod
     def of(contrasts: Sequence[Contrast]) -> Noise:
-        """Test the differences.
+        """Return the noise of contrasts."""
+        return Noise(tuple(contrasts))
+
+    @cached_property
+    def flat(self) -> tuple[bool, ...]:
+        """For each contrast, whether it has no more spread than rounding makes."""
+        return tuple(
+            len(contrast.seeds) > 1 and bool(contrast.differences.std(ddof=1) <= floor(contrast))
+            for contrast in self.contrasts
+        )
+
+    @cached_property
+    def p_normal(self) -> float:
+        """The p-value of Shapiro and Wilk's test of all contrasts together.
 
         Rounded values are never normal, because some of them are equal. So each loss is moved to a
         random value that would be rounded to it.
         """
         chance = np.random.default_rng(0)
-        flat, samples = [], []
-        for contrast in contrasts:
-            spread = contrast.differences.std(ddof=1) if len(contrast.seeds) > 1 else math.inf
-            flat.append(bool(spread <= floor(contrast)))
+        samples = []
+        for contrast, no_spread in zip(self.contrasts, self.flat, strict=True):
             moved = chance.uniform(-0.5, 0.5, contrast.losses.shape) * contrast.resolution
-            samples.append((contrast.losses + moved) @ contrast.weights)
-        return Noise(
-            normality([x for x, no_spread in zip(samples, flat, strict=True) if not no_spread]),
-            tuple(flat),
-        )
+            if not no_spread:
+                samples.append((contrast.losses + moved) @ contrast.weights)
+        return normality(samples)
 
     @property
     def is_normal(self) -> bool:

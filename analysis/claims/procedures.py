@@ -6,6 +6,7 @@ Anytime       tests that hold however often one looks, and whenever one stops
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +15,29 @@ from typing import ClassVar
 import numpy as np
 
 from analysis.anytime import (
+    NOTHING,
+    Residuals,
     log_e_below_zero,
     log_e_bounded,
     log_e_order,
     p_value,
+    p_values,
     upper_limit,
 )
+from analysis.claims.borrowing import residuals_of_others
 from analysis.claims.contrast import Contrast
 from analysis.claims.noise import Noise
 from analysis.claims.one_sided import ALPHA, OneSided, floor
 from analysis.moderated import moderated_below_zero, moderated_intervals
-from analysis.statistics import Floats, Interval, below_zero, page_trend, sign_flip, t_intervals
+from analysis.statistics import (
+    SMALLEST,
+    Floats,
+    Interval,
+    below_zero,
+    page_trend,
+    sign_flip,
+    t_intervals,
+)
 
 
 @dataclass(frozen=True)
@@ -130,10 +143,14 @@ class Anytime(Procedure):
     The pairs of a contrast count in the order of their seeds, up to the first that is missing: so
     it makes no difference which trials were quick. The noise plays no part: a test that is chosen
     by the result would not hold.
+
+    The t test may borrow: then each difference knows something of its variance from the others of a
+    claim, if all variances are equal (see `analysis.claims.borrowing`).
     """
 
     is_anytime: ClassVar[bool] = True
     bound: float | None = None  # nats: no difference of a pair is larger
+    borrows: bool = False
 
     def counted(self, contrast: Contrast) -> Contrast:
         """Return the contrast with the pairs before the first missing one."""
@@ -143,23 +160,42 @@ class Anytime(Procedure):
         self, contrasts: Sequence[Contrast], tests: Sequence[OneSided], noise: Noise | None
     ) -> Floats:
         """Return the p-value of each contrast from its e-values: it holds at any look."""
-        pairs = zip(contrasts, tests, strict=True)
-        found = [p_value(self.log_e_values(c.differences, test, c)) for c, test in pairs]
-        return np.array(found, dtype=float)
+        others = residuals_of_others(contrasts) if self.borrows else NOTHING
+        if others is None:
+            return np.ones(len(contrasts))
+        seeds = np.array([len(contrast.seeds) for contrast in contrasts], dtype=int)
+        samples = np.zeros((len(seeds), seeds.max(initial=0)))  # all at once: a sweep looks often
+        for row, contrast, test in zip(samples, contrasts, tests, strict=True):
+            row[: len(contrast.seeds)] = test.sample(contrast.differences)
+        log_e = self._log_e(samples, contrasts, [test.offset for test in tests], others)
+        is_there = np.arange(samples.shape[1]) < seeds[:, None]
+        return p_values(np.where(is_there, log_e, -np.inf))
 
     def log_e_values(self, differences: Floats, test: OneSided, contrast: Contrast) -> Floats:
-        """Return the log e-value of a test after each seed.
+        """Return the log e-value of a test after each seed, without borrowing.
 
         Args:
             differences: ... x seeds, in nats.
             test: of their mean.
             contrast: for its rounding and least spread.
         """
-        sample = test.sample(differences)
+        return self._log_e(test.sample(differences), [contrast], [test.offset], NOTHING)
+
+    def _log_e(
+        self,
+        samples: Floats,
+        contrasts: Sequence[Contrast],
+        offsets: Sequence[float],
+        others: Residuals,
+    ) -> Floats:
+        """Return the log e-values of samples (... x seeds), of one contrast or one of each."""
         if self.bound is None:
-            return log_e_below_zero(sample, floor(contrast))
-        room = self.bound + contrast.rounding + test.offset
-        return log_e_bounded(sample, room) if room > 0 else np.full(sample.shape, np.inf)
+            floors = np.array([[floor(each)] for each in contrasts])
+            return log_e_below_zero(samples, floors, others)
+        rounding = np.array([each.rounding for each in contrasts])
+        room = (self.bound + rounding + offsets)[:, None]
+        log_e = log_e_bounded(samples, np.maximum(room, SMALLEST))
+        return np.where(room > 0, log_e, np.inf)
 
     def p_falling(self, losses: Floats) -> float:
         """Return the p-value of the order test, at any time."""
@@ -167,13 +203,22 @@ class Anytime(Procedure):
 
     def intervals(self, contrasts: Sequence[Contrast], family: float) -> list[Interval]:
         """Return the present intervals of confidence sequences; infinite with too few seeds."""
-        return [self._interval(contrast, self.error / family) for contrast in contrasts]
+        return [self.interval(contrasts, index, family) for index in range(len(contrasts))]
 
-    def _interval(self, contrast: Contrast, error: float) -> Interval:
+    def interval(self, contrasts: Sequence[Contrast], index: int, family: float) -> Interval:
+        """Return one of these intervals, which may depend on the others."""
+        contrast, others = contrasts[index], NOTHING
         x, off = contrast.differences, contrast.rounding
-        high = upper_limit(x, error, floor(contrast), self.bound) + off
-        low = -upper_limit(-x, error, floor(contrast), self.bound) - off
-        return Interval(contrast.mean, low, high, len(x))
+        if self.borrows:
+            found = residuals_of_others(contrasts)
+            if found is None:
+                return Interval(contrast.mean, -math.inf, math.inf, len(x))
+            others = Residuals(*(float(np.ravel(part)[index]) for part in found))
+        high, low = (
+            upper_limit(sign * x, self.error / family, floor(contrast), self.bound, others)
+            for sign in (1, -1)
+        )
+        return Interval(contrast.mean, -low - off, high + off, len(x))
 
 
 FIXED_NUMBER = FixedNumber()

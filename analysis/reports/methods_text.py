@@ -37,6 +37,12 @@ BORROWED = """
 Variances are borrowed across the differences of a claim, as its file asks for: the t-tests and
 their intervals are moderated (Smyth 2004). The forecast of seeds does not borrow.
 """
+SHARED = """
+Variances are borrowed across the differences of a claim, as its file asks for: all of them are
+taken to have the same one, and independent noise. The test of each also uses the residuals of the
+first two pairs of the others that share no trial with it or with each other. The forecast of seeds
+does not borrow.
+"""
 ANY_LOOK = """
 The verdicts of this report hold at any look. In place of the t-test and the sign-flip test, each
 one-sided test has an e-value after each seed: {test}. Under the hypothesis that it tests, the
@@ -49,8 +55,9 @@ hold.
 """
 T_TEST = (
     "the ratio of the likelihoods of what is left of the differences when their scale is unknown"
-    " (the right Haar t test: Pérez-Ortiz et al. 2024; Wang and Ramdas 2024), averaged over a"
-    " half-normal prior of mean / standard deviation with the standard deviation 2"
+    " (the right Haar t test: Pérez-Ortiz et al. 2024; Wang and Ramdas 2024), averaged over a prior"
+    " of mean / standard deviation (half-normal with a standard deviation of 2.5, to three parts in"
+    " ten of 25), and divided by 0.64 from 2 on, as it jumps past its limit"
 )
 BOUNDED_TEST = (
     "the average wealth of bets on the next difference (Waudby-Smith and Ramdas 2024), taking no"
@@ -63,8 +70,7 @@ def methods(conclusions: Sequence[Conclusion]) -> str:
     procedure = conclusions[0].decision.procedure if conclusions else None
     if isinstance(procedure, Anytime):
         bound = procedure.bound
-        return METHODS + ANY_LOOK.format(
-            test=T_TEST if bound is None else BOUNDED_TEST.format(bound=bound)
-        )
+        test = T_TEST if bound is None else BOUNDED_TEST.format(bound=bound)
+        return METHODS + ANY_LOOK.format(test=test) + (SHARED if procedure.borrows else "")
     borrows = isinstance(procedure, FixedNumber) and procedure.borrows
     return METHODS + ONE_LOOK + (BORROWED if borrows else "")

@@ -53,7 +53,7 @@ def pairs(
     return rows
 
 
-CLEAR = [-0.05, -0.052, -0.049, -0.051, -0.05]
+CLEAR = [-0.05, -0.06, -0.049, -0.051, -0.05]
 UNCLEAR = [0.001, -0.002, 0.0015, -0.001, 0.0005]
 
 
@@ -62,6 +62,11 @@ def test_three_clear_pairs_decide_and_two_do_not(write: Path) -> None:
     assert judge(write, pairs("a", CLEAR[:2])).verdict == "UNDERPOWERED"
     other = judge(write, pairs("a", [-each for each in CLEAR[:3]]))
     assert other.verdict == "NOT SUPPORTED"
+
+
+def test_two_pairs_decide_by_a_difference_of_twenty_standard_deviations(write: Path) -> None:
+    assert judge(write, pairs("a", [-0.05, -0.053])).verdict == "SUPPORTED"
+    assert judge(write, pairs("a", [-0.05, -0.054])).verdict == "UNDERPOWERED"
 
 
 def test_pairs_count_in_the_order_of_their_seeds_up_to_the_first_missing_one(write: Path) -> None:
@@ -124,7 +129,7 @@ def test_the_interval_belongs_to_the_test_and_may_be_infinite(write: Path) -> No
     found = judge(write, pairs("a", CLEAR[:3]))
     assert found.effect.low < -0.05 < found.effect.high < 0
     assert found.effect.high + found.effect.low == pytest.approx(2 * found.effect.mean)
-    assert judge(write, pairs("a", CLEAR[:2])).effect.high == float("inf")
+    assert judge(write, pairs("a", CLEAR[:1])).effect.high == float("inf")
 
 
 def test_claims_of_a_file_are_corrected_where_it_says_so(write: Path) -> None:

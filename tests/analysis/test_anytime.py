@@ -12,9 +12,13 @@ from scipy import integrate, stats
 
 from analysis.anytime import (
     BETS,
-    EFFECT,
+    EFFECTS,
+    LEAST,
+    OVERSHOOT,
+    WEIGHTS,
     log_e_below_zero,
     log_e_bounded,
+    log_e_of_prior,
     log_e_order,
     p_value,
     upper_limit,
@@ -38,26 +42,81 @@ def ratio_of_likelihoods(x: Floats, effect: float) -> float:
     return float(next(both) / next(both))
 
 
+def plain(log_e: Floats) -> Floats:
+    """E-values with the overshoot."""
+    sharpened = log_e >= math.log(LEAST / OVERSHOOT)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(log_e + np.where(sharpened, math.log(OVERSHOOT), 0)))
+
+
+def log_e_of(x: Floats, effect: float) -> float:
+    """The last log e-value of the test with one half-normal prior."""
+    return float(log_e_of_prior(x.cumsum(), (x**2).cumsum(), effect)[-1])
+
+
+@pytest.mark.parametrize("scale", [0.5, EFFECTS[0]])
 @pytest.mark.parametrize("values", [[-0.3, -0.7, 0.1, -0.9], [0.4, 0.1], [-1.0], [-5.0, -5.1, -5]])
-def test_the_e_value_is_the_mean_ratio_of_likelihoods_over_the_prior(values: list[float]) -> None:
+def test_it_is_the_mean_ratio_of_likelihoods_over_the_prior(
+    values: list[float], scale: float
+) -> None:
     x = np.array(values)
 
     def weighed(effect: float) -> float:
-        prior = 2 * stats.norm.pdf(effect, scale=EFFECT)
+        prior = 2 * stats.norm.pdf(effect, scale=scale)
         return float(prior) * ratio_of_likelihoods(x, effect)
 
-    expected = integrate.quad(weighed, -10 * EFFECT, 0, limit=200)[0]
-    assert log_e_below_zero(x)[-1] == pytest.approx(math.log(expected), abs=1e-5)
+    expected = integrate.quad(weighed, -10 * scale, 0, limit=200)[0]
+    assert log_e_of(x, scale) == pytest.approx(math.log(expected), abs=1e-5)
 
 
-def test_both_sides_together_are_the_two_sided_form_of_wang_and_ramdas() -> None:
+def test_the_prior_is_a_mixture_and_what_is_left_of_the_error_is_used() -> None:
+    x = np.random.default_rng(2).normal(-2, 1, 9)
+    mixed = WEIGHTS @ [math.exp(log_e_of(x, effect)) for effect in EFFECTS]
+    assert math.exp(log_e_below_zero(x)[-1]) == pytest.approx(mixed / OVERSHOOT)
+    assert math.exp(log_e_below_zero([-1.0])[-1]) < LEAST
+    assert WEIGHTS.sum() == 1
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_both_sides_together_are_the_two_sided_form_of_wang_and_ramdas(effect: float) -> None:
     x = np.random.default_rng(3).normal(-0.4, 1, 30)
-    n, total, squares, c2 = len(x), x.sum(), (x**2).sum(), 1 / EFFECT**2
+    n, total, squares, c2 = len(x), x.sum(), (x**2).sum(), 1 / effect**2
     published = math.sqrt(c2 / (n + c2)) * (
         (n + c2) * squares / ((n + c2) * squares - total**2)
     ) ** (n / 2)
-    sides = [math.exp(log_e_below_zero(sign * x)[-1]) for sign in (1, -1)]
+    sides = [math.exp(log_e_of(sign * x, effect)) for sign in (1, -1)]
     assert sum(sides) / 2 == pytest.approx(published)
+
+
+# Student's sleep data, R's `sleep`: the second drug minus the first, in hours of sleep.
+SLEEP = np.array([1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4])
+
+
+def test_over_all_scales_it_is_the_default_bayes_factor_of_rouder_and_others() -> None:
+    """R's BayesFactor gives 34.41694 for a negative effect and 0.1008246 for the rest (r = 0.707).
+
+    A half-Cauchy prior is a mixture of half-normal ones: their scales are r / |z|, z normal.
+    """
+    for sign, published in ((-1, 34.41694), (1, 0.1008246)):
+
+        def weighed(z: float, sign: int = sign) -> float:
+            return float(2 * stats.norm.pdf(z) * math.exp(log_e_of(sign * SLEEP, 0.5**0.5 / z)))
+
+        assert integrate.quad(weighed, 1e-9, 12)[0] == pytest.approx(published, rel=1e-5)
+
+
+def test_the_overshoot_is_a_bound_of_what_is_left_of_the_error() -> None:
+    """By importance sampling: effects are drawn from the prior, so that the e-values grow."""
+    chance, sweeps, looks = np.random.default_rng(11), 4_000, 500
+    scales = chance.choice(EFFECTS, size=sweeps, p=WEIGHTS)
+    effects = scales * np.abs(chance.standard_normal(sweeps))
+    e = plain(log_e_below_zero(chance.normal(-effects[:, None], 1, (sweeps, looks))))
+    parts = []
+    for limit in np.geomspace(LEAST, 1e6, 60):
+        rejects = e >= limit
+        at = e[np.arange(sweeps), rejects.argmax(axis=1)]
+        parts.append(np.where(rejects.any(axis=1), limit / at, 1.0).mean())  # 1: it may come later
+    assert OVERSHOOT - 0.05 < max(parts) < OVERSHOOT + 0.005
 
 
 def test_it_depends_on_no_scale_and_falls_as_the_mean_rises() -> None:
@@ -82,7 +141,7 @@ def test_a_mean_far_above_zero_never_looks_below_it(effect: float) -> None:
 def test_values_without_a_spread_show_no_more_than_those_of_rounding() -> None:
     same = np.full(6, -0.1)
     assert log_e_below_zero(same, floor=0.05)[-1] < log_e_below_zero(same)[-1]
-    assert log_e_below_zero(same)[1] < math.log(20) < log_e_below_zero(same)[2], "three pairs"
+    assert log_e_below_zero(same)[1] > math.log(20) > log_e_below_zero(same)[0], "two pairs"
     assert log_e_below_zero(np.zeros(5))[-1] < 0
 
 
@@ -164,7 +223,7 @@ def test_a_limit_belongs_to_the_test() -> None:
     limit = upper_limit(x, ERROR)
     for mean, is_rejected in ((limit + 1e-6, True), (limit - 1e-6, False)):
         assert (p_value(log_e_below_zero(x - mean)) <= ERROR) == is_rejected
-    assert upper_limit(x[:2], ERROR) == math.inf, "two pairs show nothing"
+    assert upper_limit(x[:1], ERROR) == math.inf, "one pair shows nothing"
     assert upper_limit([], ERROR) == math.inf
 
 

@@ -30,6 +30,13 @@ def needed(made: Claim, *contrasts: Contrast) -> Needed:
     return seeds_needed(made, contrasts, decide(made, contrasts))
 
 
+def odd(contrasts: int) -> Noise:
+    """Noise that does not look normal."""
+    noise = Noise(())
+    vars(noise).update(p_normal=0.001, flat=(False,) * contrasts)
+    return noise
+
+
 def test_the_chance_is_that_of_the_noncentral_t_distribution() -> None:
     made = claim(margin=TINY)
     # G*Power: one-sided paired t-test, d = 0.5, n = 27, alpha = 0.05: power 0.8118
@@ -77,13 +84,13 @@ def test_where_the_signs_have_to_agree_there_are_enough_for_it() -> None:
     made = claim(margin=TINY)
     clear = contrast(-30, 1)
     assert needed(made, clear).to_show == 2
-    skewed = Noise(p_normal=0.001, flat=(False,))
+    skewed = odd(1)
     decision = decide(made, [clear])
     doubted = type(decision)(**{**vars(decision), "noise": skewed})
     assert seeds_needed(made, [clear], doubted).to_show == 5  # 2^-5 < 5 %
     negated = claim(margin=TINY, holds="not in every cell")
     wrong = [contrast(30, 1)] * 10
-    doubted = type(decision)(**{**vars(decision), "noise": Noise(0.001, (False,) * 10)})
+    doubted = type(decision)(**{**vars(decision), "noise": odd(10)})
     assert seeds_needed(negated, wrong, doubted).to_show == 8  # 10 / 2^8 < 5 %
 
 

@@ -115,10 +115,10 @@ def test_verdicts_of_any_look_leave_no_look(sweep: Sweep, claims: Path, tmp_path
 def test_a_sweep_that_stopped_by_its_verdicts_is_judged_so(
     sweep: Sweep, claims: Path, tmp_path: Path
 ) -> None:
-    sweep.train(3)
+    sweep.train(2)
     sweep.tag(decide=json.dumps({"error": 0.01}))
     code, text = conclude(sweep, claims, tmp_path)
-    assert code == 1, "three pairs do not decide at 1 %"
+    assert code == 1, "two pairs do not decide at 1 %"
     assert "wrong in at most 1 % of sweeps" in text
     assert conclude(sweep, claims, tmp_path, "--error", "0.05")[0] == 0
     text = conclude(sweep, claims, tmp_path, "--one-look")[1]
@@ -293,7 +293,7 @@ def test_borrowed_variances_make_intervals_and_tests_that_agree() -> None:
     assert p_values[weakest] == pytest.approx(0.05, abs=1e-6)
 
 
-def test_verdicts_of_any_look_do_not_borrow() -> None:
-    data = {"claims": [ORDER], "borrow": True}
-    with pytest.raises(AnalysisError, match="`borrow` is for verdicts of one look"):
+def test_a_bound_leaves_nothing_to_borrow_at_any_look() -> None:
+    data = {"claims": [ORDER], "borrow": True, "bound": 0.5}
+    with pytest.raises(AnalysisError, match="there is nothing to `borrow`"):
         check_claims(load_trials(REPLICATED), data, anytime=True)

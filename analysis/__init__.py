@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analysis.claims.claim_file import load_claims
-    from analysis.claims.conclusions import Conclusion, check_claims
+    from analysis.claims.conclusions import Conclusion
     from analysis.claims.evidence import evidence_table
+    from analysis.claims.judging import check_claims
     from analysis.claims.tables import conclusions_table, contrasts_table
     from analysis.errors import AnalysisError
     from analysis.results.importances import importance
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 
 HOMES = {  # imported when they are first used: `--help` need not wait for pandas and scipy
     "claims.claim_file": ("load_claims",),
-    "claims.conclusions": ("Conclusion", "check_claims"),
+    "claims.conclusions": ("Conclusion",),
+    "claims.judging": ("check_claims",),
     "claims.evidence": ("evidence_table",),
     "claims.tables": ("conclusions_table", "contrasts_table"),
     "trials.confirmed": ("judged",),

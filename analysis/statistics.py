@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-9  # nats; what is closer together than this is the same
+STEPS = np.sort([*(10.0**-d for d in range(9)), *(2.0**-k for k in range(1, 30))])[::-1]
 RESAMPLES = 9_999  # of a bootstrap, or of a sign flip that has more than so many outcomes
 FEWEST_FOR_BOOTSTRAP = 10  # values; of five, a bootstrap's 95 % intervals hold the mean in 85 %
 SMALLEST = float(np.finfo(float).tiny)  # of a p-value: never 0
@@ -42,11 +43,19 @@ def resolution(values: npt.ArrayLike) -> float:
         A power of ten or of two, at most 1; `ROUNDING` where it would be less.
     """
     x = _finite(values)
-    steps = sorted([*(10.0**-d for d in range(9)), *(2.0**-k for k in range(1, 30))], reverse=True)
-    for step in steps:
-        if (np.abs(x / step - np.round(x / step)) * step <= ROUNDING / 10).all():
-            return step
+    for step in STEPS[
+        _are_multiples(x[:1, None], STEPS)
+    ]:  # few, so that all values are seldom read
+        if _are_multiples(x[:, None], np.array([step])).all():
+            return float(step)
     return ROUNDING
+
+
+def _are_multiples(x: Floats, steps: Floats) -> npt.NDArray[np.bool_]:
+    """Return whether all values (values x 1) are multiples of each step."""
+    off = np.abs(x / steps - np.round(x / steps)) * steps
+    multiples: npt.NDArray[np.bool_] = np.all(off <= ROUNDING / 10, axis=0)
+    return multiples
 
 
 def t_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:

@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from analysis.claims.contrast import Contrast
+from analysis.claims.configurations import Configuration
+from analysis.claims.contrast import Comparison, Contrast
 from analysis.claims.one_sided import OneSided
 from analysis.claims.power import Chance, Level, chance_of_difference
 from analysis.claims.procedures import Procedure
@@ -66,16 +66,20 @@ class Claim(BaseModel, ABC):
         """Settings that the claim is about: the compared trials differ in them."""
 
     @abstractmethod
-    def contrasts(self, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
-        """Compare trials, cell by cell.
+    def compare(self, trials: Trials, found: Sequence[Configuration]) -> Iterator[Comparison]:
+        """Return which configurations are compared, cell by cell; losses make no difference.
 
         Args:
             trials: all of them.
-            table: the rows of them that the claim is about, with their loss in the column LOSS.
+            found: the configurations that the claim is about.
 
         Raises:
             ClaimError: the trials cannot be compared so.
         """
+
+    @abstractmethod
+    def sides(self, trials: Trials, found: Sequence[Configuration]) -> list[list[Configuration]]:
+        """Return groups of configurations whose losses may have been rounded in different ways."""
 
     @property
     def selections(self) -> dict[str, Selection]:

@@ -29,12 +29,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
 from pydantic import ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from analysis.claims.claim import Claim, KeyPath
-from analysis.claims.contrast import Contrast
+from analysis.claims.configurations import Configuration
+from analysis.claims.contrast import Comparison
 from analysis.claims.forms import FORMS
 from analysis.claims.forms.factor import FactorClaim
 from analysis.errors import AnalysisError
@@ -62,9 +62,13 @@ class Formless(Claim):
         """No settings."""
         return set()
 
-    def contrasts(self, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
+    def compare(self, trials: Trials, found: Sequence[Configuration]) -> Iterator[Comparison]:
         """Compare nothing."""
         return iter(())
+
+    def sides(self, trials: Trials, found: Sequence[Configuration]) -> list[list[Configuration]]:
+        """No groups."""
+        return []
 
 
 class WrongPartError(Exception):

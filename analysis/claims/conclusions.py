@@ -1,4 +1,4 @@
-"""Tests of claims on the trials, with the evidence for each verdict."""
+"""Verdicts on claims, with the evidence for each."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, nan
-from pathlib import Path
 from statistics import fmean
 
 from analysis.claims.claim import NEGATED, Claim
-from analysis.claims.claim_errors import ClaimError, ConfoundedError
-from analysis.claims.claim_file import ClaimData, load_claims
 from analysis.claims.contrast import Contrast
-from analysis.claims.contrasts import contrasts_of, no_setting
 from analysis.claims.decisions import (
     Decision,
     Verdict,
@@ -27,19 +23,11 @@ from analysis.claims.decisions import (
 )
 from analysis.claims.forecast import Needed, seeds_needed
 from analysis.claims.noise import Noise
-from analysis.claims.one_sided import ALPHA
-from analysis.claims.procedures import FIXED_NUMBER, Anytime, FixedNumber, Procedure
-from analysis.errors import AnalysisError
+from analysis.claims.procedures import FIXED_NUMBER, Procedure
 from analysis.statistics import Interval, bca_interval, holm
-from analysis.trials.confirmed import confirmation_note, judged
 from analysis.trials.selection import Value
-from analysis.trials.table import Trials, of_trials
 
 NOTHING = Interval(nan, nan, nan, 0)
-NO_BORROWING = (
-    "at any look `bound` asks for a test that knows no variance, so there is nothing to `borrow`;"
-    " leave one of them out"
-)
 
 
 @dataclass(frozen=True)
@@ -176,60 +164,6 @@ class Conclusion:
         return sum(contrast.has_equal_losses for contrast in self.contrasts)
 
 
-@of_trials
-def check_claims(
-    trials: Trials,
-    claims: Path | str | ClaimData | None = None,
-    anytime: bool = False,
-    error: float = ALPHA,
-) -> list[Conclusion]:
-    """Test claims on the trials; where there are studies, on their confirmed winners.
-
-    Args:
-        trials: from `load_trials`.
-        claims: a YAML file (see `analysis.claims.claim_file`), or a claim or a list of them, each a
-            dictionary as in the file; None takes those claims of the published study that the
-            trials can speak of.
-        anytime: whether verdicts hold at any look, so that one may train seeds until a claim is
-            decided; else they hold for one look at a number of seeds that was fixed beforehand.
-        error: the share of sweeps in which a claim may be SUPPORTED though it is false, and the
-            share in which it may be NOT SUPPORTED though it is true. Only `anytime` tests can have
-            another than 5 %.
-
-    Raises:
-        AnalysisError: a claim is wrong, or names what no trial has or what was tuned; or the file
-            has a bound of differences that a pair exceeds.
-    """
-    file = load_claims(claims)
-    if anytime and file.borrow and file.bound is not None:
-        raise AnalysisError(f"{file.source or 'claims'}: {NO_BORROWING}")
-    procedure = (
-        Anytime(error, file.bound, file.borrow) if anytime else FixedNumber(borrows=file.borrow)
-    )
-    evidence = judged(trials)
-    conclusions = []
-    for index, claim in enumerate(file.claims):
-        try:
-            if not file.shipped:
-                _check_despite(claim, trials)
-            _check_tuned(claim, set(trials.params) - set(evidence.params))
-            contrasts = contrasts_of(claim, evidence)
-            claim.check(contrasts)
-            _check_bound(contrasts, file.bound)
-        except ClaimError as error:
-            if not file.shipped:
-                raise AnalysisError(f"{file.place(index, error.path)}: {error}") from None
-            if isinstance(error, ConfoundedError):
-                nothing = conclude(claim, [], procedure)
-                conclusions.append(replace(nothing, confounded=str(error)))
-            continue
-        if contrasts:
-            conclusions.append(conclude(claim, contrasts, procedure))
-        elif not file.shipped:
-            raise AnalysisError(f"{file.place(index)}: {_nothing_to_compare(trials)}")
-    return corrected(conclusions) if file.corrected else conclusions
-
-
 def corrected(conclusions: Sequence[Conclusion]) -> list[Conclusion]:
     """Return conclusions of which none is wrong, but in the share of sweeps that one may be.
 
@@ -243,48 +177,6 @@ def corrected(conclusions: Sequence[Conclusion]) -> list[Conclusion]:
         decision = replace(each.decision, verdict=verdict, supports=supported, refutes=refuted)
         found.append(replace(each, decision=decision, corrected_for=len(conclusions)))
     return found
-
-
-def _check_bound(contrasts: Sequence[Contrast], bound: float | None) -> None:
-    """Refuse pairs that differ by more than the bound of the file.
-
-    Raises:
-        ClaimError: a pair does.
-    """
-    if bound is None:
-        return
-    for contrast in contrasts:
-        largest = max(map(abs, contrast.differences.tolist()), default=0.0)
-        if largest > bound + contrast.rounding:
-            cell = f" in {contrast.cell}" if contrast.cell else ""
-            raise ClaimError(
-                f"a pair{cell} ({contrast.what}) differs by {largest:.4g} nats, more than the"
-                f" bound {bound:g} of this file, so its verdicts would not hold; a larger bound"
-                " has to be chosen before the trials, for a sweep with fresh seeds"
-            )
-
-
-def _nothing_to_compare(trials: Trials) -> str:
-    note = confirmation_note(trials)
-    return (
-        f"{trials.experiment!r} has nothing to compare: no two of its configurations are as the"
-        f" claim says{f'. {note}' if note else ''}"
-    )
-
-
-def _check_despite(claim: Claim, trials: Trials) -> None:
-    for name in claim.despite:
-        if name not in trials.params:
-            raise ClaimError(no_setting(name, trials), "despite")
-
-
-def _check_tuned(claim: Claim, tuned: set[str]) -> None:
-    for name in sorted(claim.names.keys() & tuned):
-        raise ClaimError(
-            f"{name} was tuned in each study, so its values are not compared; what a claim is"
-            " about belongs into the grid of the arm",
-            *claim.names[name],
-        )
 
 
 def conclude(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
-from analysis.claims.pairing import LOSS, PROVENANCE, Configuration, Run
+from analysis.claims.configurations import PROVENANCE, Configuration, Run, Runs
 from analysis.statistics import Floats, resolution
 from analysis.trials.selection import Value
 
 ENOUGH = 5  # different losses, from which it is plain to what they were rounded
-ABSENT = Configuration({}, {})
+MISSING = Run("", math.nan, ())
 DIFFERENCE = np.array([1.0, -1.0])
 
 
@@ -80,65 +79,76 @@ class Contrast:
         return float(self.differences.mean()) if len(self.differences) else float("nan")
 
 
-def measured(
-    cell: str,
-    what: str,
-    sides: Sequence[Configuration],
-    weights: Floats,
-    every_seed: Iterable[int],
-) -> Contrast:
-    """Compare the seeds whose trials finished on all sides, and count the others as lost.
+@dataclass(frozen=True)
+class Comparison:
+    """Configurations that a claim compares in a cell, whatever their losses are.
 
-    Seeds whose losses are all those of an earlier one count once: they are copies, or the models
-    do not depend on the seed.
-
-    Args:
-        cell: the settings that are held fixed.
-        what: the difference, such as "rope - sinpe".
-        sides: the configurations.
-        weights: of the sides.
-        every_seed: seeds that there should be, besides those of the sides.
+    Seeds of `every_seed` and of all sides should be there; one that is missing on a side is lost.
     """
-    planned = sorted({*every_seed}.union(*(side.runs for side in sides)))
-    missing = Run("", math.nan, ())
-    runs = [[side.runs.get(seed, missing) for side in sides] for seed in planned]
-    losses = np.array([[run.loss for run in row] for row in runs]).reshape(-1, len(sides))
-    whole = np.flatnonzero(np.isfinite(losses).all(axis=1))
-    _, first = np.unique(losses[whole], axis=0, return_index=True)
-    kept = whole[np.sort(first)].tolist()
-    missing_rows = np.flatnonzero(~np.isfinite(losses).all(axis=1))
-    end = missing_rows[0] if len(missing_rows) else len(planned)
-    return Contrast(
-        cell=cell,
-        what=what,
-        seeds=tuple(int(planned[row]) for row in kept),
-        losses=losses[kept],
-        weights=weights,
-        lost=len(planned) - len(whole),
-        run_ids=tuple(run.run_id for row in kept for run in runs[row]),
-        differs=_provenance([runs[row] for row in kept]),
-        repeated=len(whole) - len(kept),
-        before_missing=sum(row < end for row in kept),
-    )
+
+    cell: str  # as in a contrast, as are the next two
+    what: str
+    weights: Floats
+    sides: tuple[Configuration, ...]
+    every_seed: Sequence[int]
+    differs: tuple[str, ...] = ()  # settings in which the sides differ besides what is compared
+    candidate: Value | None = None
+
+    def measured(self, runs: Sequence[Runs]) -> Contrast:
+        """Compare the seeds whose trials finished on all sides, and count the others as lost.
+
+        Seeds whose losses are all those of an earlier one count once: they are copies, or the
+        models do not depend on the seed.
+
+        Args:
+            runs: of the sides.
+
+        Returns:
+            The contrast; its `resolution` is not known here.
+        """
+        planned = sorted({*self.every_seed}.union(*runs))
+        rows = [[side.get(seed, MISSING) for side in runs] for seed in planned]
+        losses = [tuple(run.loss for run in row) for row in rows]
+        whole = [i for i, row in enumerate(losses) if all(map(math.isfinite, row))]
+        first: dict[tuple[float, ...], int] = {}
+        for i in whole:
+            first.setdefault(losses[i], i)
+        kept = list(first.values())
+        end = next((i for i, at in enumerate(whole) if i != at), len(whole))
+        return Contrast(
+            cell=self.cell,
+            what=self.what,
+            seeds=tuple(int(planned[i]) for i in kept),
+            losses=np.array([*first]).reshape(-1, len(self.sides)),
+            weights=self.weights,
+            lost=len(planned) - len(whole),
+            run_ids=tuple(run.run_id for i in kept for run in rows[i]),
+            differs=(*self.differs, *_provenance([rows[i] for i in kept])),
+            repeated=len(whole) - len(kept),
+            candidate=self.candidate,
+            before_missing=sum(i < end for i in kept),
+        )
 
 
 def _provenance(rows: Sequence[Sequence[Run]]) -> tuple[str, ...]:
     """Return the entries of PROVENANCE that are known to differ between runs of one seed."""
+    several = [known for row in rows if len(known := {run.provenance for run in row}) > 1]
     return tuple(
         name
         for at, name in enumerate(PROVENANCE)
-        if any(len({run.provenance[at] for run in row} - {""}) > 1 for row in rows)
+        if any(len({each[at] for each in known} - {""}) > 1 for known in several)
     )
 
 
-def resolution_of(*sides: pd.DataFrame) -> float:
+def resolution_of(sides: Sequence[Sequence[Runs]]) -> float:
     """Return the step to which losses were rounded, in nats; of several sides the coarsest.
 
     A few losses may by chance be multiples of a larger step, so a side is examined alone only if it
     has enough different losses.
     """
-    known = [side[LOSS].dropna() for side in sides]
-    if not any(map(len, known)):
+    losses = [[r.loss for runs in side for r in runs.values()] for side in sides]
+    known = [[loss for loss in side if math.isfinite(loss)] for side in losses]
+    if not any(known):
         return 0.0
-    many = [losses for losses in known if losses.nunique() >= ENOUGH]
-    return max(map(resolution, [pd.concat(known), *many]))
+    many = [side for side in known if len(set(side)) >= ENOUGH]
+    return max(map(resolution, [[loss for side in known for loss in side], *many]))

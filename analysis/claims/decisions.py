@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,10 @@ from analysis.statistics import SMALLEST, Floats, sign_flip
 Verdict = Literal["SUPPORTED", "NOT SUPPORTED", "UNDERPOWERED"]
 
 
+def _none() -> Floats:
+    return np.ones(0)
+
+
 @dataclass(frozen=True)
 class Decision:
     """A verdict, with the tests that decide it."""
@@ -30,6 +34,8 @@ class Decision:
     noise: Noise
     among: int = 1  # claims of which this one was chosen by the same losses
     procedure: Procedure = FIXED_NUMBER
+    favour: Floats = field(default_factory=_none, compare=False)  # of each contrast, as by `p_for`
+    against: Floats = field(default_factory=_none, compare=False)  # as by `p_against`
 
 
 def decide(
@@ -63,7 +69,7 @@ def decide(
     supports, refutes = (one_fails, all_hold) if negated else (all_hold, one_fails)
     verdict = verdict_of(supports, refutes, procedure.error)
     weakest = _weakest(claim, contrasts, -against if negated else favour)
-    return Decision(verdict, supports, refutes, weakest, noise, among, procedure)
+    return Decision(verdict, supports, refutes, weakest, noise, among, procedure, favour, against)
 
 
 def verdict_of(supports: float, refutes: float, error: float) -> Verdict:

@@ -7,7 +7,6 @@ import numpy as np
 from analysis.claims.claim import NEGATED
 from analysis.claims.conclusions import Conclusion
 from analysis.claims.contrast import Contrast
-from analysis.claims.decisions import p_against, p_for
 
 
 def open_contrasts(conclusion: Conclusion) -> list[Contrast]:
@@ -24,13 +23,10 @@ def open_contrasts(conclusion: Conclusion) -> list[Contrast]:
     if conclusion.verdict != "UNDERPOWERED":
         return []
     claim, decision = conclusion.claim, conclusion.decision
-    basis, procedure = conclusion.basis, decision.procedure
-    favour = p_for(claim, basis, decision.noise, procedure)
-    is_open = favour * decision.among >= procedure.error / conclusion.corrected_for
-    if claim.holds == NEGATED:
-        first = p_against(claim, basis, decision.noise, procedure)
-    else:
-        first = -favour
+    basis = conclusion.basis
+    level = decision.procedure.error / conclusion.corrected_for
+    is_open = decision.favour * decision.among >= level
+    first = decision.against if claim.holds == NEGATED else -decision.favour
     usable = [i for i in np.flatnonzero(is_open).tolist() if basis[i].run_ids]
     return [basis[i] for i in sorted(usable, key=lambda i: (first[i], -_distance(conclusion, i)))]
 

@@ -7,37 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from analysis.claims.claim_errors import ClaimError, ConfoundedError
+from analysis.claims.configurations import Configuration, label
 from analysis.errors import listed
 from analysis.trials.selection import Value
-from analysis.trials.table import Trials
 
-LOSS = "val_loss, where it counts"  # a column that no setting is called
-PROVENANCE = ("corpus_digest", "code_version", "result_version")
 MOST_PAIRS = 10_000_000  # that are looked at for those that agree
 LACKS = -1  # the code of a setting that it does not have
 
 Codes = npt.NDArray[np.int64]
-Settings = Mapping[str, Value | None]  # None for one that a configuration does not have
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trial, and its loss."""
-
-    run_id: str
-    loss: float  # nats per character; NaN where it does not count
-    provenance: tuple[str, ...]  # the values of PROVENANCE, empty where they are not known
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """Trials that differ only in their seed."""
-
-    settings: Settings  # that differ anywhere in the sweep
-    runs: Mapping[int, Run]  # by seed
 
 
 @dataclass(frozen=True)
@@ -47,44 +26,6 @@ class Pair:
     better: Configuration
     worse: Configuration
     differs: tuple[str, ...]  # the settings of `despite` in which they do
-
-
-def group_by_seed(trials: Trials, table: pd.DataFrame) -> list[Configuration]:
-    """Return the configurations of some trials, in the order of their settings.
-
-    Raises:
-        ClaimError: a configuration has two trials with one seed.
-    """
-    if table.empty:
-        return []
-    names = list(trials.settings)
-    number = np.zeros(len(table), dtype=int)
-    if names:
-        number = table.groupby(names, dropna=False).ngroup().to_numpy()
-    first = table.iloc[np.unique(number, return_index=True)[1]]
-    values = first[names].astype(object).where(first[names].notna(), None).to_dict("records")
-    runs: list[dict[int, Run]] = [{} for _ in values]
-    for which, seed, run in zip(number, table["seed"], _runs(table), strict=True):
-        if seed in runs[which]:
-            raise ClaimError(_twice(values[which], seed, runs[which][seed], run))
-        runs[which][seed] = run
-    settings = [{str(name): value for name, value in each.items()} for each in values]
-    return [Configuration(*both) for both in zip(settings, runs, strict=True)]
-
-
-def _runs(table: pd.DataFrame) -> list[Run]:
-    known = table.reindex(columns=list(PROVENANCE)).astype(object)
-    provenance = map(tuple, known.where(known.notna(), "").astype(str).to_numpy())
-    return [Run(*each) for each in zip(table["run_id"], table[LOSS], provenance, strict=True)]
-
-
-def _twice(settings: Settings, seed: int, run: Run, other: Run) -> str:
-    both = zip(PROVENANCE, run.provenance, other.provenance, strict=True)
-    differ = [name for name, ours, theirs in both if ours != theirs]
-    return (
-        f"several trials with seed {seed} have {label(settings) or 'the same settings'}; they"
-        f" differ in {', '.join(differ) or 'nothing'}: only one of them can count"
-    )
 
 
 def pairs(
@@ -167,11 +108,6 @@ def differ_in(names: Sequence[str], first: Configuration, second: Configuration)
     )
 
 
-def label(settings: Settings) -> str:
-    """Return the settings that are not missing, such as "n_embd=64 block_size=8"."""
-    return " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
-
-
 def _coded(
     better: Sequence[Configuration],
     worse: Sequence[Configuration],
@@ -212,16 +148,3 @@ def _count(ours: Codes, theirs: Codes) -> npt.NDArray[np.int16]:
     for our_codes, their_codes in zip(ours.T, theirs.T, strict=True):
         found += _apart(our_codes[:, None], their_codes)
     return found
-
-
-def varying(found: Sequence[Configuration]) -> list[str]:
-    """Return the settings in which some configurations differ."""
-    return [name for name in found[0].settings if differ(found, name)] if found else []
-
-
-def differ(found: Sequence[Configuration], name: str) -> bool:
-    """Return whether configurations have several values of a setting, or some have none.
-
-    Those without any settings, which are missing, do not count.
-    """
-    return len({each.settings.get(name) for each in found if each.settings}) > 1

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.claims.conclusions import Conclusion, check_claims
+from analysis.claims.conclusions import Conclusion
+from analysis.claims.judging import check_claims
 from analysis.claims.one_sided import ALPHA
 from analysis.errors import AnalysisError
 from analysis.reports.text_intervals import text_sentences

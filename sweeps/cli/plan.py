@@ -159,7 +159,7 @@ def _show_claims(plan: Plan, claims: SweepClaims, state: State, trial_s: float) 
         fresh = len(plan.sweep.confirm_seeds)
         begins = f"the search, its winners x {fresh} seeds"
         begins += f", {counted(count, 'configuration')} x {seeds + fresh} seeds" if count else ""
-    say(f"begins  {begins}; then further seeds decide {counted(len(claims.claims), 'claim')}")
+    say(f"begins  {begins}; then further seeds decide {counted(len(claims.file.claims), 'claim')}")
     say(f"limits  {claims.limits}")
     found = outlook(plan, claims, state.sweep(plan.sweep.name) / OUTBOX)
     if found:

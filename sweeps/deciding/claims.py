@@ -4,38 +4,45 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis import AnalysisError
 from analysis.claims.claim import Claim
-from analysis.claims.claim_file import SHIPPED, load_claims
-from analysis.claims.conclusions import Conclusion, check_claims
+from analysis.claims.claim_file import SHIPPED, ClaimFile, load_claims
+from analysis.claims.conclusions import Conclusion
+from analysis.claims.judging import Judge
 from analysis.trials.table import Trials
 from sweeps.deciding.evidence import Evidence
 from sweeps.planning.plan import Plan
 from trainables.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass
 class SweepClaims:
     """The claims that a sweep decides."""
 
-    claims: Sequence[Claim]
-    corrected: bool  # whether one wrong verdict in all claims counts as one error
-    bound: float | None  # nats: no difference of a pair is larger
-    text: str  # of their file
+    file: ClaimFile
+    text: str  # of the file
     sha256: str  # of its bytes
     error: float  # the probability of a wrong verdict
     limits: str  # at which the sweep stops trying, in words
+    _judge: Judge | None = None  # on the configurations of the last look
+    _configurations: Sequence[str] = ()  # these
 
-    def judge(self, trials: Trials) -> list[Conclusion]:
+    def judge(self, evidence: Evidence) -> list[Conclusion]:
         """Return the verdicts, which hold however often they are looked at.
+
+        What the claims compare is found once for all seeds of the same configurations, unless
+        a claim selects seeds or the trials of a search do.
 
         Raises:
             AnalysisError: the trials cannot be compared as a claim says.
         """
-        content = {"claims": self.claims, "corrected": self.corrected, "bound": self.bound}
-        return check_claims(trials, content, anytime=True, error=self.error)
+        by_seed = evidence.has_studies or any("seed" in claim.names for claim in self.file.claims)
+        if self._judge is None or by_seed or self._configurations != evidence.names:
+            self._judge = Judge(evidence.trials(), self.file, anytime=True, error=self.error)
+            self._configurations = evidence.names
+        return self._judge.conclusions() if by_seed else self._judge.conclusions(evidence.runs_of)
 
 
 def read_claims(plan: Plan) -> SweepClaims | None:
@@ -61,7 +68,7 @@ def read_claims(plan: Plan) -> SweepClaims | None:
     trials = evidence.trials()
     try:
         file = load_claims(path)
-        found = check_claims(trials, path, anytime=True, error=decide.error)
+        found = Judge(trials, file, anytime=True, error=decide.error).conclusions()
     except AnalysisError as error:
         raise UserError(str(error)) from None
     claims = [_fitting(each.claim, trials) for each in found if not each.confounded]
@@ -70,10 +77,9 @@ def read_claims(plan: Plan) -> SweepClaims | None:
             "decide.claims: the claims of the published study compare settings that no arm of this"
             " sweep varies; name a file of claims instead of `study`"
         )
+    kept = replace(file, claims=claims, shipped=False)
     sha256 = hashlib.sha256(data).hexdigest()
-    return SweepClaims(
-        claims, file.corrected, file.bound, data.decode(), sha256, decide.error, decide.in_words
-    )
+    return SweepClaims(kept, data.decode(), sha256, decide.error, decide.in_words)
 
 
 def _fitting(claim: Claim, trials: Trials) -> Claim:

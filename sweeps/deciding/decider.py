@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from analysis import AnalysisError
 from analysis.claims.conclusions import Conclusion
-from analysis.trials.table import Trials
 from sweeps.deciding.evidence import Evidence
 from sweeps.deciding.expected import expected_trials
 from sweeps.deciding.further import Tagged, further_trials
@@ -26,7 +25,7 @@ from sweeps.records.records import FURTHER, TrialRecord
 from sweeps.search.queue import Queue, TrialSource
 from trainables.config import TrialConfig
 
-Judge = Callable[[Trials], list[Conclusion]]
+Judge = Callable[[Evidence], list[Conclusion]]
 
 
 class Decider(TrialSource):
@@ -193,7 +192,7 @@ class Decider(TrialSource):
             return
         self._seen = self._evidence.ended
         try:
-            self.conclusions = self._judge(self._evidence.trials())
+            self.conclusions = self._judge(self._evidence)
         except AnalysisError as error:  # trials of winners that cannot be compared, say
             self.problem, self._pairs = str(error), []
             return

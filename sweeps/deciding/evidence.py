@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Set
 from typing import Any, cast
 
+from analysis.claims.configurations import PROVENANCE, Configuration, Run, Runs
 from analysis.trials.loading import PlannedTrial, Row, planned_row, trials_of_rows
-from analysis.trials.table import Trials
+from analysis.trials.table import LARGEST, Trials
 from sweeps.deciding.further import Tagged
 from sweeps.planning.plan import Plan
 from sweeps.tracking.description import describe_sweep, describe_trial
@@ -30,8 +31,10 @@ class Evidence:
         self._planned = [planned_row(trial) for trial in about["studies"]]
         self._rows: dict[str, Row] = {}  # by key, in their order
         self._configurations: dict[str, str] = {}  # by the key of each trial
+        self._seeds: dict[str, int] = {}  # by the key of each trial
         self._examples: dict[str, Tagged] = {}  # by configuration
         self._siblings: dict[tuple[str, int], TrialConfig] = {}  # by configuration and seed
+        self._runs: dict[str, Runs] = {}  # by configuration; a change makes another object
         self._losses: dict[str, float] = {}  # val_loss of finished trials, in nats, by key
         self._failed: set[str] = set()
 
@@ -47,8 +50,18 @@ class Evidence:
             self._rows[trial.key] = {**row, "run_id": trial.key}
             configuration = trial.with_seed(self._first_seed).key
             self._configurations[trial.key] = configuration
+            self._seeds[trial.key] = trial.seed
             self._examples.setdefault(configuration, (trial, tags))
             self._siblings[configuration, trial.seed] = trial
+            self._keep_run(trial.key)
+
+    def _keep_run(self, key: str) -> None:
+        row, configuration = self._rows[key], self._configurations[key]
+        loss = self._losses.get(key, math.nan)
+        provenance = tuple(str(row.get(name) or "") for name in PROVENANCE)
+        run = Run(key, loss if abs(loss) <= LARGEST else math.nan, provenance)
+        known = self._runs.get(configuration, {})
+        self._runs[configuration] = {**known, self._seeds[key]: run}
 
     def configurations(self, keys: Iterable[str]) -> list[str]:
         """Return the configurations of trials, each once."""
@@ -71,6 +84,8 @@ class Evidence:
         """Take the result of a trial; one whose loss is no finite number has failed."""
         if math.isfinite(loss):
             self._losses[key] = loss
+            if key in self._rows:
+                self._keep_run(key)
         else:
             self._failed.add(key)
 
@@ -109,6 +124,23 @@ class Evidence:
     def finished(self) -> int:
         """The number of trials that have finished, those of a search included."""
         return len(self._losses)
+
+    # As `analysis` takes them.
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The configurations."""
+        return tuple(self._examples)
+
+    @property
+    def has_studies(self) -> bool:
+        """True if winners of a search take part, so that seeds decide which trials count."""
+        return bool(self._planned)
+
+    def runs_of(self, configuration: Configuration) -> Runs:
+        """Return the runs of a configuration of the trials, which may have got further seeds."""
+        known = next(iter(configuration.runs.values()), None)
+        return self._runs[self._configurations[known.run_id]] if known else {}
 
     def trials(self) -> Trials:
         """Return the table of the trials; those that have no loss yet are WAITING."""

@@ -20,6 +20,12 @@ class OpenPair:
     cell: str
     configurations: tuple[str, ...]
     turn: tuple[int, int, float]  # the lowest comes first
+    contradicts: bool = False  # whether its mean so far is against the claim
+
+    @property
+    def is_first(self) -> bool:
+        """True for the most useful contrast of its claim."""
+        return self.turn[0] == 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ def open_pairs(conclusions: Sequence[Conclusion], evidence: Evidence) -> list[Op
             contrast.cell,
             tuple(evidence.configurations(contrast.run_ids)),
             (place, len(contrast.seeds), min(each.decision.supports, each.decision.refutes)),
+            each.claim.distance(contrast) > 0,
         )
         for index, each in enumerate(conclusions)
         for place, contrast in enumerate(_useful(each))
@@ -68,8 +75,10 @@ def next_steps(
 ) -> list[Step]:
     """Return the next seed of each open contrast that has one, the most useful first.
 
-    A contrast whose next seeds are being trained comes after those that wait for one, and is never
-    further ahead than by half of the seeds that it has.
+    First comes a seed for the most useful contrast of each claim. If its mean is against the claim,
+    more seeds for it come next, because it alone may refute the claim; then a seed for each of the
+    other contrasts, and then more. No contrast is further ahead of its finished seeds than by half
+    of them.
 
     Args:
         pairs: from `open_pairs`.
@@ -77,8 +86,15 @@ def next_steps(
         seeds: that a configuration may have, in their order.
         is_there: returns whether a trial is not to be suggested: it is known, or it is finished.
     """
-    found = [step for pair in pairs for step in _step(pair, evidence, seeds, is_there)]
-    return sorted(found, key=lambda step: step.ahead)
+    found = [(pair, step) for pair in pairs for step in _step(pair, evidence, seeds, is_there)]
+    return [step for _, step in sorted(found, key=lambda both: _rank(*both))]
+
+
+def _rank(pair: OpenPair, step: Step) -> int:
+    """Return the place of a step among those of all contrasts; the lowest comes first."""
+    if pair.is_first and not step.ahead:
+        return 0
+    return 1 if pair.is_first and pair.contradicts else 2 + step.ahead
 
 
 def _step(

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from analysis.claims.claim_file import load_claims
-from analysis.claims.conclusions import Conclusion, check_claims
-from analysis.trials.table import Trials
+from sweeps.deciding.claims import SweepClaims
 from sweeps.deciding.decider import Decider
 from sweeps.planning.plan import Plan
 from sweeps.records.events import EvaluationValues, TrialEvent
@@ -69,6 +68,15 @@ def normal(repetition: int = 0, means: Mapping[str, float] = MEANS) -> Losses:
     return loss
 
 
+KNOWN: dict[str, SweepClaims] = {}  # so that sweeps with the same trials compare them once
+
+
+def claims_of(claims: Sequence[object]) -> SweepClaims:
+    """Claims at an error of 5 %."""
+    file = load_claims({"claims": list(claims)})
+    return KNOWN.setdefault(repr(claims), SweepClaims(file, "", "", 0.05, ""))
+
+
 @dataclass
 class DecidedSweep:
     """A sweep whose driver may die; a later one has its trials."""
@@ -85,11 +93,7 @@ class DecidedSweep:
 
     def open(self) -> tuple[Decider, Queue]:
         """Open a driver, with the trials of those before it."""
-        claims = list(load_claims({"claims": list(self.claims)}).claims)
-
-        def judge(trials: Trials) -> list[Conclusion]:
-            return check_claims(trials, claims, anytime=True, error=0.05)
-
+        judge = claims_of(self.claims).judge
         last = self.looks[-1] if self.looks else None
         decider = Decider(
             self.plan, judge, announce=self._announce, on_look=self.looks.append, last_look=last

@@ -124,16 +124,39 @@ def test_many_places_are_never_far_ahead() -> None:
             ended[configuration] += 1
 
 
+def next_pairs(losses: Losses, number: int) -> list[tuple[int, int]]:
+    """The seed and the block size of the first pairs after the seeds that a sweep begins with."""
+    _, queue = DecidedSweep(losses, claims=[ROPE]).open()
+    finish(queue, losses)
+    found = []
+    for _ in range(number):
+        sides = [trial for _ in range(2) for trial in queue.next(Packs(Resources()))]
+        assert {trial.flat["pe_type"] for trial in sides} == {"rope", "sinpe"}
+        ((seed, size),) = {(trial.seed, trial.training.block_size) for trial in sides}
+        found.append((seed, size))
+    return found
+
+
 def test_a_contrast_with_a_seed_under_way_waits_for_the_others() -> None:
-    _, queue = DecidedSweep(normal(), claims=[ROPE]).open()
-    finish(queue, normal(means=NULL))
-    first = [queue.next(Packs(Resources())) for _ in range(4)]
-    trials = [trial for (trial,) in first]
-    assert [trial.seed for trial in trials] == [1340] * 4
-    sides = {(trial.flat["pe_type"], trial.training.block_size) for trial in trials}
-    assert sides == {(name, size) for name in ("rope", "sinpe") for size in (4, 8)}
-    (further,) = queue.next(Packs(Resources()))
-    assert further.seed == 1341
+    order = [(1340, 4), (1340, 8), (1341, 4)]
+    assert next_pairs(sized({4: -0.02, 8: -0.03}), 3) == order
+
+
+def test_the_weakest_cell_goes_ahead_of_the_others_if_it_contradicts_the_claim() -> None:
+    order = [(1340, 8), (1341, 8), (1340, 4), (1341, 4)]
+    assert next_pairs(sized({4: -0.02, 8: 0.01}), 4) == order
+
+
+def sized(differences: Mapping[int, float]) -> Losses:
+    """Losses of which rope minus sinpe is known for each block size."""
+
+    def loss(trial: TrialConfig) -> float:
+        difference = differences[trial.training.block_size]
+        is_rope = trial.flat.get("pe_type") == "rope"
+        noise = random.Random(trial.key).uniform(-0.009, 0.009)
+        return 2.3 + noise + (difference if is_rope else 0.0)
+
+    return loss
 
 
 @pytest.mark.parametrize("repetition", range(8))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import pandas as pd
@@ -13,8 +13,16 @@ from pydantic import Field, model_validator
 
 from analysis.claims.claim import PAIRED_BY_SEED, Claim, KeyPath
 from analysis.claims.claim_errors import ClaimError, ConfoundedError
-from analysis.claims.contrast import ABSENT, DIFFERENCE, Contrast, measured, resolution_of
-from analysis.claims.pairing import Configuration, differ, differ_in, group_by_seed, label
+from analysis.claims.configurations import (
+    ABSENT,
+    Configuration,
+    check_seeds,
+    differ,
+    label,
+    seeds_of,
+)
+from analysis.claims.contrast import DIFFERENCE, Comparison
+from analysis.claims.pairing import differ_in
 from analysis.statistics import Floats
 from analysis.trials.selection import Value, as_in
 from analysis.trials.table import Trials
@@ -101,30 +109,53 @@ class FactorClaim(Claim):
         by_key = self.levels_by_key.items()
         return super().values + [((key,), self.factor, v) for key, some in by_key for v in some]
 
-    def contrasts(self, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
+    def compare(self, trials: Trials, found: Sequence[Configuration]) -> Iterator[Comparison]:
         """Compare levels of the factor cell by cell, all other settings held fixed."""
         if self.factor not in trials.settings:  # all trials have the same level
             return
-        table = table[table[self.factor].notna()]
-        named = [as_in(table[self.factor], level) for level in self.named_levels]
+        found = [each for each in found if each.settings[self.factor] is not None]
+        check_seeds(found)
+        named = self._named_in(trials)
         if len(set(named)) < len(named):
             raise ClaimError(f"a level occurs twice in {', '.join(map(str, named))}", "factor")
-        compared = set(named) if self.names_all else {*named, *table[self.factor]}
-        rows = table[table[self.factor].isin(list(compared))]
-        coarsest = resolution_of(*(level for _, level in rows.groupby(self.factor)))
-        every_seed = () if trials.plan_known else rows["seed"].unique()
-        for cell, by_level in self._cells(group_by_seed(trials, table), compared):
-            present = {*named, *(by_level if trials.plan_known else compared)}
-            for comparison in self.comparisons(named, compared, present):
-                sides = [by_level.get(level, ABSENT) for level in comparison.levels]
-                found = measured(cell, comparison.what, sides, comparison.weights, every_seed)
-                apart = [name for name in self.despite if differ(sides, name)]
-                yield replace(
-                    found,
-                    differs=(*apart, *found.differs),
-                    resolution=coarsest,
-                    candidate=comparison.candidate,
+        by_level = self._by_level(trials, found)
+        compared = {*named, *by_level}
+        rows = [each for level in by_level.values() for each in level]
+        every_seed = () if trials.plan_known else seeds_of(rows)
+        for cell, sides in self._cells(found, compared):
+            present = {*named, *(sides if trials.plan_known else compared)}
+            for each in self.comparisons(named, compared, present):
+                configurations = tuple(sides.get(level, ABSENT) for level in each.levels)
+                apart = tuple(name for name in self.despite if differ(configurations, name))
+                yield Comparison(
+                    cell,
+                    each.what,
+                    each.weights,
+                    configurations,
+                    every_seed,
+                    apart,
+                    each.candidate,
                 )
+
+    def sides(self, trials: Trials, found: Sequence[Configuration]) -> list[list[Configuration]]:
+        """Return the configurations of each level that is compared."""
+        return list(self._by_level(trials, found).values())
+
+    def _named_in(self, trials: Trials) -> list[Value]:
+        """Return the levels that the claim names, as the trials have them."""
+        return [as_in(trials.table[self.factor], level) for level in self.named_levels]
+
+    def _by_level(
+        self, trials: Trials, found: Sequence[Configuration]
+    ) -> dict[Value, list[Configuration]]:
+        """Return the configurations of each level that is compared."""
+        named = self._named_in(trials)
+        by_level: dict[Value, list[Configuration]] = defaultdict(list)
+        for each in found:
+            level = each.settings.get(self.factor)
+            if level is not None and (level in named or not self.names_all):
+                by_level[level].append(each)
+        return by_level
 
     def _cells(
         self, found: Sequence[Configuration], compared: Collection[Value]
@@ -197,15 +228,15 @@ class DirectedClaim(OpenClaim):
     def direction(self) -> Direction:
         """How the loss should change with the level: falling or rising."""
 
-    def contrasts(self, trials: Trials, table: pd.DataFrame) -> Iterator[Contrast]:
+    def compare(self, trials: Trials, found: Sequence[Configuration]) -> Iterator[Comparison]:
         """Compare levels of the factor cell by cell, if it is a number in every trial."""
-        if not pd.api.types.is_numeric_dtype(table[self.factor]):
+        if not pd.api.types.is_numeric_dtype(trials.table[self.factor]):
             raise ClaimError(
                 f"{self.factor} is not a number in every trial, so it has no direction; name its"
                 " levels with `order`",
                 "factor",
             )
-        yield from super().contrasts(trials, table)
+        yield from super().compare(trials, found)
 
     def best_first(self, levels: Collection[Value]) -> list[Value]:
         """Return the levels in order, first the one that should have the lowest loss."""

@@ -45,6 +45,9 @@ LOOPBACK = "127.0.0.1"
 REFUSED = 2  # exit code
 LEAST = 32  # characters of the token
 TRY_S = 5.0
+# How long a connection may be silent: after Ray's 20 s trials would begin again from a checkpoint,
+# though the head waits for about 70 s before it takes a machine for dead.
+KEEPALIVE, KEEPALIVE_MS = "RAY_grpc_keepalive_timeout_ms", "60000"
 OPTIONS = {
     "--num-cpus": "RAY_NUM_CPUS",
     "--num-gpus": "RAY_NUM_GPUS",
@@ -97,6 +100,7 @@ def prepare(
     besides = {
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
+        KEEPALIVE: environment.get(KEEPALIVE) or KEEPALIVE_MS,
         # The commands of jobs find the same Python, and `ray` itself.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")]),
     }

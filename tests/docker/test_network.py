@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,7 +21,7 @@ import pytest
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import TrialRecord
 from tests.docker.hosts import Network, network
-from tests.docker.machines import ray_cluster, wait_for
+from tests.docker.machines import ENTRY, ray_cluster, wait_for
 from tests.docker.running import mlflow_server, secret_file
 from tests.docker.service import SWEEP_S, Service
 from trainables.data.verse import write_play
@@ -103,12 +105,12 @@ def check_whole(service: Service, name: str) -> None:
 # Ray takes a machine that is silent for about 70 s for dead, and that one ends its Ray after 200 s.
 @pytest.mark.parametrize(
     ("cut_s", "steps", "restarts"),
-    [(20, 60_000, 0), (100, 150_000, 1), (300, 150_000, 1)],
+    [(40, 60_000, 0), (100, 150_000, 1), (300, 150_000, 1)],
 )
 def test_a_worker_that_is_cut_off(
     service: Service, net: Network, cut_s: int, steps: int, restarts: int
 ) -> None:
-    """For 20 s its trials wait for it; for longer they are continued elsewhere, once each."""
+    """For a short time its trials wait for it; for longer they go on elsewhere, once each."""
     name = f"cut-{cut_s}"
     submit(service, name, steps)
     wait_for(lambda: min(trained(service, name), default=0) > 0, SWEEP_S, "trials", 0.5)
@@ -148,6 +150,24 @@ def test_a_sweep_over_slow_cables_that_lose_frames(service: Service, net: Networ
         for name in ("client", "mlflow"):
             net.speed_up(name)
     logger.info("seconds to submit, and until it has ended: %s; slow: %s", quick, slow)
+
+
+def test_a_second_head_on_another_host_is_refused(service: Service, net: Network) -> None:
+    rival = net.add("rival")
+    settings = {
+        "SWEEPS_HOST": rival.address,
+        "SWEEPS_STATE": str(service.cluster.folder / "state"),
+        "RAY_AUTH_TOKEN_PATH": str(service.cluster.token),
+    }
+    done = subprocess.run(
+        [*rival.command, sys.executable, ENTRY, "head"],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "which belongs to one head, is held by process" in done.stderr
 
 
 def timed(service: Service, name: str) -> tuple[float, float]:

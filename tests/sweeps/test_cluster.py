@@ -12,6 +12,7 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
+from sweeps.cluster.ray_environment import scratch_folder
 from sweeps.records.outbox import Outbox
 from sweeps.records.records import TrialRecord
 from tests.sweeps.running import SweepFolder
@@ -67,14 +68,16 @@ class Hungry(LanguageModel):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One machine with 1 CPU and a logical GPU, and one with 2 CPUs; a model that waits does."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in waiting_environment(tmp_path_factory.mktemp("waits")).items():
-            patch.setenv(name, value)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1})
-        cluster.add_node(num_cpus=2)
-    cluster.wait_for_nodes()
-    yield cluster
-    cluster.shutdown()
+    with scratch_folder() as scratch:
+        head = {"num_cpus": 1, "num_gpus": 1, "temp_dir": str(scratch)}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in waiting_environment(tmp_path_factory.mktemp("waits")).items():
+                patch.setenv(name, value)
+            cluster = Cluster(initialize_head=True, head_node_args=head)
+            cluster.add_node(num_cpus=2)
+        cluster.wait_for_nodes()
+        yield cluster
+        cluster.shutdown()
 
 
 def run(path: Path, address: str, *overrides: str) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
+from sweeps.cluster.ray_environment import scratch_folder
 from sweeps.server.ui import mlflow_ui
 from tests.processes import descendants
 from tests.sweeps.faulty_proxy import FaultyProxy
@@ -85,13 +86,21 @@ def test_a_sweep_survives_its_workers_its_driver_and_its_tracking_server(
     assert "chaos: 38 done\n" in again.stdout
 
 
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    with scratch_folder() as folder:
+        yield folder
+
+
 def test_a_sweep_survives_the_death_of_a_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = WaitingFolder(tmp_path)
     for name, value in folder.environment.items():
         monkeypatch.setenv(name, value)  # of the workers
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": str(scratch)}
+    )
     doomed = cluster.add_node(num_cpus=1)
     (raylet,) = (process.process.pid for process in doomed.all_processes["raylet"])
     cluster.wait_for_nodes()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator, Mapping
 
 import ray._private.worker
 
 from analysis.text.terminal import in_a_line, try_to_say
 
+RECENT_S = 120.0
 DEATH = re.compile(r"node with node id:.*?address: (?P<address>\S+).*marked dead", re.DOTALL)
 
 
@@ -18,18 +20,26 @@ class Places:
 
     def __init__(self) -> None:
         self._packs: dict[str, tuple[str, int]] = {}  # address and number of trials by pack
+        self._lost: list[tuple[float, str, int]] = []  # when, and the same, of workers that died
 
     def add(self, pack: str, address: str, trials: int) -> None:
         """Take that so many trials of a pack run on the machine with an address."""
         self._packs[pack] = (address, trials)
 
     def discard(self, pack: str) -> None:
-        """Take that a pack runs no more, or that it is not known where."""
+        """Take that a pack runs no more."""
         self._packs.pop(pack, None)
 
+    def lose(self, pack: str) -> None:
+        """Take that the worker of a pack died, which Ray tells before it knows of the machine."""
+        if place := self._packs.pop(pack, None):
+            self._lost.append((time.monotonic(), *place))
+
     def trials_at(self, address: str) -> int:
-        """Return how many trials run on the machine with an address."""
-        return sum(trials for where, trials in list(self._packs.values()) if where == address)
+        """Return how many trials run on the machine with an address, or did until just now."""
+        since_s = time.monotonic() - RECENT_S
+        lost = [(where, trials) for when_s, where, trials in self._lost if when_s > since_s]
+        return sum(trials for where, trials in [*self._packs.values(), *lost] if where == address)
 
 
 @contextlib.contextmanager

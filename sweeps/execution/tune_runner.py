@@ -258,13 +258,13 @@ class TuneCallback(Unpickled, tune.Callback):  # type: ignore[misc]
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        self._leave(trial)
+        self._places.lose(trial.config["pack"]["keys"][0])
         self._events.on_restart(trial.config["pack"])
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        self._leave(trial)
+        self._places.discard(trial.config["pack"]["keys"][0])
         trial.run_metadata.metric_analysis.clear()  # 15 KB of statistics, which Tune keeps
         trial.run_metadata.metric_n_steps.clear()
         self._events.on_end(trial.config["pack"], trial.last_result.get("report"))
@@ -272,9 +272,6 @@ class TuneCallback(Unpickled, tune.Callback):  # type: ignore[misc]
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        self._leave(trial)
+        self._places.lose(trial.config["pack"]["keys"][0])
         error = trial.get_pickled_error() or trial.get_error() or "the worker died"
         self._events.on_drop(trial.config["pack"], str(error).strip())
-
-    def _leave(self, trial: TuneTrial) -> None:
-        self._places.discard(trial.config["pack"]["keys"][0])

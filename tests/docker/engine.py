@@ -22,6 +22,7 @@ JOBS = "http://ray-head:8265"
 HOST = "127.0.0.79"  # where the tests publish, beside any stack that is running
 TRIALS = 38
 LIMIT_S = 600.0
+ASK_S = 3.0  # a command takes one to two seconds of a core
 
 Curves = dict[str, list[tuple[int, float]]]  # val_loss in nats by step, of each trial's key
 
@@ -162,7 +163,7 @@ class Stack:
             status = self.status(name)
             if until(status):
                 return status
-            time.sleep(1.0)
+            time.sleep(ASK_S)
         raise AssertionError(f"{name}: {self.status(name)}\n{self.logs(name)[-20:]}")
 
     def wait_for_trials(self, name: str, trials: int) -> None:

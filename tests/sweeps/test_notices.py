@@ -43,6 +43,18 @@ def test_a_dead_machine_is_one_line(
     assert said(places, DEATH, capsys) == expected
 
 
+def test_trials_whose_worker_died_first_are_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = Places()
+    places.add("a", "172.27.0.5", 2)
+    places.lose("a")
+    places.add("a", "172.27.0.6", 2)
+    assert ", 2 trials continue elsewhere" in said(places, DEATH, capsys)
+    monkeypatch.setattr("sweeps.cluster.notices.RECENT_S", 0.0)  # long ago
+    assert "trial" not in said(places, DEATH, capsys)
+
+
 def test_other_words_of_ray_are_one_line_without_colour(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from analysis.errors import AnalysisError
 from analysis.folder import Folder
 from analysis.text.messages import without_password
+from analysis.text.shares import LEAST_ERROR, MOST_ERROR
 from analysis.text.terminal import complain
 
 
@@ -77,6 +78,7 @@ anytime_option = click.option(
 )
 error_option = click.option(
     "--error",
-    type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
-    help="The share of sweeps in which a verdict of --anytime may be wrong; 0.05 by default.",
+    type=click.FloatRange(LEAST_ERROR, MOST_ERROR, max_open=True),
+    help="The share of sweeps in which a verdict of --anytime may be wrong; by default that of"
+    " `decide` in the sweep, or 0.05.",
 )

@@ -16,6 +16,7 @@ from analysis.claims.contrasts import Contrasts, RunsOf, no_setting, own_runs
 from analysis.claims.one_sided import ALPHA
 from analysis.claims.procedures import Anytime, FixedNumber, Procedure
 from analysis.errors import AnalysisError
+from analysis.text.shares import checked_error
 from analysis.trials.confirmed import confirmation_note, judged
 from analysis.trials.table import Trials, of_trials
 
@@ -43,11 +44,11 @@ def check_claims(
             decided; else they hold for one look at a number of seeds that was fixed beforehand.
         error: the share of sweeps in which a claim may be SUPPORTED though it is false, and the
             share in which it may be NOT SUPPORTED though it is true. Only `anytime` tests can have
-            another than 5 %.
+            another than 5 %; from 1e-6 to below 0.5.
 
     Raises:
-        AnalysisError: a claim is wrong, or names what no trial has or what was tuned; or the file
-            has a bound of differences that a pair exceeds.
+        AnalysisError: a claim is wrong, or names what no trial has or what was tuned; the error
+            cannot be one; or the file has a bound of differences that a pair exceeds.
     """
     return Judge(trials, load_claims(claims), anytime, error).conclusions()
 
@@ -80,6 +81,10 @@ class Judge:
         """
         if anytime and file.borrow and file.bound is not None:
             raise AnalysisError(f"{file.source or 'claims'}: {NO_BORROWING}")
+        try:
+            checked_error(error)
+        except ValueError as problem:
+            raise AnalysisError(str(problem)) from None
         self._procedure: Procedure = (
             Anytime(error, file.bound, file.borrow) if anytime else FixedNumber(borrows=file.borrow)
         )

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.style import as_figure
 from analysis.text.document import Figure, in_short
+from analysis.text.shares import percent
 
 MOST_ROWS = 48
 KINDS = {  # what an interval says: colour, marker, colour inside
@@ -119,7 +120,7 @@ def _caption(rows: pd.DataFrame, drawn: pd.DataFrame, kinds: list[str]) -> str:
     pairs = {(1, 1): "one pair"}.get((low, high), f"{low} to {high} pairs")
     if low == high > 1:
         pairs = f"{high} pairs"
-    share = f"{100 * rows['confidence'].iloc[0]:.3g} %"
+    share = f"{percent(rows['confidence'].iloc[0])} %"
     bars = f"bars are {share} intervals of the paired t-test, each for itself"
     if set(kinds) == {"no interval"}:
         bars = "with one seed there is no interval"

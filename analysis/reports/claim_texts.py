@@ -15,6 +15,7 @@ from analysis.claims.tables import contrasts_table
 from analysis.statistics import FEWEST_FOR_BOOTSTRAP, Interval
 from analysis.text.document import as_code, as_text, in_short, markdown_table
 from analysis.text.messages import address_of
+from analysis.text.shares import percent
 
 MOST_LINKS = 10  # to runs, for a claim
 ONE_SEED = """\
@@ -174,7 +175,7 @@ def _evidence(conclusion: Conclusion) -> Iterable[str]:
     if len(conclusion.basis) > 1:
         text = (
             f"It is one of {len(conclusion.basis)} that decide: intervals that hold for all of them"
-            f" at once with {100 * procedure.confidence:.3g} % give it"
+            f" at once with {percent(procedure.confidence)} % give it"
             f" {_between(conclusion.simultaneous)}."
         )
         together = conclusion.simultaneous

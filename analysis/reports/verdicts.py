@@ -49,10 +49,9 @@ def verdicts_on(
         anytime = stopped_at is not None
     if error is not None and not anytime:
         raise AnalysisError("--error is for verdicts that hold at any look; add --anytime")
-    if error is not None and not 0 < error < 0.5:  # nan as well
-        raise AnalysisError(f"--error is above 0 and below 0.5, not {error:g}")
+    level = next(each for each in (error, stopped_at, ALPHA) if each is not None)
     with claims_of(trials, tracking_uri) as stated:
         file = claims or stated
-        found = check_claims(trials, file, anytime=anytime, error=error or stopped_at or ALPHA)
+        found = check_claims(trials, file, anytime=anytime, error=level)
         valid = validity(found, trials, file)
     return Verdicts(found, valid, text_sentences(found, trials, tracking_uri))

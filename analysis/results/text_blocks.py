@@ -28,6 +28,7 @@ import pandas as pd
 from analysis.errors import AnalysisError
 from analysis.statistics import Floats, Interval, t_quantile
 from analysis.text.csv_files import read_csv
+from analysis.text.shares import percent
 from analysis.trials.mlflow_store import opened, store_of
 from analysis.trials.table import Trials
 
@@ -115,7 +116,7 @@ def text_interval_in_words(found: TextInterval | None) -> str:
     is_clear = interval.low * interval.high > 0
     return (
         f"Over other text of this kind the same models differ by {interval.mean:+.4f}"
-        f" [{interval.low:+.4f}, {interval.high:+.4f}] nats ({100 * found.confidence:.0f} %,"
+        f" [{interval.low:+.4f}, {interval.high:+.4f}] nats ({percent(found.confidence)} %,"
         f" {interval.n} stretches of {found.characters:,} characters, the correlation of"
         f" neighbours {found.correlation:.2f}){'' if is_clear else ', so the sign may be another'}."
     )

@@ -20,11 +20,17 @@ from sweeps.spec.decide_spec import STUDY
     help=f"A file of claims, or `{STUDY}`: those of the published study. By default the claims that"
     " FILE names.",
 )
-@click.option("--max-seeds", type=int, help="The most seeds of a configuration.  [default: 30]")
+@click.option(
+    "--max-seeds",
+    type=int,
+    help="The most seeds of a configuration.  [default: as FILE says, or 30]",
+)
 @click.option("--trials", type=int, help="The most trials of the sweep.")
 @click.option("--hours", type=float, help="The longest time of training, over all runs.")
 @click.option(
-    "--error", type=float, help="The most likely that a verdict is wrong.  [default: 0.05]"
+    "--error",
+    type=float,
+    help="The probability that a verdict is wrong, at most.  [default: as FILE says, or 0.05]",
 )
 @run_options
 @click.pass_context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from analysis.text.messages import without_password
 from sweeps.planning.arms import setting_fields
@@ -21,19 +21,41 @@ def override(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
     replicates, ``seed=7,8`` and ``replicates=[7,8]`` are all of them. Values are YAML, but a
     setting that is text takes what is written as it is.
 
+    The order of changes makes no difference to whether they are valid together: a change that is
+    wrong by itself may be put right by a later one.
+
     Raises:
         UserError: the form, the path or the value is wrong; the message names the override.
     """
+    data = sweep.model_dump()
+    wrong: UserError | None = None  # why the data are no sweep at this point
     for assignment in assignments:
         try:
-            sweep = _apply(sweep, assignment)
+            _apply(sweep, data, assignment)
         except UserError as error:
-            raise UserError(f"override {brief(without_password(assignment))}: {error}") from None
+            raise wrong or _named(assignment, error) from None
+        try:
+            sweep = validate(SweepFile, data, "")
+            data, wrong = sweep.model_dump(), None
+        except UserError as error:
+            wrong = wrong or _named(assignment, error)
+    if wrong:
+        raise wrong
     return sweep
 
 
-def _apply(sweep: SweepFile, assignment: str) -> SweepFile:
-    """Return the sweep with one assignment applied."""
+def _named(assignment: str, error: UserError) -> UserError:
+    return UserError(f"override {brief(without_password(assignment))}: {error}")
+
+
+def _apply(sweep: SweepFile, data: dict[str, object], assignment: str) -> None:
+    """Apply one assignment to the data of a sweep.
+
+    Args:
+        sweep: whose arms say which settings there are.
+        data: changed in place; no valid sweep if later assignments have to put it right.
+        assignment: such as ``model.n_embd=64``.
+    """
     path, equals, text = assignment.partition("=")
     if not equals:
         raise UserError("write it as path=value, such as training.max_steps=100")
@@ -41,12 +63,10 @@ def _apply(sweep: SweepFile, assignment: str) -> SweepFile:
         path, text = "replicates", f"[{text.removeprefix('[').removesuffix(']')}]"
     if path == "corpus" and not text.startswith("{"):
         path = "corpus.name"
-    data = sweep.model_dump()
     if path.partition(".")[0] in SweepFile.model_fields and not path.startswith("training."):
         _assign(data, path.split("."), read_value(text, path))
     else:
         _assign_in_arms(sweep, data, path, text)
-    return validate(SweepFile, data, "")
 
 
 def _assign(data: dict[str, object], path: Sequence[str], value: object) -> None:
@@ -67,13 +87,23 @@ def _assign_in_arms(sweep: SweepFile, data: dict[str, object], path: str, text: 
     fields = [setting_fields(arm.model) for arm in sweep.arms]
     if not any(path in known for known in fields):
         raise UserError(unknown_setting(path, {*itertools.chain(*fields), *data}))
-    arms = []
-    for arm, known in zip(sweep.arms, fields, strict=True):
-        changed = arm.model_dump()
+    for arm, known in zip(_arms_of(data, len(fields)), fields, strict=True):
         if path in known:
             values = read_values(text, known[path].annotation)
             is_range = len(values) == 1 and isinstance(values[0], dict)
-            changed["search" if is_range else "grid"][path] = values[0] if is_range else values
-            changed["grid" if is_range else "search"].pop(path, None)
-        arms.append(changed)
-    data["arms"] = arms
+            arm["search" if is_range else "grid"][path] = values[0] if is_range else values
+            arm["grid" if is_range else "search"].pop(path, None)
+
+
+def _arms_of(data: Mapping[str, object], number: int) -> Sequence[dict[str, dict[str, object]]]:
+    """Return the arms in the data of a sweep.
+
+    Raises:
+        UserError: they were replaced by something that is no list of arms like those before.
+    """
+    arms = data["arms"]
+    if not isinstance(arms, list) or len(arms) != number:
+        raise UserError("the arms are not valid")
+    if not all(isinstance(arm, dict) and {"grid", "search"} <= arm.keys() for arm in arms):
+        raise UserError("the arms are not valid")
+    return arms

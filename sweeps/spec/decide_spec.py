@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat
+from pydantic import AfterValidator, Field, PositiveFloat
 
+from analysis.text.shares import checked_error
 from sweeps.spec.search_spec import UpToMost
 from trainables.settings import Frozen
 
@@ -27,7 +28,7 @@ class DecideSpec(Frozen):
     max_seeds: UpToMost = 30  # of a configuration
     trials: UpToMost | None = None  # of the sweep, those that it begins with included
     hours: PositiveFloat | None = None  # of training, summed over all runs of the command
-    error: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    error: Annotated[float, AfterValidator(checked_error)] = 0.05
 
     def beside(self, folder: Path) -> DecideSpec:
         """Return the same, with the path of a claims file that was relative to a folder."""

@@ -124,7 +124,7 @@ def test_a_sweep_that_stopped_by_its_verdicts_is_judged_so(
     text = conclude(sweep, claims, tmp_path, "--one-look")[1]
     assert "for one look" in text
     assert "Warning: this sweep chose its numbers of seeds by its verdicts" in text
-    for error in ("nan", "0", "0.5"):
+    for error in ("nan", "0", "0.5", "1e-7"):
         assert conclude(sweep, claims, tmp_path, "--error", error)[0] == 2
     code, text = conclude(sweep, claims, tmp_path, "--one-look", "--error", "0.1")
     assert (code, "add --anytime" in text) == (2, True)

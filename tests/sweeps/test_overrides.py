@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,34 @@ def test_a_corpus_is_a_name_or_its_settings() -> None:
         assert read.corpus == CorpusSpec(name="embedded")
     with pytest.raises(UserError, match=r"^corpus: give a name, or \{name: NAME, .*\}, not 3$"):
         validate(SweepFile, {"name": "x", "corpus": 3, "arms": arms}, "")
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        [
+            "decide.max_seeds=5",
+            "decide.claims=study",
+            "replicates=3",
+            "search.confirm.replicates=2",
+        ],
+        ["replicates=1", "search.confirm=null", "decide=null"],
+        ["seed=18446744073709551615", "seed=1", "model.n_embd=8"],
+        ["arms=[]", "arms=[{model: {variant: bigram}}]", "search={}"],
+    ],
+)
+def test_changes_are_valid_together_in_any_order(
+    sweep: SweepFile, assignments: Sequence[str]
+) -> None:
+    decided = override(sweep, ["decide={claims: study}"])
+    expected = override(decided, assignments)
+    if len({each.partition("=")[0] for each in assignments}) == len(assignments):
+        for order in itertools.permutations(assignments):
+            assert override(decided, order) == expected
+
+
+def test_what_no_later_change_puts_right_names_the_first_override(sweep: SweepFile) -> None:
+    with pytest.raises(UserError, match=r"override 'decide.max_seeds=1': "):
+        override(sweep, ["decide.max_seeds=1", "decide.claims=study", "model.n_embd=8"])
+    with pytest.raises(UserError, match=r"override 'arms=3': arms: "):
+        override(sweep, ["arms=3", "model.n_embd=8"])

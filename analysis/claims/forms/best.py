@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from analysis.claims.claim import NEGATED, listed_values
 from analysis.claims.contrast import Contrast
 from analysis.claims.forms.factor import LevelComparison, OpenClaim, ascending, pair
+from analysis.text.shares import percent
 from analysis.trials.selection import Value
 
 ANY = "any"  # as `best`: whichever level it is; [any] is a level of that name
@@ -77,5 +78,5 @@ class Best(OpenClaim):
         return (
             f"Of {number} levels of {self.factor}, {lowest_first[0]} has the lowest mean loss, then"
             f" {lowest_first[1]}. It was chosen by the losses that test it, so p-values for the"
-            f" claim are times {number}, and the first interval holds {100 * confidence:.3g} %."
+            f" claim are times {number}, and the first interval holds {percent(confidence)} %."
         )

@@ -49,6 +49,7 @@ from analysis.statistics import SMALLEST, Floats
 EFFECTS = np.array([2.5, 25.0])  # standard deviations of the prior of mean / standard deviation
 WEIGHTS = np.array([0.7, 0.3])  # of these in the prior
 OVERSHOOT = 0.64  # chance that the largest e-value of the t test reaches c, as a part of 1 / c
+ODD = 0.01  # level at which values that spread as others do are taken not to
 LEAST = 2.0  # c, from which on that holds
 BETS = np.array([1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0])  # parts of the wealth per bound
 TILTS = np.array([0.5, 1.0, 2.0, 4.0, 8.0])  # how far orders are weighed by their agreement
@@ -76,20 +77,41 @@ def log_e_below_zero(
     Args:
         values: ... x values, in the order in which they count.
         floor: the least standard deviation, as of values that are rounded; ... x 1, or a number.
-        others: residuals of other samples, which have the same variance.
+        others: residuals of other samples, which have the same variance. As long as the values
+            spread plainly more, or there is only one, the smaller e-value counts of those with and
+            without others.
 
     Returns:
         ... x values: the natural logarithm of the e-value after each of them, less the overshoot.
     """
     x = np.asarray(values, dtype=float)
     total = np.cumsum(x, axis=-1)
-    squares = np.cumsum(x**2 + np.asarray(floor) ** 2, axis=-1) + np.asarray(others.squares)
+    squares = np.cumsum(x**2 + np.asarray(floor) ** 2, axis=-1)
+    alone = _log_e(total, squares, 0.0)
+    if others is NOTHING:
+        return alone
+    shared = _log_e(total, squares + np.asarray(others.squares), others.degrees)
+    return np.where(_is_odd(total, squares, others), np.minimum(alone, shared), shared)
+
+
+def _log_e(total: Floats, squares: Floats, further_degrees: npt.ArrayLike) -> Floats:
+    """Return the log e-values of the prior, less the overshoot; see `log_e_of_prior`."""
     parts = [
-        log_e_of_prior(total, squares, effect, others.degrees) + math.log(weight)
+        log_e_of_prior(total, squares, effect, further_degrees) + math.log(weight)
         for effect, weight in zip(EFFECTS, WEIGHTS, strict=True)
     ]
     log_e: Floats = np.logaddexp(*parts)
     return log_e - np.where(log_e >= math.log(LEAST), math.log(OVERSHOOT), 0.0)
+
+
+def _is_odd(total: Floats, squares: Floats, others: Residuals) -> npt.NDArray[np.bool_]:
+    """Return where values spread plainly more than others, by an F test; or where there is one."""
+    n = np.arange(1, total.shape[-1] + 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = (squares - total**2 / n) / (n - 1)
+        ratio = own * np.asarray(others.degrees) / np.asarray(others.squares)
+        p_odd = special.fdtrc(n - 1, others.degrees, ratio)
+    return np.asarray((n == 1) | (p_odd < ODD))
 
 
 def log_e_of_prior(

@@ -348,9 +348,10 @@ def test_power_and_level_are_tabled_plain_and_with_borrowed_variances(
     monkeypatch.setattr(sys, "argv", ["benchmarks", "moderated", "--sweeps", "20"])
     monkeypatch.setenv("SWEEPS_CORPORA", "")  # which the command sets: restored after the test
     command.main()
-    power, level = tables_of(capsys.readouterr().out)
+    power, level, later_power, later_level = tables_of(capsys.readouterr().out)
     assert len(power) == 2 * len(VARIANCES)
-    assert len(level) == 5 * len(VARIANCES)
+    assert len(level) == len(later_level) == 5 * len(VARIANCES)
+    assert all(int(row["borrowed"]) <= int(row["plain"]) for row in later_power)
     equal = power[0]
     assert (equal["variances"], equal["n"]) == ("equal", "5")
     assert number(equal["plain"]) < number(equal["moderated"])

@@ -14,6 +14,10 @@ nothing is decided before all differences have these. The e-values of a differen
 function of them and of its own pairs in the order of their seeds: whoever looks sees a beginning of
 one sequence that no decision can change, and Ville's inequality holds for the whole of it.
 
+A difference that spreads plainly more than the others gets no more evidence than it has by itself.
+That makes e-values smaller, so it takes nothing from the above, and limits the harm where variances
+differ: an F test sees a variance 16 times as large, and often one four times as large.
+
 The noise of the differences that are used together has to be independent. Those that share a trial
 are not, so none is used beside another that has a trial in common with it.
 """

@@ -40,7 +40,8 @@ their intervals are moderated (Smyth 2004). The forecast of seeds does not borro
 SHARED = """
 Variances are borrowed across the differences of a claim, as its file asks for: all of them are
 taken to have the same one, and independent noise. The test of each also uses the residuals of the
-first two pairs of the others that share no trial with it or with each other. The forecast of seeds
+first two pairs of the others that share no trial with it or with each other; of a difference that
+spreads plainly more (F test at 1 %) the smaller e-value of both tests counts. The forecast of seeds
 does not borrow.
 """
 ANY_LOOK = """

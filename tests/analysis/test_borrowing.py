@@ -134,6 +134,15 @@ def test_a_larger_mean_makes_every_e_value_smaller() -> None:
         assert (found <= log_e_below_zero(x, others=others)).all()
 
 
+def test_values_that_spread_plainly_more_count_as_they_do_by_themselves() -> None:
+    others, alike = Residuals(11.0, 11.0), np.array([-2.0, -1.0, -2.5, -3.0])
+    shared = log_e_below_zero(alike, others=others)
+    assert (shared[1:] > log_e_below_zero(alike)[1:]).all()
+    wild = np.array([-9.0, -2.0, -12.0, -3.0])
+    assert (log_e_below_zero(wild, others=others) == log_e_below_zero(wild)).all()
+    assert log_e_below_zero([-9.0], others=others) == log_e_below_zero([-9.0]), "one value"
+
+
 def rates(first: float, sweeps: int = 1_000, cells: int = 6) -> tuple[float, float]:
     """How often a cell without a difference is found better at any of 30 looks: plain, and shared.
 
@@ -158,5 +167,5 @@ def rates(first: float, sweeps: int = 1_000, cells: int = 6) -> tuple[float, flo
 def test_the_level_holds_if_variances_are_equal_and_not_if_one_is_much_larger() -> None:
     most = ERROR + 3 * (ERROR * (1 - ERROR) / 1_000) ** 0.5
     assert max(rates(first=1)) < most
-    plain, shared = rates(first=2)
+    plain, shared = rates(first=4)
     assert plain < most < shared

@@ -17,7 +17,7 @@ from analysis.moderated import (
     trigamma_inverse,
 )
 from analysis.statistics import below_zero
-from benchmarks.moderated import CLEAR, VARIANCES, all_reject
+from benchmarks.moderated import CLEAR, VARIANCES, all_reject, seeds_until_better
 
 FIVE = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # of variance 2.5
 # Log variances 0, a, 2a have the variance a^2. With four degrees of freedom trigamma(2) = pi^2 / 6
@@ -142,3 +142,17 @@ def test_the_level_in_a_cell_that_spreads_more_than_all_others_is_a_known_one() 
         )
         assert plain < 0.1
         assert moderated < most
+
+
+def test_at_any_look_borrowing_holds_for_equal_variances_and_takes_fewer_seeds() -> None:
+    chance, sweeps, looks = np.random.default_rng(6), 1_000, 20
+    means = np.array([0.0, *[-CLEAR] * 11])
+    most = 0.05 + 3 * (0.05 * 0.95 / sweeps) ** 0.5
+    for name, is_kept in (("equal", True), ("one 4 times as large", False)):
+        found = seeds_until_better(means, VARIANCES[name], looks, sweeps, chance)
+        plain, borrowed = ((seeds[:, 0] <= looks).mean() for seeds in found)
+        assert plain < most
+        assert (borrowed < most) == is_kept
+    found = seeds_until_better(np.full(12, -0.040), VARIANCES["equal"], looks, 200, chance)
+    plain, borrowed = (np.median(seeds.max(axis=1)) for seeds in found)
+    assert borrowed == 2 < plain

@@ -25,7 +25,13 @@ from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
 from analysis.errors import nearest
-from sweeps.cluster.submission import SCRIPT, fill_submission, resubmit_command
+from sweeps.cluster.submission import (
+    KEPT,
+    NOT_KEPT,
+    SCRIPT,
+    fill_submission,
+    resubmit_command,
+)
 from sweeps.cluster.sweep_job import SweepJob, job_metadata, job_of
 from sweeps.process.summary import WANTS_JSON, last_summary, without_json
 from trainables.errors import UserError, brief
@@ -145,10 +151,11 @@ class Cluster:
         name = plan.sweep.name
         _refuse_active(job for job in self.jobs() if job.sweep == name)
         command = shlex.join(["sweeps", "run", name_or_path, *arguments])
-        metadata = job_metadata(name, command, code_version())
+        version = code_version()
+        metadata = job_metadata(name, command, version)
         with tempfile.TemporaryDirectory(prefix="sweeps-submit-") as scratch:
             folder = Path(scratch)
-            fill_submission(folder, plan.sweep, file, name_or_path, arguments)
+            fill_submission(folder, plan.sweep, file, name_or_path, arguments, version)
             return self._start(f"exec sh {SCRIPT}", metadata, folder)
 
     def resume(self, sweep: str, arguments: Sequence[str]) -> SweepJob:
@@ -157,10 +164,29 @@ class Cluster:
         Raises:
             UserError: the cluster knows no such sweep, or the sweep runs.
         """
-        jobs = self.submissions(sweep)
+        jobs = [job for job in self.jobs() if job.sweep == sweep]
         _refuse_active(jobs)
-        metadata = job_metadata(sweep, jobs[0].command, jobs[0].code_version)
-        return self._start(resubmit_command(sweep, arguments), metadata, None)
+        command = resubmit_command(sweep, arguments)
+        if jobs:
+            metadata = job_metadata(sweep, jobs[0].command, jobs[0].code_version)
+            return self._start(command, metadata, None)
+        # A head that was started again has forgotten its jobs, but not what was submitted.
+        forgotten = self._start(command, job_metadata(sweep, f"sweeps resume {sweep}", ""), None)
+        if not self._has_kept(forgotten):
+            with self._request():
+                self._client.delete_job(forgotten.job)
+            self.submissions(sweep)  # raises
+        return forgotten
+
+    def _has_kept(self, job: SweepJob) -> bool:
+        """Wait for the first word of a job that is resumed: has the cluster what it needs?"""
+        deadline_s = time.monotonic() + ENDING_S
+        while KEPT not in (lines := self._log(job).splitlines()) and time.monotonic() < deadline_s:
+            if NOT_KEPT in lines:
+                self.wait(job, ENDING_S)  # only then it can be deleted
+                return False
+            time.sleep(0.5)
+        return True
 
     def logs(self, job: SweepJob) -> str:
         """Return the output of a sweep so far."""
@@ -228,7 +254,6 @@ class Cluster:
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S),
             "PYTHONUNBUFFERED": "1",  # its output can be followed
             WANTS_JSON: "1",
-            "SWEEPS_CODE_VERSION": metadata["code_version"],
             "SWEEPS_AGAIN": f"sweeps resume {metadata['sweep']}",
         }
         with self._request():

@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from sweeps.spec.sweep_file import SweepFile
 
 SCRIPT = "run.sh"
+KEPT = "goes on as it was submitted"
+NOT_KEPT = "nothing was submitted by this name"
 
 
 def fill_submission(
-    folder: Path, sweep: SweepFile, file: Path | None, name_or_path: str, arguments: Sequence[str]
+    folder: Path,
+    sweep: SweepFile,
+    file: Path | None,
+    name_or_path: str,
+    arguments: Sequence[str],
+    code_version: str,
 ) -> None:
     """Write all that a sweep needs on the cluster into a folder.
 
@@ -28,6 +35,7 @@ def fill_submission(
         file: of the sweep; None for a preset, which travels with the code.
         name_or_path: of the sweep, as the user wrote it.
         arguments: of `sweeps run` there, after the file.
+        code_version: which its runs will name, as the folder has no history.
     """
     copy_code(folder)
     if file is not None:
@@ -35,14 +43,18 @@ def fill_submission(
     _copy_corpus(sweep.corpus.name, folder)
     _copy_claims(sweep, folder, file)
     command = ["python", "-m", "sweeps", "run", file.name if file else name_or_path]
-    script = _script(sweep.name, shlex.join([*command, *arguments]))
+    script = _script(sweep.name, shlex.join([*command, *arguments]), code_version)
     (folder / SCRIPT).write_bytes(os.fsencode(script))
 
 
 def resubmit_command(sweep: str, arguments: Sequence[str]) -> str:
-    """Return the shell command that runs the last submission of a sweep again."""
+    """Return the shell command that runs the last submission of a sweep again.
+
+    It says first whether the cluster has `KEPT` that.
+    """
     run_again = shlex.join(["exec", "sh", SCRIPT, *arguments])
-    return f'cd "$SWEEPS_STATE/{_kept(sweep)}" && {run_again}'
+    change = f'cd "$SWEEPS_STATE/{_kept(sweep)}" 2>/dev/null'
+    return f"{change} || {{ echo {NOT_KEPT}; exit 2; }}; echo {KEPT}; {run_again}"
 
 
 def _kept(sweep: str) -> str:
@@ -50,7 +62,7 @@ def _kept(sweep: str) -> str:
     return f"sweeps/{sweep}/submission"
 
 
-def _script(sweep: str, command: str) -> str:
+def _script(sweep: str, command: str, code_version: str) -> str:
     return f"""\
 # Written by `sweeps submit`: keeps this folder for `sweeps resume`, and runs the sweep.
 set -e
@@ -63,6 +75,7 @@ if [ "$PWD" != "$kept" ]; then
     mv "$kept.new" "$kept"
     cd "$kept"  # Ray may remove its own copy before the sweep has ended
 fi
+export SWEEPS_CODE_VERSION={shlex.quote(code_version)}
 exec {command} "$@"
 """
 

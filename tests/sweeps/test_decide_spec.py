@@ -90,7 +90,7 @@ def test_claims_travel_to_the_cluster(inside: str, tmp_path: Path) -> None:
     file.write_text(f"name: study\ncorpus: embedded\n{ARMS}\ndecide: {{claims: mine.yaml}}\n")
     Path(f"{inside}mine.yaml").write_text(CLAIMS)
     sweep, _ = load_sweep(str(file))
-    fill_submission(tmp_path / "there", sweep, file, str(file), [])
+    fill_submission(tmp_path / "there", sweep, file, str(file), [], "0.1.0+a")
     assert (tmp_path / "there" / "mine.yaml").read_text() == CLAIMS
 
 
@@ -99,7 +99,7 @@ def test_claims_of_an_override_travel_to_the_cluster(tmp_path: Path) -> None:
     Path("folder").mkdir()
     Path("folder/sweep.yaml").write_text(f"name: study\ncorpus: embedded\n{ARMS}\n")
     sweep = override(load_sweep("folder/sweep.yaml")[0], ["decide.claims=claims.yaml"])
-    fill_submission(tmp_path / "there", sweep, Path("folder/sweep.yaml"), "x", [])
+    fill_submission(tmp_path / "there", sweep, Path("folder/sweep.yaml"), "x", [], "0.1.0+a")
     assert (tmp_path / "there" / "claims.yaml").read_text() == CLAIMS
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from sweeps.cli.main import main
 from sweeps.cluster import jobs as client
+from sweeps.cluster.jobs import NotThereError
+from sweeps.cluster.submission import KEPT, NOT_KEPT, SCRIPT, resubmit_command
 from sweeps.process.resuming import AGAIN
 from sweeps.process.summary import WANTS_JSON, Summary
 
@@ -129,8 +133,62 @@ def test_a_job_knows_the_command_that_lets_it_go_on(monkeypatch: pytest.MonkeyPa
     cluster.resume("study", [])
     environment = cluster._client.submitted["runtime_env"]["env_vars"]
     assert environment[AGAIN] == "sweeps resume study"
-    assert environment["SWEEPS_CODE_VERSION"] == "0.1.0+a"
     assert environment[WANTS_JSON]
+
+
+class ForgetfulClient(RecordingClient):
+    """Stands for Ray's client after the head was started again; `said` is what the job says."""
+
+    said = ""
+
+    def list_jobs(self) -> list[JobDetails]:
+        return []
+
+    def get_job_info(self, identifier: str) -> JobDetails:
+        job = RecordingClient.list_jobs(self)[0]
+        return job.model_copy(update={"submission_id": identifier, "status": JobStatus.FAILED})
+
+    def get_job_logs(self, identifier: str) -> str:
+        return f"Running entrypoint: {self.submitted['entrypoint']}\n{self.said}\n"
+
+    def delete_job(self, identifier: str) -> None:
+        self.submitted = {}
+
+
+def test_a_sweep_that_the_head_has_forgotten_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "JobClient", ForgetfulClient)
+    monkeypatch.setattr(ForgetfulClient, "said", KEPT)
+    cluster = client.Cluster("http://127.0.0.1:8265")
+    cluster.resume("study", [])
+    assert cluster._client.submitted["metadata"]["sweep"] == "study"
+
+
+def test_what_was_never_submitted_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "JobClient", ForgetfulClient)
+    monkeypatch.setattr(ForgetfulClient, "said", NOT_KEPT)
+    cluster = client.Cluster("http://127.0.0.1:8265")
+    with pytest.raises(NotThereError, match="the cluster has no sweep 'study'"):
+        cluster.resume("study", [])
+    assert cluster._client.submitted == {}
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_sweep_is_resumed_from_what_the_state_directory_has(
+    is_kept: bool, tmp_path: Path
+) -> None:
+    kept = tmp_path / "sweeps" / "study" / "submission"
+    if is_kept:
+        kept.mkdir(parents=True)
+        (kept / SCRIPT).write_text('echo "with $1"')
+    done = subprocess.run(
+        ["sh", "-c", resubmit_command("study", ["--retry-failed"])],
+        env={**os.environ, "SWEEPS_STATE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = f"{KEPT}\nwith --retry-failed\n" if is_kept else f"{NOT_KEPT}\n"
+    assert (done.stdout, done.returncode) == (expected, 0 if is_kept else 2)
 
 
 def test_the_progress_of_a_job_is_read_and_people_do_not_see_its_json(

@@ -14,7 +14,7 @@ PASSWORD = re.compile(r":[^:/@\s]*@")  # in a URI; it is refused later, and neve
 
 def main() -> None:
     """Run the command; signals are handled from the first line to the last."""
-    is_run = sys.argv[1:2] == ["run"]
+    is_run = sys.argv[1:2] in (["run"], ["decide"])
     run_again = PASSWORD.sub(":...@", resume_command())
     signals.watch(f"again   {run_again}" if is_run else "")
     try:

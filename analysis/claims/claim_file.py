@@ -38,7 +38,7 @@ from analysis.claims.contrast import Comparison
 from analysis.claims.forms import FORMS
 from analysis.claims.forms.factor import FactorClaim
 from analysis.errors import AnalysisError
-from analysis.text.plain_yaml import Lines, YamlError, read_with_lines
+from analysis.text.plain_yaml import Lines, YamlError, parse_with_lines, text_of
 from analysis.trials.table import Trials
 
 SHIPPED = Path(__file__).parents[1] / "claims.yaml"
@@ -96,6 +96,7 @@ class ClaimFile:
     corrected: bool = False  # whether verdicts are corrected for the number of claims
     borrow: bool = False  # whether a difference borrows its variance from those of other cells
     bound: float | None = None  # nats: no pair of trials differs by more, whatever its noise
+    text: str = ""  # of the file
 
     def place(self, index: int, path: KeyPath = ()) -> str:
         """Return where a part of a claim is: ``claims.yaml: line 12: claims[3].despite``."""
@@ -119,10 +120,11 @@ def load_claims(source: Path | str | ClaimData | None = None) -> ClaimFile:
         return _claim_file(_plain(source if is_content else {"claims": source}), "", {})
     file = SHIPPED if source is None else Path(source)
     try:
-        data, lines = read_with_lines(file)
+        text = text_of(file)
+        data, lines = parse_with_lines(text)
     except YamlError as error:
         raise AnalysisError(f"{file}: {error}") from None
-    return replace(_claim_file(data, str(file), lines), shipped=source is None)
+    return replace(_claim_file(data, str(file), lines), shipped=source is None, text=text)
 
 
 def read_claim(data: object) -> Claim:

@@ -37,6 +37,7 @@ class Contrast:
     repeated: int = 0  # seeds left out, as all losses are those of an earlier one
     candidate: Value | None = None  # `best: any`: the level that is tested as the best one
     before_missing: int | None = None  # seeds before the first that is missing; None: all
+    is_disjoint: bool = False  # whether each side has finished trials, but no seed in common
     after_missing: int = 0  # finished pairs that do not count, because they come after it
 
     @property
@@ -127,7 +128,13 @@ class Comparison:
             repeated=len(whole) - len(kept),
             candidate=self.candidate,
             before_missing=sum(i < end for i in kept),
+            is_disjoint=bool(losses) and not whole and _is_finished(losses),
         )
+
+
+def _is_finished(losses: Sequence[tuple[float, ...]]) -> bool:
+    """Return whether each side has a loss with some seed (seeds x sides)."""
+    return all(any(map(math.isfinite, side)) for side in zip(*losses, strict=True))
 
 
 def _provenance(rows: Sequence[Sequence[Run]]) -> tuple[str, ...]:

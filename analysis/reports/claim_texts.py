@@ -18,6 +18,10 @@ from analysis.text.messages import address_of
 from analysis.text.shares import percent
 
 MOST_LINKS = 10  # to runs, for a claim
+DISJOINT = (
+    "No seed has finished on both sides of a difference, though other seeds have: trials are paired"
+    " by their seed, so give all configurations the same seeds."
+)
 ONE_SEED = """\
 There is one run for each configuration. The counts below describe those runs only; another seed may
 give other counts. One run tells nothing about the spread between seeds, so no interval, no test and
@@ -147,8 +151,9 @@ def sentences(conclusion: Conclusion) -> Iterable[str]:
     held = f"{conclusion.cells_hold} of {conclusion.cells}"
     yield f"The mean differences agree with the comparison in {held} cells."
     if conclusion.weakest is None:
-        yield "In none of them have both trials of a pair finished."
-        if conclusion.lost:
+        is_disjoint = any(contrast.is_disjoint for contrast in conclusion.contrasts)
+        yield DISJOINT if is_disjoint else "In none of them have both trials of a pair finished."
+        if conclusion.lost and not is_disjoint:
             yield _lost(conclusion)
         yield from _differing(conclusion)
         return

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.claims.conclusions import Conclusion
-from analysis.results.text_blocks import text_difference, text_interval_in_words
+from analysis.results.text_blocks import (
+    Difference,
+    text_differences,
+    text_interval_in_words,
+)
 from analysis.trials.table import Trials
 
 
@@ -22,14 +26,12 @@ def text_sentences(
     Raises:
         AnalysisError: the store does not answer, or an artifact is damaged.
     """
-    return [_sentence(conclusion, trials, tracking_uri) for conclusion in conclusions]
+    found = text_differences(trials, [*map(_weakest, conclusions)], tracking_uri)
+    return [*map(text_interval_in_words, found)]
 
 
-def _sentence(conclusion: Conclusion, trials: Trials, tracking_uri: str) -> str:
+def _weakest(conclusion: Conclusion) -> Difference:
     weakest = conclusion.weakest
     if weakest is None or conclusion.claim.holds == "on average":  # a mean of many differences
-        return ""
-    found = text_difference(
-        trials, weakest.run_ids, weakest.weights, tracking_uri, conclusion.confidence
-    )
-    return text_interval_in_words(found)
+        return Difference((), (1, -1), conclusion.confidence)
+    return Difference(weakest.run_ids, weakest.weights, conclusion.confidence)

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,9 @@ from analysis.text.csv_files import read_csv
 from analysis.text.shares import percent
 from analysis.trials.mlflow_store import opened, store_of
 from analysis.trials.table import Trials
+
+if TYPE_CHECKING:
+    from analysis.trials.mlflow_store import MlflowClient
 
 BLOCKS = "blocks.csv"  # artifact of a finished trial, see trainables.persistence.artifacts
 MOST_CLUSTERS = 50
@@ -146,33 +150,58 @@ def text_difference(
     Raises:
         AnalysisError: the store does not answer, or an artifact is damaged.
     """
-    sides = np.size(weights)
-    if not trials.sweep or not run_ids or len(run_ids) % sides:
-        return None
-    by_run = load_blocks(trials.experiment, run_ids, tracking_uri)
-    if by_run is None:
-        return None
-    rows = [run_ids[first : first + sides] for first in range(0, len(run_ids), sides)]
-    return text_interval([[by_run[run] for run in row] for row in rows], weights, confidence)
+    (found,) = text_differences(trials, [Difference(run_ids, weights, confidence)], tracking_uri)
+    return found
 
 
-def load_blocks(
-    experiment: str, run_ids: Sequence[str], tracking_uri: str | None = None
-) -> dict[str, TextBlocks] | None:
-    """Return the losses by block of some runs; None where one of them has none.
+class Difference(NamedTuple):
+    """A difference of runs, as `text_difference` takes it."""
+
+    run_ids: Sequence[str]
+    weights: npt.ArrayLike
+    confidence: float
+
+
+def text_differences(
+    trials: Trials, asked: Sequence[Difference], tracking_uri: str | None = None
+) -> list[TextInterval | None]:
+    """Return the `text_difference` of several differences; the store is opened once.
 
     Raises:
         AnalysisError: the store does not answer, or an artifact is damaged.
     """
-    found = {}
-    with opened(tracking_uri or store_of(None), experiment) as (client, _):
-        for run_id in dict.fromkeys(run_ids):
-            if all(file.path != BLOCKS for file in client.list_artifacts(run_id)):
-                return None
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(client.download_artifacts(run_id, BLOCKS, folder))
-                found[run_id] = read_blocks(path, f"{BLOCKS} of run {run_id}")
-    return found
+    if not trials.sweep or not any(each.run_ids for each in asked):
+        return [None] * len(asked)
+    known: dict[str, TextBlocks | None] = {}
+    with opened(tracking_uri or store_of(None), trials.experiment) as (client, _):
+        return [_interval_of(client, each, known) for each in asked]
+
+
+def _interval_of(
+    client: MlflowClient, asked: Difference, known: dict[str, TextBlocks | None]
+) -> TextInterval | None:
+    """Return the interval of a difference; `known` gets the artifacts that are read for it."""
+    run_ids, sides = asked.run_ids, np.size(asked.weights)
+    if not run_ids or len(run_ids) % sides:
+        return None
+    found = []
+    for run_id in run_ids:
+        if run_id not in known:
+            known[run_id] = _blocks_of(client, run_id)
+        if (blocks := known[run_id]) is None:
+            return None
+        found.append(blocks)
+    rows = [found[first : first + sides] for first in range(0, len(found), sides)]
+    return text_interval(rows, asked.weights, asked.confidence)
+
+
+def _blocks_of(client: MlflowClient, run_id: str) -> TextBlocks | None:
+    """Return the losses by block of a run; None if it has none."""
+    if all(file.path != BLOCKS for file in client.list_artifacts(run_id)):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(client.download_artifacts(run_id, BLOCKS, folder))
+        return read_blocks(path, f"{BLOCKS} of run {run_id}")
 
 
 def read_blocks(path: Path, source: str) -> TextBlocks:

@@ -62,7 +62,7 @@ def read_yaml(path: Path) -> Any:  # Any: the caller checks it, as of `json.load
     Raises:
         YamlError: it cannot be read, or `parse_yaml` refuses it.
     """
-    return parse_yaml(_text_of(path))
+    return parse_yaml(text_of(path))
 
 
 def read_with_lines(path: Path) -> tuple[Any, Lines]:  # Any: as of `read_yaml`
@@ -71,11 +71,25 @@ def read_with_lines(path: Path) -> tuple[Any, Lines]:  # Any: as of `read_yaml`
     Raises:
         YamlError: as `read_yaml`.
     """
-    node = _composed(_text_of(path))
+    return parse_with_lines(text_of(path))
+
+
+def parse_with_lines(text: str) -> tuple[Any, Lines]:  # Any: as of `read_yaml`
+    """Return the value of a YAML document, and the line of each of its parts.
+
+    Raises:
+        YamlError: as `read_yaml`.
+    """
+    node = _composed(text)
     return (None, {(): 1}) if node is None else (_value(node), _lines(node))
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        YamlError: it cannot be read, is too long or is not UTF-8.
+    """
     try:
         if path.exists() and not path.is_file():
             raise YamlError("cannot be read: it is not a file")  # a pipe or device may never end

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from analysis.errors import listed
 from analysis.text.terminal import in_a_line, table
 from analysis.text.terminal import try_to_say as say
 from sweeps.cli.loading import load_plan
@@ -150,6 +151,7 @@ def _show_claims(plan: Plan, claims: SweepClaims, state: State, trial_s: float) 
         trial_s: seconds that a trial adds to the sweep.
     """
     from sweeps.deciding.outlook import outlook
+    from sweeps.deciding.pilot import pilot
     from sweeps.records.outbox_file import OUTBOX
 
     seeds = len(plan.sweep.seeds)
@@ -161,12 +163,30 @@ def _show_claims(plan: Plan, claims: SweepClaims, state: State, trial_s: float) 
         begins += f", {counted(count, 'configuration')} x {seeds + fresh} seeds" if count else ""
     say(f"begins  {begins}; then further seeds decide {counted(len(claims.file.claims), 'claim')}")
     say(f"limits  {claims.limits}")
+    if plan.studies:
+        further = len(plan.sweep.tested_seeds) - len(plan.sweep.confirm_seeds)
+        say(
+            "claims  no forecast, as the search has yet to find what they compare; at most"
+            f" {counted(further, 'further seed')} of each of {len(plan.studies) + count} winners"
+            " and other configurations"
+        )
+        return
     found = outlook(plan, claims, state.sweep(plan.sweep.name) / OUTBOX)
+    if found is None:
+        others = {
+            path.parent.name: path
+            for path in sorted(state.sweeps.glob(f"*/{OUTBOX}"))
+            if path.parent.name != plan.sweep.name
+        }
+        found = pilot(plan, claims, others)
     if found:
+        source = "if means and spreads stay as they are"
+        if found.sweeps:
+            source = f"by the trials of {listed(found.sweeps)} alone"
         takes = f", {duration(found.further * trial_s)}" if found.further else ""
         say(
-            f"claims  {found.verdicts}; if means and spreads stay as they are, about"
-            f" {counted(found.further, 'further trial')}{takes}"
+            f"claims  {found.verdicts}; {source}, about {counted(found.further, 'further trial')}"
+            f"{takes}"
         )
 
 

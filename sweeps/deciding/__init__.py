@@ -8,4 +8,5 @@ further     the trials with further seeds that a sweep already has
 expected    how many further trials the open claims will take
 results     the verdicts as lines
 outlook     what `sweeps plan` says of the claims
+pilot       the same from earlier sweeps
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from analysis import AnalysisError
 from analysis.claims.claim import Claim
-from analysis.claims.claim_file import SHIPPED, ClaimFile, load_claims
+from analysis.claims.claim_file import ClaimFile, load_claims
 from analysis.claims.conclusions import Conclusion
 from analysis.claims.judging import Judge
 from analysis.trials.table import Trials
@@ -22,12 +22,20 @@ class SweepClaims:
     """The claims that a sweep decides."""
 
     file: ClaimFile
-    text: str  # of the file
-    sha256: str  # of its bytes
     error: float  # the probability of a wrong verdict
     limits: str  # at which the sweep stops trying, in words
     _judge: Judge | None = None  # on the configurations of the last look
     _configurations: Sequence[str] = ()  # these
+
+    @property
+    def text(self) -> str:
+        """The text of the claims file."""
+        return self.file.text
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the bytes of the claims file."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
     def judge(self, evidence: Evidence) -> list[Conclusion]:
         """Return the verdicts, which hold however often they are looked at.
@@ -58,16 +66,14 @@ def read_claims(plan: Plan) -> SweepClaims | None:
     decide = plan.sweep.decide
     if decide is None:
         return None
-    path = decide.path
-    try:
-        data = (path or SHIPPED).read_bytes()
-    except OSError as error:
-        raise UserError(f"decide.claims: {path} cannot be read: {error.strerror}") from None
     evidence = Evidence(plan)
     evidence.add((trial, {}) for trial in plan.trials)
     trials = evidence.trials()
     try:
-        file = load_claims(path)
+        file = load_claims(decide.path)
+    except AnalysisError as error:
+        raise UserError(f"decide.claims: {error}") from None
+    try:
         found = Judge(trials, file, anytime=True, error=decide.error).conclusions()
     except AnalysisError as error:
         raise UserError(str(error)) from None
@@ -78,8 +84,9 @@ def read_claims(plan: Plan) -> SweepClaims | None:
             " sweep varies; name a file of claims instead of `study`"
         )
     kept = replace(file, claims=claims, shipped=False)
-    sha256 = hashlib.sha256(data).hexdigest()
-    return SweepClaims(kept, data.decode(), sha256, decide.error, decide.in_words)
+    if file.shipped:  # fewer claims than the file has, whose lines are not theirs
+        kept = replace(kept, source="", lines={})
+    return SweepClaims(kept, decide.error, decide.in_words)
 
 
 def _fitting(claim: Claim, trials: Trials) -> Claim:

@@ -8,6 +8,7 @@ from analysis.claims.conclusions import Conclusion
 from sweeps.deciding.evidence import Evidence
 from sweeps.deciding.steps import OpenPair
 from sweeps.process.summary import counted
+from trainables.config import TrialConfig
 
 UNLIKELY = "no number of seeds up to 1,000 is likely to decide it"
 
@@ -37,17 +38,28 @@ def expected_trials(
         evidence: the trials and their results.
         seeds: that a configuration may have; a claim that needs more gets all of them.
     """
+    wanted = wanted_trials(conclusions, pairs, evidence, seeds)
+    return sum(not evidence.is_finished(trial) for trial in wanted)
+
+
+def wanted_trials(
+    conclusions: Sequence[Conclusion],
+    pairs: Sequence[OpenPair],
+    evidence: Evidence,
+    seeds: Sequence[int],
+) -> list[TrialConfig]:
+    """Return the trials that `expected_trials` counts, with those that are finished."""
     wanted: dict[str, int] = {}  # seeds, by configuration
     forecast = {pair.claim: expected_seeds(conclusions[pair.claim]) for pair in pairs}
     for pair in pairs:
         count = min(forecast[pair.claim] or len(seeds), len(seeds))
         for configuration in pair.configurations:
             wanted[configuration] = max(count, wanted.get(configuration, 0))
-    return sum(
-        not evidence.is_finished(evidence.sibling(configuration, seed))
+    return [
+        evidence.sibling(configuration, seed)
         for configuration, count in wanted.items()
         for seed in seeds[:count]
-    )
+    ]
 
 
 def price(conclusion: Conclusion) -> str:

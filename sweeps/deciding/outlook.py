@@ -19,6 +19,7 @@ class Outlook:
 
     verdicts: str  # such as "7 claims: 4 decided, 3 open"
     further: int  # trials, if means and spreads stay as they are
+    sweeps: tuple[str, ...] = ()  # other ones, if it is by their trials
 
 
 def outlook(plan: Plan, claims: SweepClaims, path: Path) -> Outlook | None:

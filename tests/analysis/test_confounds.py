@@ -641,3 +641,12 @@ def test_what_is_taken_away_never_makes_a_claim_supported(
     )
     if told and verdict(form, made(table), holds=scope, margin=0.01)[0] != "SUPPORTED":
         assert verdict(form, made(left), holds=scope, margin=0.01)[0] != "SUPPORTED"
+
+
+def test_trials_without_a_common_seed_are_said_to_have_none(tmp_path: Path) -> None:
+    trials = loaded(tmp_path, rows(2.3, range(3), heads=2), rows(2.4, range(5, 8), heads=1))
+    found = judge(trials, tmp_path, "factor: heads, order: [2, 1]")
+    text = " ".join(sentences(found))
+    assert "No seed has finished on both sides" in text
+    assert "did not finish" not in text
+    assert "have both trials of a pair finished" not in text

@@ -74,7 +74,7 @@ KNOWN: dict[str, SweepClaims] = {}  # so that sweeps with the same trials compar
 def claims_of(claims: Sequence[object]) -> SweepClaims:
     """Claims at an error of 5 %."""
     file = load_claims({"claims": list(claims)})
-    return KNOWN.setdefault(repr(claims), SweepClaims(file, "", "", 0.05, ""))
+    return KNOWN.setdefault(repr(claims), SweepClaims(file, 0.05, ""))
 
 
 @dataclass

@@ -253,3 +253,31 @@ def test_the_plan_says_how_it_begins_and_what_it_still_takes(sweeps: Sweeps) -> 
     assert "done    11 of 11 trials are done" in plan.output
     sweeps("run")
     assert "claims  1 claim: 1 decided, 0 open; if means and" in sweeps("plan").output
+
+
+def test_the_plan_forecasts_from_the_trials_of_earlier_sweeps(sweeps: Sweeps) -> None:
+    piloted = sweeps("run", "name=pilot", "seed=1", "replicates=4", "decide=null")
+    assert piloted.exit_code == 0, piloted.output
+    plan = sweeps("plan")
+    assert plan.exit_code == 0, plan.output
+    (line,) = (line for line in plan.output.splitlines() if line.startswith("claims  "))
+    before = "claims  1 claim: 0 decided, 1 open; by the trials of pilot alone, about "
+    assert line.startswith(before)
+    forecast = int(line.removeprefix(before).split()[0])
+    assert forecast % 2 == 0, "both sides of a pair"
+    assert 2 <= forecast <= 54
+    assert "by the trials of" not in sweeps("plan", "model.n_embd=16").output
+    limited = sweeps("plan", "decide.trials=11").output
+    assert "about 2 further trials" in limited
+    sweeps("run", "decide.max_seeds=4")
+    assert "by the trials of" not in sweeps("plan").output
+
+
+def test_the_plan_of_a_search_says_that_there_is_no_forecast(sweeps: Sweeps) -> None:
+    Path("sweep.yaml").write_text(SEARCH)
+    plan = sweeps("plan")
+    assert plan.exit_code == 0, plan.output
+    assert (
+        "claims  no forecast, as the search has yet to find what they compare; at most 10 further"
+        " seeds of each of 3 winners and other configurations"
+    ) in plan.output

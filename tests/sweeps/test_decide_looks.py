@@ -51,7 +51,7 @@ def test_every_look_is_as_if_it_were_the_first(
     claims: Sequence[Mapping[str, object]], corrected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = load_claims({"claims": list(claims), "corrected": corrected})
-    kept = SweepClaims(file, "", "", 0.05, "")
+    kept = SweepClaims(file, 0.05, "")
     judge_kept = kept.judge
     looks: list[list[tuple[object, ...]]] = []
 
@@ -101,7 +101,7 @@ def test_what_is_compared_is_found_once_and_only_changed_claims_are_tested(
         {**ROPE, "claim": str(size), "where": {"variant": "attention", "block_size": size}}
         for size in (4, 8)
     ]
-    kept = SweepClaims(load_claims({"claims": sizes}), "", "", 0.05, "")
+    kept = SweepClaims(load_claims({"claims": sizes}), 0.05, "")
     monkeypatch.setattr("tests.sweeps.deciding.claims_of", lambda _: kept)
     sweep = DecidedSweep(normal())
     sweep.run()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from sweeps.__main__ import main as main_of_process
 from sweeps.cli.main import main
 from sweeps.cluster.submission import fill_submission
 from sweeps.planning.overriding import override
@@ -110,7 +111,7 @@ def test_claims_of_an_override_travel_to_the_cluster(tmp_path: Path) -> None:
         (f"{ARMS}\ndecide: {{claims: study, max_seed: 4}}",
          ["decide.max_seed: unknown setting", "did you mean 'max_seeds'?"]),
         (f"{ARMS}\ndecide: {{claims: nix.yaml}}",
-         ["decide.claims: nix.yaml cannot be read: No such file"]),
+         ["decide.claims: nix.yaml: cannot be read: No such file"]),
         (f"{ARMS}\ndecide: {{claims: study}}",
          ["the published study compare settings that no arm of this sweep varies"]),
         (f"{ARMS}\nreplicates: 1\ndecide: {{claims: study}}",
@@ -188,6 +189,18 @@ def test_the_example_of_the_documentation_is_valid() -> None:
     assert done.exit_code == 0, done.output
     assert "begins  4 configurations x 3 seeds; then further seeds decide 1 claim" in done.output
     assert "at most 30 seeds of a configuration, 400 trials, 8 h, error 0.05" in done.output
+
+
+@pytest.mark.parametrize("command", ["run", "decide"])
+def test_whatever_ends_the_process_names_the_command_that_goes_on(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("sweeps.process.signals.watch", lines.append)
+    monkeypatch.setattr("sweeps.process.signals.exit_now", lambda code: None)
+    monkeypatch.setattr(sys, "argv", ["sweeps", command, "sweep.yaml", "--help"])
+    main_of_process()
+    assert lines == [f"again   sweeps {command} sweep.yaml --help"]
 
 
 def refused(result: Result, *parts: str) -> None:

@@ -37,6 +37,7 @@ class Contrast:
     repeated: int = 0  # seeds left out, as all losses are those of an earlier one
     candidate: Value | None = None  # `best: any`: the level that is tested as the best one
     before_missing: int | None = None  # seeds before the first that is missing; None: all
+    has_gap: bool = False  # whether a side has no trials, not even planned ones
     is_disjoint: bool = False  # whether each side has finished trials, but no seed in common
     after_missing: int = 0  # finished pairs that do not count, because they come after it
 
@@ -128,6 +129,7 @@ class Comparison:
             repeated=len(whole) - len(kept),
             candidate=self.candidate,
             before_missing=sum(i < end for i in kept),
+            has_gap=not all(runs),
             is_disjoint=bool(losses) and not whole and _is_finished(losses),
         )
 

@@ -163,6 +163,8 @@ def _show_claims(plan: Plan, claims: SweepClaims, state: State, trial_s: float) 
         begins += f", {counted(count, 'configuration')} x {seeds + fresh} seeds" if count else ""
     say(f"begins  {begins}; then further seeds decide {counted(len(claims.file.claims), 'claim')}")
     say(f"limits  {claims.limits}")
+    for gap in claims.gaps:
+        say(f"warning {in_a_line(gap)}")
     if plan.studies:
         further = len(plan.sweep.tested_seeds) - len(plan.sweep.confirm_seeds)
         say(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from analysis import AnalysisError
@@ -24,6 +24,7 @@ class SweepClaims:
     file: ClaimFile
     error: float  # the probability of a wrong verdict
     limits: str  # at which the sweep stops trying, in words
+    gaps: Sequence[str] = ()  # what claims ask for and no trial has, a line each
     _judge: Judge | None = None  # on the configurations of the last look
     _configurations: Sequence[str] = ()  # these
 
@@ -86,7 +87,21 @@ def read_claims(plan: Plan) -> SweepClaims | None:
     kept = replace(file, claims=claims, shipped=False)
     if file.shipped:  # fewer claims than the file has, whose lines are not theirs
         kept = replace(kept, source="", lines={})
-    return SweepClaims(kept, decide.error, decide.in_words)
+    judged = [each for each in found if not each.confounded]
+    gaps = [line for index, each in enumerate(judged, start=1) for line in _gaps(index, each)]
+    return SweepClaims(kept, decide.error, decide.in_words, gaps)
+
+
+def _gaps(index: int, conclusion: Conclusion) -> Iterator[str]:
+    """Yield a line on the cells in which a claim compares levels that no trial has, if any."""
+    gaps = [each for each in conclusion.every_contrast if each.has_gap]
+    if gaps:
+        more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+        where = f"{gaps[0].cell} ({gaps[0].what}){more}".strip()
+        yield (
+            f"claim {index} has nothing to compare in {where}, so it cannot be shown there and gets"
+            " no seeds for that"
+        )
 
 
 def _fitting(claim: Claim, trials: Trials) -> Claim:

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
+from analysis.text.terminal import in_a_line
 from analysis.trials.sqlite_store import STORE, artifacts_beside, store_file
 from sweeps.deciding.further import Tagged
 from sweeps.execution.run import Outcome, Say
@@ -142,6 +143,8 @@ def open_decider(
     """
     from sweeps.deciding.decider import Decider
 
+    for gap in claims.gaps:
+        say(f"claims  {in_a_line(gap)}")
     looks = outbox.looks
     finished = sum(record.status == "FINISHED" for record in outbox.trials())
     if looks.keep_claims(claims.text, claims.sha256, finished):

@@ -297,3 +297,16 @@ def test_all_its_seeds_stay_when_a_sweep_decides_no_longer() -> None:
     decided_at_once.run()
     records = decided_at_once.records().values()
     assert list(further_trials(alone, records, is_deciding=False)) == []
+
+
+def test_a_level_without_a_partner_gets_no_further_seeds() -> None:
+    """No claim compares it, as its cell has no other level: sinpe is there with block_size 8."""
+    text = SWEEP.replace("[rope, sinpe, randn]", "[rope, randn]").replace(
+        "  - model: {variant: bigram}\n",
+        "  - {model: {variant: attention, n_embd: 8, pe_type: sinpe}, training: {block_size: 8}}\n"
+        "  - model: {variant: bigram}\n",
+    )
+    sweep = DecidedSweep(normal(means=NULL), plan(text, "decide.max_seeds=5"), claims=[ROPE])
+    assert verdicts(sweep.run()) == ["UNDERPOWERED"]
+    seeds = sweep.seeds()
+    assert (seeds["rope 4"], seeds["rope 8"], seeds["sinpe 8"]) == (3, 5, 5)

@@ -203,6 +203,24 @@ def test_whatever_ends_the_process_names_the_command_that_goes_on(
     assert lines == [f"again   sweeps {command} sweep.yaml --help"]
 
 
+def test_what_a_claim_cannot_compare_is_said_before_anything_is_trained() -> None:
+    arms = (
+        "arms: [{model: {variant: attention, n_embd: 8}, grid: {model.pe_type: [rope, sinpe],"
+        " training.block_size: [4, 8]}}, {model: {variant: attention, n_embd: 8, pe_type: randn},"
+        " training: {block_size: 8}}]"
+    )
+    decide = f"{arms}\ndecide: {{claims: claims.yaml}}"
+    assert "warning claim" not in run(decide, command="plan").output
+    Path("claims.yaml").write_text(CLAIMS.replace("sinpe]", "sinpe, randn]"))
+    done = run(decide, command="plan")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("warning claim") == 1
+    assert (
+        "warning claim 1 has nothing to compare in block_size=4 (sinpe - randn), so it cannot be"
+        " shown there and gets no seeds for that"
+    ) in done.output
+
+
 def refused(result: Result, *parts: str) -> None:
     assert result.exit_code == 2, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)

@@ -12,7 +12,7 @@ from sweeps.spec.search_spec import UpToMost
 from trainables.settings import Frozen
 
 STUDY = "study"  # the claims of the published study, which come with the package
-FIRST_SEEDS = 3  # of a configuration, unless `replicates` says otherwise: fewer decide nothing
+FIRST_SEEDS = 3  # of a configuration, unless `replicates` says otherwise: two decide little
 
 
 class DecideSpec(Frozen):

@@ -39,7 +39,9 @@ KEPT = (
     "botocore/data/signin",
 )
 PROGRAMS = ("raylet", "gcs_server")  # of Ray; stripped of symbols, as all libraries are
-PATCHED = ".libs"  # folders of libraries that wheels bring along, which strip would break
+# strip would break the libraries that wheels bring along, in folders of this suffix; CUDA's have
+# no symbols to lose.
+PATCHED, UNTOUCHED = ".libs", {"nvidia", "triton"}
 COMPILED = ("ray", "mlflow")  # they import much by name, so all of their byte code is written
 IMPORTED = ("sweeps", "trainables", "bigram_models", "analysis")
 BESIDES = ("mlflow.server.auth", "mlflow.server.fastapi_app", "ray.tune", "ray.job_submission")
@@ -66,7 +68,9 @@ def main(environment: Path) -> None:
 def _built(packages: Path) -> Iterator[Path]:
     for path in packages.rglob("*"):
         is_built = path.name in PROGRAMS or path.suffix == ".so" or ".so." in path.name
-        if is_built and path.is_file() and path.parent.suffix != PATCHED:
+        package = path.relative_to(packages).parts[0]
+        is_left = path.parent.suffix == PATCHED or package in UNTOUCHED
+        if is_built and path.is_file() and not is_left:
             yield path
 
 

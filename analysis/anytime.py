@@ -225,6 +225,9 @@ def upper_limit(
 ) -> float:
     """Return a value that the mean is below, at every look but for a share of samples.
 
+    It is the limit by all values so far. Limits of earlier looks may be lower, and hold as well;
+    but where values come out otherwise than at first, they can exclude what the values show now.
+
     Args:
         values: in the order in which they count.
         error: this share.
@@ -245,11 +248,11 @@ def upper_limit(
             return True
         else:
             log_e = log_e_bounded(x - mean, bound - mean)
-        return p_value(log_e) <= error
+        return math.exp(-float(log_e[-1])) <= error
 
     if not len(x):
         return math.inf
-    low, mean = float(x.min()), float(x.mean())  # the least value is no mean to reject
+    low = mean = float(x.mean())  # which the values themselves do not reject
     if bound is None:
         high = mean + WIDEST * max(float(x.std()), floor, abs(mean) / WIDEST, 1e-9)
     else:

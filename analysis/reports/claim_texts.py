@@ -190,8 +190,9 @@ def _evidence(conclusion: Conclusion) -> Iterable[str]:
     if conclusion.is_anytime:
         supports, refutes = conclusion.decision.supports, conclusion.decision.refutes
         yield (
-            f"The e-value for the claim is {_large(1 / supports)}, that against it"
-            f" {_large(1 / refutes)}; {1 / procedure.error:g} decides, at any look."
+            f"The largest e-value so far for the claim is {_large(1 / supports)}, that against it"
+            f" {_large(1 / refutes)}; {1 / procedure.error:g} decides, at any look, and what comes"
+            " later changes nothing of that. The interval is the present one."
         )
         return
     if conclusion.bootstrap.n >= FEWEST_FOR_BOOTSTRAP:

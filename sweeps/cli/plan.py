@@ -190,6 +190,11 @@ def _show_claims(plan: Plan, claims: SweepClaims, state: State, trial_s: float) 
             f"claims  {found.verdicts}; {source}, about {counted(found.further, 'further trial')}"
             f"{takes}"
         )
+        if found.sweeps:
+            say(
+                "warning a claim that was made after a look at those trials needs seeds that they"
+                " do not have: set `seed`"
+            )
 
 
 def _show_cost(plan: Plan, cost: Estimate, allocation: Allocation) -> None:

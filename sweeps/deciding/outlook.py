@@ -11,6 +11,7 @@ from sweeps.deciding.decider import Decider
 from sweeps.planning.plan import Plan
 from sweeps.records.outbox_reader import opened_reader
 from sweeps.search.queue import Queue
+from trainables.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ def outlook(plan: Plan, claims: SweepClaims, path: Path) -> Outlook | None:
 
     Returns:
         None if no trial is finished, or if a search has yet to find what the claims compare.
+
+    Raises:
+        UserError: the claims cannot be judged by these trials.
     """
     if plan.studies:
         return None
@@ -43,4 +47,6 @@ def outlook(plan: Plan, claims: SweepClaims, path: Path) -> Outlook | None:
     except (sqlite3.Error, ValueError):
         return None
     further = decider.expected_trials
+    if decider.problem:
+        raise UserError(f"the claims cannot be judged: {decider.problem}")
     return None if further is None else Outlook(decider.verdicts_in_words, further)

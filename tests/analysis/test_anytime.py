@@ -222,9 +222,14 @@ def test_a_limit_belongs_to_the_test() -> None:
     x = np.random.default_rng(8).normal(-1, 1, 15)
     limit = upper_limit(x, ERROR)
     for mean, is_rejected in ((limit + 1e-6, True), (limit - 1e-6, False)):
-        assert (p_value(log_e_below_zero(x - mean)) <= ERROR) == is_rejected
+        assert (math.exp(-log_e_below_zero(x - mean)[-1]) <= ERROR) == is_rejected
     assert upper_limit(x[:1], ERROR) == math.inf, "one pair shows nothing"
     assert upper_limit([], ERROR) == math.inf
+
+
+def test_a_limit_is_above_the_present_mean_whatever_came_first() -> None:
+    x = np.array([-0.0451, -0.0450, -0.0002])  # two nearly equal values, and another
+    assert upper_limit(x[:2], ERROR) < x.mean() < upper_limit(x, ERROR)
 
 
 def test_a_p_value_never_rises() -> None:

@@ -124,7 +124,9 @@ def test_an_interval_belongs_to_the_test() -> None:
     assert found[2] == SHARED.interval(cells, 2, 1)
     assert found[2].high < PLAIN.interval(cells, 2, 1).high
     at_the_edge = [OneSided(1, -each.high) for each in found]
-    assert SHARED.p_values(cells, at_the_edge, None) == pytest.approx(ERROR, abs=1e-6)
+    p_values = SHARED.p_values(cells, at_the_edge, None)  # lower where an earlier look saw more
+    assert (p_values < ERROR + 1e-6).all()
+    assert p_values.max() == pytest.approx(ERROR, abs=1e-6)
 
 
 def test_a_larger_mean_makes_every_e_value_smaller() -> None:

@@ -70,7 +70,7 @@ class Cluster:
             UserError: it is no address, or the server there refuses the request.
         """
         self._address = _checked(address)
-        for module in ("dashboard_sdk", "modules.job.sdk"):
+        for module in ("modules.dashboard_sdk", "modules.job.sdk"):
             logging.getLogger(f"ray.dashboard.{module}").setLevel(logging.WARNING)
         logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
         for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):

@@ -56,6 +56,7 @@ def test_a_sweep_survives_a_machine_is_stopped_and_resumed(service: Service) -> 
     sent = service.sweeps("submit", "quickstart")
     assert sent.returncode == 0, sent.stdout + sent.stderr
     assert "sent    quickstart (job quickstart-" in sent.stdout
+    assert "INFO" not in sent.stderr, "Ray's own words"
     again = service.sweeps("submit", "quickstart")
     assert again.returncode == 2
     assert "`sweeps stop quickstart` stops it" in again.stderr

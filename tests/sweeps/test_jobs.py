@@ -6,11 +6,9 @@ import os
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from ray.job_submission import JobDetails, JobStatus, JobType
 
 from sweeps.cli.main import main
 from sweeps.cluster import jobs as client
@@ -18,6 +16,7 @@ from sweeps.cluster.jobs import NotThereError
 from sweeps.cluster.submission import KEPT, NOT_KEPT, SCRIPT, resubmit_command
 from sweeps.process.resuming import AGAIN
 from sweeps.process.summary import WANTS_JSON, Summary
+from tests.sweeps.job_clients import ForgetfulClient, RecordingClient
 
 
 def refused(result: Result, *parts: str) -> None:
@@ -98,35 +97,6 @@ def unreachable(_: str) -> None:
     raise ConnectionError("Failed to connect to Ray at address: nowhere.")
 
 
-class RecordingClient:
-    """Stands for Ray's client: keeps what is submitted."""
-
-    def __init__(self, address: str) -> None:
-        self.submitted: dict[str, Any] = {}
-
-    def list_jobs(self) -> list[JobDetails]:
-        metadata = {"sweep": "study", "command": "sweeps run study.yaml", "code_version": "0.1.0+a"}
-        return [
-            JobDetails(
-                type=JobType.SUBMISSION,
-                status=JobStatus.SUCCEEDED,
-                submission_id="a",
-                entrypoint="sh run.sh",
-                metadata=metadata,
-            )
-        ]
-
-    def get_job_logs(self, identifier: str) -> str:
-        summary = Summary(2, 9, 0, 1, 0, 1.5, "x", "1 s")
-        return f"{summary} | training\n{summary.to_json()}\nended\n"
-
-    def submit_job(self, **submitted: Any) -> None:
-        self.submitted = submitted
-
-    def get_job_info(self, identifier: str) -> JobDetails:
-        return self.list_jobs()[0]
-
-
 def test_a_job_knows_the_command_that_lets_it_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "JobClient", RecordingClient)
     cluster = client.Cluster("http://127.0.0.1:8265")
@@ -134,25 +104,6 @@ def test_a_job_knows_the_command_that_lets_it_go_on(monkeypatch: pytest.MonkeyPa
     environment = cluster._client.submitted["runtime_env"]["env_vars"]
     assert environment[AGAIN] == "sweeps resume study"
     assert environment[WANTS_JSON]
-
-
-class ForgetfulClient(RecordingClient):
-    """Stands for Ray's client after the head was started again; `said` is what the job says."""
-
-    said = ""
-
-    def list_jobs(self) -> list[JobDetails]:
-        return []
-
-    def get_job_info(self, identifier: str) -> JobDetails:
-        job = RecordingClient.list_jobs(self)[0]
-        return job.model_copy(update={"submission_id": identifier, "status": JobStatus.FAILED})
-
-    def get_job_logs(self, identifier: str) -> str:
-        return f"Running entrypoint: {self.submitted['entrypoint']}\n{self.said}\n"
-
-    def delete_job(self, identifier: str) -> None:
-        self.submitted = {}
 
 
 def test_a_sweep_that_the_head_has_forgotten_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

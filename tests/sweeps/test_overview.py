@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from analysis import load_trials
 from analysis.command import main as analysis
 from sweeps.cli.main import main
+from sweeps.cluster.submission import NOT_KEPT
 from sweeps.execution.overview import LocalSweep, overview, settle_orphans
 from sweeps.records.events import TrialEvent
 from sweeps.records.lock import only_driver
@@ -25,6 +26,7 @@ from sweeps.records.outbox import Outbox
 from sweeps.records.state import State
 from sweeps.tracking.sweep_runs import SweepRuns
 from sweeps.tracking.views import saved_views
+from tests.sweeps.job_clients import ForgetfulClient
 from tests.sweeps.test_tracking import SWEEP, content, progressed, runs_in
 from trainables.errors import UserError
 from trainables.persistence.storage import SharedFolder
@@ -163,13 +165,12 @@ def test_status_shows_the_state_directory_where_there_is_no_cluster(
 def test_what_is_asked_of_a_cluster_tells_of_the_sweep_here(
     command: str, cluster: str, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Client:
+    class Client(ForgetfulClient):
+        said = NOT_KEPT
+
         def __init__(self, address: str) -> None:
             if cluster == "absent":
                 raise ConnectionError("Failed to connect to Ray")
-
-        def list_jobs(self) -> list[Any]:
-            return []
 
     monkeypatch.setattr("sweeps.cluster.jobs.JobClient", Client)
     done = CliRunner().invoke(main, [command, "study"])

@@ -175,11 +175,8 @@ def _show_claims(plan: Plan, claims: SweepClaims, state: State, trial_s: float) 
         return
     found = outlook(plan, claims, state.sweep(plan.sweep.name) / OUTBOX)
     if found is None:
-        others = {
-            path.parent.name: path
-            for path in sorted(state.sweeps.glob(f"*/{OUTBOX}"))
-            if path.parent.name != plan.sweep.name
-        }
+        others = state.outboxes
+        others.pop(plan.sweep.name, None)
         found = pilot(plan, claims, others)
     if found:
         source = "if means and spreads stay as they are"

@@ -19,7 +19,6 @@ from sweeps.planning.plan import Plan
 from sweeps.process import signals
 from sweeps.process.stopping import NEVER, Stop
 from sweeps.records.lock import only_driver
-from sweeps.records.outbox_file import OUTBOX
 from sweeps.records.records import TrialRecord
 from sweeps.records.state import State, make_writable
 from sweeps.resources.nodes import check_address, check_this_machine
@@ -182,4 +181,4 @@ def sync_sweep(
 
 def sweep_names(state: State) -> list[str]:
     """Return the names of the sweeps that were run in a state directory."""
-    return sorted(path.parent.name for path in state.sweeps.glob(f"*/{OUTBOX}"))
+    return list(state.outboxes)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sweeps.records.outbox_file import OUTBOX, opened_to_read
+from sweeps.records.outbox_file import opened_to_read
 from sweeps.records.state import State
 from trainables.config import EvaluatingTrain, TrialConfig, canonical
 from trainables.training.timing import one_thread
@@ -74,7 +74,7 @@ def earlier_timings(state: State) -> EarlierTimings:
         here = hardware_tag(torch.device("cpu"))
     steps: dict[str, list[float]] = defaultdict(list)
     evaluations: dict[str, dict[EvaluatingTrain, list[float]]] = defaultdict(dict)
-    for path in sorted(state.sweeps.glob(f"*/{OUTBOX}")):
+    for path in state.outboxes.values():
         try:
             found = list(_read(path, here))
         except (sqlite3.Error, ValueError, LookupError):

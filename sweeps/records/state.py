@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeps.records.outbox_file import OUTBOX
 from trainables.errors import UserError
 from trainables.files import directory_at
 
@@ -49,6 +50,11 @@ class State:
     def sweep(self, name: str) -> Path:
         """Return the folder of a sweep: its outbox, lock, checkpoints and other files of trials."""
         return self.sweeps / name
+
+    @property
+    def outboxes(self) -> dict[str, Path]:
+        """The outboxes of the sweeps that were run here, by the names of the sweeps, in order."""
+        return {path.parent.name: path for path in sorted(self.sweeps.glob(f"*/{OUTBOX}"))}
 
     def reports(self, sweep: str) -> Path:
         """Return the folder for the reports of a sweep."""

@@ -248,15 +248,15 @@ def upper_limit(
             return True
         else:
             log_e = log_e_bounded(x - mean, bound - mean)
-        return math.exp(-float(log_e[-1])) <= error
+        return bool(log_e[-1] >= -math.log(error))
 
     if not len(x):
         return math.inf
-    low = mean = float(x.mean())  # which the values themselves do not reject
+    low = float(x.mean())  # which the values themselves do not reject
     if bound is None:
-        high = mean + WIDEST * max(float(x.std()), floor, abs(mean) / WIDEST, 1e-9)
+        high = low + WIDEST * max(float(x.std()), floor, abs(low) / WIDEST, 1e-9)
     else:
-        high = max(mean, bound)
+        high = max(low, bound)
     if not is_rejected(high):
         return math.inf
     for _ in range(STEPS):

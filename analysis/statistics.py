@@ -52,7 +52,7 @@ def resolution(values: npt.ArrayLike) -> float:
 
 
 def _are_multiples(x: Floats, steps: Floats) -> npt.NDArray[np.bool_]:
-    """Return whether all values (values x 1) are multiples of each step."""
+    """Return for each of the steps (1-D) whether all values (n x 1) are multiples of it."""
     off = np.abs(x / steps - np.round(x / steps)) * steps
     multiples: npt.NDArray[np.bool_] = np.all(off <= ROUNDING / 10, axis=0)
     return multiples

@@ -179,7 +179,7 @@ class Cluster:
         return forgotten
 
     def _has_kept(self, job: SweepJob) -> bool:
-        """Wait for the first word of a job that is resumed: has the cluster what it needs?"""
+        """Return whether the cluster has what a resumed job needs, which its first line says."""
         deadline_s = time.monotonic() + ENDING_S
         while KEPT not in (lines := self._log(job).splitlines()) and time.monotonic() < deadline_s:
             if NOT_KEPT in lines:

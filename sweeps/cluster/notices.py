@@ -11,7 +11,7 @@ import ray._private.worker
 
 from analysis.text.terminal import in_a_line, try_to_say
 
-RECENT_S = 120.0
+RECENT_S = 120.0  # Ray takes up to some 80 s to know that a machine is dead
 DEATH = re.compile(r"node with node id:.*?address: (?P<address>\S+).*marked dead", re.DOTALL)
 
 
@@ -23,15 +23,15 @@ class Places:
         self._lost: list[tuple[float, str, int]] = []  # when, and the same, of workers that died
 
     def add(self, pack: str, address: str, trials: int) -> None:
-        """Take that so many trials of a pack run on the machine with an address."""
+        """Note the address of the machine that a pack runs on, and the number of its trials."""
         self._packs[pack] = (address, trials)
 
     def discard(self, pack: str) -> None:
-        """Take that a pack runs no more."""
+        """Forget a pack that has ended."""
         self._packs.pop(pack, None)
 
     def lose(self, pack: str) -> None:
-        """Take that the worker of a pack died, which Ray tells before it knows of the machine."""
+        """Note that the worker of a pack died; Ray says so before it knows that the machine did."""
         if place := self._packs.pop(pack, None):
             self._lost.append((time.monotonic(), *place))
 

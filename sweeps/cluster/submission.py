@@ -48,9 +48,10 @@ def fill_submission(
 
 
 def resubmit_command(sweep: str, arguments: Sequence[str]) -> str:
-    """Return the shell command that runs the last submission of a sweep again.
+    """Return the shell command that runs a sweep again as it was last submitted.
 
-    It says first whether the cluster has `KEPT` that.
+    Its output begins with the line `KEPT`; or it ends with the line `NOT_KEPT` and exit code 2 if
+    the state directory of the cluster has no submission of that sweep.
     """
     run_again = shlex.join(["exec", "sh", SCRIPT, *arguments])
     change = f'cd "$SWEEPS_STATE/{_kept(sweep)}" 2>/dev/null'

@@ -93,7 +93,7 @@ def read_claims(plan: Plan) -> SweepClaims | None:
 
 
 def _gaps(index: int, conclusion: Conclusion) -> Iterator[str]:
-    """Yield a line on the cells in which a claim compares levels that no trial has, if any."""
+    """Yield a warning if a claim compares levels of which a cell has no trials."""
     gaps = [each for each in conclusion.every_contrast if each.has_gap]
     if gaps:
         more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""

@@ -91,7 +91,7 @@ def next_steps(
 
 
 def _rank(pair: OpenPair, step: Step) -> int:
-    """Return the place of a step among those of all contrasts; the lowest comes first."""
+    """Return the number by which the steps of all contrasts are sorted: the lowest comes first."""
     if pair.is_first and not step.ahead:
         return 0
     return 1 if pair.is_first and pair.contradicts else 2 + step.ahead

@@ -258,13 +258,13 @@ class TuneCallback(Unpickled, tune.Callback):  # type: ignore[misc]
     def on_trial_recover(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        self._places.lose(trial.config["pack"]["keys"][0])
+        self._places.lose(_name(trial))
         self._events.on_restart(trial.config["pack"])
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        self._places.discard(trial.config["pack"]["keys"][0])
+        self._places.discard(_name(trial))
         trial.run_metadata.metric_analysis.clear()  # 15 KB of statistics, which Tune keeps
         trial.run_metadata.metric_n_steps.clear()
         self._events.on_end(trial.config["pack"], trial.last_result.get("report"))
@@ -272,6 +272,11 @@ class TuneCallback(Unpickled, tune.Callback):  # type: ignore[misc]
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        self._places.lose(trial.config["pack"]["keys"][0])
+        self._places.lose(_name(trial))
         error = trial.get_pickled_error() or trial.get_error() or "the worker died"
         self._events.on_drop(trial.config["pack"], str(error).strip())
+
+
+def _name(trial: TuneTrial) -> str:
+    """Return what a pack is known by: the key of its first trial."""
+    return trial.config["pack"]["keys"][0]

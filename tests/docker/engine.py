@@ -63,7 +63,7 @@ def build() -> Image:
 
 
 def run(command: Sequence[str], *, cwd: Path | None = None, limit_s: float = LIMIT_S) -> str:
-    """Run to the end; return standard output.
+    """Run a command to its end, and return its standard output.
 
     Raises:
         AssertionError: the exit code is not 0.

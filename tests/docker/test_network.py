@@ -110,7 +110,7 @@ def check_whole(service: Service, name: str) -> None:
 def test_a_worker_that_is_cut_off(
     service: Service, net: Network, cut_s: int, steps: int, restarts: int
 ) -> None:
-    """For a short time its trials wait for it; for longer they go on elsewhere, once each."""
+    """After a short cut its trials go on there; after a long one, elsewhere, started again once."""
     name = f"cut-{cut_s}"
     submit(service, name, steps)
     wait_for(lambda: min(trained(service, name), default=0) > 0, SWEEP_S, "trials", 0.5)
